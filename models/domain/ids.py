@@ -1,0 +1,51 @@
+"""Typed identifiers. Every id crosses the wire as text; the type says which kind of text it is."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from typing import NewType
+
+ChainId = NewType("ChainId", str)
+RegionId = NewType("RegionId", str)
+StoreId = NewType("StoreId", str)
+LaneId = NewType("LaneId", str)
+TerminalId = NewType("TerminalId", str)
+SessionId = NewType("SessionId", str)
+MessageId = NewType("MessageId", str)
+MemberId = NewType("MemberId", str)
+MembershipId = NewType("MembershipId", str)
+PlanId = NewType("PlanId", str)
+BenefitId = NewType("BenefitId", str)
+UsageId = NewType("UsageId", str)
+SaleId = NewType("SaleId", str)
+LegalEntityId = NewType("LegalEntityId", str)
+"""A company that keeps its own books: the chain, or a franchisee that owns stores."""
+
+SHARDS_TOTAL = 256
+"""For ever: the shard is part of every topic (wire.md)."""
+
+_LEVEL = re.compile(r"[a-z0-9-]{1,48}")
+
+
+def is_topic_level(text: str) -> bool:
+    """True when `text` may stand as one level of a topic: `[a-z0-9-]{1,48}` (wire.md)."""
+    return _LEVEL.fullmatch(text) is not None
+
+
+def shard_of(store: StoreId) -> int:
+    """The store's shard, 0..255: first byte of sha256 of the store id in UTF-8 (architecture.md section 3)."""
+    return hashlib.sha256(store.encode()).digest()[0]
+
+
+def derived_id(cause: str, n: int | str) -> str:
+    """The n-th id made by the turn of one message: uuid5(message id, n), so that a repeated turn makes the same.
+
+    `cause` is a UUID in text form, or any text (hashed into the URL namespace first).
+    """
+    try:
+        namespace = uuid.UUID(cause)
+    except ValueError:
+        namespace = uuid.uuid5(uuid.NAMESPACE_URL, cause)
+    return str(uuid.uuid5(namespace, str(n)))
