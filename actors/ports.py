@@ -1,0 +1,203 @@
+"""What entities may ask of the world. Requests are frozen values; runtime binds each port to its implementation.
+
+Faces and look-ups are volatile (a restart asks again or says `look again`); memberships and payments have an
+outside effect, so the host writes them to the outbox in the same commit and repeats them under the same number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+from models.domain.ids import (
+    LegalEntityId,
+    MemberId,
+    MembershipId,
+    PlanId,
+    SaleId,
+    SessionId,
+    StoreId,
+    TerminalId,
+)
+from models.domain.messages import ProviderAuth, SaleUse, TenderKind
+
+
+class Port(StrEnum):
+    """Whom to ask."""
+
+    FACES = "faces"
+    SALES = "sales"
+    MEMBERSHIPS = "memberships"
+    PAYMENTS = "payments"
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifyFace:
+    """Who is this? Consent to recognise was given in this session: `consent` is the event that granted it."""
+
+    port: ClassVar[Port] = Port.FACES
+    durable: ClassVar[bool] = False
+    session: SessionId
+    store: StoreId
+    consent: str
+    image: str
+    """The message id of the face; its bytes live only in the host's memory."""
+    kind: str
+    liveness_ppm: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RescoreFace:
+    """Score the sealed probe again, inside the members whose phone ends in `tail`."""
+
+    port: ClassVar[Port] = Port.FACES
+    durable: ClassVar[bool] = False
+    session: SessionId
+    store: StoreId
+    consent: str
+    sealed: bytes
+    tail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeShot:
+    """One enrolment shot: quality, and the embedding sealed under the visit's key."""
+
+    port: ClassVar[Port] = Port.FACES
+    durable: ClassVar[bool] = False
+    session: SessionId
+    consent: str
+    image: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolFace:
+    """Make the member's template from three shots that agree."""
+
+    port: ClassVar[Port] = Port.FACES
+    durable: ClassVar[bool] = False
+    session: SessionId
+    consent: str
+    member: MemberId
+    shots: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FindSale:
+    """A sale of this store by its receipt number."""
+
+    port: ClassVar[Port] = Port.SALES
+    durable: ClassVar[bool] = False
+    store: StoreId
+    receipt: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolMember:
+    """Make a member (or find one by phone) and a light membership, with its guarantee. Idempotent by the ask's id."""
+
+    port: ClassVar[Port] = Port.MEMBERSHIPS
+    durable: ClassVar[bool] = True
+    session: SessionId
+    store: StoreId
+    terminal: TerminalId
+    plan: PlanId
+    guarantee: str
+    at: datetime
+    phone: str | None
+    auth: ProviderAuth | None
+    member: MemberId | None
+    clerk: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveUses:
+    """Reserve the benefits of one quote for two minutes, under the membership's row lock."""
+
+    port: ClassVar[Port] = Port.MEMBERSHIPS
+    durable: ClassVar[bool] = True
+    session: SessionId
+    store: StoreId
+    membership: MembershipId
+    uses: tuple[SaleUse, ...]
+    at: datetime
+    rev: int
+
+
+@dataclass(frozen=True, slots=True)
+class PostUses:
+    """The sale is paid: reserved uses become usage lines. `unreserved`: taken without one, surplus is OVERUSE."""
+
+    port: ClassVar[Port] = Port.MEMBERSHIPS
+    durable: ClassVar[bool] = True
+    session: SessionId
+    store: StoreId
+    terminal: TerminalId
+    sale: SaleId
+    paid_fen: int
+    uses: tuple[SaleUse, ...]
+    biz_time: datetime
+    seq: int
+    clerk: str | None
+    unreserved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseUses:
+    """The sale did not happen: give the reservation back."""
+
+    port: ClassVar[Port] = Port.MEMBERSHIPS
+    durable: ClassVar[bool] = True
+    session: SessionId
+    uses: tuple[SaleUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseUses:
+    """The sale was voided: reverse each use wholly. Reversal ids derive from the ask's id."""
+
+    port: ClassVar[Port] = Port.MEMBERSHIPS
+    durable: ClassVar[bool] = True
+    session: SessionId
+    store: StoreId
+    sale: SaleId
+    uses: tuple[SaleUse, ...]
+    at: datetime
+
+
+class PayVerb(StrEnum):
+    """What to ask the provider about an order."""
+
+    PAY = "pay"
+    PRECREATE = "precreate"
+    QUERY = "query"
+    CANCEL = "cancel"
+    REFUND = "refund"
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRequest:
+    """One request about one order number of ours; repeating it with the same number has one effect."""
+
+    port: ClassVar[Port] = Port.PAYMENTS
+    durable: ClassVar[bool] = True
+    verb: PayVerb
+    session: SessionId
+    entity: LegalEntityId
+    """Whose merchant account collects."""
+    store: StoreId
+    terminal: TerminalId
+    order: str
+    fen: int
+    kind: TenderKind
+    subject: str = ""
+    auth: ProviderAuth | None = None
+    refund_no: str = ""
+
+
+FaceRequest = IdentifyFace | RescoreFace | TakeShot | EnrolFace
+MembershipRequest = EnrolMember | ReserveUses | PostUses | ReleaseUses | ReverseUses
+AskRequest = FaceRequest | FindSale | MembershipRequest | PaymentRequest

@@ -1,0 +1,135 @@
+"""Business facts that turns save beside their state. `models.tables` maps each to rows; none is ever changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from models.domain.ids import (
+    LaneId,
+    LegalEntityId,
+    MemberId,
+    MembershipId,
+    MessageId,
+    SaleId,
+    SessionId,
+    StoreId,
+    TerminalId,
+)
+from models.domain.messages import (
+    Purpose,
+    RecognitionDecision,
+    SaleTender,
+    SaleUse,
+    TemplateRow,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SaleLine:
+    """One line of a sale. net_fen = quantity * unit_fen (or the till's price) less discount_fen."""
+
+    line: int
+    code: str
+    name: str
+    quantity: int
+    unit_fen: int
+    discount_fen: int
+    net_fen: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SaleMade:
+    """A paid basket. Its ledger transaction is posted in the same commit.
+
+    gross_fen - discount_fen = due_fen; taken = sum of tender fen = due_fen - rounding_fen + suspense_fen.
+    """
+
+    id: SaleId
+    receipt: str
+    session: SessionId
+    store: StoreId
+    lane: LaneId
+    terminal: TerminalId
+    clerk: str | None
+    entity: LegalEntityId
+    business_date: str
+    at: datetime
+    member: MemberId | None
+    membership: MembershipId | None
+    gross_fen: int
+    discount_fen: int
+    due_fen: int
+    rounding_fen: int
+    suspense_fen: int
+    lines: tuple[SaleLine, ...]
+    tenders: tuple[SaleTender, ...]
+    uses: tuple[SaleUse, ...]
+    till_txn: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SaleVoided:
+    """A whole sale undone on its own business date: the mirror of its ledger transaction."""
+
+    id: str
+    sale: SaleId
+    store: StoreId
+    terminal: TerminalId
+    at: datetime
+    business_date: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentGiven:
+    """A consent or its refusal, with the text version, for the audit."""
+
+    id: str
+    session: SessionId
+    store: StoreId
+    terminal: TerminalId
+    purpose: Purpose
+    text: str
+    granted: bool
+    at: datetime
+    member: MemberId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FaceDecided:
+    """One recognition decision."""
+
+    id: str
+    session: SessionId
+    store: StoreId
+    at: datetime
+    outcome: str
+    member: MemberId | None
+    decision: RecognitionDecision
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateMade:
+    """A member's face template, sealed; searchable once committed."""
+
+    template: TemplateRow
+    consent: MessageId
+    chain: str
+    store: StoreId
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """A complaint, a refused face, a failed payment: evidence for rollout gates."""
+
+    id: str
+    store: StoreId
+    terminal: TerminalId
+    kind: str
+    at: datetime
+    detail: str = ""
+
+
+Fact = SaleMade | SaleVoided | ConsentGiven | FaceDecided | TemplateMade | Incident

@@ -1,0 +1,517 @@
+"""What entities receive: events decoded at the door, answers of ports, timers. Frozen values, no dict past the door.
+
+The event bodies mirror wire.md's table one to one; `devices.codec` makes them from bytes and refuses the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from models.domain.ids import (
+    BenefitId,
+    LaneId,
+    MemberId,
+    MembershipId,
+    MessageId,
+    PlanId,
+    RegionId,
+    SaleId,
+    SessionId,
+    StoreId,
+    TerminalId,
+    UsageId,
+)
+
+# ---------------------------------------------------------------- event bodies (wire.md, Events)
+
+
+class Purpose(StrEnum):
+    """What a consent is for; one purpose each, never bundled (wire.md, Consent)."""
+
+    RECOGNISE = "recognise"
+    MEMBERSHIP = "membership"
+    MARKETING = "marketing"
+
+
+class TenderKind(StrEnum):
+    """How a customer pays. `face` is the provider's face payment: our recognition never moves money."""
+
+    FACE = "face"
+    CODE = "code"
+    QR = "qr"
+    AGREEMENT = "agreement"
+    CARD = "card"
+    CASH = "cash"
+    BALANCE = "balance"
+    COUPON = "coupon"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAuth:
+    """A token that the payment provider gave to the customer's device or to the terminal."""
+
+    provider: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tender:
+    """One part of a payment. `tendered_fen` is the cash handed over, when more than `fen`."""
+
+    kind: TenderKind
+    fen: int
+    auth: ProviderAuth | None = None
+    tendered_fen: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpen:
+    """A customer stepped up."""
+
+    till_txn: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """Last four digits of the phone."""
+
+    tail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """One purpose granted or refused, with the version of the text that was shown."""
+
+    purpose: Purpose
+    text: str
+    granted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Enrol:
+    """Become a member under a plan."""
+
+    plan: PlanId
+    guarantee: str
+    phone: str | None = None
+    auth: ProviderAuth | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A barcode."""
+
+    code: str
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take a line out of our basket."""
+
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class TillLine:
+    """A line of a basket that the till owns, as the till priced it."""
+
+    line: int
+    code: str
+    name: str
+    quantity: int
+    unit_fen: int
+    net_fen: int
+    weight_g: int | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Basket:
+    """The till's whole basket, with a rising revision."""
+
+    till_txn: str
+    rev: int
+    lines: tuple[TillLine, ...]
+    total_fen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Pay exactly what screen revision `rev` showed. `collect="till"`: the till collects by itself."""
+
+    rev: int
+    tenders: tuple[Tender, ...]
+    collect: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """The till collected by itself. Never refused: money was taken."""
+
+    till_txn: str
+    rev: int
+    tenders: tuple[Tender, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop the question that is open, or the whole visit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """Undo a whole sale of this shift, by its receipt number."""
+
+    receipt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """A customer complained; counted by the rollout gates."""
+
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class FaceShown:
+    """One JPEG, sent after a customer's action. Lives in memory only, until its embedding is made."""
+
+    jpeg: bytes
+    kind: str
+    liveness: float | None = None
+
+
+EventBody = (
+    SessionOpen
+    | Digits
+    | Consent
+    | Enrol
+    | Scan
+    | Remove
+    | Basket
+    | Confirm
+    | Paid
+    | Cancel
+    | Void
+    | Complaint
+    | FaceShown
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event or face of a terminal, decoded, its topic checked against the registry."""
+
+    id: MessageId
+    boot: str
+    seq: int
+    ts: datetime
+    terminal: TerminalId
+    role: str
+    session: SessionId | None
+    clerk: str | None
+    replay: bool
+    body: EventBody
+
+
+# ---------------------------------------------------------------- terminal channels other than events
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """Presence online: a new connection of a boot."""
+
+    boot: str
+    conn: str
+    software: str
+    profile: str
+    ts: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """The Will of one connection. Ignored unless `conn` is the current birth's."""
+
+    boot: str
+    conn: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What the terminal runs."""
+
+    applied_gen: int
+    config_hash: str
+    software: str
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResponse:
+    """A terminal's answer to a command."""
+
+    command: MessageId
+    status: str
+    detail: str
+
+
+# ---------------------------------------------------------------- what ports know about a member
+
+
+@dataclass(frozen=True, slots=True)
+class BenefitLeft:
+    """One benefit of an active membership and how many uses are left."""
+
+    benefit: BenefitId
+    uses_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipView:
+    """An active membership as the till needs it. u (`used_fen`) counts REGULAR uses net of reversals."""
+
+    id: MembershipId
+    plan: PlanId
+    plan_version: int
+    fee_fen: int
+    used_fen: int
+    benefits: tuple[BenefitLeft, ...]
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """Who was recognised, as much as a screen may show. `name` is masked."""
+
+    id: MemberId
+    name: str
+    membership: MembershipView | None
+
+
+# ---------------------------------------------------------------- answers of ports
+
+
+class FaceOutcome(StrEnum):
+    """What a face worker says of one image."""
+
+    ACCEPTED = "accepted"
+    DIGITS = "digits"
+    NOT_RECOGNISED = "not_recognised"
+    QUALITY = "quality"
+    SHOT_TAKEN = "shot_taken"
+    ENROLLED = "enrolled"
+    SHOTS_DISAGREE = "shots_disagree"
+    LOST = "lost"
+    """The worker or the visit's key is gone, or the image was corrupt: look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionDecision:
+    """Why a face was accepted or not: recorded for every decision, never a frame (faces.md, 1:N is a budget).
+
+    Scores and thresholds are cosines in millionths: the record must be exact and comparable.
+    """
+
+    templates_searched: int
+    threshold_ppm: int
+    best_ppm: int
+    second_ppm: int
+    net_sha256: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateRow:
+    """A face template at rest: ciphertext, and the member's key wrapped by the master key."""
+
+    id: str
+    member: MemberId
+    net_sha256: str
+    ciphertext: bytes
+    wrapped_key: bytes
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class FaceAnswered:
+    """The answer to one face question; dropped unless the session still waits for `question`."""
+
+    session: SessionId
+    question: str
+    outcome: FaceOutcome
+    member: MemberView | None = None
+    reason: str = ""
+    sealed: bytes | None = None
+    """A probe or shot sealed under the visit's key: readable only while this host lives."""
+    decision: RecognitionDecision | None = None
+    templates: tuple[TemplateRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolAnswered:
+    """A membership was made (`member` set), needs the customer's act (`pending`), or was refused."""
+
+    ask: str
+    session: SessionId
+    member: MemberView | None
+    pending: bool = False
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveAnswered:
+    """The benefits of one quote are reserved, or are not there any more."""
+
+    ask: str
+    session: SessionId
+    ok: bool
+    code: str = ""
+    member: MemberView | None = None
+    """The membership as it stands now, when the reservation was refused: price again with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsesPosted:
+    """Reserved uses became usage lines; the membership as it stands now."""
+
+    ask: str
+    session: SessionId
+    member: MemberView | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseAnswered:
+    """Reserved uses were given back, or the uses of a voided sale reversed."""
+
+    ask: str
+    session: SessionId
+
+
+class PaymentOutcome(StrEnum):
+    """What became of a payment request at the provider."""
+
+    SUCCEEDED = "succeeded"
+    PENDING = "pending"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentAnswered:
+    """The provider's answer to one request about `order`.
+
+    `verb` is what was asked: pay, precreate, query, cancel or refund.
+    """
+
+    ask: str
+    session: SessionId
+    order: str
+    verb: str
+    outcome: PaymentOutcome
+    code: str = ""
+    trade_no: str = ""
+    payer_fen: int | None = None
+    receipt_fen: int | None = None
+    collection_code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SaleUse:
+    """A benefit that was used in a sale: which line's discount it was, in fen."""
+
+    usage: UsageId
+    membership: MembershipId
+    benefit: BenefitId
+    fen: int
+
+
+@dataclass(frozen=True, slots=True)
+class SaleTender:
+    """A tender of a sale as it was booked. `order` is our number with the provider, if any."""
+
+    kind: TenderKind
+    fen: int
+    order: str = ""
+    trade_no: str = ""
+    tendered_fen: int | None = None
+    change_fen: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SaleFound:
+    """A sale as a void needs it."""
+
+    question: str
+    sale: SaleId | None
+    receipt: str
+    store: StoreId | None = None
+    business_date: str = ""
+    voided: bool = False
+    gross_fen: int = 0
+    discount_fen: int = 0
+    rounding_fen: int = 0
+    """Cash rounding that the customer was let off: due_fen less what was taken, >= 0."""
+    tenders: tuple[SaleTender, ...] = ()
+    uses: tuple[SaleUse, ...] = ()
+
+
+# ---------------------------------------------------------------- timers and notes between entities
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A wake that an earlier turn asked for. `ref` names what it was about; stale ones are ignored."""
+
+    kind: str
+    ref: str
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SaleNoted:
+    """Told to the store: a sale was closed in one of its lanes, or voided (negative count)."""
+
+    sales: int
+    takings_fen: int
+    discount_fen: int
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentNoted:
+    """Told to the store: a complaint, a refusal of the face, a failed payment; counted for the gates."""
+
+    kind: str
+
+
+SessionMessage = (
+    Event
+    | FaceAnswered
+    | EnrolAnswered
+    | ReserveAnswered
+    | UsesPosted
+    | ReleaseAnswered
+    | PaymentAnswered
+    | SaleFound
+    | TimerFired
+)
+TerminalMessage = Birth | Death | Reported | CommandResponse
+StoreMessage = SaleNoted | IncidentNoted
+Message = SessionMessage | TerminalMessage | StoreMessage
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Which entity: region / store / kind / id. A session's id is its lane: one visit at a time."""
+
+    region: RegionId
+    store: StoreId
+    kind: str
+    id: str
+
+    @staticmethod
+    def session(region: RegionId, store: StoreId, lane: LaneId) -> Address:
+        """The visit at one lane."""
+        return Address(region, store, "session", lane)
