@@ -1,6 +1,7 @@
-"""What entities receive: events decoded at the door, answers of ports, timers. Frozen values, no dict past the door.
+"""What entities receive: events decoded at the door, answers of ports, timers. Frozen values, no dicts.
 
-The event bodies mirror wire.md's table one to one; `devices.codec` makes them from bytes and refuses the rest.
+The event bodies mirror the wire protocol's table one to one; `devices.codec` makes them from bytes and
+refuses the rest.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from models.domain.ids import (
     UsageId,
 )
 
-# ---------------------------------------------------------------- event bodies (wire.md, Events)
+# ---------------------------------------------------------------- event bodies (terminal protocol, Events)
 
 
 class Purpose(StrEnum):
-    """What a consent is for; one purpose each, never bundled (wire.md, Consent)."""
+    """What a consent is for; one purpose each, never bundled (docs: terminal protocol)."""
 
     RECOGNISE = "recognise"
     MEMBERSHIP = "membership"

@@ -1,4 +1,7 @@
-"""The screen document and the reply: what a terminal is told. Field names are wire.md's; msgspec writes them as they are."""
+"""The screen document and the reply: what a terminal is told.
+
+Field names are those of the terminal protocol; msgspec writes them as they are.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from models.domain.ids import MessageId, SessionId
 
 
 class ScreenState(StrEnum):
-    """States of a visit as every screen of the lane shows them (wire.md, Screen)."""
+    """States of a visit as every screen of the lane shows them (docs: terminal protocol)."""
 
     OPEN = "open"
     DIGITS = "digits"
