@@ -1,0 +1,162 @@
+"""Members, light memberships, reservations, usage lines and their reversals (money rules: light membership)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, Index, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from models.tables.base import document, fen_column, instant, maybe_fen_column, maybe_instant
+
+
+class PlanRow(SQLModel, table=True):
+    """An immutable version of a plan, as configured."""
+
+    __tablename__ = "plan"
+    id: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    chain: str
+    owner: str
+    doc: dict[str, object] = document()
+
+
+class MemberRow(SQLModel, table=True):
+    """A member of a chain. `phone_sha256` finds them again; only the last four digits stand in clear."""
+
+    __tablename__ = "member"
+    __table_args__ = (UniqueConstraint("chain", "phone_sha256"), Index("member_tail", "chain", "phone_tail"))
+    id: str = Field(primary_key=True)
+    chain: str
+    region: str
+    home_store: str
+    name: str = ""
+    phone_sha256: str | None = None
+    phone_tail: str = ""
+    provider_user: str = ""
+    joined_at: datetime = instant()
+
+
+class MembershipRow(SQLModel, table=True):
+    """One generation of a light membership. Row-locked by reservations, cancels and settlement alike.
+
+    `used_fen` is u: REGULAR uses net of reversals, kept by the statements that write usage under the row lock.
+    """
+
+    __tablename__ = "membership"
+    __table_args__ = (
+        Index("membership_due", "chain", "region", "state", "expires_at"),
+        Index("membership_cutoff", "chain", "region", "state", "cutoff_at"),
+        Index("membership_member", "member"),
+        UniqueConstraint("enrol_key"),
+        CheckConstraint("paid_fen >= 0 AND paid_fen <= fee_fen AND refunded_fen >= 0", name="member_never_pays_more"),
+    )
+    id: str = Field(primary_key=True)
+    enrol_key: str
+    member: str = Field(foreign_key="member.id")
+    chain: str
+    region: str
+    store: str
+    terminal: str
+    clerk: str | None = None
+    plan: str
+    plan_version: int
+    owner: str
+    generation: int = 1
+    state: str
+    fee_fen: int = fen_column()
+    fee_eff_fen: int = fen_column()
+    used_fen: int = fen_column(0)
+    guarantee: str
+    hold_order: str = ""
+    hold_no: str = ""
+    hold_fen: int = fen_column(0)
+    enrolled_at: datetime = instant()
+    expires_at: datetime = instant()
+    cutoff_at: datetime = instant()
+    state_until: datetime | None = maybe_instant()
+    cancelled_by: str = ""
+    charge_fen: int | None = maybe_fen_column()
+    branch: str | None = None
+    settled_at: datetime | None = maybe_instant()
+    paid_fen: int = fen_column(0)
+    refunded_fen: int = fen_column(0)
+    attempts: int = 0
+    parked_why: str = ""
+
+
+class ReservationRow(SQLModel, table=True):
+    """A benefit reserved for one quote, until its wall expiry; resolved by posting or releasing."""
+
+    __tablename__ = "reservation"
+    __table_args__ = (Index("reservation_open", "membership", "state"),)
+    usage: str = Field(primary_key=True)
+    membership: str = Field(foreign_key="membership.id")
+    benefit: str
+    fen: int = fen_column()
+    session: str
+    store: str
+    state: str = "open"
+    class_: str = Field(sa_column_kwargs={"name": "class"})
+    biz_time: datetime = instant()
+    expires_at: datetime = instant()
+
+
+class UsageRow(SQLModel, table=True):
+    """One use of a benefit, classed once (REGULAR, LATE, OVERUSE, REFUSED)."""
+
+    __tablename__ = "usage"
+    __table_args__ = (Index("usage_membership", "membership"), Index("usage_sale", "sale"))
+    id: str = Field(primary_key=True)
+    membership: str = Field(foreign_key="membership.id")
+    benefit: str
+    fen: int = fen_column()
+    class_: str = Field(sa_column_kwargs={"name": "class"})
+    paid_fen: int = fen_column()
+    reversed_fen: int = fen_column(0)
+    biz_time: datetime = instant()
+    received_at: datetime = instant()
+    entity: str
+    store: str
+    terminal: str
+    sale: str
+    seq: int = Field(default=0, sa_type=BigInteger)
+    clerk: str | None = None
+
+
+class ReversalRow(SQLModel, table=True):
+    """Part or all of a use taken back. One that arrives before its use is kept and born with it."""
+
+    __tablename__ = "usage_reversal"
+    __table_args__ = (Index("usage_reversal_usage", "usage"),)
+    id: str = Field(primary_key=True)
+    usage: str
+    fen: int = fen_column()
+    at: datetime = instant()
+
+
+class SettlementCallRow(SQLModel, table=True):
+    """One call to the provider for one membership: capture, release or refund; its number is unique for ever."""
+
+    __tablename__ = "settlement_call"
+    __table_args__ = (
+        UniqueConstraint("request_number"),
+        Index("settlement_call_open", "chain", "region", "state", "not_before"),
+        Index("settlement_call_membership", "membership"),
+    )
+    id: str = Field(primary_key=True)
+    membership: str = Field(foreign_key="membership.id")
+    chain: str
+    region: str
+    owner: str
+    kind: str
+    request_number: str
+    fen: int = fen_column()
+    state: str = "NEW"
+    attempt: int = 0
+    tries: int = 0
+    not_before: datetime = instant()
+    lease_until: datetime | None = maybe_instant()
+    answer: dict[str, object] | None = document(nullable=True)
+    answered_at: datetime | None = maybe_instant()
+    posted_at: datetime | None = maybe_instant()

@@ -1,0 +1,115 @@
+"""Who exists: chains, regions, legal entities, stores, terminals, slots, and the business clock."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Index, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from models.tables.base import document, instant, maybe_instant, small
+
+
+class LegalEntityRow(SQLModel, table=True):
+    """A company that keeps its own books. `provider_app` is its merchant account with the payment provider."""
+
+    __tablename__ = "legal_entity"
+    id: str = Field(primary_key=True)
+    chain: str
+    name_zh: str
+    name_en: str
+    provider_app: str
+
+
+class StoreRow(SQLModel, table=True):
+    """A store. Its id is unique in a deployment; the shard follows from it (wire protocol, topics)."""
+
+    __tablename__ = "store"
+    id: str = Field(primary_key=True)
+    chain: str
+    region: str = Field(index=True)
+    shard: int = small()
+    name_zh: str
+    name_en: str
+    zone: str
+    cutoff_hour: int = 0
+    basket_owner: str = "storeops"
+    opened_at: datetime = instant()
+
+
+class StoreEntityRow(SQLModel, table=True):
+    """Which legal entity a store belongs to, from a date on: stores change hands."""
+
+    __tablename__ = "store_entity"
+    store: str = Field(primary_key=True, foreign_key="store.id")
+    from_date: str = Field(primary_key=True, max_length=10)
+    entity: str = Field(foreign_key="legal_entity.id")
+
+
+class TerminalRow(SQLModel, table=True):
+    """A registered terminal: the lane that it stands in, its role there and its family."""
+
+    __tablename__ = "terminal"
+    id: str = Field(primary_key=True)
+    store: str = Field(foreign_key="store.id", index=True)
+    lane: str
+    role: str
+    profile: str
+    secret_sha256: str
+    registered_at: datetime = instant()
+    retired_at: datetime | None = maybe_instant()
+
+
+class SlotRow(SQLModel, table=True):
+    """A host slot: k owns the shards with shard % N == k. `epoch` fences: claiming adds one."""
+
+    __tablename__ = "slot"
+    region: str = Field(primary_key=True)
+    layout: int = Field(primary_key=True)
+    k: int = Field(primary_key=True)
+    epoch: int = Field(default=0, sa_type=BigInteger)
+    claimed_at: datetime | None = maybe_instant()
+    holder: str = ""
+
+
+class ClockRow(SQLModel, table=True):
+    """The business clock: wall time plus an offset, one row. `movable` is false in production."""
+
+    __tablename__ = "business_clock"
+    id: int = Field(primary_key=True)
+    offset_us: int = Field(default=0, sa_type=BigInteger)
+    movable: bool = False
+
+
+class BookRow(SQLModel, table=True):
+    """Prices, plans and policy of a chain, immutable by version; sessions pin the version they opened with."""
+
+    __tablename__ = "book"
+    chain: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    doc: dict[str, object] = document()
+    created_at: datetime = instant()
+
+
+class PresenceRow(SQLModel, table=True):
+    """The last known presence of each terminal, for pages; the truth of a turn is the entity's state."""
+
+    __tablename__ = "presence"
+    __table_args__ = (Index("presence_store", "store"),)
+    terminal: str = Field(primary_key=True)
+    store: str
+    online: bool
+    software: str = ""
+    changed_at: datetime = instant()
+
+
+class LoginRow(SQLModel, table=True):
+    """One-time login links and console sessions, by SHA-256 of the secret: the secret itself is never stored."""
+
+    __tablename__ = "login"
+    __table_args__ = (UniqueConstraint("secret_sha256"),)
+    id: str = Field(primary_key=True)
+    kind: str
+    secret_sha256: str
+    expires_at: datetime = instant()
+    used_at: datetime | None = maybe_instant()

@@ -1,0 +1,121 @@
+"""What happened at the counter: sales with their lines and tenders, voids, consents, incidents, face decisions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Index, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from models.tables.base import blob, document, fen_column, instant, maybe_instant
+
+
+class SaleRow(SQLModel, table=True):
+    """A paid basket. Lines, tenders and uses are frozen in the documents; money columns are for sums."""
+
+    __tablename__ = "sale"
+    __table_args__ = (
+        UniqueConstraint("store", "receipt"),
+        Index("sale_store_date", "store", "business_date"),
+        Index("sale_member", "member"),
+    )
+    id: str = Field(primary_key=True)
+    receipt: str
+    session: str
+    store: str
+    lane: str
+    terminal: str
+    clerk: str | None = None
+    entity: str
+    business_date: str = Field(max_length=10)
+    at: datetime = instant()
+    member: str | None = None
+    membership: str | None = None
+    gross_fen: int = fen_column()
+    discount_fen: int = fen_column()
+    due_fen: int = fen_column()
+    rounding_fen: int = fen_column()
+    suspense_fen: int = fen_column()
+    lines: list[dict[str, object]] = document()
+    tenders: list[dict[str, object]] = document()
+    uses: list[dict[str, object]] = document()
+    till_txn: str = ""
+    voided_at: datetime | None = maybe_instant()
+
+
+class VoidRow(SQLModel, table=True):
+    """A sale undone: unique per sale."""
+
+    __tablename__ = "sale_void"
+    __table_args__ = (UniqueConstraint("sale"),)
+    id: str = Field(primary_key=True)
+    sale: str = Field(foreign_key="sale.id")
+    store: str
+    terminal: str
+    business_date: str = Field(max_length=10)
+    at: datetime = instant()
+
+
+class ConsentRow(SQLModel, table=True):
+    """A consent given or refused, one purpose each."""
+
+    __tablename__ = "consent"
+    id: str = Field(primary_key=True)
+    session: str
+    store: str
+    terminal: str
+    purpose: str
+    text: str
+    granted: bool
+    at: datetime = instant()
+    member: str | None = None
+
+
+class IncidentRow(SQLModel, table=True):
+    """A complaint, a refused face, a failed payment."""
+
+    __tablename__ = "incident"
+    __table_args__ = (Index("incident_store_at", "store", "at"),)
+    id: str = Field(primary_key=True)
+    store: str
+    terminal: str
+    kind: str
+    at: datetime = instant()
+    detail: str = ""
+
+
+class FaceDecisionRow(SQLModel, table=True):
+    """Why a face was accepted or not. Scores are cosines in millionths; a frame is never kept."""
+
+    __tablename__ = "face_decision"
+    __table_args__ = (Index("face_decision_store_at", "store", "at"),)
+    id: str = Field(primary_key=True)
+    session: str
+    store: str
+    at: datetime = instant()
+    outcome: str
+    member: str | None = None
+    templates_searched: int
+    threshold_ppm: int
+    best_ppm: int
+    second_ppm: int
+    net_sha256: str
+    reason: str
+
+
+class TemplateTableRow(SQLModel, table=True):
+    """A sealed face template. `n` is the gallery's version: a worker reads what is above the one it has."""
+
+    __tablename__ = "face_template"
+    __table_args__ = (Index("face_template_member", "member"),)
+    n: int | None = Field(default=None, primary_key=True)
+    id: str = Field(unique=True)
+    member: str
+    chain: str
+    store: str
+    net_sha256: str
+    policy: str
+    consent: str
+    ciphertext: bytes = blob()
+    wrapped_key: bytes = blob()
+    at: datetime = instant()

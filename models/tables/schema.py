@@ -1,0 +1,11 @@
+"""All tables in one place, for migrations: importing this module fills `metadata`."""
+
+from __future__ import annotations
+
+from sqlmodel import SQLModel
+
+from models.tables import books, entities, members, registry, sales
+
+metadata = SQLModel.metadata
+
+__all__ = ["books", "entities", "members", "metadata", "registry", "sales"]
