@@ -1,0 +1,289 @@
+"""Settings in layers: defaults, a file, the environment, the command line. Unknown keys are errors.
+
+An error names the key and the place it came from, so that a person can mend it without a search.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from models.domain.errors import NeedsOperator
+
+ENV_PREFIX = "STOREOPS__"
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+DEFAULT_FILE = CONFIGS / "default.yaml"
+SETTINGS_BYTES_MAX = 1024 * 1024
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class SettingsError(NeedsOperator):
+    """A setting is unknown or wrong; the message names each key, its value's problem and its origin."""
+
+
+def _bare(value: object) -> object:
+    """`broker: auto` and `broker: mqtt://…` are short for {kind: auto} and {kind: url, url: …}."""
+    if isinstance(value, str):
+        return {"kind": "url", "url": value} if "://" in value else {"kind": value}
+    return value
+
+
+class Section(BaseModel):
+    """A closed group of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Database(Section):
+    """Which PostgreSQL; `url` null is the embedded one."""
+
+    url: Annotated[str, Field(pattern=r"^postgres(ql)?://")] | None = None
+
+
+class Broker(Section):
+    """Which MQTT broker."""
+
+    kind: Literal["auto", "mosquitto", "iotcore", "url"] = "auto"
+    url: Annotated[str, Field(pattern=r"^mqtts?://[^/]+")] | None = None
+    port: Port = 18830
+
+    @model_validator(mode="before")
+    @classmethod
+    def _url_implies_kind(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("url") and value.get("kind", "auto") in {"auto", "url"}:
+            return {**value, "kind": "url"}
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Broker:
+        if (self.kind == "url") != (self.url is not None):
+            raise ValueError("kind url and a url belong together")
+        return self
+
+
+class Ray(Section):
+    """The engine."""
+
+    address: str = "local"
+    dashboard: bool = True
+    object_store_mib: Annotated[int, Field(ge=80, le=65_536)] = 256
+
+
+class Gateway(Section):
+    """The HTTP edge."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    public_url: Annotated[str, Field(pattern=r"^https?://[^/]+")] | None = None
+
+
+class Provider(Section):
+    """Payments and memberships outside."""
+
+    kind: Literal["simulator", "url"] = "simulator"
+    url: Annotated[str, Field(pattern=r"^https?://[^/]+")] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _url_implies_kind(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("url"):
+            return {**value, "kind": "url"}
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Provider:
+        if (self.kind == "url") != (self.url is not None):
+            raise ValueError("kind url and a url belong together")
+        return self
+
+
+class Faces(Section):
+    """Recognition."""
+
+    policy: Literal["production", "demo"] = "production"
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+
+
+class Region(Section):
+    """What this process group serves."""
+
+    name: Slug = "local"
+    chain: Slug = "chain"
+    slots: Annotated[int, Field(ge=1, le=256)] = 1
+
+
+class Clock(Section):
+    """The business clock."""
+
+    may_jump: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One origin of values: nested mapping, and what to call it in messages."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+class _LayerSource(InitSettingsSource):
+    """One layer for pydantic-settings."""
+
+    def __init__(self, settings_cls: type[BaseSettings], layer: Layer) -> None:
+        super().__init__(settings_cls, init_kwargs=dict(layer.values))
+
+
+class Settings(BaseSettings):
+    """All settings of one start. Made by `load_settings`; the defaults equal configs/default.yaml."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix=ENV_PREFIX)
+
+    data_dir: Path | None = None
+    database: Database = Database()
+    broker: Annotated[Broker, BeforeValidator(_bare)] = Broker()
+    ray: Ray = Ray()
+    gateway: Gateway = Gateway()
+    provider: Annotated[Provider, BeforeValidator(_bare)] = Provider()
+    faces: Faces = Faces()
+    region: Region = Region()
+    clock: Clock = Clock()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only the layers handed over by `load_settings`: nothing is read behind its back."""
+        assert isinstance(init_settings, InitSettingsSource)
+        layers: list[Layer] = init_settings.init_kwargs.get("layers", [])
+        return tuple(_LayerSource(settings_cls, layer) for layer in reversed(layers))
+
+
+def _expand(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The bare forms of broker and provider spelled out, so that layers merge key by key."""
+    return {key: _bare(value) if key in {"broker", "provider"} else value for key, value in values.items()}
+
+
+def _file_layer(path: Path) -> Layer:
+    try:
+        if path.stat().st_size > SETTINGS_BYTES_MAX:
+            raise SettingsError("settings_file", f"{path}: larger than {SETTINGS_BYTES_MAX} bytes", "name a YAML file")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError("settings_file", f"{path}: {error.strerror}", "check --config") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError("settings_file", f"{path}: not YAML: {error}", "mend the file") from error
+    values = {} if values is None else values
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise SettingsError("settings_file", f"{path}: the top is not a mapping of names", "see configs/default.yaml")
+    return Layer(str(path), _expand(values))
+
+
+def _env_layers(environment: Mapping[str, str]) -> list[Layer]:
+    """One layer per variable, so that an error can name it. Values are read as YAML: 8000, true, null."""
+    layers = []
+    for name in sorted(environment):
+        if not name.startswith(ENV_PREFIX):
+            continue
+        path = [part.lower() for part in name.removeprefix(ENV_PREFIX).split("__")]
+        try:
+            value = yaml.safe_load(environment[name])
+        except yaml.YAMLError as error:
+            raise SettingsError("settings_env", f"{name}: {error}", "quote the value") from error
+        for part in reversed(path[1:]):
+            value = {part: value}
+        layers.append(Layer(name, _expand({path[0]: value})))
+    return layers
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _layers(config: Path | None, overrides: Mapping[str, Any], environment: Mapping[str, str]) -> list[Layer]:
+    layers = [_file_layer(DEFAULT_FILE)] if DEFAULT_FILE.exists() else []
+    if config is not None:
+        layers.append(_file_layer(config))
+    layers += _env_layers(environment)
+    nested: dict[str, Any] = {}
+    for key, value in overrides.items():  # "gateway.port": 8001 or {"gateway": {"port": 8001}}
+        place = nested
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    if nested:
+        layers.append(Layer("command line", _expand(nested)))
+    return layers
+
+
+def load_settings(
+    config: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Reads all layers. `overrides` win; keys may be dotted (`{"gateway.port": 8001}`).
+
+    Raises SettingsError (`settings_file`, `settings_env`, `settings_invalid`).
+    """
+    return load_with_origins(config, overrides, environment)[0]
+
+
+def load_with_origins(
+    config: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Settings, dict[str, str]]:
+    """As `load_settings`; and for each dotted key the file, variable or place that set it."""
+    layers = _layers(config, overrides or {}, os.environ if environment is None else environment)
+    origins: dict[str, str] = {}
+    for layer in layers:
+        origins |= dict.fromkeys(_flatten(layer.values), layer.origin)
+    try:
+        # `layers` reaches only settings_customise_sources; no field has this name.
+        settings = Settings(layers=layers)  # type: ignore[call-arg]
+    except ValidationError as error:
+        lines = [_explain(key.get("loc", ()), key["msg"], layers) for key in error.errors()]
+        raise SettingsError(
+            "settings_invalid", "\n".join(lines), "see configs/default.yaml for every key and its meaning"
+        ) from error
+    known = _flatten(settings.model_dump())
+    return settings, {key: origins.get(key, "default") for key in known}
+
+
+def _explain(location: tuple[int | str, ...], message: str, layers: list[Layer]) -> str:
+    key = ".".join(str(part) for part in location)
+    origin = "default"
+    for layer in layers:
+        flat = _flatten(layer.values)
+        if any(name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.") for name in flat):
+            origin = layer.origin
+    reason = "unknown key" if message.startswith("Extra inputs") else message
+    return f"{key} (from {origin}): {reason}"
+
+
+def masked(url: str | None) -> str | None:
+    """The URL without its password, for screens and logs."""
+    if url is None or (parts := urlsplit(url)).password is None:
+        return url
+    return url.replace(f":{parts.password}@", ":***@", 1)

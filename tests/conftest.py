@@ -1,0 +1,72 @@
+"""Fixtures for all tests: one embedded PostgreSQL for the run, a fresh database each; a broker of its own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from runtime.postgres import EmbeddedPostgres
+
+
+@contextmanager
+def scratch_data_dir() -> Iterator[Path]:
+    """A data folder that the servers' user may enter; pytest's own tmp_path is closed to it under root."""
+    folder = Path(tempfile.mkdtemp(prefix="so-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def fresh_database(server: EmbeddedPostgres) -> Iterator[str]:
+    """The URL of an empty database that is dropped at the end, whoever is still connected."""
+    name = f"t_{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(server.url, autocommit=True) as owner:
+        owner.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield server.url_for(name)
+    finally:
+        with psycopg.connect(server.url, autocommit=True) as owner:
+            owner.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A scratch data folder for embedded servers."""
+    with scratch_data_dir() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def embedded_postgres() -> Iterator[EmbeddedPostgres]:
+    """One running server for the whole test run."""
+    with scratch_data_dir() as folder:
+        server = EmbeddedPostgres(folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def database_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
+    """An empty database for one test: `postgresql://…` for psycopg (see runtime.postgres.sqlalchemy_url)."""
+    with fresh_database(embedded_postgres) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
+    """An empty database shared by the tests of one module."""
+    with fresh_database(embedded_postgres) as url:
+        yield url
