@@ -1,0 +1,183 @@
+"""What a light membership costs: the rules of FEE_MIN as functions of values.
+
+Whoever keeps the state (the pure `Membership`, or rows in a database) counts; these rules decide. So the
+screen's preview, the settlement in SQL and the tests share one arithmetic. F is the plan's fee, F_eff what a
+cancel left of it, u the benefit used: REGULAR uses net of their reversals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from models.domain.calendar import day_begins, days_later, local_date, require_instant
+from models.domain.money import Rounding, divide, format_yuan, require_fen
+from models.domain.plans import MerchantCancel, Plan, Text
+
+
+class UseClass(StrEnum):
+    """What a use is, decided once and answered again to duplicates."""
+
+    REGULAR = "REGULAR"
+    LATE = "LATE"
+    """Received after the cutoff: takes a place of the quota, absorbed by the merchant."""
+    OVERUSE = "OVERUSE"
+    """Offline, beyond quota or outside the membership's life: absorbed by the merchant."""
+    REFUSED = "REFUSED"
+    """The same online: nothing happens."""
+
+
+TAKES_QUOTA = frozenset({UseClass.REGULAR, UseClass.LATE})
+ABSORBED = frozenset({UseClass.LATE, UseClass.OVERUSE})
+
+
+class Branch(StrEnum):
+    """Which money a charge is: fee income, or discounts taken back."""
+
+    FEE = "FEE"
+    CLAWBACK = "CLAWBACK"
+
+
+class CancelledBy(StrEnum):
+    """Who ended a membership before its expiry."""
+
+    MEMBER = "member"
+    MERCHANT = "merchant"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """A cancel that took effect at instant `at`."""
+
+    by: CancelledBy
+    at: datetime
+
+
+def expiry_instant(enrolled_at: datetime, plan: Plan) -> datetime:
+    """The UTC instant from which a use is too late: the day after enrolment date + period_days.
+
+    Dates are local calendar dates in the plan's zone; the cutoff hour only moves the instant.
+    """
+    last_day = local_date(enrolled_at, plan.zone) + timedelta(days=plan.period_days)
+    return day_begins(last_day + timedelta(days=1), plan.zone, plan.cutoff_hour)
+
+
+def cutoff_instant(expiry: datetime, plan: Plan) -> datetime:
+    """The UTC instant at which usage stops counting: `expiry` (or a cancel's instant) + grace days."""
+    return days_later(expiry, plan.grace_days, plan.zone)
+
+
+def classify_use(
+    plan: Plan,
+    quota_taken: Mapping[str, int],
+    benefit: str,
+    *,
+    enrolled_at: datetime,
+    expiry: datetime,
+    cut_off: bool,
+    biz_time: datetime,
+    offline: bool,
+) -> UseClass:
+    """The class of one use that arrives now; call it once per usage id and keep the answer.
+
+    `quota_taken` counts, per benefit, the REGULAR and LATE uses that are not wholly reversed; open reservations
+    and leases of others belong into it too. `expiry` is a cancel's instant when there was one. `cut_off` says
+    that the charge is fixed already. A benefit that the plan does not have has no quota.
+    """
+    offered = plan.benefit(benefit)
+    over_quota = offered is None or quota_taken.get(benefit, 0) >= offered.quota
+    if over_quota or not enrolled_at <= require_instant(biz_time, "biz_time") < expiry:
+        return UseClass.OVERUSE if offline else UseClass.REFUSED
+    return UseClass.LATE if cut_off else UseClass.REGULAR
+
+
+def effective_fee_fen(plan: Plan, enrolled_at: datetime, cancellation: Cancellation | None = None) -> int:
+    """F_eff: what is left of the fee. A member's cancel leaves all of it, a merchant's what the plan says.
+
+    Prorated over calendar days: floor(F * days served / days total), days total = period_days + 1.
+    """
+    if cancellation is None or cancellation.by is CancelledBy.MEMBER:
+        return plan.fee_fen
+    match plan.on_merchant_cancel:
+        case MerchantCancel.MIN:
+            return plan.fee_fen
+        case MerchantCancel.ZERO:
+            return 0
+        case MerchantCancel.PRORATE:
+            served = local_date(cancellation.at, plan.zone) - local_date(enrolled_at, plan.zone)
+            # The hours between midnight and the cutoff hour of the last day would make one day too many.
+            days_total = plan.period_days + 1
+            days_served = min(max(served.days, 0), days_total)
+            return divide(plan.fee_fen * days_served, days_total, Rounding.FLOOR)
+
+
+def charge_fen(fee_eff_fen: int, used_fen: int) -> int:
+    """The charge at settlement: min(F_eff, u). The articles' rule, and the preview at any time before."""
+    return min(_amount(fee_eff_fen, "fee_eff_fen"), _amount(used_fen, "used_fen"))
+
+
+def due_fen(charge: int, fee_eff_fen: int, used_fen: int) -> int:
+    """What the member owes now: min(charge, min(F_eff, u)). Only ever falls once the charge is fixed."""
+    return min(_amount(charge, "charge"), charge_fen(fee_eff_fen, used_fen))
+
+
+def branch_of(charge: int, fee_eff_fen: int) -> Branch | None:
+    """Which money the charge is; None when there is none. Fixed together with the charge."""
+    if charge == 0:
+        return None
+    return Branch.FEE if charge == fee_eff_fen else Branch.CLAWBACK
+
+
+def given_up_fen(fee_fen: int, fee_eff_fen: int, used_fen: int) -> int:
+    """What a merchant's cancel let the member off: min(F, u) - min(F_eff, u); the plan's funder bears it."""
+    return charge_fen(fee_fen, used_fen) - charge_fen(fee_eff_fen, used_fen)
+
+
+def request_number(membership: str, generation: int, retry: int = 0) -> str:
+    """Our number of a capture with the provider: `S{id}G{generation}`, retries `S{id}G{generation}A{retry}`."""
+    number = f"S{membership}G{generation}"
+    return f"{number}A{retry}" if retry else number
+
+
+def explain(
+    fee_fen: int,
+    used_fen: int,
+    *,
+    fee_eff_fen: int | None = None,
+    refunded_fen: int = 0,
+    settled: bool = True,
+) -> Text:
+    """One sentence that says what a member pays and why, in both languages.
+
+    `settled=False` words it as a preview. `refunded_fen` is what went back after the collection.
+    """
+    fee_eff = fee_fen if fee_eff_fen is None else fee_eff_fen
+    pays = charge_fen(fee_eff, used_fen)
+    used, fee, paid = format_yuan(used_fen), format_yuan(fee_eff), format_yuan(pays)
+    reduced_en = "reduced " if fee_eff != fee_fen else ""
+    reduced_zh = "减免后的" if fee_eff != fee_fen else ""
+    pay_en, pay_zh = ("you pay", "实付") if settled else ("ending now, you would pay", "若现在结算，应付")
+    if used_fen == 0:
+        en, zh = f"You enjoyed no benefit: {pay_en} 0.00", f"您没有使用优惠：{pay_zh} 0.00 元"
+    elif used_fen < fee_eff:
+        en = f"You enjoyed {used}, less than the {reduced_en}fee of {fee}: {pay_en} {paid}"
+        zh = f"您享受优惠 {used} 元，不足{reduced_zh}会费 {fee} 元：{pay_zh} {paid} 元"
+    elif used_fen == fee_eff:
+        en = f"You enjoyed {used}, exactly the {reduced_en}fee: {pay_en} {paid}"
+        zh = f"您享受优惠 {used} 元，正好等于{reduced_zh}会费：{pay_zh} {paid} 元"
+    else:
+        saved = format_yuan(used_fen - pays)
+        en = f"You enjoyed {used}, more than the {reduced_en}fee of {fee}: {pay_en} {paid} and save {saved}"
+        zh = f"您享受优惠 {used} 元，超过{reduced_zh}会费 {fee} 元：{pay_zh} {paid} 元，省下 {saved} 元"
+    if refunded_fen:
+        back = format_yuan(refunded_fen)
+        en, zh = f"{en} ({back} was refunded)", f"{zh}（已退还 {back} 元）"
+    return Text(zh=zh, en=en)
+
+
+def _amount(fen: int, what: str) -> int:
+    if require_fen(fen, what) < 0:
+        raise ValueError(f"{what} must not be negative")
+    return fen
