@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from models.tables.base import document, fen_column, instant, maybe_fen_column, maybe_instant
+
+LIVE_STATES = "state IN ('ADMITTING', 'HOLD_PENDING', 'ACTIVE', 'SUSPENDED')"
 
 
 class PlanRow(SQLModel, table=True):
@@ -41,6 +43,8 @@ class MembershipRow(SQLModel, table=True):
     """One generation of a light membership. Row-locked by reservations, cancels and settlement alike.
 
     `used_fen` is u: REGULAR uses net of reversals, kept by the statements that write usage under the row lock.
+    `paid_fen` is what was captured less what was decided to be refunded (`refunded_fen`). `state_until` runs on the
+    wall clock in HOLD_PENDING; every other instant is business time. `hold_order` is our number of the freeze.
     """
 
     __tablename__ = "membership"
@@ -49,6 +53,8 @@ class MembershipRow(SQLModel, table=True):
         Index("membership_cutoff", "chain", "region", "state", "cutoff_at"),
         Index("membership_member", "member"),
         UniqueConstraint("enrol_key"),
+        # One live membership per member and plan, whoever asks at the same moment.
+        Index("membership_live", "member", "plan", unique=True, postgresql_where=text(LIVE_STATES)),
         CheckConstraint("paid_fen >= 0 AND paid_fen <= fee_fen AND refunded_fen >= 0", name="member_never_pays_more"),
     )
     id: str = Field(primary_key=True)
@@ -58,6 +64,7 @@ class MembershipRow(SQLModel, table=True):
     region: str
     store: str
     terminal: str
+    session: str = ""
     clerk: str | None = None
     plan: str
     plan_version: int
@@ -71,16 +78,20 @@ class MembershipRow(SQLModel, table=True):
     hold_order: str = ""
     hold_no: str = ""
     hold_fen: int = fen_column(0)
+    hold_state: str = "none"
     enrolled_at: datetime = instant()
     expires_at: datetime = instant()
     cutoff_at: datetime = instant()
     state_until: datetime | None = maybe_instant()
     cancelled_by: str = ""
+    cancelled_at: datetime | None = maybe_instant()
     charge_fen: int | None = maybe_fen_column()
     branch: str | None = None
     settled_at: datetime | None = maybe_instant()
     paid_fen: int = fen_column(0)
     refunded_fen: int = fen_column(0)
+    receivable_fen: int = fen_column(0)
+    captured_number: str = ""
     attempts: int = 0
     parked_why: str = ""
 
