@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from runtime.broker import EmbeddedBroker
 from runtime.postgres import EmbeddedPostgres
 
 
@@ -70,3 +71,27 @@ def module_database_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
     """An empty database shared by the tests of one module."""
     with fresh_database(embedded_postgres) as url:
         yield url
+
+
+@pytest.fixture
+def broker() -> Iterator[EmbeddedBroker]:
+    """A running broker of its own for one test: `broker.info` is the host user, `broker.add_user` a terminal's."""
+    with scratch_data_dir() as folder:
+        server = EmbeddedBroker(folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_broker() -> Iterator[EmbeddedBroker]:
+    """One running broker for the whole run; tests that use it pick topics and user names of their own."""
+    with scratch_data_dir() as folder:
+        server = EmbeddedBroker(folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
