@@ -1,0 +1,60 @@
+"""The simulator's web application and its process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from gateway.providers.simulator.database import Database
+from gateway.providers.simulator.door import Door
+from gateway.providers.simulator.pages import pages_router
+from gateway.providers.simulator.protocol import Simulator, gateway_router
+from gateway.providers.simulator.routes import sim_router
+
+GRACE_S = 1
+
+
+def create_simulator_app(
+    data_dir: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC), host: str = "127.0.0.1"
+) -> FastAPI:
+    """The provider over the database in `data_dir` (created if absent; opened when the application starts).
+
+    `clock` is the provider's own: real time, whatever our business clock says. `host` is the address it is
+    served at: requests that name another one are refused.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = Database(data_dir)
+        app.state.simulator = Simulator(database, clock)
+        try:
+            yield
+        finally:
+            database.close()
+
+    app = FastAPI(title="storeops provider simulator", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.include_router(gateway_router())
+    app.include_router(sim_router())
+    app.include_router(pages_router())
+    app.add_middleware(Door, host=host)
+    return app
+
+
+def run_simulator(host: str, port: int, data_dir: Path) -> None:
+    """Serve until SIGINT or SIGTERM, then end within about GRACE_S seconds. Blocks."""
+    config = uvicorn.Config(
+        create_simulator_app(data_dir, host=host),
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+        limit_concurrency=256,
+    )
+    uvicorn.Server(config).run()
