@@ -1,0 +1,174 @@
+"""Chapter two: becoming a member. The membership is made first; shots that fail leave it without a face."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from actors.ports import EnrolFace, EnrolMember
+from actors.stage import Stage
+from actors.visit import Enrolment, Question
+from models.domain.errors import Refused
+from models.domain.facts import TemplateMade
+from models.domain.messages import Enrol, EnrolAnswered, Event, FaceAnswered, FaceOutcome, Purpose
+from models.domain.screen import ScreenState
+
+ROUNDS_MAX = 3
+"""Rounds of shots that did not agree, before the membership goes on without a face."""
+
+ENROL_WAIT = timedelta(minutes=15)
+"""A hold that the customer does not authorise in this time is given up (money rules: HOLD_PENDING)."""
+
+
+def enrol(stage: Stage, event: Event, body: Enrol) -> None:
+    """Ask for a membership. With consent to recognise, shots follow and the answer is pending at once."""
+    session = stage.session
+    if session.consent(Purpose.MEMBERSHIP) is None:
+        raise Refused("consent_missing")
+    if session.enrolment is not None or session.question is not None:
+        raise Refused("question_open")
+    if session.busy:
+        raise Refused("lane_busy")
+    plan = stage.book.chain_book.plans.get(body.plan)
+    if plan is None:
+        raise Refused("unknown_plan")
+    if body.guarantee not in plan.guarantees:
+        raise Refused("guarantee_unavailable")
+    if session.member is not None and session.member.membership is not None:
+        raise Refused("already_member")
+    assert session.id is not None
+    member = session.member.id if session.member is not None else None
+    ask = stage.ask(
+        EnrolMember(
+            session.id,
+            stage.book.store,
+            event.terminal,
+            body.plan,
+            body.guarantee,
+            stage.now,
+            body.phone,
+            body.auth,
+            member,
+            event.clerk or session.clerk,
+        )
+    )
+    wants_face = session.consent(Purpose.RECOGNISE) is not None and member is None
+    reply = None if wants_face else stage.later(event)
+    if wants_face:
+        stage.reply(event, pending=True)
+    stage.wake("enrol", ask, ENROL_WAIT)
+    resume = session.state if session.state is not ScreenState.DIGITS else stage.session.resting_state
+    stage.change(state=ScreenState.ENROLLING, prompt=None, enrolment=Enrolment(ask, resume, wants_face, reply))
+
+
+def answered(stage: Stage, answer: EnrolAnswered) -> None:
+    """The membership was made, waits for the customer's phone, or was refused."""
+    session = stage.session
+    enrolment = session.enrolment
+    if enrolment is None or enrolment.ask != answer.ask:
+        return
+    if answer.pending:
+        stage.prompt("authorise_on_phone")
+        return
+    if answer.member is None:
+        stage.refuse(enrolment.reply, answer.code or "enrol_refused")
+        stage.change(state=enrolment.resume, enrolment=None)
+        stage.prompt("enrol_failed")
+        return
+    stage.keep(member=answer.member)
+    if enrolment.wants_face:
+        stage.change(enrolment=replace(enrolment, member=answer.member.id))
+        stage.prompt("look_at_camera", shot=1, of=stage.book.chain_book.shots_to_enrol)
+        return
+    stage.reply(enrolment.reply)
+    _done(stage, enrolment, "member_ready")
+
+
+def shot_answered(stage: Stage, question: Question, answer: FaceAnswered) -> None:
+    """A shot was taken, a template was made, or the image was not good enough: say which."""
+    session = stage.session
+    enrolment = session.enrolment
+    if enrolment is None or enrolment.member is None:
+        stage.reply(question.reply)
+        return
+    of = stage.book.chain_book.shots_to_enrol
+    match answer.outcome:
+        case FaceOutcome.SHOT_TAKEN if answer.sealed is not None:
+            stage.reply(question.reply)
+            shots = (*enrolment.shots, answer.sealed)
+            stage.keep(enrolment=replace(enrolment, shots=shots))
+            if len(shots) < of:
+                stage.prompt("look_at_camera", shot=len(shots) + 1, of=of)
+            else:
+                _make_template(stage, shots)
+        case FaceOutcome.ENROLLED:
+            for template in answer.templates:
+                given = session.consent(Purpose.RECOGNISE)
+                assert given is not None
+                stage.save(
+                    TemplateMade(
+                        template,
+                        given.event,
+                        stage.book.chain_book.chain,
+                        stage.book.store,
+                        stage.now,
+                    )
+                )
+            _done(stage, enrolment, "member_ready")
+        case FaceOutcome.QUALITY:
+            stage.reply(question.reply)
+            stage.prompt(answer.reason)
+        case _:
+            stage.reply(question.reply)
+            _start_again(stage, enrolment, of)
+
+
+def _make_template(stage: Stage, shots: tuple[bytes, ...]) -> None:
+    session = stage.session
+    given = session.consent(Purpose.RECOGNISE)
+    assert session.enrolment is not None and session.enrolment.member is not None and session.id is not None
+    assert given is not None
+    question = stage.ask(EnrolFace(session.id, given.event, session.enrolment.member, shots))
+    stage.wait_for_face(question, "template", None)
+
+
+def _start_again(stage: Stage, enrolment: Enrolment, of: int) -> None:
+    """Shots that disagree, or a restarted host whose key is gone: from the first shot, a few times."""
+    if enrolment.rounds + 1 >= ROUNDS_MAX:
+        _done(stage, enrolment, "member_ready")
+        return
+    stage.keep(enrolment=replace(enrolment, shots=(), rounds=enrolment.rounds + 1))
+    stage.prompt("look_at_camera", shot=1, of=of)
+
+
+def shot_lost(stage: Stage, question: Question) -> None:
+    """No answer to a shot: the shots start again, the membership stands."""
+    stage.refuse(question.reply, "face_lost")
+    if stage.session.enrolment is not None:
+        _start_again(stage, stage.session.enrolment, stage.book.chain_book.shots_to_enrol)
+
+
+def _done(stage: Stage, enrolment: Enrolment, prompt: str) -> None:
+    stage.keep(enrolment=None)
+    state = enrolment.resume if enrolment.resume is ScreenState.PAID else stage.session.resting_state
+    stage.change(state=state)
+    stage.prompt(prompt)
+
+
+def stop(stage: Stage) -> None:
+    """`cancel` ends only this question; a membership that was made already stays."""
+    enrolment = stage.session.enrolment
+    assert enrolment is not None
+    stage.refuse(enrolment.reply, "enrol_refused")
+    question = stage.session.question
+    if question is not None:
+        stage.reply(question.reply)
+    stage.keep(enrolment=None, question=None)
+    stage.change(state=stage.session.resting_state, prompt=None)
+
+
+def gave_up(stage: Stage, ask: str) -> None:
+    """Fifteen minutes without the customer's authorisation."""
+    enrolment = stage.session.enrolment
+    if enrolment is not None and enrolment.ask == ask and enrolment.member is None:
+        stop(stage)

@@ -1,0 +1,317 @@
+"""Chapter four: reserve the benefits, take the money, book the sale. What screen revision N showed is paid, exactly.
+
+confirm -> reserve (if a benefit is used) -> provider or cash -> sale + post the uses; every branch ends in
+`paid`, or in `declined`/`quoted` with the reservation given back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from actors.ports import PaymentRequest, PayVerb, PostUses, ReleaseUses, ReserveUses
+from actors.pricing import quote, sale_lines, uses_of
+from actors.selling import book_sale, book_unknown_takings
+from actors.stage import Stage
+from actors.visit import Payment, Phase
+from models.domain.errors import Refused
+from models.domain.ids import SaleId, derived_id
+from models.domain.messages import (
+    Confirm,
+    Event,
+    Paid,
+    PaymentAnswered,
+    PaymentOutcome,
+    ReserveAnswered,
+    SaleTender,
+    Tender,
+    TenderKind,
+    UsesPosted,
+)
+from models.domain.pricing import check_tenders
+from models.domain.screen import ScreenState
+
+POLL_EVERY = timedelta(seconds=3)
+POLLS_MAX = 20
+"""Every 3 s up to 60 s, then cancel at once (money rules: at the counter)."""
+
+PROVIDER_TENDERS = frozenset({TenderKind.FACE, TenderKind.CODE, TenderKind.QR})
+TAKEN_TENDERS = PROVIDER_TENDERS | {TenderKind.CASH}
+
+
+def confirm(stage: Stage, event: Event, body: Confirm) -> None:
+    """Pay what revision `rev` showed. A stale one is refused with the new screen."""
+    session = stage.session
+    if session.busy:
+        raise Refused("lane_busy")
+    if session.state is not ScreenState.QUOTED or not session.lines:
+        raise Refused("nothing_to_pay" if not session.lines else "not_now")
+    if body.rev != session.rev:
+        stage.refuse_event(event, "stale_rev")
+        stage.show_again()
+        return
+    at_till = body.collect == "till"
+    if not at_till:
+        check_tenders(body.tenders, quote(session, stage.book))
+        _require_supported(body.tenders)
+    assert session.id is not None
+    sale = SaleId(derived_id(event.id, "sale"))
+    payment = Payment(
+        sale=sale,
+        order=_order(event.id),
+        phase=Phase.RESERVING,
+        terminal=event.terminal,
+        seq=event.seq,
+        tenders=body.tenders,
+        uses=uses_of(session, stage.book, sale),
+        reply=None,
+        rev=body.rev,
+        at_till=at_till,
+    )
+    stage.change(payment=payment, state=ScreenState.PAYING, prompt=None)
+    if payment.uses:
+        stage.keep(payment=replace(payment, reply=stage.later(event)))
+        stage.ask(
+            ReserveUses(
+                session.id,
+                stage.book.store,
+                payment.uses[0].membership,
+                payment.uses,
+                stage.now,
+                body.rev,
+            )
+        )
+    else:
+        stage.keep(payment=replace(payment, reply=stage.later(event)))
+        _collect(stage)
+
+
+def _order(event_id: str) -> str:
+    """Our number of a payment attempt: new for each `confirm`."""
+    return "P" + derived_id(event_id, "order").replace("-", "")
+
+
+def _require_supported(tenders: tuple[Tender, ...]) -> None:
+    if any(tender.kind not in TAKEN_TENDERS for tender in tenders):
+        raise Refused("tender_unsupported")
+    asked = [tender for tender in tenders if tender.kind in PROVIDER_TENDERS]
+    if len(asked) > 1:
+        raise Refused("tender_unsupported")
+    if any(tender.kind is not TenderKind.QR and tender.auth is None for tender in asked):
+        raise Refused("token_missing")
+
+
+def _provider_tender(payment: Payment) -> Tender | None:
+    return next((tender for tender in payment.tenders if tender.kind in PROVIDER_TENDERS), None)
+
+
+def reserve_answered(stage: Stage, answer: ReserveAnswered) -> None:
+    """The benefits are reserved: collect. Or they are gone: price again with what is left."""
+    session = stage.session
+    payment = session.payment
+    if payment is None or payment.phase is not Phase.RESERVING or session.id != answer.session:
+        return
+    if answer.ok:
+        _collect(stage)
+        return
+    stage.refuse(payment.reply, answer.code or "benefit_gone")
+    stage.keep(payment=None, member=answer.member or session.member)
+    stage.change(state=ScreenState.QUOTED)
+    stage.prompt("price_changed")
+
+
+def _collect(stage: Stage) -> None:
+    """Take the money: the till does it, the provider does it, or it is cash in the drawer already."""
+    payment = stage.session.payment
+    assert payment is not None
+    tender = _provider_tender(payment)
+    if payment.at_till:
+        stage.reply(payment.reply)
+        stage.change(payment=replace(payment, phase=Phase.AT_TILL, reply=None))
+        stage.prompt("collect_at_till")
+    elif tender is None:
+        stage.reply(payment.reply)
+        _finish(stage, payment, ())
+    else:
+        stage.keep(payment=replace(payment, phase=Phase.ASKING))
+        _ask_provider(stage, PayVerb.PRECREATE if tender.kind is TenderKind.QR else PayVerb.PAY)
+
+
+def _ask_provider(stage: Stage, verb: PayVerb) -> None:
+    session = stage.session
+    payment = session.payment
+    assert payment is not None and session.id is not None
+    tender = _provider_tender(payment)
+    assert tender is not None
+    stage.ask(
+        PaymentRequest(
+            verb=verb,
+            session=session.id,
+            entity=stage.book.entity,
+            store=stage.book.store,
+            terminal=payment.terminal,
+            order=payment.order,
+            fen=tender.fen,
+            kind=tender.kind,
+            subject=session.lines[0].name if session.lines else "",
+            auth=tender.auth,
+        )
+    )
+
+
+def payment_answered(stage: Stage, answer: PaymentAnswered) -> None:
+    """What the provider said of our order: paid, still waiting, failed, or nothing that we understood."""
+    payment = stage.session.payment
+    if payment is None or payment.order != answer.order:
+        return
+    if answer.verb == "cancel":
+        _cancel_answered(stage, payment, answer)
+    elif answer.outcome is PaymentOutcome.SUCCEEDED and answer.verb != "precreate":
+        _succeeded(stage, payment, answer)
+    elif payment.phase is Phase.REVERSING:
+        return  # a cancel is on its way; its answer decides
+    elif answer.verb == "precreate" and answer.outcome is PaymentOutcome.SUCCEEDED:
+        stage.change(payment=replace(payment, phase=Phase.COLLECTING))
+        stage.prompt("scan_qr", code_url=answer.collection_code, expires_s=POLLS_MAX * int(POLL_EVERY.total_seconds()))
+        stage.wake("poll", payment.order + ":0", POLL_EVERY)
+    elif answer.outcome is PaymentOutcome.FAILED:
+        _give_up(stage, payment, "pay_failed", answer.code)
+    else:
+        _wait_on(stage, payment)
+
+
+def _wait_on(stage: Stage, payment: Payment) -> None:
+    polls = payment.polls + 1
+    waiting = replace(payment, phase=Phase.COLLECTING, polls=polls)
+    if polls >= POLLS_MAX:
+        stage.change(state=ScreenState.REVERSING, payment=replace(waiting, phase=Phase.REVERSING))
+        stage.prompt("not_paid")
+        _ask_provider(stage, PayVerb.CANCEL)
+        return
+    stage.keep(payment=waiting)
+    if payment.phase is Phase.ASKING:
+        stage.prompt("authorise_on_phone")
+    stage.wake("poll", f"{payment.order}:{polls}", POLL_EVERY)
+
+
+def poll(stage: Stage, ref: str) -> None:
+    """Ask the provider again, under the same number; or repeat a cancel that had no clear answer."""
+    payment = stage.session.payment
+    order, _, n = ref.rpartition(":")
+    if payment is None or payment.order != order or str(payment.polls) != n:
+        return
+    if payment.phase is Phase.REVERSING:
+        _ask_provider(stage, PayVerb.CANCEL)
+    elif payment.phase is Phase.COLLECTING:
+        _ask_provider(stage, PayVerb.QUERY)
+
+
+def _succeeded(stage: Stage, payment: Payment, answer: PaymentAnswered) -> None:
+    if payment.phase is Phase.REVERSING:
+        return  # our cancel sends the money back; its answer ends this
+    stage.reply(payment.reply)
+    tender = _provider_tender(payment)
+    assert tender is not None
+    taken = SaleTender(tender.kind, tender.fen, payment.order, answer.trade_no)
+    _finish(stage, payment, (taken,))
+
+
+def _give_up(stage: Stage, payment: Payment, prompt_code: str, why: str) -> None:
+    """Not paid: give the benefits back and go on with the same basket."""
+    session = stage.session
+    assert session.id is not None
+    stage.refuse(payment.reply, "pay_failed", why)
+    stage.reply(payment.cancel_reply)
+    if payment.uses:
+        stage.ask(ReleaseUses(session.id, payment.uses))
+    stage.incident(payment.terminal, "payment_failed", why)
+    stage.change(payment=None, state=ScreenState.QUOTED)
+    stage.prompt(prompt_code)
+
+
+def cancel(stage: Stage, event: Event) -> None:
+    """Stop a payment: at the till at once, at the provider by its own cancel (state reversing)."""
+    payment = stage.session.payment
+    assert payment is not None
+    if payment.phase is Phase.REVERSING or payment.phase is Phase.RESERVING:
+        raise Refused("lane_busy")
+    payment = replace(payment, cancel_reply=stage.later(event))
+    stage.keep(payment=payment)
+    if payment.phase is Phase.AT_TILL:
+        _give_up(stage, payment, "not_paid", "cancelled")
+        return
+    stage.change(state=ScreenState.REVERSING, payment=replace(payment, phase=Phase.REVERSING))
+    stage.prompt("not_paid")
+    _ask_provider(stage, PayVerb.CANCEL)
+
+
+def _cancel_answered(stage: Stage, payment: Payment, answer: PaymentAnswered) -> None:
+    if answer.outcome is PaymentOutcome.SUCCEEDED or answer.outcome is PaymentOutcome.FAILED:
+        _give_up(stage, payment, "not_paid", answer.code or "cancelled")
+        return
+    polls = payment.polls + 1
+    stage.keep(payment=replace(payment, polls=polls))
+    stage.wake("poll", f"{payment.order}:{polls}", POLL_EVERY)
+
+
+def paid(stage: Stage, event: Event, body: Paid) -> None:
+    """The till took the money: booked as reported, whatever we think of it."""
+    session = stage.session
+    if body.till_txn == session.closed_txn:
+        stage.reply(event)
+        return
+    sale = SaleId(derived_id(f"{stage.book.store}:{session.lane}:{body.till_txn}", "sale"))
+    tenders = tuple(_as_reported(tender) for tender in body.tenders)
+    payment = session.payment
+    stage.reply(event)
+    if not session.live or session.till_txn != body.till_txn or not session.lines or not _waits_for_till(payment):
+        book_unknown_takings(stage, event, sale, body.till_txn, tenders)
+        return
+    reserved = payment is not None and body.rev >= payment.rev
+    uses = payment.uses if payment is not None else uses_of(session, stage.book, sale)
+    done = Payment(sale, "", Phase.AT_TILL, event.terminal, event.seq, body.tenders, uses, None, at_till=True)
+    _finish(stage, done, tenders, unreserved=not reserved)
+
+
+def _waits_for_till(payment: Payment | None) -> bool:
+    """A payment of ours that runs by itself ends by itself: what the till reports is booked apart."""
+    return payment is None or payment.phase is Phase.AT_TILL
+
+
+def _as_reported(tender: Tender) -> SaleTender:
+    change = None if tender.tendered_fen is None else tender.tendered_fen - tender.fen
+    return SaleTender(tender.kind, tender.fen, "", "", tender.tendered_fen, change)
+
+
+def _finish(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...], unreserved: bool = False) -> None:
+    """Book the sale and post its uses; show the result page for 30 s."""
+    session = stage.session
+    assert session.id is not None
+    if not payment.at_till:
+        cash = tuple(_as_reported(tender) for tender in payment.tenders if tender.kind is TenderKind.CASH)
+        taken = (*taken, *cash)
+    book_sale(stage, payment, taken, sale_lines(session, stage.book))
+    if payment.uses:
+        stage.ask(
+            PostUses(
+                session=session.id,
+                store=stage.book.store,
+                terminal=payment.terminal,
+                sale=payment.sale,
+                paid_fen=sum(tender.fen for tender in taken),
+                uses=payment.uses,
+                biz_time=stage.now,
+                seq=payment.seq,
+                clerk=session.clerk,
+                unreserved=unreserved,
+            )
+        )
+
+
+def uses_posted(stage: Stage, answer: UsesPosted) -> None:
+    """The uses are usage lines now: show the membership as it stands."""
+    session = stage.session
+    if session.id != answer.session or answer.member is None or not session.live:
+        return
+    if session.member is not None and session.member != answer.member:
+        stage.change(member=answer.member)

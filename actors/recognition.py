@@ -1,0 +1,132 @@
+"""Chapter one: consent, face, digits. Recognition prices and suggests; it never moves money."""
+
+from __future__ import annotations
+
+from actors.ports import IdentifyFace, RescoreFace, TakeShot
+from actors.stage import Stage
+from actors.visit import GivenConsent, Question
+from models.domain.errors import Refused
+from models.domain.facts import ConsentGiven
+from models.domain.messages import Consent, Digits, Event, FaceAnswered, FaceOutcome, FaceShown, Purpose
+from models.domain.screen import ScreenState
+
+DIGITS_TRIES_MAX = 3
+"""Wrong digits in one visit: guessing four digits must stay hopeless."""
+
+
+def consent(stage: Stage, event: Event, body: Consent) -> None:
+    """Record one purpose. A refusal of the face is counted: rollout gates look at it."""
+    if stage.session.state in (ScreenState.PAYING, ScreenState.REVERSING):
+        raise Refused("not_now")
+    text = stage.book.consent_text(body.purpose)
+    if text is not None and text.version != body.text:
+        raise Refused("consent_outdated")
+    session = stage.session
+    assert session.id is not None
+    member = session.member.id if session.member is not None else None
+    stage.save(
+        ConsentGiven(
+            stage.new_id(),
+            session.id,
+            stage.book.store,
+            event.terminal,
+            body.purpose,
+            body.text,
+            body.granted,
+            stage.now,
+            member,
+        )
+    )
+    others = tuple(given for given in session.consents if given.purpose is not body.purpose)
+    if body.granted:
+        stage.keep(consents=(*others, GivenConsent(body.purpose, event.id)))
+    else:
+        stage.keep(consents=others)
+        if body.purpose is Purpose.RECOGNISE:
+            stage.keep(probe=None)
+            stage.incident(event.terminal, "face_refused")
+    if body.purpose is Purpose.RECOGNISE and body.granted and session.member is None:
+        stage.prompt("look_at_camera", shot=1, of=1)
+    else:
+        stage.change()
+    stage.reply(event)
+
+
+def face(stage: Stage, event: Event, body: FaceShown) -> None:
+    """One image: an enrolment shot when one is asked for, else a probe. Needs consent to recognise."""
+    session = stage.session
+    given = session.consent(Purpose.RECOGNISE)
+    if given is None:
+        raise Refused("consent_missing")
+    if session.question is not None:
+        raise Refused("question_open")
+    assert session.id is not None
+    enrolment = session.enrolment
+    if enrolment is not None:
+        if not enrolment.wants_face or enrolment.member is None:
+            raise Refused("question_open")
+        question = stage.ask(TakeShot(session.id, given.event, event.id, body.kind))
+        stage.wait_for_face(question, "shot", stage.later(event))
+        return
+    if session.member is not None:
+        raise Refused("already_identified")
+    if session.busy or session.state is ScreenState.PAID:
+        raise Refused("not_now")
+    liveness = None if body.liveness is None else round(body.liveness * 1_000_000)
+    question = stage.ask(
+        IdentifyFace(session.id, stage.book.store, given.event, event.id, body.kind, liveness),
+    )
+    stage.wait_for_face(question, "face", stage.later(event))
+
+
+def digits(stage: Stage, event: Event, body: Digits) -> None:
+    """The second factor: the probe is scored again among the members whose phone ends so."""
+    session = stage.session
+    given = session.consent(Purpose.RECOGNISE)
+    if session.question is not None:
+        raise Refused("question_open")
+    if session.state is not ScreenState.DIGITS or session.probe is None or given is None:
+        raise Refused("no_digits_asked")
+    if len(body.tail) != 4 or not body.tail.isascii() or not body.tail.isdigit():
+        raise Refused("bad_digits")
+    if session.digits_tries >= DIGITS_TRIES_MAX:
+        raise Refused("digits_exhausted")
+    assert session.id is not None
+    stage.keep(digits_tries=session.digits_tries + 1)
+    question = stage.ask(RescoreFace(session.id, stage.book.store, given.event, session.probe, body.tail))
+    stage.wait_for_face(question, "digits", stage.later(event))
+
+
+def answered(stage: Stage, question: Question, answer: FaceAnswered) -> None:
+    """What the worker said of a probe."""
+    match answer.outcome:
+        case FaceOutcome.ACCEPTED if answer.member is not None:
+            stage.keep(member=answer.member, probe=None)
+            stage.change(state=stage.session.resting_state, prompt=None)
+            stage.reply(question.reply)
+        case FaceOutcome.DIGITS if question.kind == "face":
+            stage.keep(probe=answer.sealed)
+            stage.change(state=ScreenState.DIGITS)
+            stage.prompt("ask_digits")
+            stage.reply(question.reply)
+        case FaceOutcome.QUALITY:
+            stage.prompt(answer.reason)
+            stage.reply(question.reply)
+        case FaceOutcome.LOST:
+            lost(stage, question)
+        case _:
+            stage.change(state=stage.session.resting_state, probe=None)
+            stage.prompt("not_recognised")
+            stage.reply(question.reply)
+
+
+def lost(stage: Stage, question: Question) -> None:
+    """Nobody answered in time: the worker died, or this host did and the image with it."""
+    stage.refuse(question.reply, "face_lost")
+    stage.prompt("face_lost")
+
+
+def stop_digits(stage: Stage) -> None:
+    """The customer would rather not: go on without membership."""
+    stage.keep(probe=None)
+    stage.change(state=stage.session.resting_state, prompt=None)

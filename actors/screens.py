@@ -1,0 +1,149 @@
+"""Draw the screen document of a session: everything a terminal shows follows from the state and the book."""
+
+from __future__ import annotations
+
+from actors.pricing import Quote, quote, saves_now_fen
+from actors.visit import Phase, Session
+from models.domain.book import StoreBook
+from models.domain.charging import charge_fen
+from models.domain.messages import MembershipView, Purpose
+from models.domain.screen import (
+    Screen,
+    ScreenLine,
+    ScreenMember,
+    ScreenMembership,
+    ScreenOffer,
+    ScreenState,
+)
+
+_ACTIONS: dict[ScreenState, tuple[str, ...]] = {
+    ScreenState.OPEN: ("consent", "face", "cancel", "enrol"),
+    ScreenState.DIGITS: ("digits", "cancel"),
+    ScreenState.ENROLLING: ("face", "cancel"),
+    ScreenState.IDENTIFIED: ("consent", "cancel", "enrol"),
+    ScreenState.BASKET: ("consent", "face", "cancel", "enrol"),
+    ScreenState.QUOTED: ("confirm", "consent", "face", "cancel", "enrol"),
+    ScreenState.PAYING: ("cancel",),
+    ScreenState.PAID: ("session.open", "consent", "enrol"),
+    ScreenState.REVERSING: (),
+    ScreenState.DECLINED: ("confirm", "cancel"),
+    ScreenState.CLOSED: ("session.open",),
+}
+
+_OFFER_STATES = frozenset({ScreenState.OPEN, ScreenState.IDENTIFIED, ScreenState.QUOTED, ScreenState.PAID})
+
+
+def render(session: Session, book: StoreBook) -> Screen:
+    """The whole document at the session's revision. Raises AssertionError when nobody came yet."""
+    assert session.id is not None
+    if session.receipt is not None and session.paid is not None:
+        return _result_page(session, book)
+    priced = quote(session, book)
+    return Screen(
+        session=session.id,
+        rev=session.rev,
+        state=session.state,
+        basket_rev=session.basket_rev,
+        member=_member(session),
+        lines=_lines(priced, book),
+        gross_fen=priced.gross_fen,
+        discount_fen=priced.discount_fen,
+        due_fen=priced.due_fen,
+        cash_due_fen=priced.cash_due_fen,
+        membership=_membership(session, book),
+        offers=_offers(session, book),
+        prompt=session.prompt,
+        actions=_actions(session, book),
+    )
+
+
+def _result_page(session: Session, book: StoreBook) -> Screen:
+    assert session.receipt is not None and session.paid is not None and session.id is not None
+    lines = session.receipt.lines
+    gross = sum(line.net_fen + line.discount_fen for line in lines)
+    discount = sum(line.discount_fen for line in lines)
+    taken = sum(part.fen for part in session.paid)
+    return Screen(
+        session=session.id,
+        rev=session.rev,
+        state=session.state,
+        basket_rev=session.basket_rev,
+        member=_member(session),
+        lines=lines,
+        gross_fen=gross,
+        discount_fen=discount,
+        due_fen=gross - discount,
+        cash_due_fen=taken,
+        paid=session.paid,
+        membership=_membership(session, book),
+        offers=_offers(session, book),
+        prompt=session.prompt,
+        actions=_actions(session, book),
+        receipt=session.receipt,
+    )
+
+
+def _member(session: Session) -> ScreenMember | None:
+    return ScreenMember(session.member.name) if session.member is not None else None
+
+
+def _lines(priced: Quote, book: StoreBook) -> tuple[ScreenLine, ...]:
+    return tuple(
+        ScreenLine(
+            line.line,
+            line.code,
+            line.name,
+            line.quantity,
+            line.unit_fen,
+            line.discount_fen,
+            line.net_fen,
+            line.why.to(book.language) if line.why is not None else "",
+        )
+        for line in priced.lines
+    )
+
+
+def _membership(session: Session, book: StoreBook) -> ScreenMembership | None:
+    view: MembershipView | None = session.member.membership if session.member is not None else None
+    if view is None:
+        return None
+    plan = book.chain_book.plans.get(view.plan)
+    return ScreenMembership(
+        plan=plan.name.to(book.language) if plan is not None else view.plan,
+        used_fen=view.used_fen,
+        fee_fen=view.fee_fen,
+        if_settled_now_fen=charge_fen(view.fee_fen, view.used_fen),
+        uses_left=sum(benefit.uses_left for benefit in view.benefits),
+        expires=view.expires_at.isoformat(),
+    )
+
+
+def _offers(session: Session, book: StoreBook) -> tuple[ScreenOffer, ...]:
+    """Plans that this customer may enter now, with what the basket would save at once."""
+    member = session.member
+    if session.state not in _OFFER_STATES or (member is not None and member.membership is not None):
+        return ()
+    return tuple(
+        ScreenOffer(
+            id=plan.id,
+            plan=plan.name.to(book.language),
+            fee_fen=plan.fee_fen,
+            saves_now_fen=saves_now_fen(session, book, plan),
+            guarantees=tuple(str(kind) for kind in plan.guarantees),
+        )
+        for plan in book.chain_book.plans.values()
+    )
+
+
+def _actions(session: Session, book: StoreBook) -> tuple[str, ...]:
+    """The event types that would not be refused now."""
+    actions = list(_ACTIONS[session.state])
+    if session.state in (ScreenState.OPEN, ScreenState.IDENTIFIED, ScreenState.BASKET, ScreenState.QUOTED):
+        actions += ["scan", "remove"] if book.basket_owner == "storeops" else ["basket"]
+    if session.payment is not None and session.payment.phase is Phase.AT_TILL:
+        actions.append("paid")
+    if session.member is not None or session.consent(Purpose.RECOGNISE) is None:
+        actions = [action for action in actions if action != "face" or session.state is ScreenState.ENROLLING]
+    if (session.member is not None and session.member.membership is not None) or session.busy:
+        actions = [action for action in actions if action != "enrol"]
+    return tuple(actions)

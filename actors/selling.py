@@ -1,0 +1,134 @@
+"""The end of a payment: one sale, one receipt, one result page. The ledger transaction follows from the sale."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from actors.pricing import after_uses, quote
+from actors.stage import Stage
+from actors.visit import Payment
+from models.domain.facts import SaleLine, SaleMade
+from models.domain.ids import SaleId, SessionId
+from models.domain.messages import Event, SaleNoted, SaleTender, TenderKind
+from models.domain.money import format_yuan
+from models.domain.screen import Receipt, ReceiptTender, ScreenLine, ScreenPaid, ScreenState
+
+RESULT_PAGE = timedelta(seconds=30)
+
+
+def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...], lines: tuple[SaleLine, ...]) -> None:
+    """Save the sale, write the receipt, show the result page.
+
+    What was taken differs from what is due only by cash rounding, or by what a till reported: the rest is
+    suspense, matched later.
+    """
+    session = stage.session
+    assert session.id is not None
+    priced = quote(session, stage.book)
+    total = sum(tender.fen for tender in taken if tender.kind is not TenderKind.COUPON)
+    all_cash = bool(taken) and all(tender.kind is TenderKind.CASH for tender in taken)
+    rounded = all_cash and total == priced.cash_due_fen
+    rounding = priced.due_fen - priced.cash_due_fen if rounded else 0
+    number = session.receipts + 1
+    receipt_no = f"{stage.book.store}-{session.lane}-{number:06d}"
+    membership = session.member.membership if session.member is not None else None
+    stage.save(
+        SaleMade(
+            id=payment.sale,
+            receipt=receipt_no,
+            session=session.id,
+            store=stage.book.store,
+            lane=session.lane,
+            terminal=payment.terminal,
+            clerk=session.clerk,
+            entity=stage.book.entity,
+            business_date=stage.book.business_date(stage.now),
+            at=stage.now,
+            member=session.member.id if session.member is not None else None,
+            membership=membership.id if membership is not None and payment.uses else None,
+            gross_fen=priced.gross_fen,
+            discount_fen=priced.discount_fen,
+            due_fen=priced.due_fen,
+            rounding_fen=rounding,
+            suspense_fen=total + rounding - priced.due_fen,
+            lines=lines,
+            tenders=taken,
+            uses=payment.uses,
+            till_txn=session.till_txn,
+        )
+    )
+    shown = tuple(
+        ScreenLine(
+            line.line,
+            line.code,
+            line.name,
+            line.quantity,
+            line.unit_fen,
+            line.discount_fen,
+            line.net_fen,
+            line.why,
+        )
+        for line in lines
+    )
+    receipt = Receipt(
+        receipt_no,
+        shown,
+        tuple(ReceiptTender(tender.kind, tender.fen) for tender in taken),
+        receipt_text(stage.book.language, receipt_no, total, priced.discount_fen),
+    )
+    stage.tell_store(SaleNoted(1, total, priced.discount_fen))
+    stage.keep(member=after_uses(session.member, payment.uses), payment=None, receipts=number)
+    stage.change(
+        state=ScreenState.PAID,
+        receipt=receipt,
+        closed_txn=session.till_txn,
+        paid=tuple(
+            ScreenPaid(tender.kind, tender.fen, tender.fen, tender.tendered_fen, tender.change_fen) for tender in taken
+        ),
+    )
+    stage.prompt("thank_you")
+    stage.wake("close", session.id, RESULT_PAGE)
+
+
+def receipt_text(language: str, number: str, total_fen: int, discount_fen: int) -> str:
+    """The receipt in one line, for printers and screens alike."""
+    if language == "zh":
+        return f"小票 {number}：实付 {format_yuan(total_fen)} 元，优惠 {format_yuan(discount_fen)} 元"
+    return f"Receipt {number}: paid {format_yuan(total_fen)}, saved {format_yuan(discount_fen)}"
+
+
+def book_unknown_takings(
+    stage: Stage, event: Event, sale: SaleId, till_txn: str, tenders: tuple[SaleTender, ...]
+) -> None:
+    """A till took money for a basket that we do not have: all of it is suspense, matched later."""
+    total = sum(tender.fen for tender in tenders if tender.kind is not TenderKind.COUPON)
+    session = stage.session
+    number = session.receipts + 1
+    stage.save(
+        SaleMade(
+            id=sale,
+            receipt=f"{stage.book.store}-{session.lane}-{number:06d}",
+            session=SessionId(session.id or ""),
+            store=stage.book.store,
+            lane=session.lane,
+            terminal=event.terminal,
+            clerk=event.clerk,
+            entity=stage.book.entity,
+            business_date=stage.book.business_date(stage.now),
+            at=stage.now,
+            member=None,
+            membership=None,
+            gross_fen=0,
+            discount_fen=0,
+            due_fen=0,
+            rounding_fen=0,
+            suspense_fen=total,
+            lines=(),
+            tenders=tenders,
+            uses=(),
+            till_txn=till_txn,
+        )
+    )
+    stage.keep(receipts=number, closed_txn=till_txn)
+    stage.incident(event.terminal, "takings_without_order", till_txn)
+    stage.tell_store(SaleNoted(1, total, 0))

@@ -1,0 +1,289 @@
+"""One customer at one lane: what one message does to the visit. Read this file first, then the chapters.
+
+recognition (consent, face, digits) · enrolling · baskets (scan, the till's basket) · paying · voiding.
+Each chapter writes a `Stage`; nothing here awaits, reads a clock or touches a port.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from actors import baskets, enrolling, paying, recognition, voiding
+from actors.effects import Turn
+from actors.stage import Stage
+from actors.visit import Session
+from models.domain.book import StoreBook
+from models.domain.errors import Refused
+from models.domain.facts import FaceDecided
+from models.domain.ids import SessionId
+from models.domain.messages import (
+    Basket,
+    Cancel,
+    Complaint,
+    Confirm,
+    Consent,
+    Digits,
+    Enrol,
+    EnrolAnswered,
+    Event,
+    FaceAnswered,
+    FaceShown,
+    Paid,
+    PaymentAnswered,
+    ReleaseAnswered,
+    Remove,
+    ReserveAnswered,
+    SaleFound,
+    Scan,
+    SessionMessage,
+    SessionOpen,
+    TimerFired,
+    UsesPosted,
+    Void,
+)
+from models.domain.screen import ScreenState
+
+IDLE_AFTER = timedelta(minutes=5)
+"""A visit in which nothing happens is closed after this."""
+
+SHOT_KINDS = frozenset({"shot", "template"})
+"""Face questions of an enrolment; the others ask who it is."""
+
+
+def receive(session: Session, message: SessionMessage, cause: str, now: datetime, book: StoreBook) -> Turn[Session]:
+    """Decide what one message does to a session. Pure: the host commits and then performs the effects.
+
+    `cause` is the message's id, from which ids made in the turn derive; `now` the business clock.
+    Raises Refused when an event makes no sense in this state: old state stands, the customer sees its text.
+    """
+    stage = Stage(session, cause, now, book)
+    match message:
+        case Event():
+            _event(stage, message)
+        case TimerFired():
+            _timer(stage, message)
+        case FaceAnswered():
+            _face_answered(stage, message)
+        case EnrolAnswered():
+            enrolling.answered(stage, message)
+        case ReserveAnswered():
+            paying.reserve_answered(stage, message)
+        case PaymentAnswered():
+            if message.verb == "refund":
+                voiding.refund_answered(stage, message)
+            else:
+                paying.payment_answered(stage, message)
+        case UsesPosted():
+            paying.uses_posted(stage, message)
+        case SaleFound():
+            voiding.sale_found(stage, message)
+        case ReleaseAnswered():
+            pass
+        case _:
+            assert_never(message)
+    return stage.turn()
+
+
+def _event(stage: Stage, event: Event) -> None:
+    body = event.body
+    match body:
+        case SessionOpen():
+            _open(stage, event, body.till_txn or "")
+            stage.reply(event)
+            return
+        case Paid():
+            paying.paid(stage, event, body)
+            return
+        case Void():
+            voiding.void(stage, event, body)
+            return
+        case Complaint():
+            stage.incident(event.terminal, "complaint", body.about)
+            stage.reply(event)
+            return
+        case Scan() | Basket():
+            _open_for_basket(stage, event, body)
+        case _:
+            pass
+    _require_visit(stage.session, event)
+    if event.clerk is not None and stage.session.clerk != event.clerk:
+        stage.keep(clerk=event.clerk)
+    match body:
+        case Consent():
+            recognition.consent(stage, event, body)
+        case FaceShown():
+            recognition.face(stage, event, body)
+        case Digits():
+            recognition.digits(stage, event, body)
+        case Enrol():
+            enrolling.enrol(stage, event, body)
+        case Scan():
+            baskets.scan(stage, event, body)
+        case Remove():
+            baskets.remove(stage, event, body)
+        case Basket():
+            baskets.till_basket(stage, event, body)
+        case Confirm():
+            paying.confirm(stage, event, body)
+        case Cancel():
+            _cancel(stage, event)
+        case _:
+            assert_never(body)
+
+
+def _require_visit(session: Session, event: Event) -> None:
+    if not session.live:
+        raise Refused("no_session")
+    if event.session is not None and event.session != session.id:
+        raise Refused("session_gone")
+
+
+def _open(stage: Stage, event: Event, till_txn: str) -> None:
+    """A new visit: everything of the one before is left behind, but for the lane's receipt counter."""
+    before = stage.session
+    if before.busy:
+        raise Refused("lane_busy")
+    fresh = Session(
+        lane=before.lane,
+        id=SessionId(stage.new_id()),
+        state=ScreenState.OPEN,
+        book_version=stage.book.version,
+        till_txn=till_txn,
+        clerk=event.clerk,
+        receipts=before.receipts,
+        closed_txn=before.closed_txn,
+    )
+    stage.session = fresh
+    stage.prompt("welcome")
+    stage.wake("idle", f"{fresh.id}:1", IDLE_AFTER)
+
+
+def _open_for_basket(stage: Stage, event: Event, body: Scan | Basket) -> None:
+    """scan and basket open a visit when there is none; another till transaction is another customer."""
+    session = stage.session
+    txn = body.till_txn if isinstance(body, Basket) else ""
+    over = not session.live or session.state is ScreenState.PAID
+    if isinstance(body, Basket) and session.live and not session.lines and not session.till_txn:
+        stage.keep(till_txn=txn)
+    elif (over and event.session is None) or (txn and session.live and session.till_txn != txn):
+        _open(stage, event, txn)
+
+
+def _cancel(stage: Stage, event: Event) -> None:
+    session = stage.session
+    if session.payment is not None:
+        paying.cancel(stage, event)
+    elif session.voiding is not None:
+        raise Refused("lane_busy")
+    elif session.enrolment is not None:
+        enrolling.stop(stage)
+        stage.reply(event)
+    elif session.state is ScreenState.DIGITS:
+        recognition.stop_digits(stage)
+        stage.reply(event)
+    else:
+        _close(stage)
+        stage.reply(event)
+
+
+def _close(stage: Stage) -> None:
+    question = stage.session.question
+    if question is not None:
+        stage.refuse(question.reply, "session_gone")
+    if stage.session.enrolment is not None:
+        enrolling.stop(stage)
+    stage.change(state=ScreenState.CLOSED, question=None, probe=None, prompt=None, enrolment=None)
+
+
+def _face_answered(stage: Stage, answer: FaceAnswered) -> None:
+    """Record the decision, then hand the answer to the chapter that asked. Late answers are dropped."""
+    session = stage.session
+    question = session.question
+    if question is None or question.id != answer.question or session.id != answer.session:
+        return
+    stage.keep(question=None)
+    if answer.decision is not None:
+        member = answer.member.id if answer.member is not None else None
+        stage.save(
+            FaceDecided(
+                stage.new_id(),
+                answer.session,
+                stage.book.store,
+                stage.now,
+                str(answer.outcome),
+                member,
+                answer.decision,
+            )
+        )
+    if question.kind in SHOT_KINDS:
+        enrolling.shot_answered(stage, question, answer)
+    else:
+        recognition.answered(stage, question, answer)
+
+
+def _face_lost(stage: Stage, question_id: str) -> None:
+    question = stage.session.question
+    if question is None or question.id != question_id:
+        return
+    stage.keep(question=None)
+    if question.kind in SHOT_KINDS:
+        enrolling.shot_lost(stage, question)
+    else:
+        recognition.lost(stage, question)
+
+
+def _timer(stage: Stage, timer: TimerFired) -> None:
+    session = stage.session
+    match timer.kind:
+        case "reply":
+            _answer_late(stage, timer.ref)
+        case "face":
+            _face_lost(stage, timer.ref)
+        case "poll":
+            paying.poll(stage, timer.ref)
+        case "void":
+            voiding.retry(stage, timer.ref)
+        case "close":
+            if session.id == timer.ref and session.state is ScreenState.PAID:
+                _close(stage)
+        case "idle":
+            _idle(stage, timer.ref)
+        case "enrol":
+            enrolling.gave_up(stage, timer.ref)
+        case _:
+            raise ValueError(f"unknown timer {timer.kind}")
+
+
+def _idle(stage: Stage, ref: str) -> None:
+    """Close a visit that showed nothing new since the timer was set, else look again later."""
+    session = stage.session
+    visit, _, rev = ref.rpartition(":")
+    if session.id != visit or not session.live:
+        return
+    if str(session.rev) == rev and not session.busy:
+        _close(stage)
+    else:
+        stage.wake("idle", f"{session.id}:{session.rev}", IDLE_AFTER)
+
+
+def _answer_late(stage: Stage, event_id: str) -> None:
+    """Ten seconds are over: the event is answered as pending, the outcome will come on the screen."""
+    session = stage.session
+    question, enrolment, payment, void = session.question, session.enrolment, session.payment, session.voiding
+    if question is not None and question.reply is not None and question.reply.id == event_id:
+        stage.reply(question.reply, pending=True)
+        stage.keep(question=replace(question, reply=None))
+    elif enrolment is not None and enrolment.reply is not None and enrolment.reply.id == event_id:
+        stage.reply(enrolment.reply, pending=True)
+        stage.keep(enrolment=replace(enrolment, reply=None))
+    elif payment is not None and payment.reply is not None and payment.reply.id == event_id:
+        stage.reply(payment.reply, pending=True)
+        stage.keep(payment=replace(payment, reply=None))
+    elif payment is not None and payment.cancel_reply is not None and payment.cancel_reply.id == event_id:
+        stage.reply(payment.cancel_reply, pending=True)
+        stage.keep(payment=replace(payment, cancel_reply=None))
+    elif void is not None and void.reply is not None and void.reply.id == event_id:
+        stage.reply(void.reply, pending=True)
+        stage.keep(voiding=replace(void, reply=None))

@@ -1,0 +1,43 @@
+"""One store: the figures of its business day, told by the sessions of its lanes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from actors.effects import Turn
+from models.domain.book import StoreBook
+from models.domain.messages import IncidentNoted, SaleNoted, StoreMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Counts of the business day; the facts themselves are tables."""
+
+    business_date: str = ""
+    sales: int = 0
+    takings_fen: int = 0
+    discount_fen: int = 0
+    incidents: int = 0
+
+
+def receive(store: Store, message: StoreMessage, now: datetime, book: StoreBook) -> Turn[Store]:
+    """Count what a session told. A new business date starts from zero. Pure; never refuses."""
+    today = book.business_date(now)
+    if store.business_date != today:
+        store = Store(business_date=today)
+    match message:
+        case SaleNoted():
+            return Turn(
+                replace(
+                    store,
+                    sales=store.sales + message.sales,
+                    takings_fen=store.takings_fen + message.takings_fen,
+                    discount_fen=store.discount_fen + message.discount_fen,
+                )
+            )
+        case IncidentNoted():
+            return Turn(replace(store, incidents=store.incidents + 1))
+        case _:
+            assert_never(message)

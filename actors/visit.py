@@ -1,0 +1,164 @@
+"""The state of one lane's session: what is known of the visit that is at the lane now.
+
+One entity per lane: a new visit replaces the one before, whose facts are tables by then. So a lane can never
+hold two customers, and there are as many session rows as lanes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from models.domain.ids import LaneId, MemberId, MessageId, SaleId, SessionId, TerminalId
+from models.domain.messages import MemberView, Purpose, SaleTender, SaleUse, Tender
+from models.domain.screen import Prompt, Receipt, ScreenPaid, ScreenState
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReply:
+    """An event whose answer waits for the turn that ends its question."""
+
+    id: MessageId
+    terminal: TerminalId
+
+
+@dataclass(frozen=True, slots=True)
+class GivenConsent:
+    """A consent granted in this session; `event` is the message that granted it."""
+
+    purpose: Purpose
+    event: MessageId
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A basket line before pricing. Till-owned lines bring their own name and price."""
+
+    line: int
+    code: str
+    name: str
+    quantity: int
+    unit_fen: int
+    flags: tuple[str, ...] = ()
+    base_fen: int | None = None
+    """The till's net price of the line; None: quantity * unit_fen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The one face question that is open; answers to any other are dropped."""
+
+    id: str
+    kind: str
+    reply: OpenReply | None
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Becoming a member: the membership is made first, then the shots; `resume` is the state to go back to."""
+
+    ask: str
+    resume: ScreenState
+    wants_face: bool
+    reply: OpenReply | None
+    member: MemberId | None = None
+    shots: tuple[bytes, ...] = ()
+    rounds: int = 0
+
+
+class Phase(StrEnum):
+    """Where a payment stands."""
+
+    RESERVING = "reserving"
+    ASKING = "asking"
+    COLLECTING = "collecting"
+    AT_TILL = "at_till"
+    REVERSING = "reversing"
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """A payment in progress. `order` is our number with the provider, new for each attempt."""
+
+    sale: SaleId
+    order: str
+    phase: Phase
+    terminal: TerminalId
+    seq: int
+    tenders: tuple[Tender, ...]
+    uses: tuple[SaleUse, ...]
+    reply: OpenReply | None
+    rev: int = 0
+    at_till: bool = False
+    polls: int = 0
+    cancel_reply: OpenReply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Voiding:
+    """A void in progress: find the sale, refund it, then book the mirror."""
+
+    question: str
+    receipt: str
+    terminal: TerminalId
+    reply: OpenReply | None
+    sale: SaleId | None = None
+    uses: tuple[SaleUse, ...] = ()
+    taken_fen: int = 0
+    discount_fen: int = 0
+    refunds: tuple[SaleTender, ...] = ()
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One customer at one lane, from the first tap to the receipt. `id` None: nobody came yet."""
+
+    lane: LaneId
+    id: SessionId | None = None
+    state: ScreenState = ScreenState.CLOSED
+    rev: int = 0
+    book_version: int = 0
+    till_txn: str = ""
+    basket_rev: int = 0
+    clerk: str | None = None
+    consents: tuple[GivenConsent, ...] = ()
+    member: MemberView | None = None
+    lines: tuple[Line, ...] = ()
+    question: Question | None = None
+    probe: bytes | None = None
+    """The probe sealed under the visit's key, while digits are asked for."""
+    digits_tries: int = 0
+    enrolment: Enrolment | None = None
+    payment: Payment | None = None
+    voiding: Voiding | None = None
+    prompt: Prompt | None = None
+    paid: tuple[ScreenPaid, ...] | None = None
+    receipt: Receipt | None = None
+    receipts: int = 0
+    """Receipts of this lane so far: the next number."""
+    closed_txn: str = ""
+    """The till transaction that was paid last in this lane."""
+
+    def consent(self, purpose: Purpose) -> GivenConsent | None:
+        """The consent given in this session for a purpose."""
+        return next((given for given in self.consents if given.purpose == purpose), None)
+
+    @property
+    def live(self) -> bool:
+        """A visit that may still receive events."""
+        return self.id is not None and self.state is not ScreenState.CLOSED
+
+    @property
+    def resting_state(self) -> ScreenState:
+        """The state when no question is open: paid, quoted with lines, else identified or open."""
+        if self.paid is not None:
+            return ScreenState.PAID
+        if self.lines:
+            return ScreenState.QUOTED
+        return ScreenState.IDENTIFIED if self.member is not None else ScreenState.OPEN
+
+    @property
+    def busy(self) -> bool:
+        """Money is on its way: nobody else may step up."""
+        return self.payment is not None or self.voiding is not None

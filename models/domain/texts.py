@@ -1,0 +1,94 @@
+"""What terminals say: prompts and refusals by code, Chinese and English of equal rank.
+
+The codes are a closed list of the terminal protocol's published schema: add, never rename.
+"""
+
+from __future__ import annotations
+
+from models.domain.screen import Prompt, ReplyError
+
+_PROMPTS: dict[str, tuple[str, str]] = {
+    "welcome": ("欢迎光临", "Welcome"),
+    "ask_consent": ("请确认是否同意刷脸识别", "May we recognise your face?"),
+    "look_at_camera": ("请正视摄像头（{shot}/{of}）", "Please look at the camera ({shot} of {of})"),
+    "ask_digits": ("请输入手机号后四位", "Please enter the last four digits of your phone"),
+    "come_closer": ("请靠近一点", "Please come a little closer"),
+    "more_light": ("光线不足，请正对灯光", "More light, please face the lamp"),
+    "several_faces": ("请一位顾客面对摄像头", "One person at a time, please"),
+    "not_recognised": ("未能识别，可继续结账", "Not recognised; you can go on without it"),
+    "face_lost": ("请再看一次摄像头", "Please look again"),
+    "scan_qr": ("请扫码支付", "Please scan to pay"),
+    "authorise_on_phone": ("请在手机上授权", "Please authorise on your phone"),
+    "pay_failed": ("支付未成功，请换一种方式", "Payment failed, please try another way"),
+    "not_paid": ("未支付；如已扣款将原路退回", "Not paid; if money was taken it comes back"),
+    "price_changed": ("优惠有变化，请重新确认", "The price has changed, please confirm again"),
+    "member_ready": ("会员已开通：先享优惠，到期结算", "You are a member: enjoy first, settle later"),
+    "enrol_failed": ("未能开通会员，可继续结账", "Membership could not be opened; you can go on"),
+    "thank_you": ("谢谢惠顾", "Thank you"),
+    "voided": ("已整单撤销", "The sale is undone"),
+    "collect_at_till": ("请在收银机收款", "Please collect at the till"),
+}
+
+_REFUSALS: dict[str, tuple[str, str, str, str]] = {
+    "no_session": ("没有进行中的顾客", "No customer is open", "发送 session.open", "send session.open"),
+    "session_gone": ("该次服务已结束", "That visit has ended", "开始新的服务", "open a new session"),
+    "lane_busy": ("正在付款", "A payment is running", "等待付款结束或取消", "wait for it or cancel"),
+    "question_open": ("上一个问题未完成", "A question is still open", "稍候再试", "wait for its answer"),
+    "consent_missing": ("尚未取得同意", "Consent is missing", "先征求同意", "ask for the consent first"),
+    "consent_outdated": ("同意书版本已更新", "The consent text has changed", "显示当前版本", "show the current text"),
+    "already_identified": ("已识别", "Already recognised", "继续结账", "go on"),
+    "no_digits_asked": ("未要求输入号码", "No digits were asked for", "先刷脸", "show the face first"),
+    "bad_digits": ("应为四位数字", "Four digits are needed", "重新输入", "enter them again"),
+    "digits_exhausted": ("次数已用完", "Too many attempts", "不使用会员继续", "go on without membership"),
+    "face_lost": ("图像已失效", "The image is gone", "再看一次摄像头", "look again"),
+    "unknown_plan": ("没有该方案", "There is no such plan", "选择屏幕上的方案", "choose one from the screen"),
+    "guarantee_unavailable": ("不支持该担保方式", "That guarantee is not offered", "选择花呗冻结", "use huabei_hold"),
+    "already_member": ("已是会员", "Already a member", "直接使用优惠", "use the benefits"),
+    "unknown_item": ("没有该商品", "Unknown item", "检查条码或人工定价", "check the code"),
+    "bad_quantity": ("数量不对", "The quantity is not possible", "1 至 99", "1 to 99"),
+    "basket_full": ("商品行数过多", "The basket is full", "分两次结账", "split the basket"),
+    "no_such_line": ("没有这一行", "There is no such line", "查看屏幕", "look at the screen"),
+    "basket_is_tills": ("购物篮由收银机管理", "The till owns the basket", "发送 basket", "send basket"),
+    "basket_is_ours": ("购物篮由系统管理", "The system owns the basket", "发送 scan", "send scan"),
+    "stale_rev": ("屏幕已更新", "The screen has changed", "按新屏幕重新确认", "confirm the new screen"),
+    "total_mismatch": ("合计与明细不符", "The total differs from the lines", "重新发送", "send it again"),
+    "nothing_to_pay": ("没有商品", "Nothing to pay", "先扫商品", "scan something first"),
+    "tender_unsupported": ("不支持该付款方式", "That tender is not supported", "换一种方式", "use another"),
+    "tender_mismatch": ("付款金额不符", "The tenders do not add up", "按屏幕金额付款", "pay what the screen says"),
+    "token_missing": ("缺少支付令牌", "The provider's token is missing", "重新刷脸支付", "ask the provider again"),
+    "no_such_receipt": ("没有该小票", "There is no such receipt", "检查小票号", "check the number"),
+    "already_voided": ("该小票已撤销", "Already undone", "无需操作", "nothing to do"),
+    "wrong_day": ("只能撤销当班小票", "Only this shift's sales can be undone", "改用退货", "use return"),
+    "refund_failed": ("退款未成功", "The refund failed", "稍后重试", "try again later"),
+    "not_now": ("现在不能执行", "That is not possible now", "查看屏幕可用操作", "see the actions on screen"),
+    "benefit_gone": ("优惠已用完或过期", "The benefit is used up or expired", "按新价格确认", "confirm the new price"),
+    "pay_failed": ("支付未成功", "The payment failed", "换一种方式", "try another way"),
+    "already_processed": ("已处理", "Already processed", "无需重发", "do not send it again"),
+    "id_conflict": ("编号冲突", "The id was used for another message", "换新编号", "use a fresh id"),
+    "enrol_refused": ("未能开通", "It could not be opened", "可继续结账", "go on without it"),
+    "host_full": ("系统繁忙", "The system is busy", "5 秒后重试", "try again in 5 s"),
+}
+
+
+def prompt(code: str, language: str, **params: str | int) -> Prompt:
+    """The prompt of that code in the terminal's language. Raises KeyError for a code that is not on the list."""
+    zh, en = _PROMPTS[code]
+    return Prompt(code, dict(params), (zh if language == "zh" else en).format(**params))
+
+
+def refusal(code: str, language: str, message: str = "", do: str = "") -> ReplyError:
+    """What a refused event is told; `message` and `do` serve codes that come from another list."""
+    if code not in _REFUSALS:
+        return ReplyError(code, message or code, do or ("联系管理员" if language == "zh" else "ask an operator"))
+    zh, en, do_zh, do_en = _REFUSALS[code]
+    return ReplyError(code, zh, do_zh) if language == "zh" else ReplyError(code, en, do_en)
+
+
+def prompt_codes() -> frozenset[str]:
+    """The closed list, for the published schema."""
+    return frozenset(_PROMPTS)
+
+
+def refusal_codes() -> frozenset[str]:
+    """The closed list, for the published schema."""
+    return frozenset(_REFUSALS)
