@@ -164,14 +164,15 @@ class Unknown:
 
 
 ResultT = TypeVar("ResultT", bound="ProviderResult")
+ResultCoT = TypeVar("ResultCoT", bound="ProviderResult", covariant=True)
 ProviderResult = PayResult | HoldResult | ReleaseResult | RefundResult | CancelResult | CreditResult
 
 
 @dataclass(frozen=True, slots=True)
-class Succeeded(Generic[ResultT]):
+class Succeeded(Generic[ResultCoT]):
     """Done, and checked: number, amount, seller and app in the answer are the ones asked for."""
 
-    result: ResultT
+    result: ResultCoT
 
 
 Answer = Succeeded[ResultT] | Pending | Failed | Unknown

@@ -1,0 +1,95 @@
+"""A real simulator behind a real socket, and a merchant of its."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from gateway.providers.alipay import AlipayProvider
+from gateway.providers.alipay_gateway import AlipayAccount, AlipayGateway
+from gateway.providers.signing import generate_private_key, load_public_key, public_key_pem
+from gateway.providers.simulator import SimulatorAdmin, create_simulator_app
+
+APP_ID, SELLER_ID = "2026000000000001", "2088000000000001"
+KEY = generate_private_key()
+OTHER_KEY = generate_private_key()
+
+
+@dataclass
+class MovableClock:
+    """The simulator's clock, moved by the test."""
+
+    now: datetime = field(default_factory=lambda: datetime(2026, 11, 22, 4, 0, tzinfo=UTC))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, by: timedelta) -> None:
+        self.now += by
+
+
+@dataclass(frozen=True)
+class RunningSimulator:
+    url: str
+    clock: MovableClock
+    data_dir: Path
+
+
+def serve_in_thread(app: object) -> tuple[uvicorn.Server, threading.Thread, str]:
+    """A server on a free loopback port; it listens when this returns."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started:
+        assert thread.is_alive(), "the server ended at once"
+        assert time.monotonic() < deadline, "the server did not start within 10 s"
+        thread.join(0.01)
+    return server, thread, f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSimulator]:
+    data_dir = tmp_path_factory.mktemp("provider")
+    clock = MovableClock()
+    server, thread, url = serve_in_thread(create_simulator_app(data_dir, clock=clock))
+    yield RunningSimulator(url, clock, data_dir)
+    server.should_exit = True
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+async def admin(running: RunningSimulator) -> AsyncIterator[SimulatorAdmin]:
+    async with SimulatorAdmin(running.url) as client:
+        yield client
+        await client.clear_faults()
+
+
+async def open_account(admin: SimulatorAdmin, url: str, app_id: str = APP_ID, seller: str = SELLER_ID) -> AlipayAccount:
+    pem = await admin.register_app(
+        app_id=app_id, seller_id=seller, public_key_pem=public_key_pem(KEY.public_key()), name="shop"
+    )
+    return AlipayAccount(f"{url}/gateway.do", app_id, seller, KEY, load_public_key(pem))
+
+
+@pytest.fixture
+async def account(running: RunningSimulator, admin: SimulatorAdmin) -> AlipayAccount:
+    return await open_account(admin, running.url)
+
+
+@pytest.fixture
+async def provider(account: AlipayAccount) -> AsyncIterator[AlipayProvider]:
+    provider = AlipayProvider(AlipayGateway(account, call_timeout_s=5.0))
+    yield provider
+    await provider.aclose()

@@ -1,0 +1,299 @@
+"""What every payment provider must do. A new one adds its factory to `shop` and passes all of it (style.md 12)."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.providers.alipay import AlipayProvider
+from gateway.providers.port import Guarantee, PaymentProvider, Scene
+from gateway.providers.simulator import SimulatorAdmin
+from models.domain.payments import (
+    Answer,
+    CancelAction,
+    CancelResult,
+    CreditOutcome,
+    CreditResult,
+    Failed,
+    FailReason,
+    HoldResult,
+    PayResult,
+    Pending,
+    RefundResult,
+    ReleaseResult,
+    ResultT,
+    Succeeded,
+    Unknown,
+    WaitsFor,
+)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A provider under test, and what its customers can do."""
+
+    provider: PaymentProvider
+    customers: SimulatorAdmin
+
+
+@pytest.fixture
+def shop(provider: AlipayProvider, admin: SimulatorAdmin) -> Shop:
+    return Shop(provider, admin)
+
+
+def number(prefix: str = "O") -> str:
+    return f"{prefix}-{uuid.uuid4()}"
+
+
+def done(answer: Answer[ResultT]) -> ResultT:
+    assert isinstance(answer, Succeeded), answer
+    return answer.result
+
+
+def failed(answer: Answer[ResultT]) -> FailReason:
+    assert isinstance(answer, Failed), answer
+    return answer.reason
+
+
+async def hold(shop: Shop, fen: int, user: str = "lin") -> HoldResult:
+    code = await shop.customers.face_token(user)
+    return done(
+        await shop.provider.freeze(
+            number=number("F"), amount_fen=fen, subject="light membership", auth_code=code, scene=Scene.FACE
+        )
+    )
+
+
+async def paid(shop: Shop, fen: int, order: str) -> None:
+    code = await shop.customers.payment_code("lin")
+    done(
+        await shop.provider.pay(number=order, amount_fen=fen, subject="咖啡", auth_code=code, scene=Scene.PAYMENT_CODE)
+    )
+
+
+@pytest.mark.parametrize("scene", list(Scene))
+async def test_a_code_pays_once_and_the_number_answers_the_same(shop: Shop, scene: Scene) -> None:
+    order = number()
+    customers = shop.customers
+    code = await (customers.face_token("lin") if scene is Scene.FACE else customers.payment_code("lin"))
+    before = (await customers.user("lin"))["balance_fen"]
+    first = await shop.provider.pay(number=order, amount_fen=1250, subject="咖啡", auth_code=code, scene=scene)
+    result = done(first)
+    assert (result.total_fen, result.payer_fen, result.receipt_fen, result.invoiceable_fen) == (1250,) * 4
+    assert sum(part.fen for part in result.funding) == 1250
+    again = await shop.provider.pay(number=order, amount_fen=1250, subject="咖啡", auth_code=code, scene=scene)
+    assert again == first
+    assert await shop.provider.query_payment(number=order, amount_fen=1250) == first
+    assert (await customers.user("lin"))["balance_fen"] == before - 1250
+
+
+async def test_a_code_of_the_other_kind_or_a_used_one_pays_nothing(shop: Shop) -> None:
+    code = await shop.customers.payment_code("lin")
+    wrong_kind = await shop.provider.pay(number=number(), amount_fen=100, subject="a", auth_code=code, scene=Scene.FACE)
+    assert failed(wrong_kind) is FailReason.AUTH_INVALID
+    done(
+        await shop.provider.pay(number=number(), amount_fen=100, subject="a", auth_code=code, scene=Scene.PAYMENT_CODE)
+    )
+    order = number()
+    for _ in range(2):
+        used = await shop.provider.pay(
+            number=order, amount_fen=100, subject="a", auth_code=code, scene=Scene.PAYMENT_CODE
+        )
+        assert failed(used) is FailReason.AUTH_INVALID
+    assert failed(await shop.provider.query_payment(number=order, amount_fen=100)) is FailReason.CLOSED
+
+
+async def test_the_same_number_with_another_amount_is_never_a_failure_nor_a_success(shop: Shop) -> None:
+    order = number()
+    await paid(shop, 500, order)
+    code = await shop.customers.payment_code("lin")
+    other = await shop.provider.pay(number=order, amount_fen=501, subject="a", auth_code=code, scene=Scene.PAYMENT_CODE)
+    assert isinstance(other, Unknown)
+    assert await shop.provider.query_payment(number=order, amount_fen=501) == Unknown("answer_mismatch")
+
+
+async def test_without_means_nothing_is_taken_and_the_number_stays_refused(shop: Shop) -> None:
+    await shop.customers.create_user("poor", balance_fen=50, huabei_limit_fen=99)
+    order = number()
+    for _ in range(2):
+        code = await shop.customers.payment_code("poor")
+        answer = await shop.provider.pay(
+            number=order, amount_fen=100, subject="a", auth_code=code, scene=Scene.PAYMENT_CODE
+        )
+        assert failed(answer) is FailReason.NOT_ENOUGH_FUNDS
+    assert (await shop.customers.user("poor"))["balance_fen"] == 50
+
+
+async def test_a_collection_code_is_paid_by_whoever_scans_it(shop: Shop) -> None:
+    order = number()
+    opened = await shop.provider.precreate(number=order, amount_fen=800, subject="lunch")
+    assert isinstance(opened, Pending)
+    assert opened.waits_for is WaitsFor.PAYER_SCANS
+    assert opened.code_text
+    assert await shop.provider.precreate(number=order, amount_fen=800, subject="lunch") == opened
+    assert isinstance(await shop.provider.query_payment(number=order, amount_fen=800), Pending)
+    await shop.customers.pay_code("wang", qr_code=opened.code_text)
+    await shop.customers.pay_code("wang", qr_code=opened.code_text)
+    result = done(await shop.provider.query_payment(number=order, amount_fen=800))
+    assert result.receipt_fen == 800
+    assert done(await shop.provider.precreate(number=order, amount_fen=800, subject="lunch")) == result
+
+
+async def test_cancel_closes_what_is_open_reverses_what_is_paid_and_bars_what_was_never_seen(shop: Shop) -> None:
+    opened, settled, unseen = number(), number(), number()
+    await shop.provider.precreate(number=opened, amount_fen=800, subject="lunch")
+    await paid(shop, 800, settled)
+    before = (await shop.customers.user("lin"))["balance_fen"]
+    for order, action in (
+        (opened, CancelAction.CLOSED),
+        (settled, CancelAction.REVERSED),
+        (unseen, CancelAction.CLOSED),
+    ):
+        for _ in range(2):
+            assert await shop.provider.cancel(number=order) == Succeeded(CancelResult(action))
+    assert (await shop.customers.user("lin"))["balance_fen"] == before + 800
+    assert failed(await shop.provider.query_payment(number=opened, amount_fen=800)) is FailReason.CLOSED
+    assert failed(await shop.provider.query_payment(number=settled, amount_fen=800)) is FailReason.REVERSED
+    late = await shop.provider.pay(
+        number=unseen,
+        amount_fen=800,
+        subject="a",
+        auth_code=await shop.customers.payment_code("lin"),
+        scene=Scene.PAYMENT_CODE,
+    )
+    assert failed(late) is FailReason.CLOSED
+    assert (await shop.customers.user("lin"))["balance_fen"] == before + 800
+
+
+async def test_refunds_add_up_are_idempotent_and_never_exceed_the_payment(shop: Shop) -> None:
+    order, first, second = number(), number("R"), number("R")
+    await paid(shop, 1000, order)
+    before = (await shop.customers.user("lin"))["balance_fen"]
+
+    async def refund(refund_no: str, fen: int) -> Answer[RefundResult]:
+        return await shop.provider.refund(number=refund_no, payment_number=order, amount_fen=fen, reason="return")
+
+    one = await refund(first, 300)
+    assert await refund(first, 300) == one
+    assert isinstance(await refund(first, 301), Unknown)
+    assert failed(await refund(second, 701)) is FailReason.AMOUNT_EXCEEDED
+    assert await shop.provider.query_refund(number=second, payment_number=order, amount_fen=700) == Unknown(
+        "not_found", absent=True
+    )
+    assert isinstance(await refund(second, 700), Succeeded)
+    assert await shop.provider.query_refund(number=first, payment_number=order, amount_fen=300) == one
+    assert (await shop.customers.user("lin"))["balance_fen"] == before + 1000
+    assert failed(await shop.provider.query_payment(number=order, amount_fen=1000)) is FailReason.REVERSED
+    unpaid = await shop.provider.refund(number=number("R"), payment_number=number(), amount_fen=1, reason="x")
+    assert failed(unpaid) is FailReason.ORDER_UNKNOWN
+
+
+async def test_a_hold_is_captured_released_and_never_exceeded(shop: Shop) -> None:
+    held = await hold(shop, 1000)
+    part, too_much, last = number("S"), number("S"), number("S")
+
+    async def capture(order: str, fen: int, *, complete: bool) -> Answer[PayResult]:
+        return await shop.provider.capture(
+            number=order, hold_no=held.hold_no, amount_fen=fen, subject="settlement", complete=complete
+        )
+
+    first = await capture(part, 300, complete=False)
+    assert isinstance(first, Succeeded)
+    assert await capture(part, 300, complete=False) == first
+    assert await shop.provider.query_payment(number=part, amount_fen=300) == first
+    assert failed(await capture(too_much, 701, complete=True)) is FailReason.HOLD_EXHAUSTED
+    release = number("U")
+    for _ in range(2):
+        released = await shop.provider.unfreeze(number=release, hold_no=held.hold_no, amount_fen=200, remark="reversal")
+        assert released == Succeeded(ReleaseResult(held.hold_no, 200))
+    assert await shop.provider.query_unfreeze(number=release, hold_no=held.hold_no, amount_fen=200) == released
+    assert isinstance(await capture(last, 400, complete=True), Succeeded)
+    assert failed(await capture(number("S"), 1, complete=True)) is FailReason.HOLD_GONE
+    over = await shop.provider.unfreeze(number=number("U"), hold_no=held.hold_no, amount_fen=1, remark="x")
+    assert failed(over) is FailReason.HOLD_GONE
+    assert (await shop.customers.user("lin"))["huabei_held_fen"] == 0
+
+
+async def test_a_hold_waits_for_its_customer_and_answers_the_same_for_ever(shop: Shop) -> None:
+    order = number("F")
+    opened = await shop.provider.freeze(number=order, amount_fen=1000, subject="light membership")
+    assert isinstance(opened, Pending)
+    assert opened.waits_for is WaitsFor.PAYER_SCANS
+    assert isinstance(await shop.provider.query_freeze(number=order, amount_fen=1000), Pending)
+    await shop.customers.authorise_freeze("wang", code=opened.code_text)
+    await shop.customers.authorise_freeze("wang", code=opened.code_text)
+    held = done(await shop.provider.query_freeze(number=order, amount_fen=1000))
+    assert (held.frozen_fen, held.remaining_fen) == (1000, 1000)
+    assert (await shop.customers.user("wang"))["huabei_held_fen"] == 1000
+    assert await shop.provider.freeze(number=order, amount_fen=1000, subject="light membership") == Succeeded(held)
+    done(
+        await shop.provider.capture(
+            number=number("S"), hold_no=held.hold_no, amount_fen=800, subject="settlement", complete=False
+        )
+    )
+    assert done(await shop.provider.query_freeze(number=order, amount_fen=1000)).remaining_fen == 200
+    done(await shop.provider.unfreeze(number=number("U"), hold_no=held.hold_no, amount_fen=200, remark="rest"))
+    assert (await shop.customers.user("wang"))["huabei_held_fen"] == 0
+
+
+async def test_an_open_freeze_is_cancelled_a_made_one_released_and_an_unseen_one_barred(shop: Shop) -> None:
+    opened, unseen, made = number("F"), number("F"), number("F")
+    waiting = await shop.provider.freeze(number=opened, amount_fen=1000, subject="m")
+    assert isinstance(waiting, Pending)
+    code = await shop.customers.face_token("zhao")
+    done(await shop.provider.freeze(number=made, amount_fen=1000, subject="m", auth_code=code, scene=Scene.FACE))
+    cases = ((opened, CancelAction.CLOSED), (unseen, CancelAction.CLOSED), (made, CancelAction.REVERSED))
+    for order, action in cases:
+        for _ in range(2):
+            assert await shop.provider.cancel_freeze(number=order) == Succeeded(CancelResult(action))
+        assert failed(await shop.provider.query_freeze(number=order, amount_fen=1000)) is FailReason.CLOSED
+        late = await shop.provider.freeze(
+            number=order,
+            amount_fen=1000,
+            subject="m",
+            auth_code=await shop.customers.face_token("zhao"),
+            scene=Scene.FACE,
+        )
+        assert failed(late) is FailReason.CLOSED
+    assert (await shop.customers.user("zhao"))["huabei_held_fen"] == 0
+
+
+async def test_a_hold_beyond_the_credit_line_is_refused(shop: Shop) -> None:
+    await shop.customers.create_user("thin", balance_fen=10_000, huabei_limit_fen=999)
+    answer = await shop.provider.freeze(
+        number=number("F"),
+        amount_fen=1000,
+        subject="m",
+        auth_code=await shop.customers.face_token("thin"),
+        scene=Scene.FACE,
+    )
+    assert failed(answer) is FailReason.NOT_ENOUGH_FUNDS
+
+
+async def test_what_was_never_asked_is_absent_and_not_failed(shop: Shop) -> None:
+    absent = Unknown("not_found", absent=True)
+    provider = shop.provider
+    held = await hold(shop, 100)
+    assert await provider.query_payment(number=number(), amount_fen=1) == absent
+    assert await provider.query_freeze(number=number(), amount_fen=1) == absent
+    assert await provider.query_unfreeze(number=number(), hold_no=held.hold_no, amount_fen=1) == absent
+    assert await provider.query_refund(number=number(), payment_number=number(), amount_fen=1) == absent
+
+
+async def test_only_the_huabei_hold_is_offered(shop: Shop) -> None:
+    for guarantee in Guarantee:
+        answer = await shop.provider.consult_credit(number=number(), guarantee=guarantee, fee_fen=1000)
+        if guarantee is Guarantee.HUABEI_HOLD:
+            assert answer == Succeeded(CreditResult(CreditOutcome.HOLD_NEEDED))
+        else:
+            assert failed(answer) is FailReason.GUARANTEE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(("bad", "fen"), [("", 1), ("x" * 65, 1), ("a b", 1), ("单", 1), ("ok", 0), ("ok", -1)])
+async def test_a_number_or_amount_that_cannot_be_sent_raises_before_anything_is_sent(
+    shop: Shop, bad: str, fen: int
+) -> None:
+    with pytest.raises(ValueError, match=r"number|amount"):
+        await shop.provider.precreate(number=bad, amount_fen=fen, subject="a")
