@@ -1,0 +1,377 @@
+"""Who is it? The decision of a 1:N search as a rule of values, and the words between host and face worker.
+
+False accepts of a stranger grow with the number of templates searched, so the threshold does too (docs: faces,
+1:N is a budget). Scores are cosines of unit vectors, -1 to 1; records hold them in millionths (ppm).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+from models.domain.errors import Refused
+from models.domain.face_quality import FaceKind, LookReason, QualityReport
+from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
+from models.domain.messages import FaceOutcome, Purpose, RecognitionDecision, TemplateRow
+
+Embedding = NewType("Embedding", bytes)
+"""A unit vector as little-endian float32; never stored or logged in clear."""
+
+THRESHOLDS: tuple[tuple[int, float], ...] = (
+    (1, 0.36),
+    (100, 0.48),
+    (1_000, 0.53),
+    (10_000, 0.585),
+    (100_000, 0.635),
+    (1_000_000, 0.68),
+)
+"""(templates searched, cosine) for one false accept of a stranger in a thousand; SFace, until calibrated."""
+
+DIGITS_LENGTH = 4
+
+
+# ---------------------------------------------------------------- the decision
+
+
+class Liveness(StrEnum):
+    """What the liveness policy says of one image. Never a certified rate."""
+
+    PASSED = "passed"
+    NOT_CHECKED = "not_checked"
+    IN_DOUBT = "in_doubt"
+    FAILED = "failed"
+
+
+class DigitsReason(StrEnum):
+    """Why a second factor is needed."""
+
+    BELOW_THRESHOLD = "below_threshold"
+    THIN_MARGIN = "thin_margin"
+    PARTIAL = "partial"
+    LIVENESS_IN_DOUBT = "liveness_in_doubt"
+
+
+class UnknownReason(StrEnum):
+    """Why nobody was named."""
+
+    NOBODY_ENROLLED = "nobody_enrolled"
+    BELOW_FLOOR = "below_floor"
+    LIVENESS_FAILED = "liveness_failed"
+    DIGITS_BELOW_THRESHOLD = "digits_below_threshold"
+    DIGITS_THIN_MARGIN = "digits_thin_margin"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """It is this member."""
+
+    member: MemberId
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsDigits:
+    """Perhaps: ask for the last four digits of the phone and score again inside their bucket."""
+
+    reason: DigitsReason
+
+
+@dataclass(frozen=True, slots=True)
+class NotRecognised:
+    """Nobody, as far as this search can honestly say."""
+
+    reason: UnknownReason
+
+
+Match = Accepted | NeedsDigits | NotRecognised
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A member and the best cosine of the member's templates."""
+
+    member: MemberId
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """`second` is the best of ANOTHER member; `searched` counts every template compared."""
+
+    best: Candidate | None
+    second: Candidate | None
+    searched: int
+
+
+@dataclass(frozen=True, slots=True)
+class LivenessPolicy:
+    """How a device's score (0 to 1) is read. Unsigned devices send none: `required` then means digits."""
+
+    required: bool = False
+    pass_min: float = 0.7
+    veto_below: float = 0.2
+
+    def judge(self, score_ppm: int | None) -> Liveness:
+        """Failed is a veto; in doubt asks for digits."""
+        if score_ppm is None:
+            return Liveness.IN_DOUBT if self.required else Liveness.NOT_CHECKED
+        score = score_ppm / 1_000_000
+        if score < self.veto_below:
+            return Liveness.FAILED
+        return Liveness.PASSED if score >= self.pass_min else Liveness.IN_DOUBT
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionPolicy:
+    """The figures of the decision; `thresholds` belong to one net (its catalogue entry)."""
+
+    thresholds: tuple[tuple[int, float], ...] = THRESHOLDS
+    floor: float = 0.36
+    margin_min: float = 0.08
+    liveness: LivenessPolicy = field(default_factory=LivenessPolicy)
+
+    def __post_init__(self) -> None:
+        counts = [n for n, _ in self.thresholds]
+        values = [t for _, t in self.thresholds]
+        if not counts or counts[0] != 1 or counts != sorted(set(counts)) or values != sorted(values):
+            raise ValueError("thresholds must start at N = 1 and rise with N")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A match and why, for the log of decisions."""
+
+    match: Match
+    record: RecognitionDecision
+
+
+def threshold(searched: int, points: tuple[tuple[int, float], ...] = THRESHOLDS) -> float:
+    """t(N): linear in log10 N between the points; beyond the last one the last slope goes on, up to 1."""
+    if searched <= points[0][0] or len(points) == 1:
+        return points[0][1]
+    upper = next((i for i, (n, _) in enumerate(points) if n >= searched), len(points) - 1)
+    (n0, t0), (n1, t1) = points[upper - 1], points[upper]
+    part = (math.log10(searched) - math.log10(n0)) / (math.log10(n1) - math.log10(n0))
+    return min(1.0, t0 + part * (t1 - t0))
+
+
+def decide(
+    search: SearchResult,
+    policy: RecognitionPolicy,
+    *,
+    net_sha256: str,
+    liveness: Liveness = Liveness.NOT_CHECKED,
+    partial: bool = False,
+    digits_given: bool = False,
+) -> Decision:
+    """The rule (docs: faces, 1:N is a budget). `partial`: a shard or an update was missing from the search.
+
+    Without digits anything but a clear, whole, live match asks for them. With digits (the search was inside
+    their bucket) there is no third question: accepted or not recognised. A failed liveness is a veto always.
+    """
+    t = threshold(search.searched, policy.thresholds)
+    match = _match(search, policy, t, liveness, partial=partial, digits_given=digits_given)
+    return Decision(
+        match,
+        RecognitionDecision(
+            templates_searched=search.searched,
+            threshold_ppm=_ppm(t),
+            best_ppm=_ppm(search.best.score) if search.best else 0,
+            second_ppm=_ppm(search.second.score) if search.second else 0,
+            net_sha256=net_sha256,
+            reason="clear" if isinstance(match, Accepted) else match.reason.value,
+        ),
+    )
+
+
+def _match(
+    search: SearchResult,
+    policy: RecognitionPolicy,
+    t: float,
+    liveness: Liveness,
+    *,
+    partial: bool,
+    digits_given: bool,
+) -> Match:
+    if liveness is Liveness.FAILED:
+        return NotRecognised(UnknownReason.LIVENESS_FAILED)
+    if search.best is None:
+        # With a part of the gallery missing, nobody here is no evidence: the bucket of the digits may know.
+        return NeedsDigits(DigitsReason.PARTIAL) if partial and not digits_given else _nobody()
+    s1 = search.best.score
+    if s1 < policy.floor:
+        return NotRecognised(UnknownReason.BELOW_FLOOR)
+    below = s1 < t
+    thin = search.second is not None and s1 - search.second.score < policy.margin_min
+    if digits_given:
+        if below:
+            return NotRecognised(UnknownReason.DIGITS_BELOW_THRESHOLD)
+        return NotRecognised(UnknownReason.DIGITS_THIN_MARGIN) if thin else Accepted(search.best.member)
+    if below:
+        return NeedsDigits(DigitsReason.BELOW_THRESHOLD)
+    if thin:
+        return NeedsDigits(DigitsReason.THIN_MARGIN)
+    if partial:
+        return NeedsDigits(DigitsReason.PARTIAL)
+    if liveness is Liveness.IN_DOUBT:
+        return NeedsDigits(DigitsReason.LIVENESS_IN_DOUBT)
+    return Accepted(search.best.member)
+
+
+def _nobody() -> NotRecognised:
+    return NotRecognised(UnknownReason.NOBODY_ENROLLED)
+
+
+def _ppm(score: float) -> int:
+    return round(score * 1_000_000)
+
+
+# ---------------------------------------------------------------- what eyes return
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One face, good enough. `embedding`: 128 float32, unit norm."""
+
+    embedding: Embedding = field(repr=False)
+    quality: QualityReport
+
+    @property
+    def eye_distance_px(self) -> float:
+        """In pixels of the original image."""
+        return self.quality.eye_distance_px
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """No face, or none that may be judged. `quality` when one was measured."""
+
+    reason: LookReason
+    quality: QualityReport | None = None
+
+
+# ---------------------------------------------------------------- between host and worker
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentToken:
+    """The customer's consent to be recognised in this visit: no verb that sees a face can be called without.
+
+    `event` is the message that granted it; its text version, time and terminal are in the consent's record.
+    """
+
+    purpose: Purpose
+    session: SessionId
+    event: MessageId
+
+    def check(self, session: SessionId) -> None:
+        """Raises Refused `consent_missing` unless this is the visit's consent to recognise."""
+        if self.purpose is not Purpose.RECOGNISE or self.session != session or not self.event:
+            raise Refused("consent_missing", "no consent to recognise in this visit", "ask for consent first")
+
+
+class SearchScope(StrEnum):
+    """How far to look, nearest first."""
+
+    STORE = "store"
+    CHAIN = "chain"
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifyRequest:
+    """Who is in this image? With `digits_tail` the search stays inside the members whose phone ends so."""
+
+    session: SessionId
+    question: str
+    chain: ChainId
+    store: StoreId
+    jpeg: bytes = field(repr=False)
+    kind: FaceKind
+    visit_key: bytes = field(repr=False)
+    liveness_ppm: int | None = None
+    digits_tail: str | None = None
+    scopes: tuple[SearchScope, ...] = (SearchScope.CHAIN,)
+    gallery_version_min: int = 0
+    """Templates committed up to here must have been searched; a worker behind it answers as partial."""
+
+
+@dataclass(frozen=True, slots=True)
+class RescoreRequest:
+    """The sealed probe of an earlier answer, scored again inside the bucket of the digits."""
+
+    session: SessionId
+    question: str
+    chain: ChainId
+    sealed: bytes = field(repr=False)
+    visit_key: bytes = field(repr=False)
+    digits_tail: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ShotRequest:
+    """One enrolment shot."""
+
+    session: SessionId
+    question: str
+    jpeg: bytes = field(repr=False)
+    kind: FaceKind
+    visit_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolRequest:
+    """Make a member's template from the sealed shots of this visit."""
+
+    session: SessionId
+    question: str
+    chain: ChainId
+    member: MemberId
+    template_id: str
+    shots: tuple[bytes, ...] = field(repr=False)
+    visit_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FaceAnswer:
+    """What the worker says to one question. Fields beyond `outcome` as far as they apply.
+
+    `reason` is a stable code (of the look, the decision or the enrolment); `prompt` the screen's prompt for it.
+    """
+
+    session: SessionId
+    question: str
+    outcome: FaceOutcome
+    member: MemberId | None = None
+    reason: str = ""
+    prompt: str = ""
+    sealed: bytes | None = field(default=None, repr=False)
+    quality: QualityReport | None = None
+    decision: RecognitionDecision | None = None
+    templates: tuple[TemplateRow, ...] = field(default=(), repr=False)
+    shots_kept: tuple[int, ...] = ()
+    """After `shots_disagree`: positions of the shots that still agree; take only the others again."""
+    lookalike: MemberId | None = None
+    """An enrolled face that this search would accept as the new member's: perhaps the same person."""
+    gallery_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRow:
+    """A template and where its member belongs, as a gallery loads it."""
+
+    template: TemplateRow = field(repr=False)
+    chain: ChainId
+    store: StoreId
+    phone_tail: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryDelta:
+    """All changes of one chain's gallery after `since_version` up to `version`. Removals come first."""
+
+    chain: ChainId
+    since_version: int
+    version: int
+    upserts: tuple[GalleryRow, ...] = ()
+    removals: tuple[MemberId, ...] = ()

@@ -1,0 +1,27 @@
+"""One way to open a net: a worker is one process with one thread (faces.md: batching and threads only lose)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import onnxruntime as ort
+
+
+def open_session(net: Path | bytes) -> ort.InferenceSession:
+    """An onnxruntime session on the CPU: one thread, sequential, all optimisations, no spinning.
+
+    Also holds OpenCV to one thread: the machine is shared by one worker per core.
+    """
+    cv2.setNumThreads(1)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return ort.InferenceSession(
+        net if isinstance(net, bytes) else str(net), options, providers=["CPUExecutionProvider"]
+    )
