@@ -63,6 +63,7 @@ class SaleMade:
     due_fen: int
     rounding_fen: int
     suspense_fen: int
+    agency_fen: int
     lines: tuple[SaleLine, ...]
     tenders: tuple[SaleTender, ...]
     uses: tuple[SaleUse, ...]

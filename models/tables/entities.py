@@ -44,6 +44,15 @@ class InboxRow(SQLModel, table=True):
     reply: dict[str, object] | None = document(nullable=True)
 
 
+class InboxMarkRow(SQLModel, table=True):
+    """The inbox up to which messages of a boot were forgotten: anything at or below was processed."""
+
+    __tablename__ = "inbox_mark"
+    terminal: str = Field(primary_key=True)
+    boot: str = Field(primary_key=True)
+    seq: int = Field(sa_type=BigInteger)
+
+
 class OutboxRow(SQLModel, table=True):
     """An ask with an outside effect. Dispatched after the commit, swept when its lease runs out."""
 

@@ -36,6 +36,7 @@ class SaleRow(SQLModel, table=True):
     due_fen: int = fen_column()
     rounding_fen: int = fen_column()
     suspense_fen: int = fen_column()
+    agency_fen: int = fen_column()
     lines: list[dict[str, object]] = document()
     tenders: list[dict[str, object]] = document()
     uses: list[dict[str, object]] = document()

@@ -145,6 +145,13 @@ def upgrade() -> None:  # noqa: PLR0915  # one statement per table
     )
     op.create_index("face_template_member", "face_template", ["member"], unique=False)
     op.create_table(
+        "inbox_mark",
+        sa.Column("terminal", sa.String(), nullable=False),
+        sa.Column("boot", sa.String(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("terminal", "boot"),
+    )
+    op.create_table(
         "inbox",
         sa.Column("n", sa.BigInteger(), autoincrement=True, nullable=False),
         sa.Column("terminal", sa.String(), nullable=False),
@@ -268,6 +275,7 @@ def upgrade() -> None:  # noqa: PLR0915  # one statement per table
         sa.Column("due_fen", sa.BigInteger(), nullable=False),
         sa.Column("rounding_fen", sa.BigInteger(), nullable=False),
         sa.Column("suspense_fen", sa.BigInteger(), nullable=False),
+        sa.Column("agency_fen", sa.BigInteger(), nullable=False),
         sa.Column("lines", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("tenders", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("uses", postgresql.JSONB(astext_type=sa.Text()), nullable=False),

@@ -1,0 +1,448 @@
+"""The host's journal: what one batch reads before its turns, and the one transaction that it commits after.
+
+Raw psycopg 3 in pipeline mode: three round trips a batch whatever its size. SQLModel owns the schema only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from models.domain.errors import Fenced
+from models.domain.facts import Fact
+from models.domain.ids import RegionId, StoreId, TerminalId, shard_of
+from models.domain.messages import Address
+from models.tables.facts import book_facts, save_facts
+
+INBOX_KEPT_HOURS = 72
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Which shards a host owns, and the epoch of its claim."""
+
+    region: RegionId
+    layout: int
+    k: int
+    slots: int
+    epoch: int
+
+    def owns(self, shard: int) -> bool:
+        """True when this slot owns the shard."""
+        return shard % self.slots == self.k
+
+
+@dataclass(frozen=True, slots=True)
+class InboxKey:
+    """A message's two names: (terminal, id) and (terminal, boot, seq)."""
+
+    terminal: TerminalId
+    boot: str
+    seq: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A row of the inbox that shares a name with a message. `reply` None: still pending."""
+
+    key: InboxKey
+    reply: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntity:
+    """An entity's state as stored."""
+
+    state: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimerKey:
+    """One timer: fires once."""
+
+    address: Address
+    clock: str
+    kind: str
+    ref: str
+    due_at: datetime
+    n: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """A durable ask."""
+
+    id: str
+    address: Address
+    port: str
+    verb: str
+    request: bytes
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a batch knows before its turns."""
+
+    offset_us: int
+    seen: tuple[Seen, ...]
+    entities: dict[Address, StoredEntity]
+    marks: dict[tuple[TerminalId, str], int]
+    """(terminal, boot) -> seq at or below which everything was processed and forgotten."""
+
+
+@dataclass(slots=True)
+class Commit:
+    """What a batch writes, all or nothing."""
+
+    inbox: list[tuple[InboxKey, int, str, bytes | None]] = field(default_factory=list)
+    """(key, shard, type, reply or None)"""
+    replies: list[tuple[TerminalId, str, bytes]] = field(default_factory=list)
+    entities: dict[Address, tuple[bytes, int]] = field(default_factory=dict)
+    timers: list[TimerKey] = field(default_factory=list)
+    fired: list[int] = field(default_factory=list)
+    outbox: list[OutboxEntry] = field(default_factory=list)
+    answered: list[tuple[str, bytes]] = field(default_factory=list)
+    deferred: list[tuple[str, float]] = field(default_factory=list)
+    """(outbox id, seconds until the next attempt)"""
+    facts: list[tuple[Fact, str]] = field(default_factory=list)
+    """(fact, trace: the message that caused it)"""
+    dead: list[tuple[str, Address, bytes, str]] = field(default_factory=list)
+    presence: dict[TerminalId, tuple[StoreId, bool, str]] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing to write."""
+        return not any(
+            (
+                self.inbox,
+                self.replies,
+                self.entities,
+                self.timers,
+                self.fired,
+                self.outbox,
+                self.answered,
+                self.deferred,
+                self.facts,
+                self.dead,
+                self.presence,
+            )
+        )
+
+
+async def claim(conn: AsyncConnection[TupleRow], region: RegionId, k: int, slots: int, holder: str) -> Slot:
+    """Claim a slot: from now on the one before is fenced out."""
+    cursor = await conn.execute(
+        """INSERT INTO slot (region, layout, k, epoch, claimed_at, holder) VALUES (%s, %s, %s, 1, now(), %s)
+           ON CONFLICT (region, layout, k) DO UPDATE
+           SET epoch = slot.epoch + 1, claimed_at = now(), holder = excluded.holder RETURNING epoch""",
+        (region, slots, k, holder),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return Slot(region, slots, k, slots, row[0])
+
+
+async def still_holds(conn: AsyncConnection[TupleRow], slot: Slot) -> bool:
+    """True while nobody else has claimed the slot."""
+    cursor = await conn.execute(
+        "SELECT 1 FROM slot WHERE region = %s AND layout = %s AND k = %s AND epoch = %s",
+        (slot.region, slot.layout, slot.k, slot.epoch),
+    )
+    return await cursor.fetchone() is not None
+
+
+async def read_batch(conn: AsyncConnection[TupleRow], keys: Sequence[InboxKey], addresses: Sequence[Address]) -> Read:
+    """The business clock, what the inbox knows of these messages, and the states of these entities."""
+    async with conn.pipeline():
+        clock = await conn.execute("SELECT offset_us FROM business_clock WHERE id = 1")
+        seen_cursor = mark_cursor = entity_cursor = None
+        if keys:
+            seen_cursor = await conn.execute(
+                """SELECT i.terminal, i.boot, i.seq, i.id, i.reply
+                   FROM unnest(%s::text[], %s::text[]) AS k(terminal, id) JOIN inbox i USING (terminal, id)
+                   UNION
+                   SELECT i.terminal, i.boot, i.seq, i.id, i.reply
+                   FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS k(terminal, boot, seq)
+                   JOIN inbox i USING (terminal, boot, seq)""",
+                (
+                    [key.terminal for key in keys],
+                    [key.id for key in keys],
+                    [key.terminal for key in keys],
+                    [key.boot for key in keys],
+                    [key.seq for key in keys],
+                ),
+            )
+            mark_cursor = await conn.execute(
+                """SELECT m.terminal, m.boot, m.seq FROM unnest(%s::text[], %s::text[]) AS k(terminal, boot)
+                   JOIN inbox_mark m USING (terminal, boot)""",
+                ([key.terminal for key in keys], [key.boot for key in keys]),
+            )
+        if addresses:
+            entity_cursor = await conn.execute(
+                """SELECT e.region, e.store, e.kind, e.id, e.state::text, e.version
+                   FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS k(region, store, kind, id)
+                   JOIN entity e USING (region, store, kind, id)""",
+                _columns(addresses),
+            )
+    offset = await clock.fetchone()
+    seen = [] if seen_cursor is None else await seen_cursor.fetchall()
+    marks = [] if mark_cursor is None else await mark_cursor.fetchall()
+    entities = [] if entity_cursor is None else await entity_cursor.fetchall()
+    return Read(
+        offset[0] if offset is not None else 0,
+        tuple(Seen(InboxKey(TerminalId(row[0]), row[1], row[2], row[3]), row[4]) for row in seen),
+        {Address(*row[:4]): StoredEntity(row[4].encode(), row[5]) for row in entities},
+        {(TerminalId(row[0]), row[1]): row[2] for row in marks},
+    )
+
+
+def _columns(addresses: Sequence[Address]) -> tuple[list[str], list[str], list[str], list[str]]:
+    return (
+        [address.region for address in addresses],
+        [address.store for address in addresses],
+        [address.kind for address in addresses],
+        [address.id for address in addresses],
+    )
+
+
+async def commit_batch(
+    conn: AsyncConnection[TupleRow], slot: Slot, commit: Commit, lease_s: float, now: datetime
+) -> None:
+    """Write the batch in one transaction whose first statement is the epoch check.
+
+    Raises Fenced, and writes nothing, when another host has claimed the slot. `now` is wall time.
+    """
+    async with conn.transaction():
+        async with conn.pipeline():
+            fence = await conn.execute(
+                "SELECT 1 FROM slot WHERE region = %s AND layout = %s AND k = %s AND epoch = %s FOR SHARE",
+                (slot.region, slot.layout, slot.k, slot.epoch),
+            )
+            await _write_messages(conn, commit, now)
+            await _write_entities(conn, commit, now)
+            await _write_timers(conn, commit)
+            await _write_outbox(conn, slot, commit, lease_s, now)
+            await save_facts(conn, commit.facts)
+        if await fence.fetchone() is None:
+            raise Fenced("fenced", f"slot {slot.region}/{slot.k} is held by a newer host than epoch {slot.epoch}")
+        await book_facts(conn, commit.facts)
+
+
+async def _write_messages(conn: AsyncConnection[TupleRow], commit: Commit, now: datetime) -> None:
+    if commit.inbox:
+        keys = [key for key, _, _, _ in commit.inbox]
+        await conn.execute(
+            """INSERT INTO inbox (terminal, boot, seq, id, shard, type, received_at, reply)
+               SELECT t, b, s, i, h, y, %s, r::jsonb FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[],
+               %s::smallint[], %s::text[], %s::text[]) AS u(t, b, s, i, h, y, r)""",
+            (
+                now,
+                [key.terminal for key in keys],
+                [key.boot for key in keys],
+                [key.seq for key in keys],
+                [key.id for key in keys],
+                [shard for _, shard, _, _ in commit.inbox],
+                [kind for _, _, kind, _ in commit.inbox],
+                [None if reply is None else reply.decode() for _, _, _, reply in commit.inbox],
+            ),
+        )
+    if commit.replies:
+        await conn.execute(
+            """UPDATE inbox SET reply = u.r::jsonb FROM unnest(%s::text[], %s::text[], %s::text[]) AS u(t, i, r)
+               WHERE inbox.terminal = u.t AND inbox.id = u.i""",
+            (
+                [terminal for terminal, _, _ in commit.replies],
+                [message for _, message, _ in commit.replies],
+                [reply.decode() for _, _, reply in commit.replies],
+            ),
+        )
+    for letter, address, message, error in commit.dead:
+        await conn.execute(
+            """INSERT INTO dead_letter (id, region, store, entity_kind, entity_id, message, error, at)
+               VALUES (%s, %s, %s, %s, %s, %s::jsonb, %s, %s) ON CONFLICT (id) DO NOTHING""",
+            (letter, address.region, address.store, address.kind, address.id, message.decode(), error, now),
+        )
+
+
+async def _write_entities(conn: AsyncConnection[TupleRow], commit: Commit, now: datetime) -> None:
+    if commit.entities:
+        addresses = list(commit.entities)
+        states = list(commit.entities.values())
+        await conn.execute(
+            """INSERT INTO entity (region, store, kind, id, shard, state, version, changed_at)
+               SELECT r, s, k, i, h, x::jsonb, v, %s FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[],
+               %s::smallint[], %s::text[], %s::bigint[]) AS u(r, s, k, i, h, x, v)
+               ON CONFLICT (region, store, kind, id) DO UPDATE
+               SET state = excluded.state, version = excluded.version, changed_at = excluded.changed_at""",
+            (
+                now,
+                *_columns(addresses),
+                [shard_of(address.store) for address in addresses],
+                [state.decode() for state, _ in states],
+                [version for _, version in states],
+            ),
+        )
+    if commit.presence:
+        rows = list(commit.presence.items())
+        await conn.execute(
+            """INSERT INTO presence (terminal, store, online, software, changed_at)
+               SELECT t, s, o, w, %s FROM unnest(%s::text[], %s::text[], %s::bool[], %s::text[]) AS u(t, s, o, w)
+               ON CONFLICT (terminal) DO UPDATE SET online = excluded.online, software = excluded.software,
+               changed_at = excluded.changed_at""",
+            (
+                now,
+                [terminal for terminal, _ in rows],
+                [store for _, (store, _, _) in rows],
+                [online for _, (_, online, _) in rows],
+                [software for _, (_, _, software) in rows],
+            ),
+        )
+
+
+async def _write_timers(conn: AsyncConnection[TupleRow], commit: Commit) -> None:
+    if commit.fired:
+        await conn.execute("DELETE FROM timer WHERE n = ANY(%s)", (commit.fired,))
+    if commit.timers:
+        addresses = [timer.address for timer in commit.timers]
+        await conn.execute(
+            """INSERT INTO timer (region, store, entity_kind, entity_id, shard, clock, kind, ref, due_at)
+               SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::smallint[], %s::text[],
+               %s::text[], %s::text[], %s::timestamptz[])
+               ON CONFLICT (region, store, entity_kind, entity_id, clock, kind, ref) DO NOTHING""",
+            (
+                *_columns(addresses),
+                [shard_of(address.store) for address in addresses],
+                [timer.clock for timer in commit.timers],
+                [timer.kind for timer in commit.timers],
+                [timer.ref for timer in commit.timers],
+                [timer.due_at for timer in commit.timers],
+            ),
+        )
+
+
+async def _write_outbox(
+    conn: AsyncConnection[TupleRow], slot: Slot, commit: Commit, lease_s: float, now: datetime
+) -> None:
+    if commit.outbox:
+        addresses = [entry.address for entry in commit.outbox]
+        await conn.execute(
+            """INSERT INTO outbox (id, region, store, entity_kind, entity_id, shard, port, verb, request,
+                 idempotency_key, not_before, attempts, lease_until, lease_epoch, created_at)
+               SELECT d, r, s, k, e, h, p, b, q::jsonb, d, %s, 1, %s + make_interval(secs => %s), %s, %s
+               FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::smallint[], %s::text[],
+               %s::text[], %s::text[]) AS u(d, r, s, k, e, h, p, b, q) ON CONFLICT (id) DO NOTHING""",
+            (
+                now,
+                now,
+                lease_s,
+                slot.epoch,
+                now,
+                [entry.id for entry in commit.outbox],
+                *_columns(addresses),
+                [shard_of(address.store) for address in addresses],
+                [entry.port for entry in commit.outbox],
+                [entry.verb for entry in commit.outbox],
+                [entry.request.decode() for entry in commit.outbox],
+            ),
+        )
+    if commit.answered:
+        await conn.execute(
+            """UPDATE outbox SET answer = u.a::jsonb, done_at = %s, lease_until = NULL
+               FROM unnest(%s::text[], %s::text[]) AS u(d, a) WHERE outbox.id = u.d AND outbox.done_at IS NULL""",
+            (now, [ask for ask, _ in commit.answered], [answer.decode() for _, answer in commit.answered]),
+        )
+    if commit.deferred:
+        await conn.execute(
+            """UPDATE outbox SET not_before = %s + make_interval(secs => u.w), lease_until = NULL
+               FROM unnest(%s::text[], %s::float8[]) AS u(d, w) WHERE outbox.id = u.d AND outbox.done_at IS NULL""",
+            (now, [ask for ask, _ in commit.deferred], [wait for _, wait in commit.deferred]),
+        )
+
+
+async def due_timers(
+    conn: AsyncConnection[TupleRow], slot: Slot, wall: datetime, business: datetime, rows_max: int
+) -> list[TimerKey]:
+    """Timers of this slot at or past due, in due order, at most `rows_max`. Deleted by the turn's commit."""
+    cursor = await conn.execute(
+        """SELECT region, store, entity_kind, entity_id, clock, kind, ref, due_at, n FROM timer
+           WHERE region = %s AND shard %% %s = %s
+             AND ((clock = 'wall' AND due_at <= %s) OR (clock = 'business' AND due_at <= %s))
+           ORDER BY due_at, n LIMIT %s""",
+        (slot.region, slot.slots, slot.k, wall, business, rows_max),
+    )
+    return [
+        TimerKey(Address(row[0], row[1], row[2], row[3]), row[4], row[5], row[6], row[7], row[8])
+        for row in await cursor.fetchall()
+    ]
+
+
+async def sweep_outbox(
+    conn: AsyncConnection[TupleRow], slot: Slot, wall: datetime, lease_s: float, rows_max: int
+) -> list[OutboxEntry]:
+    """Take asks that are not done and that nobody holds: lease them to this epoch and count the attempt."""
+    cursor = await conn.execute(
+        """UPDATE outbox SET attempts = attempts + 1, lease_until = %s + make_interval(secs => %s), lease_epoch = %s
+           WHERE id IN (SELECT id FROM outbox WHERE done_at IS NULL AND region = %s AND shard %% %s = %s
+             AND not_before <= %s AND (lease_until IS NULL OR lease_until < %s OR lease_epoch < %s)
+             ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED)
+           RETURNING id, region, store, entity_kind, entity_id, port, verb, request::text, attempts""",
+        (
+            wall,
+            lease_s,
+            slot.epoch,
+            slot.region,
+            slot.slots,
+            slot.k,
+            wall,
+            wall,
+            slot.epoch,
+            rows_max,
+        ),
+    )
+    return [
+        OutboxEntry(row[0], Address(row[1], row[2], row[3], row[4]), row[5], row[6], row[7].encode(), row[8])
+        for row in await cursor.fetchall()
+    ]
+
+
+async def live_sessions(conn: AsyncConnection[TupleRow], slot: Slot) -> list[tuple[Address, StoredEntity]]:
+    """Sessions whose screen a restarted host shows again: those that are not closed."""
+    cursor = await conn.execute(
+        """SELECT region, store, kind, id, state::text, version FROM entity
+           WHERE region = %s AND kind = 'session' AND shard %% %s = %s AND state->>'state' <> 'closed'""",
+        (slot.region, slot.slots, slot.k),
+    )
+    return [(Address(*row[:4]), StoredEntity(row[4].encode(), row[5])) for row in await cursor.fetchall()]
+
+
+async def prune_inbox(conn: AsyncConnection[TupleRow], slot: Slot, wall: datetime, rows_max: int) -> int:
+    """Forget messages older than 72 h, behind a high-water mark that answers `already_processed` for ever.
+
+    Returns how many rows went. A mark moves only over seqs without a gap, so a message that was never seen
+    is never taken for one that was.
+    """
+    cursor = await conn.execute(
+        """WITH old AS (
+             SELECT n, terminal, boot, seq FROM inbox
+             WHERE received_at < %s - make_interval(hours => %s) AND shard %% %s = %s AND reply IS NOT NULL
+             ORDER BY terminal, boot, seq LIMIT %s),
+           run AS (
+             SELECT o.*, o.seq - row_number() OVER (PARTITION BY o.terminal, o.boot ORDER BY o.seq)
+               - coalesce(m.seq, 0) AS gap
+             FROM old o LEFT JOIN inbox_mark m USING (terminal, boot)),
+           mark AS (
+             INSERT INTO inbox_mark (terminal, boot, seq)
+             SELECT terminal, boot, max(seq) FROM run WHERE gap = 0 GROUP BY terminal, boot
+             ON CONFLICT (terminal, boot) DO UPDATE SET seq = excluded.seq)
+           DELETE FROM inbox USING run WHERE inbox.n = run.n AND run.gap = 0""",
+        (wall, INBOX_KEPT_HOURS, slot.slots, slot.k, rows_max),
+    )
+    return cursor.rowcount
