@@ -185,10 +185,7 @@ def _assemble(net: Any, nodes: list[Any], constants: dict[str, NDArray[Any]]) ->
         net.graph.name,
         [helper.make_tensor_value_info(data.name, TensorProto.FLOAT, shape)],
         outputs,
-        [
-            numpy_helper.from_array(np.ascontiguousarray(constants[name]), name)
-            for name in sorted(used & constants.keys())
-        ],
+        weights,
     )
     built = helper.make_model(graph, opset_imports=list(net.opset_import), ir_version=10)
     onnx.checker.check_model(built)
