@@ -1,0 +1,160 @@
+"""When the provider times out, fails or breaks: Unknown at first, and the query tells what really happened."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.providers.alipay import AlipayProvider
+from gateway.providers.alipay_gateway import AlipayAccount, AlipayGateway
+from gateway.providers.port import Scene
+from gateway.providers.simulator import SimulatorAdmin
+from gateway.providers.simulator.admin import SimulatorError
+from models.domain.payments import (
+    Answer,
+    Failed,
+    FailReason,
+    HoldResult,
+    PayResult,
+    Pending,
+    Succeeded,
+    Unknown,
+    WaitsFor,
+)
+
+PAY, FREEZE = "alipay.trade.pay", "alipay.fund.auth.order.freeze"
+
+
+@pytest.fixture
+async def impatient(account: AlipayAccount) -> AsyncIterator[AlipayProvider]:
+    provider = AlipayProvider(AlipayGateway(account, call_timeout_s=0.4))
+    yield provider
+    await provider.aclose()
+
+
+def order_number() -> str:
+    return f"O-{uuid.uuid4()}"
+
+
+async def pay(provider: AlipayProvider, order: str, code: str) -> Answer[PayResult]:
+    return await provider.pay(number=order, amount_fen=800, subject="a", auth_code=code, scene=Scene.PAYMENT_CODE)
+
+
+async def freeze(provider: AlipayProvider, order: str, code: str) -> Answer[HoldResult]:
+    return await provider.freeze(number=order, amount_fen=800, subject="m", auth_code=code)
+
+
+async def test_a_request_that_was_lost_is_absent_and_may_be_repeated(
+    impatient: AlipayProvider, admin: SimulatorAdmin
+) -> None:
+    order, code = order_number(), await admin.payment_code("lin")
+    await admin.add_fault(PAY, "timeout_before")
+    assert await pay(impatient, order, code) == Unknown("timeout")
+    assert await impatient.query_payment(number=order, amount_fen=800) == Unknown("not_found", absent=True)
+    assert isinstance(await pay(impatient, order, code), Succeeded)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("timeout_after", "timeout"), ("http_500", "http_status:500"), ("bad_signature", "answer_signature")],
+)
+async def test_an_answer_that_was_lost_is_found_by_the_query(
+    impatient: AlipayProvider, admin: SimulatorAdmin, kind: str, why: str
+) -> None:
+    order, code = order_number(), await admin.payment_code("lin")
+    before = (await admin.books())["captured_fen"]
+    await admin.add_fault(PAY, kind, number=order.replace("-", "_"))
+    assert await pay(impatient, order, code) == Unknown(why)
+    found = await impatient.query_payment(number=order, amount_fen=800)
+    assert isinstance(found, Succeeded)
+    assert await pay(impatient, order, code) == found
+    assert (await admin.books())["captured_fen"] == before + 800
+
+
+async def test_a_scripted_failure_is_definite_and_stays(impatient: AlipayProvider, admin: SimulatorAdmin) -> None:
+    order, code = order_number(), await admin.payment_code("lin")
+    await admin.add_fault(PAY, "fail", sub_code="ACQ.PAYMENT_FAIL")
+    refused = Failed(FailReason.REFUSED, "ACQ.PAYMENT_FAIL")
+    assert await pay(impatient, order, code) == refused
+    assert await pay(impatient, order, code) == refused
+    assert isinstance(await pay(impatient, order_number(), code), Succeeded), "the code was not burnt"
+
+
+async def test_a_pending_payment_ends_when_the_customer_confirms(
+    impatient: AlipayProvider, admin: SimulatorAdmin
+) -> None:
+    order, code = order_number(), await admin.payment_code("lin")
+    await admin.add_fault(PAY, "pending")
+    for _ in range(2):
+        assert await pay(impatient, order, code) == Pending(WaitsFor.PAYER_CONFIRMS)
+    assert await impatient.query_payment(number=order, amount_fen=800) == Pending(WaitsFor.PAYER_CONFIRMS)
+    trade_no = await trade_no_of(impatient, order)
+    await admin.pay_code("lin", trade_no=trade_no)
+    assert isinstance(await pay(impatient, order, code), Succeeded)
+
+
+async def trade_no_of(provider: AlipayProvider, order: str) -> str:
+    answer = await provider._gateway.call("alipay.trade.query", {"out_trade_no": order.replace("-", "_")})
+    assert not isinstance(answer, Unknown)
+    return str(answer.fields["trade_no"])
+
+
+async def test_a_pending_freeze_and_a_pending_capture_end(impatient: AlipayProvider, admin: SimulatorAdmin) -> None:
+    order, code = order_number(), await admin.payment_code("lin")
+    await admin.add_fault(FREEZE, "pending")
+    assert isinstance(await freeze(impatient, order, code), Pending)
+    answer = await impatient._gateway.call(
+        "alipay.fund.auth.operation.detail.query",
+        {"out_order_no": order.replace("-", "_"), "out_request_no": order.replace("-", "_")},
+    )
+    assert not isinstance(answer, Unknown)
+    await admin.authorise_freeze("lin", auth_no=answer.fields["auth_no"])
+    held = await impatient.query_freeze(number=order, amount_fen=800)
+    assert isinstance(held, Succeeded)
+    await admin.add_fault(PAY, "pending")
+    settlement = order_number()
+
+    async def capture() -> Answer[PayResult]:
+        return await impatient.capture(number=settlement, hold_no=held.result.hold_no, amount_fen=500, subject="s")
+
+    assert await capture() == Pending(WaitsFor.PROVIDER)
+    await admin.pay_code("lin", trade_no=await trade_no_of(impatient, settlement))
+    assert isinstance(await capture(), Succeeded)
+    rest = await impatient.query_freeze(number=order, amount_fen=800)
+    assert isinstance(rest, Succeeded)
+    assert rest.result.remaining_fen == 0, "COMPLETE released the rest"
+
+
+async def test_a_customer_refused_by_the_provider_may_not_authorise(
+    impatient: AlipayProvider, admin: SimulatorAdmin
+) -> None:
+    opened = await impatient.freeze(number=order_number(), amount_fen=800, subject="m")
+    assert isinstance(opened, Pending)
+    await admin.create_user("broke", balance_fen=0, huabei_limit_fen=0)
+    with pytest.raises(SimulatorError, match="PAYER_BALANCE_NOT_ENOUGH"):
+        await admin.authorise_freeze("broke", code=opened.code_text)
+    with pytest.raises(SimulatorError, match="ORDER_ALREADY_CLOSED"):
+        await admin.authorise_freeze("lin", code=opened.code_text)
+    with pytest.raises(SimulatorError, match="order_not_found"):
+        await admin.pay_code("lin", qr_code="http://127.0.0.1/sim/collect/nothing")
+
+
+async def test_twenty_at_once_under_one_number_take_the_money_once(
+    provider: AlipayProvider, admin: SimulatorAdmin
+) -> None:
+    order, code = order_number(), await admin.payment_code("lin")
+    before = (await admin.books())["captured_fen"]
+    answers = await asyncio.gather(*(pay(provider, order, code) for _ in range(20)))
+    assert len(set(answers)) == 1
+    assert isinstance(answers[0], Succeeded)
+    assert (await admin.books())["captured_fen"] == before + 800
+
+
+async def test_one_code_pays_one_of_twenty_orders(provider: AlipayProvider, admin: SimulatorAdmin) -> None:
+    code = await admin.payment_code("lin")
+    answers = await asyncio.gather(*(pay(provider, order_number(), code) for _ in range(20)))
+    assert sum(isinstance(answer, Succeeded) for answer in answers) == 1
+    assert sum(isinstance(answer, Failed) for answer in answers) == 19
