@@ -1,0 +1,458 @@
+"""MqttLink: paho-mqtt 2 driven by the running asyncio loop, MQTT 5, manual acknowledgement.
+
+Every call of paho happens on the event loop's thread; only the opening of the TCP (and TLS) connection runs in an
+executor. Nothing is sent twice by this file: a publish that was not acknowledged before its connection ended fails,
+and who wanted it (the outbox, the session's screen revision) sends it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from devices.link import Delivery, DeliveryReceipt, LinkError, LinkListener
+from devices.mqtt_paho import (
+    LinkConfig,
+    PackedProperties,
+    Will,
+    close_late,
+    make_client,
+    open_socket,
+    set_will,
+    subscription,
+)
+from devices.mqtt_socket import BufferedSocket
+
+__all__ = ["LinkConfig", "LinkCounts", "MqttLink", "Will"]
+
+SESSION_TAKEN_OVER = 0x8E
+_READ_PACKETS_MAX = 64
+_FILTERS_PER_SUBSCRIBE_MAX = 64
+
+
+@dataclass(slots=True)
+class LinkCounts:
+    """Plain counters, read by health and metrics."""
+
+    connections: int = 0
+    connect_failures: int = 0
+    takeovers: int = 0
+    deliveries: int = 0
+    acks: int = 0
+    acks_dropped: int = 0
+    publishes: int = 0
+    publish_failures: int = 0
+    protocol_errors: int = 0
+
+
+class MqttLink:
+    """One MQTT client. Implements `devices.link.Link`."""
+
+    def __init__(self, config: LinkConfig, will: Callable[[], Will] | None = None) -> None:
+        """`will` is asked before every connection, because a Will names its connection."""
+        self.config = config
+        self.counts = LinkCounts()
+        self.epoch = 0
+        self._will = will
+        self._listener: LinkListener | None = None
+        self._filters: tuple[str, ...] = ()
+        self._client = make_client(config, self._take_socket)
+        self._bind()
+        self._socket: BufferedSocket | None = None
+        self._opened: BufferedSocket | None = None
+        self._online = False
+        self._closing = False
+        self._reading = True
+        self._allowed = asyncio.Event()
+        self._allowed.set()
+        self._down = asyncio.Event()
+        self._connack: asyncio.Future[bool] | None = None
+        self._subacks: dict[int, asyncio.Future[None]] = {}
+        self._pubacks: dict[int, asyncio.Future[None]] = {}
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._in_flight = 0
+        self._in_flight_max = config.receive_messages_max
+        self._peer_packet_bytes_max = 2**28 - 1
+        self._flush_scheduled = False
+        self._writer_on = False
+        self._ended_by = 0
+        self._task: asyncio.Task[None] | None = None
+        self._ticker: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------ life
+
+    def listen(self, listener: LinkListener, filters: Sequence[str]) -> None:
+        self._listener = listener
+        self._filters = tuple(filters)
+
+    @property
+    def online(self) -> bool:
+        """True between the broker's CONNACK and the end of the connection."""
+        return self._online
+
+    async def start(self) -> None:
+        if self._listener is None:
+            raise RuntimeError("listen() comes before start()")
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run(), name=f"mqtt {self.config.client_id}")
+        self._ticker = self._loop.create_task(self._tick(), name=f"mqtt tick {self.config.client_id}")
+
+    async def stop(self) -> None:
+        self._closing = True
+        if self._socket is not None and self._online:
+            self._client.disconnect()
+            self._flush()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._down.wait(), 1.0)
+        for task in (self._task, self._ticker):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        self._abort()
+
+    def drop(self) -> None:
+        """Cut the network: the socket closes without a DISCONNECT, so the Will will be published. Until restore()."""
+        self._allowed.clear()
+        self._loop.call_soon(self._abort)
+
+    def restore(self) -> None:
+        """The network is back; connect now."""
+        self._allowed.set()
+
+    async def _run(self) -> None:
+        attempt = 0
+        while not self._closing:
+            await self._allowed.wait()
+            began = self._loop.time()
+            self._ended_by = 0
+            try:
+                await self._connect()
+            except (OSError, LinkError, TimeoutError) as error:
+                self.counts.connect_failures += 1
+                self._abort()
+                self._listener_().disconnected(f"not connected: {type(error).__name__} {error}")
+            else:
+                await self._down.wait()
+            attempt = 0 if self._loop.time() - began >= self.config.stable_after_s else attempt + 1
+            if self._ended_by == SESSION_TAKEN_OVER and not self._closing:
+                self.counts.takeovers += 1
+                if not await self._listener_().taken_over():
+                    return
+            if self._allowed.is_set():
+                ceiling = min(self.config.reconnect_s_max, self.config.reconnect_s_min * 2.0 ** min(attempt, 16))
+                # Full jitter: thousands of clients must not come back in step. Not a secret.
+                await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311
+
+    async def _tick(self) -> None:
+        """Pings, and notices a peer that has gone silent."""
+        while True:
+            await asyncio.sleep(min(1.0, self.config.keepalive_s / 4))
+            if self._socket is not None:
+                self._client.loop_misc()
+
+    # ------------------------------------------------------------ connecting
+
+    async def _connect(self) -> None:
+        opening = self._loop.run_in_executor(None, open_socket, self.config)
+        try:
+            sock = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(close_late)
+            raise
+        self._opened = BufferedSocket(sock)
+        self._opened.paused = not self._reading
+        self._down.clear()
+        self._connack = self._loop.create_future()
+        if self._will is not None:
+            set_will(self._client, self._will())
+        self._client.reconnect()
+        async with asyncio.timeout(self.config.connect_timeout_s):
+            session_present = await self._connack
+            # In on_connect's wake, on every connection; a retained message comes only with a new subscription.
+            for first in range(0, len(self._filters), _FILTERS_PER_SUBSCRIBE_MAX):
+                await self._subscribe(self._filters[first : first + _FILTERS_PER_SUBSCRIBE_MAX])
+        self.counts.connections += 1
+        self._listener_().connected(self.epoch, session_present)
+
+    async def _subscribe(self, filters: tuple[str, ...]) -> None:
+        code, mid = self._client.subscribe([subscription(text) for text in filters])
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
+            raise LinkError("not_connected", "the connection ended before the subscription")
+        self._subacks[mid] = self._loop.create_future()
+        await self._subacks[mid]
+
+    def _take_socket(self) -> BufferedSocket:
+        opened = self._opened
+        assert opened is not None, "paho connects only through _connect()"
+        self._opened = None
+        return opened
+
+    def _listener_(self) -> LinkListener:
+        assert self._listener is not None, "start() checked it"
+        return self._listener
+
+    # ------------------------------------------------------------ publishing and acknowledging
+
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        correlation: bytes | None = None,
+        response_topic: str | None = None,
+        content_type: str | None = None,
+        properties: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        packed = PackedProperties(expiry_s, content_type, response_topic, correlation, properties)
+        try:
+            async with asyncio.timeout(self.config.publish_timeout_s if timeout_s is None else timeout_s):
+                while qos and self._online and self._in_flight >= self._in_flight_max:
+                    await self._wait_for_place()
+                acknowledged = self._publish(topic, payload, qos, retain, packed)
+                if acknowledged is not None:
+                    await acknowledged
+        except TimeoutError:
+            self.counts.publish_failures += 1
+            raise LinkError("publish_timeout", f"no PUBACK in time for {topic}") from None
+        except LinkError:
+            self.counts.publish_failures += 1
+            raise
+
+    def _publish(
+        self, topic: str, payload: bytes, qos: int, retain: bool, packed: PackedProperties
+    ) -> asyncio.Future[None] | None:
+        if not self._online:
+            raise LinkError("not_connected", "no connection to the broker")
+        if len(payload) + len(topic) + len(packed.pack()) + 16 > self._peer_packet_bytes_max:
+            raise LinkError("packet_too_large", f"the broker takes {self._peer_packet_bytes_max} bytes at most")
+        info = self._client.publish(topic, payload, qos=qos, retain=retain, properties=packed)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise LinkError("not_connected", f"paho refused the message: {info.rc}")
+        self.counts.publishes += 1
+        if not qos:
+            return None
+        self._in_flight += 1
+        acknowledged: asyncio.Future[None] = self._loop.create_future()
+        self._pubacks[info.mid] = acknowledged
+        return acknowledged
+
+    async def _wait_for_place(self) -> None:
+        """The broker's Receive Maximum bounds what may be unacknowledged; the rest waits here, bounded too."""
+        if len(self._waiting) >= self.config.publish_waiting_max:
+            raise LinkError("publish_queue_full", f"{len(self._waiting)} messages wait for the broker")
+        place: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._free_places(1)
+            raise
+
+    def _free_places(self, places: int) -> None:
+        while places > 0 and self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                places -= 1
+
+    def ack(self, receipt: DeliveryReceipt) -> bool:
+        if receipt.epoch != self.epoch or not self._online:
+            self.counts.acks_dropped += 1
+            return False
+        self._client.ack(receipt.mid, 1)
+        self.counts.acks += 1
+        return True
+
+    # ------------------------------------------------------------ the socket, by the event loop
+
+    def pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            if self._socket is not None:
+                self._socket.paused = True
+                self._loop.remove_reader(self._socket.fileno())
+
+    def resume_reading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            if self._socket is not None:
+                self._socket.paused = False
+                self._loop.add_reader(self._socket.fileno(), self._readable)
+                self._loop.call_soon(self._readable)
+
+    def _readable(self) -> None:
+        sock = self._socket
+        if sock is None or sock.paused:
+            return
+        try:
+            for _ in range(_READ_PACKETS_MAX):
+                self._client.loop_read()
+                if self._socket is not sock or not sock.readable:
+                    return
+        except Exception:  # noqa: BLE001 - a packet that paho cannot take apart: this connection is of no use
+            self.counts.protocol_errors += 1
+            self._abort()
+        else:
+            self._loop.call_soon(self._readable)
+
+    def _want_write(self) -> None:
+        # At the end of this turn of the loop, so that what one batch publishes leaves in one call.
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        sock = self._socket
+        if sock is None:
+            return
+        self._client.loop_write()
+        if self._socket is not sock:
+            return
+        try:
+            done = sock.flush()
+        except OSError:
+            self._abort()
+            return
+        if not done and not self._writer_on:
+            self._writer_on = True
+            self._loop.add_writer(sock.fileno(), self._flush)
+        elif done and self._writer_on:
+            self._writer_on = False
+            self._loop.remove_writer(sock.fileno())
+
+    def _abort(self) -> None:
+        """End the connection without a word. Never from inside one of paho's callbacks: it holds a lock there."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+        if self._socket is not None:
+            self._socket.paused = False
+            self._socket.kill()
+            self._client.loop_read()
+
+    # ------------------------------------------------------------ paho's callbacks: short, never raising
+
+    def _bind(self) -> None:
+        client = self._client
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_socket_open = self._on_socket_open
+        client.on_socket_close = self._on_socket_close
+        client.on_socket_register_write = lambda *_: self._want_write()
+        client.on_socket_unregister_write = lambda *_: None
+
+    def _on_socket_open(self, _client: Client, _userdata: Any, sock: Any) -> None:
+        self._socket = sock
+        self._writer_on = False
+        if self._reading:
+            self._loop.add_reader(sock.fileno(), self._readable)
+
+    def _on_socket_close(self, _client: Client, _userdata: Any, sock: Any) -> None:
+        self._loop.remove_reader(sock.fileno())
+        self._loop.remove_writer(sock.fileno())
+        self._socket = None
+
+    def _on_connect(
+        self, _client: Client, _userdata: Any, flags: ConnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        connack = self._connack
+        if connack is None or connack.done():
+            return
+        if code.is_failure:
+            connack.set_exception(LinkError("connect_refused", f"the broker refused the connection: {code}"))
+            return
+        self.epoch += 1
+        self._online = True
+        self._in_flight = 0
+        server_max = getattr(properties, "ReceiveMaximum", 65535)
+        self._in_flight_max = min(server_max, self.config.receive_messages_max)
+        self._peer_packet_bytes_max = getattr(properties, "MaximumPacketSize", 2**28 - 1)
+        connack.set_result(flags.session_present)
+
+    def _on_disconnect(
+        self, client: Client, _userdata: Any, flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
+    ) -> None:
+        was_online, self._online = self._online, False
+        if flags.is_disconnect_packet_from_server:
+            self._ended_by = code.value
+        lost = LinkError("not_connected", f"the connection ended: {code}")
+        waiting = [self._connack, *self._subacks.values(), *self._pubacks.values()]
+        self._subacks.clear()
+        self._pubacks.clear()
+        for future in waiting:
+            if future is not None and not future.done():
+                future.set_exception(lost)
+                # Its caller may have given up already; then nobody is left to hear of it.
+                future.exception()
+        self._in_flight = 0
+        self._free_places(len(self._waiting))
+        client.drop_out_messages()
+        self._down.set()
+        if was_online:
+            self._listener_().disconnected(str(code))
+
+    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
+        receipt = DeliveryReceipt(self.epoch, message.mid) if message.qos else None
+        properties = message.properties
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""
+        self.counts.deliveries += 1
+        self._listener_().delivered(
+            Delivery(
+                topic=topic,
+                payload=bytes(message.payload),
+                retained=message.retain,
+                correlation=getattr(properties, "CorrelationData", None),
+                response_topic=getattr(properties, "ResponseTopic", None),
+                properties=dict(getattr(properties, "UserProperty", ())),
+                receipt=receipt,
+            )
+        )
+
+    def _on_publish(
+        self, _client: Client, _userdata: Any, mid: int, code: ReasonCode, _properties: Properties | None
+    ) -> None:
+        acknowledged = self._pubacks.pop(mid, None)
+        if acknowledged is None:
+            return
+        self._in_flight -= 1
+        if not acknowledged.done():
+            if code.is_failure:
+                acknowledged.set_exception(LinkError("publish_refused", f"the broker refused a message: {code}"))
+            else:
+                acknowledged.set_result(None)
+        self._free_places(1)
+
+    def _on_subscribe(
+        self, _client: Client, _userdata: Any, mid: int, codes: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        subscribed = self._subacks.pop(mid, None)
+        if subscribed is None or subscribed.done():
+            return
+        refused = [str(code) for code in codes if code.is_failure]
+        if refused:
+            subscribed.set_exception(LinkError("subscribe_refused", f"the broker refused: {refused[0]}"))
+        else:
+            subscribed.set_result(None)
