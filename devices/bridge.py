@@ -61,8 +61,12 @@ class BridgeOwner(Protocol):
     def disconnected(self, reason: str) -> None:
         """The bridge connects again by itself; what was not acknowledged comes again."""
 
-    async def taken_over(self) -> bool:
-        """Somebody has this host's client id: read the epoch. True to connect again, False when fenced."""
+    async def may_reconnect(self, taken_over: bool) -> bool:
+        """The connection was lost: read the epoch. True to connect again, False when fenced.
+
+        `taken_over`: the broker said that somebody has this host's client id; mosquitto 2.0.11 does not say it.
+        If it raises, it is asked again after a jittered pause.
+        """
 
 
 class Bridge:
@@ -193,8 +197,8 @@ class Bridge:
         if self._owner is not None:
             self._owner.disconnected(reason)
 
-    async def taken_over(self) -> bool:
-        return True if self._owner is None else await self._owner.taken_over()
+    async def may_reconnect(self, taken_over: bool) -> bool:
+        return True if self._owner is None else await self._owner.may_reconnect(taken_over)
 
     # ------------------------------------------------------------ out: each returns at the broker's PUBACK
 

@@ -50,8 +50,13 @@ class LinkListener(Protocol):
     def disconnected(self, reason: str) -> None:
         """The connection ended or could not be made; the link tries again by itself."""
 
-    async def taken_over(self) -> bool:
-        """Another client came with our client id (0x8E). True: connect again, after a jittered pause."""
+    async def may_reconnect(self, taken_over: bool) -> bool:
+        """Asked after each connection that ended by itself, before the next attempt; False: never connect again.
+
+        `taken_over`: another client came with our client id (0x8E). Not every broker says so (mosquitto 2.0.11 only
+        closes the socket), so whoever must not fight a successor looks after every loss. If it raises, it is asked
+        again after a jittered pause.
+        """
 
 
 class Link(Protocol):

@@ -132,7 +132,7 @@ class MqttLink:
 
     async def _run(self) -> None:
         attempt = 0
-        while not self._closing:
+        while True:
             await self._allowed.wait()
             began = self._loop.time()
             self._ended_by = 0
@@ -142,17 +142,32 @@ class MqttLink:
                 self.counts.connect_failures += 1
                 self._abort()
                 self._listener_().disconnected(f"not connected: {type(error).__name__} {error}")
+                lost = False
             else:
                 await self._down.wait()
+                lost = True
+            if self._closing:
+                return
             attempt = 0 if self._loop.time() - began >= self.config.stable_after_s else attempt + 1
-            if self._ended_by == SESSION_TAKEN_OVER and not self._closing:
-                self.counts.takeovers += 1
-                if not await self._listener_().taken_over():
-                    return
+            if lost and not await self._may_reconnect(attempt):
+                return
             if self._allowed.is_set():
-                ceiling = min(self.config.reconnect_s_max, self.config.reconnect_s_min * 2.0 ** min(attempt, 16))
-                # Full jitter: thousands of clients must not come back in step. Not a secret.
-                await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311
+                await self._pause(attempt)
+
+    async def _may_reconnect(self, attempt: int) -> bool:
+        taken_over = self._ended_by == SESSION_TAKEN_OVER
+        self.counts.takeovers += taken_over
+        while True:
+            try:
+                return await self._listener_().may_reconnect(taken_over)
+            except Exception:  # noqa: BLE001 - it cannot know now (a database is away): ask again
+                self.counts.connect_failures += 1
+                await self._pause(attempt)
+
+    async def _pause(self, attempt: int) -> None:
+        """Full jitter: thousands of clients must not come back in step. Not a secret."""
+        ceiling = min(self.config.reconnect_s_max, self.config.reconnect_s_min * 2.0 ** min(attempt, 16))
+        await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311
 
     async def _tick(self) -> None:
         """Pings, and notices a peer that has gone silent."""

@@ -115,7 +115,7 @@ def make_client(config: LinkConfig, take_socket: Callable[[], BufferedSocket]) -
     )
     client.take_socket = take_socket
     # The bound is ours (in flight and waiting); paho's own queue would hide it.
-    client.max_inflight_messages_set(65535)
+    client.max_inflight_messages_set(0)
     client.max_queued_messages_set(0)
     if config.username is not None:
         client.username_pw_set(config.username, config.password)
