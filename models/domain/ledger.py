@@ -402,7 +402,6 @@ def sale_refunded(
     suspense_fen: int = 0,
     agency_fen: int = 0,
     other_discount_fen: int = 0,
-    kind: str = "sale_refunded",
 ) -> Transaction:
     """Money back for the lines' share, to the original tenders: the mirror of `sale_paid` with these amounts."""
     paid = sale_paid(
@@ -416,7 +415,7 @@ def sale_refunded(
         agency_fen=agency_fen,
         other_discount_fen=other_discount_fen,
     )
-    return mirror(paid, return_id, kind, business_date)
+    return mirror(paid, return_id, "sale_refunded", business_date)
 
 
 def sale_voided(void_id: str, sale: Transaction, business_date: str) -> Transaction:

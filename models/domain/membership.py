@@ -14,11 +14,65 @@ from enum import StrEnum
 
 from models.domain import charging
 from models.domain.calendar import days_later, require_instant
-from models.domain.charging import ABSORBED, TAKES_QUOTA, Branch, Cancellation, CancelledBy, UseClass
+from models.domain.charging import ABSORBED, TAKES_QUOTA, Branch, Cancellation, UseClass
 from models.domain.errors import NeedsOperator, Refused
 from models.domain.ids import BenefitId, MembershipId, UsageId
+from models.domain.membership_events import (
+    AttemptDue,
+    Cancelled,
+    CreditAnswer,
+    CreditAnswered,
+    CutOff,
+    Event,
+    Expired,
+    Guarantee,
+    HoldFrozen,
+    HoldLapsed,
+    HoldState,
+    HoldTimedOut,
+    PlanChanged,
+    ProviderAnswer,
+    ProviderAnswered,
+    Resumed,
+    Suspended,
+    UseReported,
+    UseReversed,
+)
 from models.domain.money import require_fen
 from models.domain.plans import HOLD_GUARANTEES, GuaranteeKind, Plan
+
+__all__ = [
+    "HOLD_TIMEOUT",
+    "Attempt",
+    "AttemptDue",
+    "Cancelled",
+    "CreditAnswer",
+    "CreditAnswered",
+    "CutOff",
+    "Event",
+    "Expired",
+    "Guarantee",
+    "HoldFrozen",
+    "HoldLapsed",
+    "HoldState",
+    "HoldTimedOut",
+    "Membership",
+    "Outcome",
+    "PlanChanged",
+    "ProviderAnswer",
+    "ProviderAnswered",
+    "Resumed",
+    "Reversal",
+    "State",
+    "Suspended",
+    "Use",
+    "UseReported",
+    "UseReversed",
+    "apply",
+    "apply_for",
+    "broken_invariant",
+]
+"""Events are read from here too: they are one vocabulary with the machine."""
 
 HOLD_TIMEOUT = timedelta(minutes=15)
 """HOLD_PENDING waits so long for the freeze; a later success is released."""
@@ -40,25 +94,6 @@ class State(StrEnum):
     WRITTEN_OFF = "WRITTEN_OFF"
     CLOSED = "CLOSED"
     PARKED = "PARKED"
-
-
-class HoldState(StrEnum):
-    """What became of the money that was frozen at enrolment."""
-
-    NONE = "none"
-    HELD = "held"
-    LAPSED = "lapsed"
-    ENDED = "ended"
-    """Captured, with the rest freed, or released."""
-
-
-@dataclass(frozen=True, slots=True)
-class Guarantee:
-    """What stands behind the membership; `hold_fen` is 0 for those that freeze nothing."""
-
-    kind: GuaranteeKind
-    hold_fen: int = 0
-    hold: HoldState = HoldState.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,156 +207,6 @@ class Membership:
         return Counter(use.benefit for use in self.uses if use.use_class in TAKES_QUOTA and self.net_fen(use))
 
 
-# ---------------------------------------------------------------- events, in order of arrival
-
-
-class CreditAnswer(StrEnum):
-    """What the credit service says to an application."""
-
-    OK = "ok"
-    HOLD_NEEDED = "hold_needed"
-    REFUSED = "refused"
-
-
-class ProviderAnswer(StrEnum):
-    """What is known of the last capture; UNKNOWN covers pending, no and unclear answers."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class CreditAnswered:
-    """The credit consultation ended."""
-
-    at: datetime
-    answer: CreditAnswer
-
-
-@dataclass(frozen=True, slots=True)
-class HoldFrozen:
-    """The provider froze the fee, for enrolment or again after a lapse."""
-
-    at: datetime
-    hold_fen: int
-
-
-@dataclass(frozen=True, slots=True)
-class HoldTimedOut:
-    """Nobody authorised the freeze in time."""
-
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class HoldLapsed:
-    """The provider let the hold end by itself."""
-
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Suspended:
-    """Risk control stops new online use."""
-
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """Risk control lets it go on."""
-
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class PlanChanged:
-    """Upgrade or downgrade: the new plan's hold is frozen already, the old one is released now."""
-
-    at: datetime
-    plan: Plan
-    guarantee: Guarantee
-
-
-@dataclass(frozen=True, slots=True)
-class UseReported:
-    """A benefit was used: `fen` = min(value, eligible amount) > 0, at `biz_time`, received `at`."""
-
-    at: datetime
-    id: UsageId
-    benefit: BenefitId
-    fen: int
-    biz_time: datetime
-    offline: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class UseReversed:
-    """`fen` of use `refers_to` taken back; a repeated id is ignored."""
-
-    at: datetime
-    id: str
-    refers_to: UsageId
-    fen: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """Ends the membership at its own instant, from ACTIVE or SUSPENDED only."""
-
-    at: datetime
-    by: CancelledBy
-
-
-@dataclass(frozen=True, slots=True)
-class Expired:
-    """The expiry's timer fired."""
-
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CutOff:
-    """The cutoff's timer fired; open reservations and leases were resolved before."""
-
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderAnswered:
-    """An answer about the last capture; `captured_fen`, when told, must be the amount we asked for."""
-
-    at: datetime
-    answer: ProviderAnswer
-    captured_fen: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptDue:
-    """The dunning timer fired."""
-
-    at: datetime
-
-
-Event = (
-    CreditAnswered
-    | HoldFrozen
-    | HoldTimedOut
-    | HoldLapsed
-    | Suspended
-    | Resumed
-    | PlanChanged
-    | UseReported
-    | UseReversed
-    | Cancelled
-    | Expired
-    | CutOff
-    | ProviderAnswered
-    | AttemptDue
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What one event did. Everything that is due is carried out after the commit, once per field set.
@@ -381,6 +266,8 @@ def broken_invariant(m: Membership) -> str:
         return f"paid {m.paid_fen} fen is outside 0..min(fee {m.fee_eff_fen}, used {m.used_fen})"
     if m.captured_fen and m.paid_fen != m.due_fen:
         return f"paid {m.paid_fen} fen is not what is due, {m.due_fen}"
+    if m.guarantee.hold is HoldState.HELD and m.guarantee.hold_fen < m.plan.fee_fen:
+        return f"held {m.guarantee.hold_fen} fen, less than the fee of {m.plan.fee_fen}"
     if m.attempt is not None and m.attempt.fen > m.plan.fee_fen:
         return f"capture of {m.attempt.fen} fen exceeds the fee of {m.plan.fee_fen}"
     if m.state is State.CLOSED and m.guarantee.hold is HoldState.HELD:
@@ -425,8 +312,8 @@ def _guaranteed(m: Membership, event: CreditAnswered | HoldFrozen | HoldTimedOut
         case State.ADMITTING, CreditAnswered(answer=CreditAnswer.REFUSED):
             return Outcome(replace(m, state=State.REJECTED))
         case State.ADMITTING, CreditAnswered(answer=answer):
-            needs_hold = answer is CreditAnswer.HOLD_NEEDED or m.guarantee.kind in HOLD_GUARANTEES
-            if needs_hold:
+            wants_hold = answer is CreditAnswer.HOLD_NEEDED or m.guarantee.kind in HOLD_GUARANTEES
+            if wants_hold and m.plan.fee_fen:  # nobody freezes nothing
                 return Outcome(replace(m, state=State.HOLD_PENDING))
             return Outcome(replace(m, state=State.ACTIVE, enrolled_at=require_instant(event.at)))
         case State.HOLD_PENDING, HoldFrozen():
@@ -444,9 +331,10 @@ def _guaranteed(m: Membership, event: CreditAnswered | HoldFrozen | HoldTimedOut
             return Outcome(replace(m, guarantee=replace(m.guarantee, hold=HoldState.LAPSED)))
         case ((State.ACTIVE | State.SUSPENDED), HoldFrozen()) if m.guarantee.hold is HoldState.LAPSED:
             return Outcome(replace(m, guarantee=_held(m.guarantee, event.hold_fen)))
-        case _, HoldFrozen() if m.guarantee.hold is not HoldState.HELD:
-            # Too late to be of use: what was frozen after all goes back at once.
-            return Outcome(m, release_hold_fen=event.hold_fen)
+        case _, HoldFrozen() if m.guarantee.hold in {HoldState.NONE, HoldState.LAPSED}:
+            # Too late to be of use: what was frozen after all goes back at once, and only once.
+            late = replace(_held(m.guarantee, event.hold_fen), hold=HoldState.ENDED)
+            return Outcome(replace(m, guarantee=late), release_hold_fen=event.hold_fen)
         case State.ACTIVE, PlanChanged():
             old = m.guarantee
             changed = replace(m, plan=event.plan, guarantee=event.guarantee)

@@ -283,7 +283,7 @@ def check_tenders(tenders: Sequence[Tender], quote: Quote, *, coupons: bool = Fa
     all_cash = bool(money) and all(tender.kind is TenderKind.CASH for tender in money)
     wanted_fen = quote.cash_due_fen if all_cash else quote.due_fen
     money_fen = sum(tender.fen for tender in money)
-    if money_fen != wanted_fen or (money and quote.due_fen == 0):
+    if money_fen != wanted_fen:
         raise Refused(
             "tender_mismatch",
             f"tenders of {format_yuan(money_fen)}, due is {format_yuan(wanted_fen)}",

@@ -56,10 +56,10 @@ def plan_of(data: dict[str, Any]) -> Plan:
 
 
 def enrolled(plan: Plan, at: datetime, membership_id: str = "m1") -> Membership:
-    """An ACTIVE membership with a hold of the whole fee."""
+    """An ACTIVE membership with a hold of the whole fee; a plan without fee needs none."""
     membership = apply_for(MembershipId(membership_id), plan, GuaranteeKind.HUABEI_HOLD, at)
     membership = apply(membership, CreditAnswered(at, CreditAnswer.HOLD_NEEDED)).membership
-    return apply(membership, HoldFrozen(at, plan.fee_fen or 1)).membership
+    return apply(membership, HoldFrozen(at, plan.fee_fen)).membership if plan.fee_fen else membership
 
 
 def event_of(data: dict[str, Any]) -> Event:

@@ -35,6 +35,6 @@ def test_side_effects_of_a_life_add_up(case: dict[str, Any]) -> None:
     assert numbers == ["Sm1G1", *(f"Sm1G1A{k}" for k in range(1, len(numbers)))][: len(numbers)]
     assert captured - refunded == life.membership.paid_fen
     assert sum(1 for outcome in life.outcomes if outcome.collected_fen) <= 1
-    assert captured <= max(life.membership.guarantee.hold_fen, 0)
+    assert captured <= life.membership.guarantee.hold_fen
     assert len(released) <= 1
-    assert life.membership.guarantee.hold is HoldState.ENDED
+    assert life.membership.guarantee.hold is not HoldState.HELD, "captured or released before the end"

@@ -76,6 +76,12 @@ def test_allocation_is_exact_fair_and_within_its_weights(total: int, weights: li
         assert all(part <= weight for part, weight in zip(parts, weights, strict=True))
 
 
+def test_the_largest_remainders_get_the_rest() -> None:
+    assert allocate(1, [1, 2]) == [0, 1]
+    assert allocate(100, [33, 33, 35, 0]) == [33, 33, 34, 0]
+    assert allocate(5, [10, 0, 20, 30]) == [1, 0, 2, 2]
+
+
 def test_allocation_ties_go_to_the_lowest_index() -> None:
     assert allocate(1, [1, 1, 1]) == [1, 0, 0]
     assert allocate(800, [350, 350, 350]) == [267, 267, 266]
