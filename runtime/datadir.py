@@ -208,13 +208,15 @@ def open_data_dir(configured: Path | None = None, *, create: bool = True) -> Dat
     """
     root = Path(os.path.abspath((configured or default_data_dir()).expanduser()))
     elsewhere = f"use another folder, for example --data {ROOT_DATA_DIR if os.geteuid() == 0 else '~/storeops'}"
-    user = find_service_user(create)
-    if user is not None and (closed := closed_to(root.parent, user)) is not None:
+    # Before the user is made: a refusal changes nothing. Until then it is a stranger like any other.
+    walker = find_service_user(create=False) or ServiceUser(SERVICE_USER, -1, -1)
+    if os.geteuid() == 0 and (closed := closed_to(root.parent, walker)) is not None:
         raise NeedsOperator(
             "data_dir_closed",
-            f"{root} lies under {closed}, which is closed to the user {user.name!r} that runs the database",
+            f"{root} lies under {closed}, which is closed to the user {walker.name!r} that runs the database",
             elsewhere,
         )
+    user = find_service_user(create)
     if not root.exists():
         if not create:
             raise NeedsOperator("data_dir_missing", f"{root} does not exist", "run `storeops up` once")
@@ -227,10 +229,9 @@ def open_data_dir(configured: Path | None = None, *, create: bool = True) -> Dat
         raise NeedsOperator("data_dir_foreign", f"{root} is not a folder of this user", elsewhere)
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise NeedsOperator("data_dir_foreign", f"others may write to {root}", f"chmod go-w {root}, or {elsewhere}")
-    if user is None:
-        if create:
-            root.chmod(0o700)
-    else:
+    if create and user is None:
+        root.chmod(0o700)
+    elif create and user is not None:
         os.chown(root, 0, user.gid)
         root.chmod(0o710)
     return DataDir(root, user)

@@ -9,6 +9,7 @@ that lives as long as the process starts them all.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -47,6 +48,16 @@ class ProcessSpec:
     dies_with_parent: bool = True
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 1.0
+
+
+def raise_file_limit(files_max: int = 65_536) -> int:
+    """Raises the soft limit of open files to the hard one, `files_max` at most; children inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = files_max if hard == resource.RLIM_INFINITY else min(hard, files_max)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
 
 
 def log_tail(path: Path, bytes_max: int = LOG_TAIL_BYTES) -> str:
