@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from actors.effects import Ask
 from actors.ports import IdentifyFace, RescoreFace, TakeShot
 from actors.stage import Stage
-from actors.visit import GivenConsent, Question
+from actors.visit import GivenConsent, Question, Session
+from models.domain.book import StoreBook
 from models.domain.errors import Refused
 from models.domain.facts import ConsentGiven
+from models.domain.ids import SessionId
 from models.domain.messages import Consent, Digits, Event, FaceAnswered, FaceOutcome, FaceShown, Purpose
 from models.domain.screen import ScreenState
 
@@ -72,11 +75,24 @@ def face(stage: Stage, event: Event, body: FaceShown) -> None:
         raise Refused("already_identified")
     if session.busy or session.state is ScreenState.PAID:
         raise Refused("not_now")
-    liveness = None if body.liveness is None else round(body.liveness * 1_000_000)
-    question = stage.ask(
-        IdentifyFace(session.id, stage.book.store, given.event, event.id, body.kind, liveness),
-    )
+    question = stage.ask(_identify(session.id, stage.book, given, event, body))
     stage.wait_for_face(question, "face", stage.later(event))
+
+
+def ask_again(session: Session, event: Event, book: StoreBook) -> Ask | None:
+    """The same face, sent again while its question is open: the image may have been lost, so ask again."""
+    question, given = session.question, session.consent(Purpose.RECOGNISE)
+    waits = question is not None and question.reply is not None and question.reply.id == event.id
+    if question is None or not waits or given is None or session.id is None or not isinstance(event.body, FaceShown):
+        return None
+    if question.kind == "shot":
+        return Ask(question.id, TakeShot(session.id, given.event, event.id, event.body.kind))
+    return Ask(question.id, _identify(session.id, book, given, event, event.body))
+
+
+def _identify(session: SessionId, book: StoreBook, given: GivenConsent, event: Event, body: FaceShown) -> IdentifyFace:
+    liveness = None if body.liveness is None else round(body.liveness * 1_000_000)
+    return IdentifyFace(session, book.store, given.event, event.id, body.kind, liveness)
 
 
 def digits(stage: Stage, event: Event, body: Digits) -> None:

@@ -116,11 +116,15 @@ class Bridge:
         """Messages in the queue."""
         return len(self._queue)
 
-    async def receive(self) -> Inbound:
-        """The next message, waiting for it."""
+    async def arrival(self) -> None:
+        """Return once a message waits; takes nothing."""
         while not self._queue:
             self._arrived.clear()
             await self._arrived.wait()
+
+    async def receive(self) -> Inbound:
+        """The next message, waiting for it."""
+        await self.arrival()
         return self._take(1)[0]
 
     def take(self, messages_max: int) -> list[Inbound]:

@@ -55,6 +55,12 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
     "nothing_to_pay": ("没有商品", "Nothing to pay", "先扫商品", "scan something first"),
     "tender_unsupported": ("不支持该付款方式", "That tender is not supported", "换一种方式", "use another"),
     "tender_mismatch": ("付款金额不符", "The tenders do not add up", "按屏幕金额付款", "pay what the screen says"),
+    "line_invalid": ("商品行无效", "A line has no possible price", "检查数量和价格", "check quantity and price"),
+    "tender_invalid": ("付款方式无效", "A tender is not possible", "发送实际付款", "send what was paid"),
+    "tender_short": ("收款不足", "Less was handed over than the tender says", "补足差额", "ask for the rest"),
+    "change_not_cash": ("只有现金可以找零", "Only cash gives change", "不要发送 tendered_fen", "omit tendered_fen"),
+    "coupon_mismatch": ("优惠券金额不符", "The coupons do not equal the discount", "按屏幕优惠", "use the screen's"),
+    "enrol_too_soon": ("暂时不能再次开通", "It is too soon to enrol again", "以后再试", "try again later"),
     "token_missing": ("缺少支付令牌", "The provider's token is missing", "重新刷脸支付", "ask the provider again"),
     "no_such_receipt": ("没有该小票", "There is no such receipt", "检查小票号", "check the number"),
     "already_voided": ("该小票已撤销", "Already undone", "无需操作", "nothing to do"),
@@ -66,6 +72,7 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
     "already_processed": ("已处理", "Already processed", "无需重发", "do not send it again"),
     "id_conflict": ("编号冲突", "The id was used for another message", "换新编号", "use a fresh id"),
     "enrol_refused": ("未能开通", "It could not be opened", "可继续结账", "go on without it"),
+    "internal_error": ("系统错误", "Something went wrong", "联系管理员", "ask an operator"),
     "host_full": ("系统繁忙", "The system is busy", "5 秒后重试", "try again in 5 s"),
 }
 

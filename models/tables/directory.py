@@ -1,0 +1,96 @@
+"""What a host knows before the first message: its terminals, its stores, and the chain's books."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from models.domain.book import ChainBook, ConsentText, StoreBook
+from models.domain.ids import ChainId, LaneId, LegalEntityId, PlanId, RegionId, StoreId, TerminalId
+from models.domain.messages import Purpose
+from models.domain.plans import Text, plan_from_dict
+from models.domain.pricing import Item
+from models.domain.registry import RegisteredTerminal
+
+
+async def load_terminals(conn: AsyncConnection[TupleRow], region: RegionId) -> dict[TerminalId, RegisteredTerminal]:
+    """All terminals of a region that are not retired."""
+    cursor = await conn.execute(
+        """SELECT t.id, t.store, t.lane, t.role, t.profile FROM terminal t JOIN store s ON s.id = t.store
+           WHERE s.region = %s AND t.retired_at IS NULL""",
+        (region,),
+    )
+    return {
+        TerminalId(row[0]): RegisteredTerminal(
+            TerminalId(row[0]), StoreId(row[1]), region, LaneId(row[2]), row[3], row[4]
+        )
+        for row in await cursor.fetchall()
+    }
+
+
+async def load_books(
+    conn: AsyncConnection[TupleRow], region: RegionId, today: str
+) -> tuple[dict[StoreId, StoreBook], dict[tuple[ChainId, int], ChainBook]]:
+    """The newest book of each store of the region, and all versions of their chains' books."""
+    cursor = await conn.execute(
+        """SELECT b.chain, b.version, b.doc FROM book b
+           WHERE b.chain IN (SELECT DISTINCT chain FROM store WHERE region = %s)""",
+        (region,),
+    )
+    versions = {
+        (ChainId(row[0]), row[1]): chain_book(ChainId(row[0]), row[1], row[2]) for row in await cursor.fetchall()
+    }
+    newest: dict[ChainId, ChainBook] = {}
+    for (chain, version), book in versions.items():
+        if chain not in newest or newest[chain].version < version:
+            newest[chain] = book
+    cursor = await conn.execute(
+        """SELECT s.id, s.chain, s.zone, s.cutoff_hour, s.basket_owner,
+             (SELECT e.entity FROM store_entity e WHERE e.store = s.id AND e.from_date <= %s
+              ORDER BY e.from_date DESC LIMIT 1)
+           FROM store s WHERE s.region = %s""",
+        (today, region),
+    )
+    stores = {
+        StoreId(row[0]): StoreBook(
+            chain_book=newest[ChainId(row[1])],
+            store=StoreId(row[0]),
+            region=region,
+            entity=LegalEntityId(row[5]),
+            zone=row[2],
+            cutoff_hour=row[3],
+            basket_owner=row[4],
+        )
+        for row in await cursor.fetchall()
+        if ChainId(row[1]) in newest and row[5] is not None
+    }
+    return stores, versions
+
+
+def chain_book(chain: ChainId, version: int, doc: Mapping[str, Any]) -> ChainBook:
+    """A chain's book from its document. Raises PlanError, KeyError or ValueError naming what is wrong."""
+    items = {
+        entry["code"]: Item(
+            entry["code"],
+            Text(entry["name"]["zh"], entry["name"]["en"]),
+            int(entry["unit_fen"]),
+            frozenset(entry.get("flags", ())),
+        )
+        for entry in cast(list[dict[str, Any]], doc["items"])
+    }
+    plans = [plan_from_dict(entry) for entry in cast(list[dict[str, Any]], doc["plans"])]
+    consents = tuple(
+        ConsentText(Purpose(entry["purpose"]), entry["version"], entry["zh"], entry["en"])
+        for entry in cast(list[dict[str, str]], doc["consents"])
+    )
+    return ChainBook(
+        chain,
+        version,
+        items,
+        {PlanId(plan.id): plan for plan in plans},
+        consents,
+        language=cast(str, doc.get("language", "zh")),
+    )

@@ -1,0 +1,347 @@
+"""Binds the actors' ports to what implements them: face workers, the members' tables, payment providers, sales."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from psycopg_pool import AsyncConnectionPool
+
+from actors.effects import Ask
+from actors.ports import (
+    EnrolFace,
+    FaceRequest,
+    FindSale,
+    IdentifyFace,
+    MembershipRequest,
+    PaymentRequest,
+    PayVerb,
+    RescoreFace,
+    TakeShot,
+)
+from gateway.providers.port import PaymentProvider, Scene
+from models.domain.ids import ChainId, LegalEntityId, MessageId, SaleId, SessionId, derived_id
+from models.domain.messages import (
+    FaceAnswered,
+    FaceOutcome,
+    PaymentAnswered,
+    PaymentOutcome,
+    Purpose,
+    SaleFound,
+    SaleTender,
+    SaleUse,
+    SessionMessage,
+    TenderKind,
+)
+from models.domain.payments import (
+    Answer,
+    CancelResult,
+    Failed,
+    FailReason,
+    PayResult,
+    Pending,
+    RefundResult,
+    Succeeded,
+    Unknown,
+)
+from models.domain.recognition import (
+    ConsentToken,
+    EnrolRequest,
+    FaceAnswer,
+    FaceKind,
+    IdentifyRequest,
+    RescoreRequest,
+    ShotRequest,
+)
+from models.tables.memberships import load_member_view
+from runtime.clock import business_now
+
+VISITS_MAX = 20_000
+"""Visits whose key and last image are held in memory; the oldest is forgotten first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A port's answer as a message; `defer_s` set: progress only, ask again after so many seconds."""
+
+    message: SessionMessage | None
+    defer_s: float | None = None
+
+
+class AskPorts(Protocol):
+    """Performs one ask. Never raises for what the outside does; raises for bugs only."""
+
+    async def ask(self, ask: Ask, attempts: int, memory: VisitMemory) -> Answered:
+        """The answer, as a message for the entity that asked. `attempts` counts from 1."""
+        ...
+
+    async def templates_committed(self) -> None:
+        """A template was committed: make it searchable everywhere."""
+        ...
+
+
+class VisitMemory:
+    """What lives only as long as this host: images until they are embedded, one sealing key per visit."""
+
+    def __init__(self) -> None:
+        self._images: OrderedDict[str, bytes] = OrderedDict()
+        self._keys: OrderedDict[SessionId, bytes] = OrderedDict()
+
+    def put_image(self, message: str, jpeg: bytes) -> None:
+        """Keep an image until it is taken."""
+        self._images[message] = jpeg
+        if len(self._images) > VISITS_MAX:
+            self._images.popitem(last=False)
+
+    def take_image(self, message: str) -> bytes | None:
+        """The image, which is forgotten now."""
+        return self._images.pop(message, None)
+
+    def key(self, session: SessionId) -> bytes:
+        """The visit's key, made at its first use."""
+        key = self._keys.get(session)
+        if key is None:
+            key = self._keys[session] = secrets.token_bytes(32)
+            if len(self._keys) > VISITS_MAX:
+                self._keys.popitem(last=False)
+        return key
+
+
+class FaceService(Protocol):
+    """The face workers as the host sees them: async, over Ray or in process."""
+
+    async def identify(self, request: IdentifyRequest, consent: ConsentToken) -> FaceAnswer: ...
+    async def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer: ...
+    async def shoot(self, request: ShotRequest, consent: ConsentToken) -> FaceAnswer: ...
+    async def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer: ...
+    async def refresh(self) -> None: ...
+
+
+class MembershipService(Protocol):
+    """The memberships port."""
+
+    async def ask(self, ask_id: str, request: MembershipRequest, attempts: int) -> Any: ...
+
+
+class Ports:
+    """The real ports of one host."""
+
+    def __init__(
+        self,
+        chain: ChainId,
+        pool: AsyncConnectionPool[Any],
+        faces: FaceService,
+        memberships: MembershipService,
+        provider_of: Callable[[LegalEntityId], PaymentProvider],
+    ) -> None:
+        self._chain = chain
+        self._pool = pool
+        self._faces = faces
+        self._memberships = memberships
+        self._provider_of = provider_of
+
+    async def ask(self, ask: Ask, attempts: int, memory: VisitMemory) -> Answered:
+        match ask.request:
+            case IdentifyFace() | RescoreFace() | TakeShot() | EnrolFace() as request:
+                return Answered(await self._face(ask.id, request, memory))
+            case FindSale() as request:
+                return Answered(await self._find_sale(ask.id, request))
+            case PaymentRequest() as request:
+                return Answered(await self._pay(ask.id, request, attempts))
+            case request:
+                answer = await self._memberships.ask(ask.id, request, attempts)
+                after_s = getattr(answer, "after_s", None)
+                if after_s is not None:
+                    return Answered(answer.progress, after_s)
+                return Answered(answer)
+
+    async def templates_committed(self) -> None:
+        await self._faces.refresh()
+
+    # ------------------------------------------------------------ faces
+
+    async def _face(self, question: str, request: FaceRequest, memory: VisitMemory) -> FaceAnswered:
+        key = memory.key(request.session)
+        consent = ConsentToken(Purpose.RECOGNISE, request.session, MessageId(request.consent))
+        match request:
+            case IdentifyFace():
+                jpeg = memory.take_image(request.image)
+                if jpeg is None:
+                    return _lost(request.session, question)
+                identify = IdentifyRequest(
+                    session=request.session,
+                    question=question,
+                    chain=self._chain,
+                    store=request.store,
+                    jpeg=jpeg,
+                    kind=FaceKind(request.kind),
+                    visit_key=key,
+                    liveness_ppm=request.liveness_ppm,
+                )
+                answer = await self._faces.identify(identify, consent)
+            case RescoreFace():
+                rescore = RescoreRequest(request.session, question, self._chain, request.sealed, key, request.tail)
+                answer = await self._faces.rescore(rescore, consent)
+            case TakeShot():
+                jpeg = memory.take_image(request.image)
+                if jpeg is None:
+                    return _lost(request.session, question)
+                shot = ShotRequest(request.session, question, jpeg, FaceKind(request.kind), key)
+                answer = await self._faces.shoot(shot, consent)
+            case EnrolFace():
+                template = derived_id(question, "template")
+                enrol = EnrolRequest(
+                    request.session, question, self._chain, request.member, template, request.shots, key
+                )
+                answer = await self._faces.enrol(enrol, consent)
+        return await self._as_message(answer)
+
+    async def _as_message(self, answer: FaceAnswer) -> FaceAnswered:
+        """The worker's answer, with the member's standing: one turn then knows all it needs."""
+        member = None
+        outcome = answer.outcome
+        if answer.outcome is FaceOutcome.ACCEPTED and answer.member is not None:
+            async with self._pool.connection() as conn:
+                now = await business_now(conn)
+                member = await load_member_view(conn, answer.member, now)
+            if member is None:  # forgotten since the template was indexed
+                outcome = FaceOutcome.NOT_RECOGNISED
+        return FaceAnswered(
+            session=answer.session,
+            question=answer.question,
+            outcome=outcome,
+            member=member,
+            reason=answer.prompt or answer.reason,
+            sealed=answer.sealed,
+            decision=answer.decision,
+            templates=answer.templates,
+        )
+
+    # ------------------------------------------------------------ sales
+
+    async def _find_sale(self, question: str, request: FindSale) -> SaleFound:
+        async with self._pool.connection() as conn:
+            cursor = await conn.execute(
+                """SELECT id, business_date, voided_at IS NOT NULL, gross_fen, discount_fen, rounding_fen, tenders, uses
+                   FROM sale WHERE store = %s AND receipt = %s""",
+                (request.store, request.receipt),
+            )
+            row = await cursor.fetchone()
+        if row is None:
+            return SaleFound(question, None, request.receipt)
+        return SaleFound(
+            question=question,
+            sale=SaleId(row[0]),
+            receipt=request.receipt,
+            store=request.store,
+            business_date=row[1],
+            voided=row[2],
+            gross_fen=row[3],
+            discount_fen=row[4],
+            rounding_fen=row[5],
+            tenders=tuple(SaleTender(**{**tender, "kind": TenderKind(tender["kind"])}) for tender in row[6]),
+            uses=tuple(SaleUse(**use) for use in row[7]),
+        )
+
+    # ------------------------------------------------------------ payments
+
+    async def _pay(self, ask: str, request: PaymentRequest, attempts: int) -> PaymentAnswered:
+        provider = self._provider_of(request.entity)
+        try:
+            answer = await _ask_provider(provider, request, attempts)
+        except ValueError as error:  # a number or an amount that could never be sent
+            answer = Unknown(str(error)) if request.verb is PayVerb.QUERY else _never(error)
+        return _payment_message(ask, request, answer)
+
+
+def _never(error: ValueError) -> Failed:
+    return Failed(FailReason.REFUSED, str(error))
+
+
+async def _ask_provider(
+    provider: PaymentProvider, request: PaymentRequest, attempts: int
+) -> Answer[PayResult] | Answer[CancelResult] | Answer[RefundResult]:
+    match request.verb:
+        case PayVerb.PAY:
+            return await _pay_once(provider, request, attempts)
+        case PayVerb.PRECREATE:
+            return await provider.precreate(number=request.order, amount_fen=request.fen, subject=request.subject)
+        case PayVerb.QUERY:
+            return await provider.query_payment(number=request.order, amount_fen=request.fen)
+        case PayVerb.CANCEL:
+            return await provider.cancel(number=request.order)
+        case PayVerb.REFUND:
+            return await provider.refund(
+                number=request.refund_no, payment_number=request.order, amount_fen=request.fen, reason="void"
+            )
+
+
+async def _pay_once(provider: PaymentProvider, request: PaymentRequest, attempts: int) -> Answer[PayResult]:
+    """Pay under one number. After a lost answer query first; only a number the provider never saw is sent again."""
+    if attempts > 1:
+        known = await provider.query_payment(number=request.order, amount_fen=request.fen)
+        if not (isinstance(known, Unknown) and known.absent):
+            return known
+    answer = await _send_pay(provider, request)
+    if not isinstance(answer, Unknown):
+        return answer
+    known = await provider.query_payment(number=request.order, amount_fen=request.fen)
+    if isinstance(known, Unknown) and known.absent:
+        return await _send_pay(provider, request)
+    return known
+
+
+async def _send_pay(provider: PaymentProvider, request: PaymentRequest) -> Answer[PayResult]:
+    assert request.auth is not None
+    scene = Scene.FACE if request.kind is TenderKind.FACE else Scene.PAYMENT_CODE
+    return await provider.pay(
+        number=request.order,
+        amount_fen=request.fen,
+        subject=request.subject,
+        auth_code=request.auth.token,
+        scene=scene,
+    )
+
+
+def _payment_message(
+    ask: str, request: PaymentRequest, answer: Answer[PayResult] | Answer[CancelResult] | Answer[RefundResult]
+) -> PaymentAnswered:
+    verb = str(request.verb)
+    match answer:
+        case Succeeded(result=PayResult() as result):
+            return PaymentAnswered(
+                ask,
+                request.session,
+                request.order,
+                verb,
+                PaymentOutcome.SUCCEEDED,
+                trade_no=result.provider_trade_no,
+                payer_fen=result.payer_fen,
+                receipt_fen=result.receipt_fen,
+            )
+        case Succeeded():
+            return PaymentAnswered(ask, request.session, request.order, verb, PaymentOutcome.SUCCEEDED)
+        case Pending() if request.verb is PayVerb.PRECREATE and answer.code_text:
+            return PaymentAnswered(
+                ask,
+                request.session,
+                request.order,
+                verb,
+                PaymentOutcome.SUCCEEDED,
+                collection_code=answer.code_text,
+            )
+        case Pending():
+            return PaymentAnswered(ask, request.session, request.order, verb, PaymentOutcome.PENDING)
+        case Failed():
+            return PaymentAnswered(
+                ask, request.session, request.order, verb, PaymentOutcome.FAILED, code=str(answer.reason)
+            )
+        case Unknown():
+            return PaymentAnswered(ask, request.session, request.order, verb, PaymentOutcome.UNKNOWN, code=answer.why)
+
+
+def _lost(session: SessionId, question: str) -> FaceAnswered:
+    return FaceAnswered(session, question, FaceOutcome.LOST, reason="image_gone")

@@ -1,0 +1,89 @@
+"""Who stands where, and what the books say: a host's copy of the registry, looked up again for newcomers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from models.domain.book import ChainBook, StoreBook
+from models.domain.ids import ChainId, LaneId, RegionId, StoreId, TerminalId
+from models.domain.registry import RegisteredTerminal
+from models.tables.directory import load_books, load_terminals
+
+LOOK_UP_EVERY_S = 1.0
+"""A stranger's topic makes the directory read again, at most so often."""
+
+
+class Directory:
+    """Terminals by id and lane, and the books of their stores."""
+
+    def __init__(self, region: RegionId) -> None:
+        self._region = region
+        self._terminals: dict[TerminalId, RegisteredTerminal] = {}
+        self._lanes: dict[tuple[StoreId, LaneId], list[RegisteredTerminal]] = {}
+        self._stores: dict[StoreId, StoreBook] = {}
+        self._versions: dict[tuple[ChainId, int], ChainBook] = {}
+        self._looked_up = 0.0
+
+    async def load(self, conn: AsyncConnection[TupleRow]) -> None:
+        """Read everything of the region."""
+        self._terminals = await load_terminals(conn, self._region)
+        self._lanes = {}
+        for record in self._terminals.values():
+            self._lanes.setdefault((record.store, record.lane), []).append(record)
+        self._stores, self._versions = await load_books(conn, self._region, datetime.now(UTC).date().isoformat())
+
+    async def look_up(self, conn: AsyncConnection[TupleRow], terminal: TerminalId) -> RegisteredTerminal | None:
+        """A terminal that may have been registered since; reads the region again, once a second at most."""
+        now = time.monotonic()
+        if now - self._looked_up >= LOOK_UP_EVERY_S:
+            self._looked_up = now
+            await self.load(conn)
+        return self._terminals.get(terminal)
+
+    async def look_up_by(
+        self, connect: Callable[[], Awaitable[AsyncConnection[TupleRow]]], terminal: TerminalId
+    ) -> RegisteredTerminal | None:
+        """The same on a connection of its own."""
+        async with await connect() as conn:
+            return await self.look_up(conn, terminal)
+
+    def terminal(self, terminal: TerminalId) -> RegisteredTerminal | None:
+        """The terminal, if it is registered in this region."""
+        return self._terminals.get(terminal)
+
+    def terminals(self) -> list[RegisteredTerminal]:
+        """All of the region."""
+        return list(self._terminals.values())
+
+    def lane(self, store: StoreId, lane: LaneId) -> list[RegisteredTerminal]:
+        """The terminals that stand in a lane."""
+        return self._lanes.get((store, lane), [])
+
+    def book_of(self, store: StoreId, version: int) -> StoreBook:
+        """The store's book: a pinned version, or the newest for 0. Raises KeyError for a store without one."""
+        book = self._stores[store]
+        pinned = self._versions.get((book.chain_book.chain, version))
+        if pinned is None or pinned is book.chain_book:
+            return book
+        return StoreBook(pinned, book.store, book.region, book.entity, book.zone, book.cutoff_hour, book.basket_owner)
+
+    def desired_config(self, book: StoreBook) -> dict[str, Any]:
+        """The configuration half of `desired`."""
+        return {
+            "language": book.language,
+            "basket_owner": book.basket_owner,
+            "consents": [
+                {
+                    "purpose": str(text.purpose),
+                    "version": text.version,
+                    "text": text.zh if book.language == "zh" else text.en,
+                }
+                for text in book.chain_book.consents
+            ],
+        }

@@ -1,0 +1,639 @@
+"""StoreHost: keeps the entities of its shards alive. One batch after another, and nothing leaves before its commit.
+
+decode at the door -> dedupe read -> pure turns -> ONE transaction -> publish -> ack -> ask. A plain class: Ray is
+applied in hosting.py, and the simulator runs the same engine over a lossy broker and a journal that crashes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import structlog
+from psycopg import AsyncConnection, DataError, IntegrityError, InternalError, ProgrammingError
+from psycopg.rows import TupleRow
+
+from actors.effects import Ask
+from actors.hosts import Delivered, Delivery
+from actors.screens import render
+from actors.store import Store
+from actors.terminal import Terminal
+from actors.visit import Session
+from devices import codec
+from devices.bridge import Bridge, Inbound
+from devices.link import LinkError
+from devices.refusals import Undecodable, WireCode
+from devices.topics import Up
+from models.domain.errors import Fenced, RetryLater
+from models.domain.facts import TemplateMade
+from models.domain.ids import LaneId, MessageId, RegionId, StoreId, TerminalId, derived_id
+from models.domain.live import Changes
+from models.domain.messages import Address, Event, FaceShown, TimerFired
+from models.domain.registry import RegisteredTerminal
+from models.domain.screen import ReplyBody, ReplyError, Screen
+from models.tables import journal
+from models.tables.journal import InboxKey, Read, Slot
+from runtime.asks import Answered, AskPorts, VisitMemory
+from runtime.directory import Directory
+from runtime.engine import Engine, Entity, Item, Work, decode_state
+from runtime.outgoing import decode_request
+from runtime.tiles import Tiles, store_tile, terminal_tile
+
+log = structlog.get_logger()
+
+BATCH_MESSAGES_MAX = 256
+COLLECT_S = 0.002
+TICK_S = 1.0
+TIMERS_A_BATCH_MAX = 1_000
+SWEEP_ASKS_MAX = 256
+ASK_LEASE_S = 15.0
+ASKS_IN_FLIGHT_MAX = 512
+PUBLISH_S_MAX = 1.0
+DATABASE_RETRY_S_MAX = 5.0
+INTERNAL_MESSAGES_MAX = 4_096
+DELIVER_S_MAX = 11.0
+SCREEN_POLL_S = 20.0
+RESYNC_DEADLINE = timedelta(seconds=30)
+
+Connect = Callable[[], Awaitable[AsyncConnection[TupleRow]]]
+
+
+@dataclass(slots=True)
+class HostCounts:
+    """Plain counters since the start; health and metrics read a copy."""
+
+    batches: int = 0
+    messages: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    undecodable: int = 0
+    unknown_terminals: int = 0
+    wrong_store: int = 0
+    seq_gaps: int = 0
+    dead_letters: int = 0
+    timers: int = 0
+    asks: int = 0
+    publish_failures: int = 0
+    database_outages: int = 0
+    refused_full: int = 0
+
+
+@dataclass(slots=True)
+class _Source:
+    """Where an item came from: what to acknowledge, who waits."""
+
+    inbound: Inbound | None = None
+    waiter: asyncio.Future[ReplyBody] | None = None
+
+
+class StoreHost:
+    """One slot's host. `start()` returns when it owns its shards and listens; `stop()` leaves nothing half done."""
+
+    def __init__(
+        self,
+        region: RegionId,
+        *,
+        k: int,
+        slots: int,
+        connect: Connect,
+        bridge: Callable[[StoreHost, Slot], Bridge],
+        ports: AskPorts,
+        holder: str,
+        fenced: Callable[[], None],
+    ) -> None:
+        """`fenced` is called once when another host has taken the slot: the process must exit."""
+        self.counts = HostCounts()
+        self._region, self._k, self._slots, self._holder = region, k, slots, holder
+        self._connect = connect
+        self._new_bridge = bridge
+        self._ports = ports
+        self._fenced = fenced
+        self._directory = Directory(region)
+        self._engine = Engine(self._directory.book_of)
+        self._memory = VisitMemory()
+        self._states: dict[Address, tuple[Entity, int]] = {}
+        self._screens: dict[tuple[StoreId, LaneId], Screen] = {}
+        self._screen_moved = asyncio.Event()
+        self._internal: deque[Item] = deque()
+        self._wake = asyncio.Event()
+        self._last_seq: dict[tuple[TerminalId, str], int] = {}
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[tuple[TerminalId, str], list[asyncio.Future[ReplyBody]]] = {}
+        self._offset = timedelta(0)
+        self._stopping = False
+        self._loop_task: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+
+    # ------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Claim the slot (the host before is fenced from now on), load the directory, connect, begin."""
+        self._conn = await self._connect_patiently()
+        self._slot = await journal.claim(self._conn, self._region, self._k, self._slots, self._holder)
+        self.tiles = Tiles(self._slot.epoch)
+        await self._directory.load(self._conn)
+        self._offset = timedelta(microseconds=(await journal.read_batch(self._conn, [], [])).offset_us)
+        await self._wake_entities()
+        self._bridge = self._new_bridge(self, self._slot)
+        await self._bridge.start()
+        self._loop_task = asyncio.create_task(self._run(), name=f"host-{self._k}")
+
+    async def stop(self) -> None:
+        """Finish the batch that runs, disconnect in order, end the asks in flight (the outbox repeats them)."""
+        self._stopping = True
+        self._wake.set()
+        if self._loop_task is not None:
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+        await self._bridge.stop()
+        tasks = [*self._asking.values(), *self._background]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._conn.close()
+
+    async def _connect_patiently(self) -> AsyncConnection[TupleRow]:
+        """A connection, however long the database is away: nothing is acknowledged meanwhile."""
+        wait_s = 0.1
+        while True:
+            try:
+                return await self._connect()
+            except OSError as error:
+                problem: Exception = error
+            except Exception as error:  # noqa: BLE001 - psycopg raises several kinds while a server starts
+                problem = error
+            if self._stopping:
+                raise problem
+            log.warning("database_unreachable", error=str(problem), retry_s=wait_s)
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, DATABASE_RETRY_S_MAX)
+
+    async def _wake_entities(self) -> None:
+        """Sessions that were alive are shown again; the rest is loaded when a message comes."""
+        for address, stored in await journal.live_sessions(self._conn, self._slot):
+            state = decode_state(address.kind, stored.state)
+            self._states[address] = (state, stored.version)
+            if isinstance(state, Session) and state.live:
+                self._screens[address.store, LaneId(address.id)] = self._render(state, address)
+
+    def _render(self, session: Session, address: Address) -> Screen:
+        return render(session, self._directory.book_of(address.store, session.book_version))
+
+    # ------------------------------------------------------------ what the bridge tells (BridgeOwner)
+
+    def connected(self, epoch: int, session_present: bool) -> None:
+        """Show live screens again; a broker that forgot us is told everything anew and terminals are asked."""
+        log.info("broker_connected", epoch=epoch, session_present=session_present)
+        self._spawn(self._publish_screens(self._screens))
+        if not session_present:
+            self._spawn(self._resync())
+
+    def disconnected(self, reason: str) -> None:
+        """The bridge comes back by itself; what was not acknowledged comes again."""
+        log.warning("broker_disconnected", reason=reason)
+
+    async def may_reconnect(self, taken_over: bool) -> bool:
+        """A host that lost its slot must not fight for the client id."""
+        async with await self._connect() as conn:
+            if await journal.still_holds(conn, self._slot):
+                return True
+        log.error("fenced", taken_over=taken_over)
+        self._fenced()
+        return False
+
+    async def _resync(self) -> None:
+        """desired is retained and whole; resync asks every terminal for presence, report and what waits."""
+        stamp = time.time_ns()
+        for record in self._directory.terminals():
+            if self._slot.owns(record.shard):
+                book = self._directory.book_of(record.store, 0)
+                try:
+                    await self._bridge.publish_desired(record, book.version, self._directory.desired_config(book))
+                    command = MessageId(derived_id(record.terminal, stamp))
+                    await self._bridge.publish_command(record, command, "resync", {}, RESYNC_DEADLINE)
+                except LinkError:
+                    self.counts.publish_failures += 1
+                    return  # the connection is gone; the next one starts again
+
+    # ------------------------------------------------------------ the loop
+
+    async def _run(self) -> None:
+        next_tick = 0.0
+        while not self._stopping:
+            now = time.monotonic()
+            try:
+                items = await self._collect(max(0.0, next_tick - now))
+                if time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + TICK_S
+                    items = [*await self._tick(), *items]
+                if items:
+                    await self._cycle(items)
+            except Fenced as error:
+                log.error("fenced", why=error.message)
+                self._fenced()
+                return
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                # A bug outside a turn: say so and keep the loop alive; what was not acknowledged comes again.
+                log.exception("host_loop")
+                await self._reconnect_database()
+
+    async def _collect(self, wait_s: float) -> list[Item]:
+        """The next batch: at least one message or `wait_s` over; then 2 ms of collecting, 256 at most."""
+        if not self._internal and not self._bridge.waiting:
+            self._wake.clear()
+            waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._bridge.arrival())]
+            try:
+                await asyncio.wait(waits, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waits:
+                    task.cancel()
+        if self._internal or self._bridge.waiting:
+            await asyncio.sleep(COLLECT_S)
+        items = [self._internal.popleft() for _ in range(min(BATCH_MESSAGES_MAX, len(self._internal)))]
+        for inbound in self._bridge.take(BATCH_MESSAGES_MAX - len(items)):
+            item = await self._admit(inbound)
+            if item is not None:
+                items.append(item)
+        return items
+
+    async def _tick(self) -> list[Item]:
+        """Each second: timers that are due, asks that nobody holds, and old inbox rows."""
+        wall = datetime.now(UTC)
+        timers = await self._database(
+            lambda conn: journal.due_timers(conn, self._slot, wall, wall + self._offset, TIMERS_A_BATCH_MAX)
+        )
+        self.counts.timers += len(timers)
+        free = ASKS_IN_FLIGHT_MAX - len(self._asking)
+        if free > 0:
+            swept = await self._database(
+                lambda conn: journal.sweep_outbox(conn, self._slot, wall, ASK_LEASE_S, min(free, SWEEP_ASKS_MAX))
+            )
+            for entry in swept:
+                ask = Ask(entry.id, decode_request(entry.verb, entry.request))
+                self._dispatch(entry.address, ask, entry.attempts)
+        return [
+            Item(
+                timer.address,
+                TimerFired(timer.kind, timer.ref, timer.due_at),
+                derived_id(f"{timer.address}:{timer.kind}", f"{timer.ref}:{timer.due_at.isoformat()}"),
+                timer=timer,
+            )
+            for timer in timers
+        ]
+
+    async def _database(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[Any]]) -> Any:
+        """Run something idempotent on the connection, again after an outage."""
+        while True:
+            try:
+                return await work(self._conn)
+            except Fenced:
+                raise
+            except (DataError, IntegrityError, ProgrammingError, InternalError):
+                raise
+            except Exception as error:
+                if self._stopping:
+                    raise
+                log.warning("database_lost", error=str(error))
+                await self._reconnect_database()
+
+    async def _reconnect_database(self) -> None:
+        self.counts.database_outages += 1
+        try:
+            await self._conn.close()
+        finally:
+            self._conn = await self._connect_patiently()
+
+    async def _cycle(self, items: list[Item]) -> None:
+        """One batch, all the way: read, turns, commit, publish, acknowledge, ask."""
+        try:
+            work = await self._database(lambda conn: self._attempt(conn, items))
+        except Fenced:
+            raise
+        except (DataError, IntegrityError, ProgrammingError, InternalError) as error:
+            await self._isolate(items, error)
+            return
+        self._states.update(work.states)
+        await self._perform(items, work)
+
+    async def _attempt(self, conn: AsyncConnection[TupleRow], items: list[Item]) -> Work:
+        keys = [item.key for item in items if item.key is not None]
+        read: Read = await journal.read_batch(conn, keys, self._missing(items))
+        self._offset = timedelta(microseconds=read.offset_us)
+        wall = datetime.now(UTC)
+        work = self._engine.run(items, read, self._states, wall + self._offset, wall)
+        if not work.commit.empty:
+            await journal.commit_batch(conn, self._slot, work.commit, ASK_LEASE_S, wall)
+        return work
+
+    def _missing(self, items: list[Item]) -> list[Address]:
+        """States that are not in memory, the stores that sessions tell among them."""
+        wanted = {item.address for item in items}
+        wanted |= {Address(item.address.region, item.address.store, "store", item.address.store) for item in items}
+        return [address for address in wanted if address not in self._states]
+
+    async def _isolate(self, items: list[Item], error: Exception) -> None:
+        """The database refused a batch's data: find the message by halves; alone it becomes a dead letter."""
+        if len(items) > 1:
+            log.error("batch_refused", error=str(error), messages=len(items))
+            half = len(items) // 2
+            await self._cycle(items[:half])
+            await self._cycle(items[half:])
+            return
+        item = items[0]
+        log.error("message_refused", error=str(error), cause=item.cause)
+        wall = datetime.now(UTC)
+
+        async def bury(conn: AsyncConnection[TupleRow]) -> Work:
+            work = self._engine.bury(item, error, wall)
+            await journal.commit_batch(conn, self._slot, work.commit, ASK_LEASE_S, wall)
+            return work
+
+        buried: Work = await self._database(bury)
+        await self._perform(items, buried)
+
+    # ------------------------------------------------------------ decode at the door
+
+    async def _admit(self, inbound: Inbound) -> Item | None:
+        """Registry check, then decoding. What cannot be decoded is answered, counted and acknowledged."""
+        topic = inbound.topic
+        record = self._directory.terminal(topic.terminal)
+        if record is None:
+            record = await self._database(lambda conn: self._directory.look_up(conn, topic.terminal))
+        if record is None:
+            self.counts.unknown_terminals += 1
+            self._bridge.ack(inbound)
+            return None
+        if record.store != topic.store:
+            self.counts.wrong_store += 1
+            await self._refuse_bytes(
+                record,
+                inbound,
+                Undecodable(WireCode.WRONG_STORE, "this terminal is registered elsewhere", "use the registered topic"),
+            )
+            return None
+        try:
+            return self._decode(record, topic.channel, inbound)
+        except Undecodable as refusal:
+            await self._refuse_bytes(record, inbound, refusal)
+            return None
+
+    def _decode(self, record: RegisteredTerminal, channel: Any, inbound: Inbound) -> Item | None:
+        source = _Source(inbound)
+        match channel:
+            case Up.EVENT:
+                return self._event_item(codec.decode_event(inbound.payload, record), record, source)
+            case Up.FACE:
+                event = codec.decode_face(inbound.payload, inbound.properties, record, datetime.now(UTC))
+                return self._event_item(event, record, source)
+            case Up.PRESENCE:
+                message: Any = codec.decode_presence(inbound.payload)
+            case Up.REPORTED:
+                message = codec.decode_reported(inbound.payload)
+            case Up.RESPONSE:
+                message = codec.decode_response(inbound.payload, inbound.correlation)
+            case _:
+                self._bridge.ack(inbound)
+                return None
+        cause = derived_id(record.terminal, f"{channel}:{time.time_ns()}")
+        address = Address(record.region, record.store, "terminal", record.terminal)
+        return Item(address, message, cause, terminal=record, source=source)
+
+    def _event_item(self, event: Event, record: RegisteredTerminal, source: _Source) -> Item:
+        last = self._last_seq.get((record.terminal, event.boot))
+        if last is not None and event.seq > last + 1:
+            self.counts.seq_gaps += event.seq - last - 1
+            log.info("seq_gap", terminal=record.terminal, after=last, seq=event.seq)
+        self._last_seq[record.terminal, event.boot] = max(last or 0, event.seq)
+        if isinstance(event.body, FaceShown):
+            self._memory.put_image(event.id, event.body.jpeg)
+            event = replace(event, body=replace(event.body, jpeg=b""))
+        address = Address.session(record.region, record.store, record.lane)
+        key = InboxKey(record.terminal, event.boot, event.seq, event.id)
+        kind = type(event.body).__name__
+        return Item(address, event, event.id, key=key, kind=kind, terminal=record, source=source)
+
+    async def _refuse_bytes(self, record: RegisteredTerminal, inbound: Inbound, refusal: Undecodable) -> None:
+        self.counts.undecodable += 1
+        log.info("undecodable", terminal=record.terminal, code=refusal.code)
+        try:
+            async with asyncio.timeout(PUBLISH_S_MAX):
+                await self._bridge.publish_undecodable(record, refusal)
+        except (LinkError, TimeoutError):
+            self.counts.publish_failures += 1
+        self._bridge.ack(inbound)
+
+    # ------------------------------------------------------------ after the commit
+
+    async def _perform(self, items: list[Item], work: Work) -> None:
+        """Publish, then acknowledge, then ask. A crash between any two is repaired by a duplicate or the sweep."""
+        self.counts.batches += 1
+        self.counts.messages += len(items)
+        self.counts.duplicates += work.duplicates
+        self.counts.refused += work.refused
+        self.counts.dead_letters += work.crashed
+        self._screens.update(work.screens)
+        await asyncio.gather(self._publish_screens(work.screens), self._publish_replies(work.replies))
+        for item in items:
+            if isinstance(item.source, _Source) and item.source.inbound is not None:
+                self._bridge.ack(item.source.inbound)
+        for address, ask in work.asks:
+            self._dispatch(address, ask, 1)
+        self._tell_waiters(work)
+        self._update_tiles(work)
+        if any(isinstance(fact, TemplateMade) for fact, _ in work.commit.facts):
+            self._spawn(self._ports.templates_committed())
+
+    async def _publish_replies(self, replies: Sequence[tuple[TerminalId, ReplyBody]]) -> None:
+        records = [(self._directory.terminal(terminal), reply) for terminal, reply in replies]
+        await self._bounded(
+            [self._bridge.publish_reply(record, reply) for record, reply in records if record is not None]
+        )
+
+    async def _publish_screens(self, screens: dict[tuple[StoreId, LaneId], Screen]) -> None:
+        publishes = []
+        for (store, lane), screen in list(screens.items()):
+            encoded = codec.encode_screen(screen)
+            publishes += [
+                self._bridge.publish_screen_bytes(record, encoded) for record in self._directory.lane(store, lane)
+            ]
+        await self._bounded(publishes)
+
+    async def _bounded(self, publishes: list[Any]) -> None:
+        """Wait for the broker's PUBACKs, a second at most: a reply lost here is asked for again by its terminal."""
+        if not publishes:
+            return
+        try:
+            async with asyncio.timeout(PUBLISH_S_MAX):
+                results = await asyncio.gather(*publishes, return_exceptions=True)
+        except TimeoutError:
+            self.counts.publish_failures += len(publishes)
+            return
+        for result in results:
+            if isinstance(result, LinkError):
+                self.counts.publish_failures += 1
+            elif isinstance(result, BaseException):
+                raise result
+
+    def _tell_waiters(self, work: Work) -> None:
+        for terminal, reply in work.replies:
+            for waiter in self._waiting.pop((terminal, reply.id or ""), []):
+                if not waiter.done():
+                    waiter.set_result(reply)
+        if work.screens:
+            self._screen_moved.set()
+            self._screen_moved = asyncio.Event()
+
+    def _update_tiles(self, work: Work) -> None:
+        at_ms = time.time_ns() // 1_000_000
+        terminals, stores = {}, {}
+        for address in work.commit.entities:
+            state = work.states[address][0]
+            if isinstance(state, Store):
+                stores[address.store] = store_tile(address.store, state)
+                continue
+            if isinstance(state, Terminal):
+                record = self._directory.terminal(TerminalId(address.id))
+                records = [record] if record is not None else []
+            else:
+                records = self._directory.lane(address.store, LaneId(address.id))
+            for record in records:
+                terminals[record.terminal] = self._tile(record, at_ms)
+        if terminals or stores:
+            self.tiles.put(terminals.values(), stores.values())
+
+    def _tile(self, record: RegisteredTerminal, at_ms: int) -> Any:
+        twin = self._states.get(Address(record.region, record.store, "terminal", record.terminal))
+        visit = self._states.get(Address.session(record.region, record.store, record.lane))
+        screen = self._screens.get((record.store, record.lane))
+        return terminal_tile(
+            record,
+            twin[0] if twin is not None and isinstance(twin[0], Terminal) else Terminal(),
+            visit[0] if visit is not None and isinstance(visit[0], Session) else None,
+            screen.due_fen if screen is not None else 0,
+            at_ms,
+        )
+
+    # ------------------------------------------------------------ asks
+
+    def _dispatch(self, address: Address, ask: Ask, attempts: int) -> None:
+        if ask.id in self._asking:
+            return
+        if len(self._asking) >= ASKS_IN_FLIGHT_MAX:
+            self.counts.refused_full += 1  # durable asks are swept later; a face runs into its deadline
+            return
+        self.counts.asks += 1
+        task = asyncio.create_task(self._ask(address, ask, attempts), name=f"ask-{ask.id}")
+        self._asking[ask.id] = task
+        task.add_done_callback(lambda _: self._asking.pop(ask.id, None))
+
+    async def _ask(self, address: Address, ask: Ask, attempts: int) -> None:
+        try:
+            answered: Answered = await self._ports.ask(ask, attempts, self._memory)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the port's bug or outage: the sweep asks again, a face times out
+            log.warning("ask_failed", ask=ask.id, port=str(ask.request.port), error=f"{type(error).__name__}: {error}")
+            return
+        if answered.message is None:
+            return
+        progress = answered.defer_s is not None
+        self._put(
+            Item(
+                address,
+                answered.message,
+                derived_id(ask.id, f"progress{attempts}" if progress else "answer"),
+                answers=ask.id if ask.request.durable else None,
+                defer_s=answered.defer_s,
+            )
+        )
+
+    def _put(self, item: Item) -> None:
+        self._internal.append(item)
+        self._wake.set()
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("background")
+
+        task = asyncio.create_task(run())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # ------------------------------------------------------------ Hosts port
+
+    async def deliver(self, batch: Sequence[Delivery]) -> list[Delivered]:
+        """Handle wire messages of the gateway's virtual terminals. Returns after the commit, with the replies."""
+        return list(await asyncio.gather(*(self._deliver(delivery) for delivery in batch)))
+
+    async def _deliver(self, delivery: Delivery) -> Delivered:
+        record = self._directory.terminal(delivery.terminal)
+        if record is None:
+            record = await self._directory.look_up_by(self._connect, delivery.terminal)
+        if record is None:
+            raise RetryLater("unknown_terminal", "no such terminal", "register it: storeops terminal add")
+        if len(self._internal) >= INTERNAL_MESSAGES_MAX:
+            self.counts.refused_full += 1
+            raise RetryLater("host_full", "the host is busy", "try again", after_s=5.0)
+        try:
+            if delivery.channel == "face":
+                event = codec.decode_face(delivery.payload, delivery.properties, record, datetime.now(UTC))
+            else:
+                event = codec.decode_event(delivery.payload, record)
+        except Undecodable as refusal:
+            self.counts.undecodable += 1
+            told = ReplyBody(refusal.id, False, error=ReplyError(refusal.code, refusal.message, refusal.do))
+            return Delivered(codec.encode_reply(told), self._screen_bytes(record))
+        waiter: asyncio.Future[ReplyBody] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault((record.terminal, event.id), []).append(waiter)
+        self._put(self._event_item(event, record, _Source(None, waiter)))
+        async with asyncio.timeout(DELIVER_S_MAX):
+            reply = await waiter
+        return Delivered(codec.encode_reply(reply), self._screen_bytes(record))
+
+    def _screen_bytes(self, record: RegisteredTerminal) -> bytes:
+        screen = self._screens.get((record.store, record.lane))
+        return codec.encode_screen(screen) if screen is not None else b""
+
+    async def changes(self, epoch: int, since: int) -> Changes:
+        """Tiles changed after `since` of `epoch`."""
+        return await self.tiles.changes(epoch, since, datetime.now(UTC) + self._offset)
+
+    async def screen(self, terminal: TerminalId, session: str, rev: int) -> bytes:
+        """The lane's screen once it is newer than (session, rev); after 20 s the same one."""
+        record = self._directory.terminal(terminal)
+        if record is None:
+            return b""
+        try:
+            async with asyncio.timeout(SCREEN_POLL_S):
+                while True:
+                    screen = self._screens.get((record.store, record.lane))
+                    if screen is not None and (screen.session != session or screen.rev > rev):
+                        break
+                    await self._screen_moved.wait()
+        except TimeoutError:
+            pass
+        return self._screen_bytes(record)
+
+    def health(self) -> dict[str, int | str]:
+        """One snapshot of plain figures."""
+        counts: dict[str, int | str] = dict(msgspec.to_builtins(self.counts))
+        return counts | {
+            "slot": f"{self._region}/{self._k}",
+            "epoch": self._slot.epoch,
+            "entities": len(self._states),
+            "waiting": len(self._internal) + self._bridge.waiting,
+            "asking": len(self._asking),
+            "terminals": len(self._directory.terminals()),
+        }
