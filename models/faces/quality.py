@@ -15,6 +15,7 @@ DARK_LUMINANCE = 60.0
 """Below this mean (0 to 255) an image is enhanced before it is judged."""
 
 GAMMA_TARGET = 110.0
+"""Mean that an enhanced image is brought to."""
 
 
 def luminance(pixels: Pixels) -> float:
@@ -40,8 +41,19 @@ def measure(face: Face, crop: Pixels, faces: int, *, dark: float | None = None) 
     )
 
 
+def expose(pixels: Pixels) -> Pixels:
+    """A dark crop as a longer exposure would show it: one gain for all pixels, to a mean of 110.
+
+    For the embedding, because exposure is a factor on the pixels: on ten people's photographs darkened to a
+    quarter, the cosine with the bright original is 0.955 (untouched 0.927, gamma 0.910, gamma and CLAHE 0.832:
+    equalising by tiles changes the face that the net knows).
+    """
+    gain = GAMMA_TARGET / max(luminance(pixels), 1.0)
+    return np.asarray(np.clip(pixels * np.float32(gain) + np.float32(0.5), 0, 255), dtype=np.uint8)
+
+
 def enhance(pixels: Pixels) -> Pixels:
-    """Lift a dark image: gamma towards a mean of 110, then CLAHE on lightness (clip 2, 8 x 8 tiles)."""
+    """Lift a dark image for the detector: gamma towards a mean of 110, then CLAHE on lightness (clip 2, 8 x 8)."""
     mean = min(max(luminance(pixels), 1.0), 254.0)
     gamma = math.log(GAMMA_TARGET / 255) / math.log(mean / 255)
     table = np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
