@@ -51,6 +51,7 @@ class MembershipRow(SQLModel, table=True):
     __table_args__ = (
         Index("membership_due", "chain", "region", "state", "expires_at"),
         Index("membership_cutoff", "chain", "region", "state", "cutoff_at"),
+        Index("membership_batch", "chain", "region", "settled_at"),
         Index("membership_member", "member"),
         UniqueConstraint("enrol_key"),
         # One live membership per member and plan, whoever asks at the same moment.

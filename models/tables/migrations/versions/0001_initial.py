@@ -413,6 +413,7 @@ def upgrade() -> None:  # noqa: PLR0915  # one statement per table
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("enrol_key"),
     )
+    op.create_index("membership_batch", "membership", ["chain", "region", "settled_at"], unique=False)
     op.create_index("membership_cutoff", "membership", ["chain", "region", "state", "cutoff_at"], unique=False)
     op.create_index("membership_due", "membership", ["chain", "region", "state", "expires_at"], unique=False)
     op.create_index(

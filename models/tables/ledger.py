@@ -1,0 +1,127 @@
+"""Writing and reading the ledger. Nothing is ever changed or taken out: the database refuses it too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection, AsyncCursor
+
+from models.domain.ledger import Book, Entry, Transaction
+
+_INSERT = """
+WITH added AS (
+    INSERT INTO txn (id, kind, request_number, memo, refers_to, trace, booked_at)
+    SELECT id, kind, request_number, memo, refers_to, %(trace)s, %(booked_at)s
+    FROM unnest(%(ids)s::text[], %(kinds)s::text[], %(numbers)s::text[], %(memos)s::text[], %(refers)s::text[])
+        AS t(id, kind, request_number, memo, refers_to)
+    ON CONFLICT (id) DO NOTHING RETURNING id
+), legs AS (
+    INSERT INTO entry (txn, leg, entity, account, amount_fen, business_date, book)
+    SELECT e.txn, e.leg, e.entity, e.account, e.amount_fen, e.business_date, e.book
+    FROM unnest(%(txns)s::text[], %(legs)s::smallint[], %(entities)s::text[], %(accounts)s::text[],
+                %(amounts)s::bigint[], %(dates)s::text[], %(books)s::text[])
+        AS e(txn, leg, entity, account, amount_fen, business_date, book)
+    JOIN added ON added.id = e.txn
+)
+SELECT id FROM added
+"""
+
+
+async def insert_transactions(
+    cur: AsyncCursor[Any], transactions: Sequence[Transaction], booked_at: datetime, trace: str = ""
+) -> set[str]:
+    """Book these in the caller's transaction, by one statement; returns the ids that were new.
+
+    A transaction that is booked already (the same request number and kind) is left as it is. One without entries
+    has nothing to book and is skipped.
+    """
+    booked = {txn.id: txn for txn in transactions if txn.entries}
+    if not booked:
+        return set()
+    entries = [(txn_id, entry) for txn_id, txn in booked.items() for entry in txn.entries]
+    await cur.execute(
+        _INSERT,
+        {
+            "ids": list(booked),
+            "kinds": [txn.kind for txn in booked.values()],
+            "numbers": [txn.request_number for txn in booked.values()],
+            "memos": [txn.memo for txn in booked.values()],
+            "refers": [txn.refers_to for txn in booked.values()],
+            "trace": trace,
+            "booked_at": booked_at,
+            "txns": [txn_id for txn_id, _ in entries],
+            "legs": [entry.leg for _, entry in entries],
+            "entities": [entry.entity for _, entry in entries],
+            "accounts": [entry.account for _, entry in entries],
+            "amounts": [entry.amount_fen for _, entry in entries],
+            "dates": [entry.business_date for _, entry in entries],
+            "books": [entry.book.value for _, entry in entries],
+        },
+    )
+    return {str(row[0]) for row in await cur.fetchall()}
+
+
+async def load_transaction(cur: AsyncCursor[Any], transaction_id: str) -> Transaction | None:
+    """A booked transaction, for its mirror; None when nothing was booked under that id."""
+    await cur.execute(
+        "SELECT t.kind, t.request_number, t.memo, t.refers_to, e.leg, e.entity, e.account, e.amount_fen,"
+        " e.business_date, e.book FROM txn t JOIN entry e ON e.txn = t.id WHERE t.id = %s ORDER BY e.leg",
+        (transaction_id,),
+    )
+    rows = await cur.fetchall()
+    if not rows:
+        return None
+    kind, number, memo, refers_to = rows[0][:4]
+    return Transaction(
+        kind,
+        number,
+        tuple(Entry(row[4], row[5], row[6], row[7], row[8], Book(row[9])) for row in rows),
+        memo,
+        refers_to,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The sum of one account of one legal entity. Debit positive."""
+
+    entity: str
+    account: str
+    book: Book
+    fen: int
+
+
+async def balances(
+    connection: AsyncConnection[Any], *, entity: str | None = None, account_prefix: str = ""
+) -> list[Balance]:
+    """Sums per entity, account and book, in that order; accounts that stand at 0 are left out."""
+    cur = await connection.execute(
+        "SELECT entity, account, book, sum(amount_fen)::bigint FROM entry"
+        " WHERE (%(entity)s::text IS NULL OR entity = %(entity)s) AND starts_with(account, %(prefix)s)"
+        " GROUP BY entity, account, book HAVING sum(amount_fen) <> 0 ORDER BY entity, account, book",
+        {"entity": entity, "prefix": account_prefix},
+    )
+    return [Balance(row[0], row[1], Book(row[2]), row[3]) for row in await cur.fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTotals:
+    """The whole ledger in three figures: `sum_fen` is 0, or the ledger is broken."""
+
+    transactions: int
+    sum_fen: int
+    provider_clearing_fen: int
+
+
+async def ledger_totals(connection: AsyncConnection[Any]) -> LedgerTotals:
+    """Counts and sums over all entities; provider_clearing is posted money only."""
+    cur = await connection.execute(
+        "SELECT (SELECT count(*) FROM txn), coalesce(sum(amount_fen), 0)::bigint, coalesce(sum(amount_fen)"
+        " FILTER (WHERE starts_with(account, 'provider_clearing:') AND book = 'posted'), 0)::bigint FROM entry"
+    )
+    row = await cur.fetchone()
+    assert row is not None
+    return LedgerTotals(*row)

@@ -1,0 +1,299 @@
+"""Settlement's statements: one per chunk, never the ORM. The database guards, not the worker.
+
+Every claim is a lease on the wall clock; every due date is business time. Rows that another worker holds are
+skipped, so several workers may run the same chain and region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncCursor
+from psycopg.types.json import Jsonb
+
+from models.domain.payments import AnyAnswer, answer_document, answer_from_document
+from models.domain.settlement import CALL_LEASE, Call, CallKind, CallState, NewCall, Standing
+from models.tables.memberships import STANDING_COLUMNS, standing_from
+from models.tables.usage import release_expired
+
+_EXPIRE = """
+WITH due AS (
+    SELECT id FROM membership
+    WHERE chain = %(chain)s AND region = %(region)s AND state IN ('ACTIVE', 'SUSPENDED') AND expires_at <= %(now)s
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE membership m SET state = 'EXPIRED' FROM due WHERE m.id = due.id
+"""
+
+_LOCK_DUE = """
+SELECT id FROM membership
+WHERE chain = %(chain)s AND region = %(region)s AND state = 'EXPIRED' AND cutoff_at <= %(now)s
+  AND NOT id = ANY(%(skip)s)
+ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+"""
+
+# The rows are locked by the statement before, so this one's snapshot sees every reservation made under the lock.
+_CUT_OFF = """
+WITH moved AS (
+    UPDATE membership m SET
+        charge_fen = least(m.fee_eff_fen, m.used_fen),
+        branch = CASE WHEN least(m.fee_eff_fen, m.used_fen) = 0 THEN NULL
+                      WHEN m.used_fen >= m.fee_eff_fen THEN 'FEE' ELSE 'CLAWBACK' END,
+        state = CASE WHEN least(m.fee_eff_fen, m.used_fen) = 0 AND m.hold_state <> 'held'
+                     THEN 'CLOSED' ELSE 'SETTLING' END,
+        settled_at = %(now)s
+    WHERE m.id = ANY(%(ids)s)
+      AND NOT EXISTS (SELECT 1 FROM reservation r WHERE r.membership = m.id AND r.state = 'open')
+    RETURNING m.id, m.chain, m.region, m.owner, m.generation, m.charge_fen, m.hold_fen, m.hold_state
+), calls AS (
+    INSERT INTO settlement_call (id, membership, chain, region, owner, kind, request_number, fen, state, attempt,
+                                 tries, not_before)
+    SELECT c.number, m.id, m.chain, m.region, m.owner, c.kind, c.number, c.fen, 'NEW', 0, 0, %(now)s
+    FROM moved m, LATERAL (
+        SELECT CASE WHEN m.charge_fen > 0 THEN 'capture' ELSE 'release' END AS kind,
+               CASE WHEN m.charge_fen > 0 THEN 'S' ELSE 'U' END || m.id || 'G' || m.generation AS number,
+               CASE WHEN m.charge_fen > 0 THEN m.charge_fen ELSE m.hold_fen END AS fen
+    ) AS c
+    WHERE m.charge_fen > 0 OR m.hold_state = 'held'
+)
+SELECT id FROM moved
+"""
+
+# A dunning attempt takes what is due now; with nothing due it ends the membership, by way of its hold if there is one.
+_WAKE = """
+WITH due AS (
+    SELECT c.id AS call, m.id, m.hold_state, m.hold_fen, m.generation, m.chain, m.region, m.owner,
+           least(m.charge_fen, m.fee_eff_fen, m.used_fen) AS fen
+    FROM settlement_call c JOIN membership m ON m.id = c.membership
+    WHERE c.chain = %(chain)s AND c.region = %(region)s AND c.state = 'NEW' AND c.not_before <= %(now)s
+      AND c.kind = 'capture' AND m.state = 'DUNNING'
+    ORDER BY m.id LIMIT %(limit)s FOR UPDATE OF m, c SKIP LOCKED
+), moved AS (
+    UPDATE membership m SET
+        state = CASE WHEN due.fen > 0 OR due.hold_state = 'held' THEN 'SETTLING' ELSE 'CLOSED' END
+    FROM due WHERE m.id = due.id
+), attempts AS (
+    UPDATE settlement_call c SET
+        fen = due.fen,
+        state = CASE WHEN due.fen > 0 THEN 'NEW' ELSE 'POSTED' END,
+        posted_at = CASE WHEN due.fen > 0 THEN NULL ELSE %(now)s::timestamptz END
+    FROM due WHERE c.id = due.call
+), releases AS (
+    INSERT INTO settlement_call (id, membership, chain, region, owner, kind, request_number, fen, state, attempt,
+                                 tries, not_before)
+    SELECT r.number, due.id, due.chain, due.region, due.owner, 'release', r.number, due.hold_fen, 'NEW', 0, 0, %(now)s
+    FROM due, LATERAL (SELECT 'U' || due.id || 'G' || due.generation AS number) AS r
+    WHERE due.fen = 0 AND due.hold_state = 'held'
+    ON CONFLICT (request_number) DO NOTHING
+)
+SELECT count(*) FROM due
+"""
+
+_CLAIM = """
+WITH open AS (
+    SELECT c.id FROM settlement_call c JOIN membership m ON m.id = c.membership
+    WHERE c.chain = %(chain)s AND c.region = %(region)s AND c.state IN ('NEW', 'UNKNOWN') AND c.not_before <= %(now)s
+      AND (c.lease_until IS NULL OR c.lease_until <= %(wall_now)s)
+      AND (c.kind <> 'capture' OR m.state IN ('SETTLING', 'UNKNOWN'))
+    ORDER BY c.not_before, c.id LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED
+)
+UPDATE settlement_call c SET tries = c.tries + 1, lease_until = %(lease_until)s
+FROM open, membership m WHERE c.id = open.id AND m.id = c.membership
+RETURNING {columns}
+"""
+
+_CALL_COLUMNS = (
+    "c.membership, c.owner, c.kind, c.request_number, c.fen, c.state, c.attempt, c.tries, c.not_before,"
+    " c.lease_until, c.answer, m.hold_no, m.captured_number"
+)
+
+_ANSWER = """
+UPDATE settlement_call c SET state = a.state, answer = a.answer, answered_at = %(now)s, lease_until = a.lease_until
+FROM unnest(%(numbers)s::text[], %(states)s::text[], %(answers)s::jsonb[], %(leases)s::timestamptz[])
+    AS a(number, state, answer, lease_until)
+WHERE c.request_number = a.number AND c.state IN ('NEW', 'UNKNOWN')
+RETURNING c.membership, c.kind, c.state
+"""
+
+_INSERT_CALLS = """
+INSERT INTO settlement_call (id, membership, chain, region, owner, kind, request_number, fen, state, attempt, tries,
+                             not_before)
+SELECT n.number, n.membership, m.chain, m.region, m.owner, n.kind, n.number, n.fen, 'NEW', n.attempt, 0, n.not_before
+FROM unnest(%(memberships)s::text[], %(kinds)s::text[], %(numbers)s::text[], %(fens)s::bigint[],
+            %(attempts)s::int[], %(befores)s::timestamptz[])
+    AS n(membership, kind, number, fen, attempt, not_before)
+JOIN membership m ON m.id = n.membership
+ON CONFLICT (request_number) DO NOTHING
+"""
+
+_SAVE_STANDINGS = """
+UPDATE membership m SET state = s.state, paid_fen = s.paid_fen, refunded_fen = s.refunded_fen,
+    receivable_fen = s.receivable_fen, captured_number = s.captured_number, hold_state = s.hold_state,
+    attempts = s.attempts, parked_why = s.parked_why
+FROM unnest(%(ids)s::text[], %(states)s::text[], %(paid)s::bigint[], %(refunded)s::bigint[], %(receivable)s::bigint[],
+            %(captured)s::text[], %(holds)s::text[], %(attempts)s::int[], %(parked)s::text[])
+    AS s(id, state, paid_fen, refunded_fen, receivable_fen, captured_number, hold_state, attempts, parked_why)
+WHERE m.id = s.id
+"""
+
+
+async def expire_chunk(cur: AsyncCursor[Any], chain: str, region: str, now: datetime, limit: int) -> int:
+    """ACTIVE and SUSPENDED past their expiry become EXPIRED; returns how many."""
+    await cur.execute(_EXPIRE, {"chain": chain, "region": region, "now": now, "limit": limit})
+    return cur.rowcount
+
+
+async def cut_off_chunk(
+    cur: AsyncCursor[Any],
+    chain: str,
+    region: str,
+    now: datetime,
+    wall_now: datetime,
+    limit: int,
+    skip: Sequence[str] = (),
+) -> tuple[list[str], list[str]]:
+    """EXPIRED past their cutoff get their charge and their call, in the caller's transaction.
+
+    Returns (ids that were looked at, ids that were cut off): the others still have an open reservation. Expired
+    reservations are released first, under the membership's lock.
+    """
+    await cur.execute(_LOCK_DUE, {"chain": chain, "region": region, "now": now, "limit": limit, "skip": list(skip)})
+    ids = [row[0] for row in await cur.fetchall()]
+    if not ids:
+        return [], []
+    await release_expired(cur, ids, wall_now)
+    await cur.execute(_CUT_OFF, {"ids": ids, "now": now})
+    return ids, [row[0] for row in await cur.fetchall()]
+
+
+async def wake_chunk(cur: AsyncCursor[Any], chain: str, region: str, now: datetime, limit: int) -> int:
+    """DUNNING whose day has come: the next attempt opens for what is due now. Returns how many."""
+    await cur.execute(_WAKE, {"chain": chain, "region": region, "now": now, "limit": limit})
+    row = await cur.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def claim_calls(
+    cur: AsyncCursor[Any], chain: str, region: str, now: datetime, wall_now: datetime, limit: int
+) -> list[Call]:
+    """Take calls that are due and nobody's, with a lease; commit before asking the provider."""
+    await cur.execute(
+        _CLAIM.format(columns=_CALL_COLUMNS),
+        {
+            "chain": chain,
+            "region": region,
+            "now": now,
+            "wall_now": wall_now,
+            "lease_until": wall_now + CALL_LEASE,
+            "limit": limit,
+        },
+    )
+    return [_call(row) for row in await cur.fetchall()]
+
+
+async def save_answers(
+    cur: AsyncCursor[Any], answers: Sequence[tuple[Call, AnyAnswer, CallState, datetime | None]], now: datetime
+) -> None:
+    """What the provider said, into the rows: (call, answer, its new state, wall time of the next query).
+
+    A capture without a definite answer makes its membership UNKNOWN. A row that has its definite answer keeps it.
+    """
+    await cur.execute(
+        _ANSWER,
+        {
+            "now": now,
+            "numbers": [call.number for call, _, _, _ in answers],
+            "states": [state.value for _, _, state, _ in answers],
+            "answers": [Jsonb(answer_document(answer)) for _, answer, _, _ in answers],
+            "leases": [lease_until for _, _, _, lease_until in answers],
+        },
+    )
+    unknown = [row[0] for row in await cur.fetchall() if row[1] == CallKind.CAPTURE and row[2] == CallState.UNKNOWN]
+    if unknown:
+        await cur.execute(
+            "UPDATE membership SET state = 'UNKNOWN' WHERE id = ANY(%s) AND state = 'SETTLING'", (unknown,)
+        )
+
+
+async def lock_answered(cur: AsyncCursor[Any], chain: str, region: str, limit: int) -> list[tuple[Call, Standing]]:
+    """Answered calls that are not booked, with their memberships, both locked until the commit."""
+    await cur.execute(
+        f"SELECT {_CALL_COLUMNS}, {', '.join(f'm.{name.strip()}' for name in STANDING_COLUMNS.split(','))}"
+        " FROM settlement_call c JOIN membership m ON m.id = c.membership"
+        " WHERE c.chain = %s AND c.region = %s AND c.state = 'ANSWERED'"
+        " ORDER BY m.id, c.id LIMIT %s FOR UPDATE OF m, c SKIP LOCKED",
+        (chain, region, limit),
+    )
+    rows = await cur.fetchall()
+    width = len(_CALL_COLUMNS.split(","))
+    return [(_call(row[:width]), await standing_from(cur, row[width:])) for row in rows]
+
+
+async def insert_calls(cur: AsyncCursor[Any], calls: Sequence[NewCall]) -> None:
+    """New calls; a number that exists already stays as it is."""
+    if not calls:
+        return
+    await cur.execute(
+        _INSERT_CALLS,
+        {
+            "memberships": [call.membership for call in calls],
+            "kinds": [call.kind.value for call in calls],
+            "numbers": [call.number for call in calls],
+            "fens": [call.fen for call in calls],
+            "attempts": [call.attempt for call in calls],
+            "befores": [call.not_before for call in calls],
+        },
+    )
+
+
+async def save_standings(cur: AsyncCursor[Any], standings: Sequence[tuple[Standing, str]]) -> None:
+    """The states and amounts that a step decided, each with why it was parked (empty: it was not)."""
+    if not standings:
+        return
+    await cur.execute(
+        _SAVE_STANDINGS,
+        {
+            "ids": [s.id for s, _ in standings],
+            "states": [s.state.value for s, _ in standings],
+            "paid": [s.paid_fen for s, _ in standings],
+            "refunded": [s.refunded_fen for s, _ in standings],
+            "receivable": [s.receivable_fen for s, _ in standings],
+            "captured": [s.captured_number for s, _ in standings],
+            "holds": [s.hold_state.value for s, _ in standings],
+            "attempts": [s.attempts for s, _ in standings],
+            "parked": [why for _, why in standings],
+        },
+    )
+
+
+async def mark_posted(cur: AsyncCursor[Any], numbers: Sequence[str], now: datetime) -> None:
+    """These calls are booked: the last statement of the closing commit."""
+    await cur.execute(
+        "UPDATE settlement_call SET state = 'POSTED', posted_at = %s, lease_until = NULL"
+        " WHERE request_number = ANY(%s)",
+        (now, list(numbers)),
+    )
+
+
+async def next_query_at(cur: AsyncCursor[Any], chain: str, region: str, now: datetime) -> datetime | None:
+    """Wall time at which the next leased or unclear call may be claimed; None when none is open and due."""
+    await cur.execute(
+        "SELECT min(c.lease_until) FROM settlement_call c JOIN membership m"
+        " ON m.id = c.membership WHERE c.chain = %s AND c.region = %s AND c.state IN ('NEW', 'UNKNOWN')"
+        " AND c.not_before <= %s AND (c.kind <> 'capture' OR m.state IN ('SETTLING', 'UNKNOWN'))"
+        " AND c.lease_until IS NOT NULL",
+        (chain, region, now),
+    )
+    row = await cur.fetchone()
+    assert row is not None
+    free_at: datetime | None = row[0]
+    return free_at
+
+
+def _call(row: tuple[Any, ...]) -> Call:
+    answer = None if row[10] is None else answer_from_document(row[10])
+    fields = (*row[:2], CallKind(row[2]), *row[3:5], CallState(row[5]), *row[6:10], answer, *row[11:])
+    return Call(*fields)

@@ -1,0 +1,336 @@
+"""Settlement of one chain in one region: every step is one commit per chunk, and running again repairs a crash.
+
+Steps: expire, cut off, wake dunning, claim, ask the provider, answer, book; then the control totals. Nothing is kept
+in memory between steps that the rows do not say too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from actors.settlement import book_answer, send_after_query, state_after
+from gateway.providers.port import PaymentProvider
+from models.domain.charging import Branch
+from models.domain.ids import ChainId, LegalEntityId, RegionId
+from models.domain.ledger import Transaction
+from models.domain.payments import AnyAnswer
+from models.domain.settlement import Call, CallKind, CallState, NewCall, Standing
+from models.tables import settlement
+from models.tables.control import ControlTotals, control_totals, shares_of
+from models.tables.ledger import insert_transactions
+from runtime.memberships import PROVIDER
+
+SUBJECT = "轻会员到期结算 Light membership settlement"
+QUERY_AGAIN_AFTER = timedelta(seconds=3)
+QUERY_AGAIN_MAX = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementLimits:
+    """Bounds of one runner. Rates and calls in flight are per merchant account (legal entity)."""
+
+    chunk_memberships_max: int = 5_000
+    chunk_calls_max: int = 256
+    calls_in_flight_max: int = 16
+    calls_per_s_max: float = 200.0
+    patience_s: float = 10.0
+    """How long a run waits for calls without a definite answer before it leaves them to the next run."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementProgress:
+    """How far a run is: memberships expired, cut off, and calls booked so far."""
+
+    expired: int
+    cut_off: int
+    booked: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementReport:
+    """What one run did, and the control totals of the batch that it cut off."""
+
+    chain: str
+    region: str
+    now: datetime
+    expired: int
+    cut_off: int
+    woken: int
+    booked: int
+    reserved: int
+    """Due for cutoff, but with an open reservation: the next run takes them."""
+    open_calls: bool
+    """Some call has no definite answer yet: run again."""
+    totals: ControlTotals
+
+    @property
+    def ok(self) -> bool:
+        """True when the batch's totals agree with the ledger."""
+        return self.totals.agree
+
+
+class _Account:
+    """One merchant account's pace: calls in flight, and calls a second."""
+
+    def __init__(self, limits: SettlementLimits) -> None:
+        self._in_flight = asyncio.Semaphore(limits.calls_in_flight_max)
+        self._gap_s = 1 / limits.calls_per_s_max
+        self._next_at = 0.0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        async with self._in_flight:
+            at = asyncio.get_running_loop().time()
+            start = max(at, self._next_at)
+            self._next_at = start + self._gap_s
+            if start > at:
+                await asyncio.sleep(start - at)
+            yield
+
+
+@dataclass(slots=True)
+class _Counts:
+    expired: int = 0
+    cut_off: int = 0
+    woken: int = 0
+    booked: int = 0
+    reserved: list[str] = field(default_factory=list)
+
+
+async def _no_hook(_step: str) -> None:
+    return None
+
+
+class SettlementRunner:
+    """Settles what is due. One per (chain, region) is enough; several at once do no harm.
+
+    `wall` is the wall clock, for leases. `between_steps` is awaited at each step boundary with its name; whatever it
+    raises ends the run there, as a crash would.
+    """
+
+    def __init__(
+        self,
+        chain: ChainId,
+        region: RegionId,
+        pool: AsyncConnectionPool[AsyncConnection[Any]],
+        providers: Callable[[LegalEntityId], PaymentProvider],
+        limits: SettlementLimits = SettlementLimits(),
+        *,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        provider_name: str = PROVIDER,
+        between_steps: Callable[[str], Awaitable[None]] = _no_hook,
+    ) -> None:
+        self._chain = chain
+        self._region = region
+        self._pool = pool
+        self._providers = providers
+        self._limits = limits
+        self._wall = wall
+        self._provider_name = provider_name
+        self._between_steps = between_steps
+        self._accounts: dict[LegalEntityId, _Account] = {}
+
+    async def run(
+        self, now: datetime, progress: Callable[[SettlementProgress], None] = lambda _: None
+    ) -> SettlementReport:
+        """Settle everything due at business time `now`. Returns when nothing is left to do now.
+
+        Repeating it, also after a crash, changes nothing that was done. Raises what the database raises.
+        """
+        counts = _Counts()
+        deadline = asyncio.get_running_loop().time() + self._limits.patience_s
+        while True:
+            moved = await self._expire(now, counts) + await self._cut_off(now, counts) + await self._wake(now, counts)
+            moved += await self._book(now, counts)  # answers of workers that died before the commit
+            moved += await self._ask(now)
+            moved += await self._book(now, counts)
+            progress(SettlementProgress(counts.expired, counts.cut_off, counts.booked))
+            if not moved and not await self._wait_for_leases(now, deadline):
+                break
+        return await self._report(now, counts)
+
+    # ------------------------------------------------------------ steps; each returns how many rows it moved
+
+    async def _expire(self, now: datetime, counts: _Counts) -> int:
+        total = 0
+        while True:
+            async with self._pool.connection() as conn, conn.cursor() as cur:
+                moved = await settlement.expire_chunk(
+                    cur, self._chain, self._region, now, self._limits.chunk_memberships_max
+                )
+                await self._between_steps("expire")
+            if not moved:
+                counts.expired += total
+                return total
+            total += moved
+
+    async def _cut_off(self, now: datetime, counts: _Counts) -> int:
+        total = 0
+        reserved: list[str] = []
+        while True:
+            async with self._pool.connection() as conn, conn.cursor() as cur:
+                seen, moved = await settlement.cut_off_chunk(
+                    cur, self._chain, self._region, now, self._wall(), self._limits.chunk_memberships_max, reserved
+                )
+                await self._between_steps("cut_off")
+            await self._between_steps("cut_off committed")
+            reserved += set(seen) - set(moved)
+            total += len(moved)
+            if not seen:
+                counts.reserved = reserved
+                counts.cut_off += total
+                return total
+
+    async def _wake(self, now: datetime, counts: _Counts) -> int:
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            moved = await settlement.wake_chunk(cur, self._chain, self._region, now, self._limits.chunk_memberships_max)
+            await self._between_steps("wake")
+        counts.woken += moved
+        return moved
+
+    async def _ask(self, now: datetime) -> int:
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            calls = await settlement.claim_calls(
+                cur, self._chain, self._region, now, self._wall(), self._limits.chunk_calls_max
+            )
+        if not calls:
+            return 0
+        await self._between_steps("claimed")
+        answers = await asyncio.gather(*(self._answer(call) for call in calls))
+        await self._between_steps("asked")
+        rows = [
+            (call, answer, state_after(answer), self._query_again_at(call, answer))
+            for call, answer in zip(calls, answers, strict=True)
+        ]
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            await settlement.save_answers(cur, rows, now)
+            await self._between_steps("answer")
+        await self._between_steps("answered")
+        return sum(1 for _, _, state, _ in rows if state is CallState.ANSWERED)
+
+    def _query_again_at(self, call: Call, answer: AnyAnswer) -> datetime | None:
+        if state_after(answer) is CallState.ANSWERED:
+            return None
+        return self._wall() + min(QUERY_AGAIN_AFTER * (1 << min(call.tries - 1, 10)), QUERY_AGAIN_MAX)
+
+    async def _answer(self, call: Call) -> AnyAnswer:
+        """One call: sent at the first claim, queried at every later one, sent again if the provider never had it."""
+        provider = self._providers(call.owner)
+        account = self._accounts.setdefault(call.owner, _Account(self._limits))
+        if call.tries > 1:
+            async with account.turn():
+                known = await _query(provider, call)
+            if not send_after_query(known):
+                return known
+        async with account.turn():
+            return await _send(provider, call)
+
+    async def _book(self, now: datetime, counts: _Counts) -> int:
+        """The closing commit per chunk: entries, states, further calls, then the calls are POSTED."""
+        total = 0
+        while True:
+            async with self._pool.connection() as conn, conn.cursor() as cur:
+                answered = await settlement.lock_answered(
+                    cur, self._chain, self._region, self._limits.chunk_memberships_max
+                )
+                if not answered:
+                    break
+                transactions, standings, calls = await self._decide(cur, answered, now)
+                await insert_transactions(cur, transactions, now, "settlement")
+                await settlement.save_standings(cur, standings)
+                await settlement.insert_calls(cur, calls)
+                await settlement.mark_posted(cur, [call.number for call, _ in answered], now)
+                await self._between_steps("book")
+            await self._between_steps("booked")
+            total += len(answered)
+        counts.booked += total
+        return total
+
+    async def _decide(
+        self, cur: Any, answered: Sequence[tuple[Call, Standing]], now: datetime
+    ) -> tuple[list[Transaction], list[tuple[Standing, str]], list[NewCall]]:
+        clawed_back = [
+            standing.id
+            for call, standing in answered
+            if call.kind is CallKind.CAPTURE and standing.branch is Branch.CLAWBACK
+        ]
+        shares = await shares_of(cur, clawed_back)
+        transactions: list[Transaction] = []
+        standings: dict[str, tuple[Standing, str]] = {}
+        calls: list[NewCall] = []
+        for call, read in answered:
+            # A membership may have several answers in one chunk: each starts from what the one before left.
+            standing = standings[read.id][0] if read.id in standings else read
+            booking = book_answer(standing, call, shares.get(read.id, ()), now, provider=self._provider_name)
+            parked_why = booking.parked_why or (standings[read.id][1] if read.id in standings else "")
+            standings[read.id] = (booking.standing, parked_why)
+            transactions += booking.transactions
+            calls += booking.calls
+        return transactions, list(standings.values()), calls
+
+    # ------------------------------------------------------------ the end of a run
+
+    async def _wait_for_leases(self, now: datetime, deadline: float) -> bool:
+        """Waits for the earliest lease or query that is due, as far as patience goes; False: stop here."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            free_at = await settlement.next_query_at(cur, self._chain, self._region, now)
+        if free_at is None:
+            return False
+        wait_s = max((free_at - self._wall()).total_seconds(), 0.05)
+        if asyncio.get_running_loop().time() + wait_s > deadline:
+            return False
+        await asyncio.sleep(wait_s)
+        return True
+
+    async def _report(self, now: datetime, counts: _Counts) -> SettlementReport:
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            open_calls = await settlement.next_query_at(cur, self._chain, self._region, now) is not None
+            totals = await control_totals(cur, self._chain, self._region, now)
+        return SettlementReport(
+            chain=self._chain,
+            region=self._region,
+            now=now,
+            expired=counts.expired,
+            cut_off=counts.cut_off,
+            woken=counts.woken,
+            booked=counts.booked,
+            reserved=len(counts.reserved),
+            open_calls=open_calls,
+            totals=totals,
+        )
+
+
+async def _send(provider: PaymentProvider, call: Call) -> AnyAnswer:
+    match call.kind:
+        case CallKind.CAPTURE:
+            return await provider.capture(
+                number=call.number, hold_no=call.hold_no, amount_fen=call.fen, subject=SUBJECT, complete=True
+            )
+        case CallKind.RELEASE:
+            return await provider.unfreeze(
+                number=call.number, hold_no=call.hold_no, amount_fen=call.fen, remark="settled"
+            )
+        case CallKind.REFUND:
+            return await provider.refund(
+                number=call.number, payment_number=call.captured_number, amount_fen=call.fen, reason="use reversed"
+            )
+
+
+async def _query(provider: PaymentProvider, call: Call) -> AnyAnswer:
+    match call.kind:
+        case CallKind.CAPTURE:
+            return await provider.query_payment(number=call.number, amount_fen=call.fen)
+        case CallKind.RELEASE:
+            return await provider.query_unfreeze(number=call.number, hold_no=call.hold_no, amount_fen=call.fen)
+        case CallKind.REFUND:
+            return await provider.query_refund(
+                number=call.number, payment_number=call.captured_number, amount_fen=call.fen
+            )
