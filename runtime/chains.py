@@ -1,0 +1,237 @@
+"""A chain's file -> the registry, the book and the plans in the database. Applying it twice changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.domain.errors import NeedsOperator
+from models.domain.ids import ChainId, RegionId, StoreId, TerminalId, shard_of
+from models.tables.plans import save_plan
+from runtime.settings import CONFIGS
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Name(_Closed):
+    """A name in both languages."""
+
+    zh: str
+    en: str
+
+
+class EntityDoc(_Closed):
+    """A legal entity."""
+
+    id: Slug
+    name: Name
+
+
+class ConsentDoc(_Closed):
+    """A consent text and its version."""
+
+    purpose: str
+    version: Slug
+    zh: str
+    en: str
+
+
+class ItemDoc(_Closed):
+    """An article."""
+
+    code: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,48}$")]
+    name: Name
+    unit_fen: Annotated[int, Field(ge=0, le=100_000_00)]
+    flags: tuple[str, ...] = ()
+
+
+class StoreDoc(_Closed):
+    """A store and who owns it."""
+
+    id: Slug
+    name: Name
+    entity: Slug
+    basket_owner: Annotated[str, Field(pattern="^(pos|storeops)$")] = "storeops"
+
+
+class TerminalDoc(_Closed):
+    """One terminal of a lane; its id is `{store}-{suffix}`."""
+
+    suffix: Slug
+    role: Slug
+    profile: Slug
+
+
+class LaneDoc(_Closed):
+    """A lane as every store has it."""
+
+    lane: Slug
+    terminals: tuple[TerminalDoc, ...]
+
+
+class ChainDoc(_Closed):
+    """One chain: its companies, stores, lanes, articles, plans and consents."""
+
+    chain: Slug
+    language: Annotated[str, Field(pattern="^(zh|en)$")] = "zh"
+    entities: tuple[EntityDoc, ...]
+    plans: tuple[Slug, ...]
+    consents: tuple[ConsentDoc, ...]
+    items: tuple[ItemDoc, ...]
+    stores: tuple[StoreDoc, ...]
+    zone: str
+    cutoff_hour: Annotated[int, Field(ge=0, le=23)]
+    lanes: tuple[LaneDoc, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoTerminal:
+    """A terminal that the demonstration plays, with its secret."""
+
+    terminal: TerminalId
+    store: StoreId
+    lane: str
+    role: str
+    profile: str
+    secret: str
+
+
+def read_chain(path: Path) -> ChainDoc:
+    """The chain that a file describes. Raises NeedsOperator naming the file and the first wrong entry."""
+    try:
+        return ChainDoc.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError) as error:
+        raise NeedsOperator("chain_unreadable", f"{path}: {error}", "check the file") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise NeedsOperator("chain_wrong", f"{path}: {where}: {first['msg']}", "mend that entry") from error
+
+
+def read_plan_document(plan: str) -> dict[str, Any]:
+    """The plan's document from configs/plans."""
+    path = CONFIGS / "plans" / f"{plan}.yaml"
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(document, dict)
+    return document
+
+
+def provider_app_of(entity: str) -> str:
+    """The merchant app id of a legal entity with the provider."""
+    return f"storeops-{entity}"
+
+
+def demo_secret(key: str, terminal: str) -> str:
+    """A demonstration terminal's secret: derived, so that the player needs no list of secrets."""
+    return hmac.new(key.encode(), terminal.encode(), hashlib.sha256).hexdigest()
+
+
+def terminals_of(chain: ChainDoc, key: str) -> list[DemoTerminal]:
+    """All terminals of the file, with their derived secrets."""
+    return [
+        DemoTerminal(
+            TerminalId(f"{store.id}-{terminal.suffix}"),
+            StoreId(store.id),
+            lane.lane,
+            terminal.role,
+            terminal.profile,
+            demo_secret(key, f"{store.id}-{terminal.suffix}"),
+        )
+        for store in chain.stores
+        for lane in chain.lanes
+        for terminal in lane.terminals
+    ]
+
+
+def secret_sha256(secret: str) -> str:
+    """How the registry keeps a terminal's 256-bit secret."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+async def apply_chain(conn: AsyncConnection[Any], doc: ChainDoc, region: RegionId, key: str) -> int:
+    """Write the chain into the database: new rows only, and a new book version when its content changed.
+
+    Returns the book's version. One transaction.
+    """
+    now = datetime.now(UTC)
+    async with conn.transaction(), conn.cursor() as cur:
+        for entity in doc.entities:
+            await cur.execute(
+                """INSERT INTO legal_entity (id, chain, name_zh, name_en, provider_app) VALUES (%s, %s, %s, %s, %s)
+                   ON CONFLICT (id) DO NOTHING""",
+                (entity.id, doc.chain, entity.name.zh, entity.name.en, provider_app_of(entity.id)),
+            )
+        for store in doc.stores:
+            await cur.execute(
+                """INSERT INTO store (id, chain, region, shard, name_zh, name_en, zone, cutoff_hour, basket_owner,
+                     opened_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
+                (
+                    store.id,
+                    doc.chain,
+                    region,
+                    shard_of(StoreId(store.id)),
+                    store.name.zh,
+                    store.name.en,
+                    doc.zone,
+                    doc.cutoff_hour,
+                    store.basket_owner,
+                    now,
+                ),
+            )
+            await cur.execute(
+                "INSERT INTO store_entity (store, from_date, entity) VALUES (%s, '2000-01-01', %s)"
+                " ON CONFLICT DO NOTHING",
+                (store.id, store.entity),
+            )
+        for terminal in terminals_of(doc, key):
+            await cur.execute(
+                """INSERT INTO terminal (id, store, lane, role, profile, secret_sha256, registered_at)
+                   VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
+                (
+                    terminal.terminal,
+                    terminal.store,
+                    terminal.lane,
+                    terminal.role,
+                    terminal.profile,
+                    secret_sha256(terminal.secret),
+                    now,
+                ),
+            )
+        plans = [read_plan_document(plan) for plan in doc.plans]
+        for plan in plans:
+            await save_plan(cur, ChainId(doc.chain), plan)
+        return await _save_book(cur, doc, plans, now)
+
+
+async def _save_book(cur: Any, doc: ChainDoc, plans: list[dict[str, Any]], now: datetime) -> int:
+    content = {
+        "language": doc.language,
+        "items": [item.model_dump(mode="json") for item in doc.items],
+        "plans": plans,
+        "consents": [consent.model_dump(mode="json") for consent in doc.consents],
+    }
+    await cur.execute(
+        "SELECT version, doc = %s FROM book WHERE chain = %s ORDER BY version DESC LIMIT 1", (Jsonb(content), doc.chain)
+    )
+    newest = await cur.fetchone()
+    if newest is not None and newest[1]:
+        return int(newest[0])
+    version = 1 if newest is None else int(newest[0]) + 1
+    await cur.execute(
+        "INSERT INTO book (chain, version, doc, created_at) VALUES (%s, %s, %s, %s)",
+        (doc.chain, version, Jsonb(content), now),
+    )
+    return version
