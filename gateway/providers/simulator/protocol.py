@@ -164,10 +164,11 @@ def _document(node: str, fields: dict[str, object], key: rsa.RSAPrivateKey | Non
     return Response(f'{{"{node}":{raw}{signature}}}', media_type="application/json;charset=utf-8")
 
 
-def _form(body: bytes) -> dict[str, str] | None:
+def _form(query: str, body: bytes) -> dict[str, str] | None:
+    """The parameters. Like the real gateway: some clients put a part, or all, into the query string."""
     try:
         pairs = parse_qsl(
-            body.decode("ascii"),
+            "&".join(part for part in (query, body.decode("ascii")) if part),
             keep_blank_values=True,
             strict_parsing=True,
             errors="strict",
@@ -199,13 +200,13 @@ def _check_envelope(form: dict[str, str], app: MerchantApp) -> str | None:
 
 
 def gateway_router() -> APIRouter:
-    """`POST /gateway.do`."""
+    """`/gateway.do`, by POST or GET. A GET is signed like any other call, so no foreign page can make one."""
     router = APIRouter()
 
-    @router.post("/gateway.do")
+    @router.api_route("/gateway.do", methods=["POST", "GET"])
     async def gateway(request: Request) -> Response:
         simulator: Simulator = request.app.state.simulator
-        form = _form(await request.body())
+        form = _form(request.url.query, await request.body())
         if form is None:
             return _document("error_response", _invalid("isv.invalid-parameter"), None)
         app = simulator.app(form.get("app_id", ""))

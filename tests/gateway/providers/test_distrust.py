@@ -215,6 +215,22 @@ async def test_the_provider_knows_its_merchants_apart(account: AlipayAccount, ad
         await provider.aclose()
 
 
+@pytest.mark.parametrize("in_query", [("method", "app_id"), ("biz_content", "sign")])
+async def test_parameters_may_stand_in_the_query_string(account: AlipayAccount, in_query: tuple[str, ...]) -> None:
+    gateway = AlipayGateway(account)
+    form = gateway.signed_form("alipay.trade.query", {"out_trade_no": "nothing"})
+    await gateway.aclose()
+    query = {name: form[name] for name in in_query}
+    body = {name: value for name, value in form.items() if name not in query}
+    async with httpx.AsyncClient(trust_env=False) as client:
+        split = await client.post(account.gateway_url, params=query, data=body)
+        whole = await client.get(account.gateway_url, params=form)
+        twice = await client.post(account.gateway_url, params=query, data=form)
+    assert split.json()["alipay_trade_query_response"]["sub_code"] == "ACQ.TRADE_NOT_EXIST"
+    assert whole.text == split.text
+    assert twice.json()["error_response"]["code"] == "40002"
+
+
 @pytest.mark.parametrize(
     "form",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -148,6 +149,8 @@ async def test_books_are_paged_and_kept_per_app(
         await other.pay(number=f"B-{n}", amount_fen=100 + n, subject="a", auth_code=code, scene=Scene.PAYMENT_CODE)
     await other.refund(number="R-1", payment_number="B-1", amount_fen=50, reason="return")
     await other.cancel(number="B-2")
+    again = await other.refund(number="cancel", payment_number="B-2", amount_fen=102, reason="a cancel is no refund")
+    assert again == Failed(FailReason.AMOUNT_EXCEEDED, "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL")
     await other.aclose()
     books = await admin.books("paged", limit=3)
     assert (books["captured_fen"], books["captured_count"]) == (510, 5)
@@ -161,19 +164,28 @@ async def test_books_are_paged_and_kept_per_app(
 
 
 @pytest.fixture
-async def browser(running: RunningSimulator) -> AsyncIterator[httpx.AsyncClient]:
+async def site(running: RunningSimulator) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=running.url, trust_env=False, follow_redirects=True) as client:
         yield client
 
 
-async def test_a_person_pays_and_authorises_on_the_pages(browser: httpx.AsyncClient, provider: AlipayProvider) -> None:
+async def press(site: httpx.AsyncClient, page: httpx.Response, user: str) -> httpx.Response:
+    """Send the page's own form, as its button does."""
+    action = re.search(r'<form method="post" action="([^"]+)"', page.text)
+    code = re.search(r'name="code" value="([^"]+)"', page.text)
+    assert action is not None
+    assert code is not None
+    return await site.post(action[1], data={"code": code[1], "user": user})
+
+
+async def test_a_person_pays_and_authorises_on_the_pages(site: httpx.AsyncClient, provider: AlipayProvider) -> None:
     order = await provider.precreate(number="W-O", amount_fen=1250, subject="<script>alert(1)</script>")
     hold = await provider.freeze(number="W-F", amount_fen=1000, subject="轻会员")
     assert isinstance(order, Pending)
     assert isinstance(hold, Pending)
     assert order.code_text
     assert hold.code_text
-    page = await browser.get(order.code_text, params={"lang": "zh"})
+    page = await site.get(order.code_text, params={"lang": "zh"})
     assert "¥12.50" in page.text
     assert "付款" in page.text
     assert "<script" not in page.text
@@ -181,25 +193,25 @@ async def test_a_person_pays_and_authorises_on_the_pages(browser: httpx.AsyncCli
     policy = page.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'")
     assert "unsafe" not in policy
-    pressed = await browser.post("/page/pay", data={"code": order.code_text.rsplit("/", 1)[1], "user": "wang"})
+    pressed = await press(site, page, "wang")
     assert "TRADE_SUCCESS" in pressed.text
     assert isinstance(await provider.query_payment(number="W-O", amount_fen=1250), Succeeded)
-    pressed = await browser.post("/page/authorise", data={"code": hold.code_text.rsplit("/", 1)[1], "user": "wang"})
+    pressed = await press(site, await site.get(hold.code_text), "wang")
     assert "AUTHORIZED" in pressed.text
     assert isinstance(await provider.query_freeze(number="W-F", amount_fen=1000), Succeeded)
-    overview = await browser.get("/", headers={"Accept-Language": "zh-CN,zh;q=0.9"})
+    overview = await site.get("/", headers={"Accept-Language": "zh-CN,zh;q=0.9"})
     assert "支付机构模拟器" in overview.text
     assert "W_O" in overview.text
-    token = await browser.post("/page/code", data={"user": "wang", "kind": "face"})
+    token = await site.post("/page/code", data={"user": "wang", "kind": "face"})
     assert "wang: fp" in token.text
-    assert (await browser.get("/static/simulator.css")).headers["content-type"].startswith("text/css")
-    assert (await browser.get("/sim/collect/nothing")).status_code == 404
-    assert "order_not_found" in (await browser.post("/page/pay", data={"code": "x", "user": "wang"})).text
+    assert (await site.get("/static/simulator.css")).headers["content-type"].startswith("text/css")
+    assert (await site.get("/sim/collect/nothing")).status_code == 404
+    assert "order_not_found" in (await site.post("/page/pay", data={"code": "x", "user": "wang"})).text
 
 
-async def test_no_page_loads_anything_from_elsewhere(browser: httpx.AsyncClient) -> None:
+async def test_no_page_loads_anything_from_elsewhere(site: httpx.AsyncClient) -> None:
     for page in ("/", "/?lang=zh"):
-        text = (await browser.get(page)).text
+        text = (await site.get(page)).text
         assert "http:" not in text
         assert "https:" not in text
         assert "style=" not in text
@@ -211,21 +223,21 @@ def test_both_languages_say_everything() -> None:
     assert all(text for texts in TEXTS.values() for text in texts.values())
 
 
-async def test_the_door_refuses_foreign_pages_foreign_names_and_large_bodies(browser: httpx.AsyncClient) -> None:
+async def test_the_door_refuses_foreign_pages_foreign_names_and_large_bodies(site: httpx.AsyncClient) -> None:
     token = "/sim/users/lin/face-token"
-    assert (await browser.post(token)).status_code == 200
-    assert (await browser.post(token, headers={"Origin": "https://example.org"})).status_code == 403
-    assert (await browser.post(token, headers={"Sec-Fetch-Site": "cross-site"})).status_code == 403
-    assert (await browser.post(token, headers={"Host": "example.org"})).status_code == 421
-    assert (await browser.get("/", headers={"Host": "["})).status_code == 421
+    assert (await site.post(token)).status_code == 200
+    assert (await site.post(token, headers={"Origin": "https://example.org"})).status_code == 403
+    assert (await site.post(token, headers={"Sec-Fetch-Site": "cross-site"})).status_code == 403
+    assert (await site.post(token, headers={"Host": "example.org"})).status_code == 421
+    assert (await site.get("/", headers={"Host": "["})).status_code == 421
     too_large = b"x" * (BODY_BYTES_MAX + 1)
 
     async def chunks() -> AsyncIterator[bytes]:
         yield too_large
 
-    assert (await browser.post("/gateway.do", content=too_large)).status_code == 413
-    assert (await browser.post("/gateway.do", content=chunks())).status_code == 413
-    assert (await browser.post("/gateway.do", content=too_large[:-1])).status_code == 200
+    assert (await site.post("/gateway.do", content=too_large)).status_code == 413
+    assert (await site.post("/gateway.do", content=chunks())).status_code == 413
+    assert (await site.post("/gateway.do", content=too_large[:-1])).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -241,5 +253,5 @@ async def test_the_door_refuses_foreign_pages_foreign_names_and_large_bodies(bro
         ("/sim/pay", {"qr_code": "x"}),
     ],
 )
-async def test_wrong_calls_are_refused(browser: httpx.AsyncClient, path: str, body: object) -> None:
-    assert (await browser.post(path, json=body)).status_code == 422
+async def test_wrong_calls_are_refused(site: httpx.AsyncClient, path: str, body: object) -> None:
+    assert (await site.post(path, json=body)).status_code == 422
