@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,10 +18,10 @@ from actors.ports import EnrolMember, MembershipRequest, PostUses, ReleaseUses, 
 from gateway.providers.alipay import AlipayProvider
 from gateway.providers.alipay_gateway import AlipayGateway
 from gateway.providers.simulator import SimulatorAdmin, create_simulator_app
+from gateway.providers.simulator.database import FILE_NAME
 from models.domain.ids import (
     BenefitId,
     ChainId,
-    LegalEntityId,
     MembershipId,
     PlanId,
     RegionId,
@@ -81,6 +82,7 @@ class Shop:
     clock: Clock
     admin: SimulatorAdmin
     provider: AlipayProvider
+    provider_dir: Path
     memberships: Memberships = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +94,7 @@ class Shop:
         return await self.memberships.ask(ask_id or str(uuid.uuid4()), request, attempts)
 
     async def enrol_request(self, user: str = "lin", **changes: Any) -> EnrolMember:
+        await self.admin.create_user(user)
         auth = changes.pop("auth", None) or ProviderAuth("alipay", await self.admin.payment_code(user))
         request = EnrolMember(
             session=SessionId(str(uuid.uuid4())),
@@ -175,7 +178,8 @@ class Shop:
     async def account(self, entity: str, account: str, book: str = "posted") -> int:
         return int(
             await self.one(
-                "SELECT coalesce(sum(amount_fen), 0)::bigint FROM entry WHERE entity = %s AND account = %s AND book = %s",
+                "SELECT coalesce(sum(amount_fen), 0)::bigint FROM entry"
+                " WHERE entity = %s AND account = %s AND book = %s",
                 entity,
                 account,
                 book,
@@ -189,6 +193,11 @@ class Shop:
             assert row is not None
             assert cur.description is not None
             return dict(zip([column.name for column in cur.description], row, strict=True))
+
+    async def auth_no(self) -> str:
+        """The provider's number of its newest hold, as the customer's phone would show it."""
+        with closing(sqlite3.connect(self.provider_dir / FILE_NAME)) as db:
+            return str(db.execute("SELECT auth_no FROM hold ORDER BY id DESC LIMIT 1").fetchone()[0])
 
     async def provider_net(self) -> dict[str, Any]:
         return await self.admin.books(APP_ID)
@@ -237,32 +246,38 @@ def simulator(data_dir: Path) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def open_shop(database_url: str, provider_url: str, call_timeout_s: float = 5.0) -> AsyncIterator[Shop]:
+async def open_shop(database_url: str, provider_dir: Path, call_timeout_s: float = 5.0) -> AsyncIterator[Shop]:
     """The shop over a fresh database and provider."""
     migrate.upgrade(database_url)
-    async with (
-        AsyncConnectionPool(database_url, min_size=1, max_size=8, open=False) as pool,
-        SimulatorAdmin(provider_url) as admin,
-    ):
-        async with pool.connection() as conn, conn.cursor() as cur:
-            for entity in ("chain", "north"):
-                await cur.execute(
-                    "INSERT INTO legal_entity (id, chain, name_zh, name_en, provider_app) VALUES (%s, %s, '', '', '')",
-                    (entity, CHAIN),
-                )
-            for store, entity in ((OWN, "chain"), (FRANCHISED, "north")):
-                await cur.execute(
-                    "INSERT INTO store (id, chain, region, shard, name_zh, name_en, zone, cutoff_hour, basket_owner,"
-                    " opened_at) VALUES (%s, %s, %s, 0, '', '', 'Asia/Shanghai', 0, 'storeops', %s)",
-                    (store, CHAIN, REGION, START),
-                )
-                await cur.execute(
-                    "INSERT INTO store_entity VALUES (%s, '2020-01-01', %s)", (store, LegalEntityId(entity))
-                )
-            await save_plan(cur, CHAIN, PLAN)
-        account = await open_account(admin, provider_url)
-        provider = AlipayProvider(AlipayGateway(account, call_timeout_s=call_timeout_s))
-        try:
-            yield Shop(pool, Clock(), admin, provider)
-        finally:
-            await provider.aclose()
+    with simulator(provider_dir) as provider_url:
+        async with (
+            AsyncConnectionPool(database_url, min_size=1, max_size=8, open=False) as pool,
+            SimulatorAdmin(provider_url) as admin,
+        ):
+            await seed(pool)
+            account = await open_account(admin, provider_url)
+            provider = AlipayProvider(AlipayGateway(account, call_timeout_s=call_timeout_s))
+            try:
+                yield Shop(pool, Clock(), admin, provider, provider_dir)
+            finally:
+                await provider.aclose()
+
+
+async def seed(pool: Pool) -> None:
+    """Two legal entities, a store of each, and the articles' plan."""
+    async with pool.connection() as conn, conn.cursor() as cur:
+        await cur.execute(
+            "INSERT INTO legal_entity (id, chain, name_zh, name_en, provider_app)"
+            " VALUES ('chain', %(chain)s, '', '', ''), ('north', %(chain)s, '', '', '')",
+            {"chain": CHAIN},
+        )
+        await cur.execute(
+            "INSERT INTO store (id, chain, region, shard, name_zh, name_en, zone, cutoff_hour, basket_owner, opened_at)"
+            " SELECT id, %s, %s, 0, '', '', 'Asia/Shanghai', 0, 'storeops', %s FROM unnest(%s::text[]) AS s(id)",
+            (CHAIN, REGION, START, [OWN, FRANCHISED]),
+        )
+        await cur.execute(
+            "INSERT INTO store_entity VALUES (%s, '2020-01-01', 'chain'), (%s, '2020-01-01', 'north')",
+            (OWN, FRANCHISED),
+        )
+        await save_plan(cur, CHAIN, PLAN)
