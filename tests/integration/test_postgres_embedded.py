@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -31,13 +30,9 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the serve
 
 
 @pytest.fixture
-def server(data_dir: Path) -> Iterator[EmbeddedPostgres]:
-    server = EmbeddedPostgres(data_dir)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+def server(embedded_postgres: EmbeddedPostgres) -> EmbeddedPostgres:
+    """The run's shared server, for tests that only look."""
+    return embedded_postgres
 
 
 def modes(*paths: Path) -> list[int]:
@@ -130,8 +125,9 @@ def test_the_application_is_no_superuser_but_owns_its_database(server: EmbeddedP
             connection.execute("COPY (SELECT 1) TO PROGRAM 'cat'")
 
 
-def test_there_is_no_port_and_every_file_is_private(server: EmbeddedPostgres, data_dir: Path) -> None:
+def test_there_is_no_port_and_every_file_is_private(server: EmbeddedPostgres) -> None:
     assert server.pid is not None
+    data_dir = server.url_file.parent.parent
     processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
     assert [c for process in processes for c in process.net_connections("inet")] == []
     secrets = data_dir / "secrets"
@@ -146,8 +142,9 @@ def test_there_is_no_port_and_every_file_is_private(server: EmbeddedPostgres, da
 
 
 @as_root
-def test_root_hands_the_server_to_another_user(server: EmbeddedPostgres, data_dir: Path) -> None:
+def test_root_hands_the_server_to_another_user(server: EmbeddedPostgres) -> None:
     assert server.pid is not None
+    data_dir = server.url_file.parent.parent
     uids = psutil.Process(server.pid).uids()
     assert 0 not in uids
     assert (data_dir.stat().st_uid, data_dir.stat().st_mode & 0o777) == (0, 0o710)
