@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import sys
 import threading
@@ -24,6 +25,7 @@ from models.domain.screen import Screen
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg"})
 CUSTOMERS_MAX = 1000
+_USER_UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
 
 HELP = """\
 who            the customers           who NAME     the next customer
@@ -45,6 +47,14 @@ class Customers:
     def __post_init__(self) -> None:
         self._turns = {name: cycle(pictures) for name, pictures in self.photos.items()}
         self.now = self.now or next(iter(self.photos), "")
+
+    def choose(self, beginning: str) -> None:
+        """The customer whose name begins so. Raises LookupError."""
+        for name in self.photos:
+            if name.lower().startswith(beginning.lower()):
+                self.now = name
+                return
+        raise LookupError(f"nobody is called {beginning}")
 
     def photo(self) -> bytes:
         """The present customer's next photograph. Raises LookupError when there is no customer."""
@@ -121,16 +131,16 @@ async def _verb(
 
     async def enrol() -> None:
         await terminal.consent("membership")
-        user = customers.now.lower().replace("_", "-")
+        user = _USER_UNFIT.sub("-", customers.now)[:64]
         await terminal.enrol(words[0], user=user, shots=customers.shots())
 
     async def who() -> None:
         if words:
-            customers.now = next(name for name in customers.photos if name.lower().startswith(words[0].lower()))
+            customers.choose(words[0])
         console.print(", ".join(customers.photos), f"-> {customers.now}", markup=False)
 
     async def pay() -> None:
-        user = customers.now.lower().replace("_", "-")
+        user = _USER_UNFIT.sub("-", customers.now)[:64]
         if words[0] == "cash":
             await terminal.pay_cash(int(words[1]) if len(words) > 1 else None)
         elif words[0] == "face":
