@@ -170,13 +170,13 @@ def decide(
     Without digits anything but a clear, whole, live match asks for them. With digits (the search was inside
     their bucket) there is no third question: accepted or not recognised. A failed liveness is a veto always.
     """
-    t = threshold(search.searched, policy.thresholds)
-    match = _match(search, policy, t, liveness, partial=partial, digits_given=digits_given)
+    t_ppm = _ppm(threshold(search.searched, policy.thresholds))
+    match = _match(search, policy, t_ppm, liveness, partial=partial, digits_given=digits_given)
     return Decision(
         match,
         RecognitionDecision(
             templates_searched=search.searched,
-            threshold_ppm=_ppm(t),
+            threshold_ppm=t_ppm,
             best_ppm=_ppm(search.best.score) if search.best else 0,
             second_ppm=_ppm(search.second.score) if search.second else 0,
             net_sha256=net_sha256,
@@ -188,7 +188,7 @@ def decide(
 def _match(
     search: SearchResult,
     policy: RecognitionPolicy,
-    t: float,
+    t_ppm: int,
     liveness: Liveness,
     *,
     partial: bool,
@@ -199,11 +199,12 @@ def _match(
     if search.best is None:
         # With a part of the gallery missing, nobody here is no evidence: the bucket of the digits may know.
         return NeedsDigits(DigitsReason.PARTIAL) if partial and not digits_given else _nobody()
-    s1 = search.best.score
-    if s1 < policy.floor:
+    # In the record's own integers, so that an auditor decides the same from the record alone.
+    s1_ppm = _ppm(search.best.score)
+    if s1_ppm < _ppm(policy.floor):
         return NotRecognised(UnknownReason.BELOW_FLOOR)
-    below = s1 < t
-    thin = search.second is not None and s1 - search.second.score < policy.margin_min
+    below = s1_ppm < t_ppm
+    thin = search.second is not None and s1_ppm - _ppm(search.second.score) < _ppm(policy.margin_min)
     if digits_given:
         if below:
             return NotRecognised(UnknownReason.DIGITS_BELOW_THRESHOLD)

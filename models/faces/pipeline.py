@@ -140,7 +140,7 @@ class FacePipeline:
 
 def _is_tight(pixels: Pixels, face: Face) -> bool:
     height, width = pixels.shape[:2]
-    return face.box[2] > TIGHT_PART * width or face.box[3] > TIGHT_PART * height
+    return bool(face.box[2] > TIGHT_PART * width or face.box[3] > TIGHT_PART * height)
 
 
 def _why_nothing(pixels: Pixels) -> LookReason:

@@ -42,7 +42,7 @@ def test_the_cache_is_used_and_repaired(nets: Nets, cache_dir: Path, monkeypatch
     nets.detector_path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     assert build_nets(cache_dir) == nets
     assert nets.detector_path.read_bytes() == good, "an altered file is built again, to the same bytes"
-    monkeypatch.setattr(building.onnx, "load", lambda _: pytest.fail("a good cache is not built again"))
+    monkeypatch.setattr(onnx, "load", lambda _: pytest.fail("a good cache is not built again"))
     assert build_nets(cache_dir) == nets
     assert not list(cache_dir.glob("*.part"))
 

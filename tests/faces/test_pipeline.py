@@ -16,7 +16,6 @@ from models.domain.face_quality import (
     LookReason,
 )
 from models.domain.recognition import Seen, Unseen
-from models.faces import jpeg as door
 from models.faces.align import REFERENCE, align, similarity
 from models.faces.embed import FaceEmbedder, to_vector
 from models.faces.jpeg import Pixels, decode_jpeg, jpeg_size
@@ -89,7 +88,7 @@ def test_garbage_gets_its_code(pipeline: FacePipeline, content: bytes, expected:
 
 
 def test_a_size_beyond_the_bound_is_never_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door.cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     assert decode_jpeg(with_size(encoded(NOISE), 60000, 60000)) is LookReason.TOO_LARGE
 
 

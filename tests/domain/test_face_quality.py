@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from models.domain.face_quality import (
+    DEMO,
+    PRODUCTION,
+    PROMPTS,
+    LookPurpose,
+    LookReason,
+    QualityReport,
+    judge,
+    sentence,
+)
+
+GOOD = QualityReport(
+    faces=1, score=0.8, eye_distance_px=40, sharpness=80, roll_deg=-12, nose_offset=0.25, luminance=120
+)
+
+
+def test_the_production_gates_are_the_measured_ones() -> None:
+    enrol, probe = PRODUCTION.enrol, PRODUCTION.probe
+    assert (enrol.eye_distance_px_min, enrol.sharpness_min, enrol.roll_deg_max) == (40, 80, 12)
+    assert (enrol.nose_offset_max, enrol.score_min, enrol.nearest_ratio_min) == (0.25, 0.8, None)
+    assert (PRODUCTION.shots, PRODUCTION.agreement_min) == (3, 0.60)
+    assert (probe.eye_distance_px_min, probe.sharpness_min, probe.roll_deg_max) == (20, 25, 20)
+    assert (probe.nose_offset_max, probe.score_min, probe.nearest_ratio_min) == (None, 0.7, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"eye_distance_px": 39.9}, LookReason.COME_CLOSER),
+        ({"luminance": 49.0}, LookReason.TOO_DARK),
+        ({"luminance": 221.0}, LookReason.TOO_BRIGHT),
+        ({"score": 0.79}, LookReason.UNCLEAR),
+        ({"roll_deg": -12.1}, LookReason.LOOK_STRAIGHT),
+        ({"roll_deg": 12.1}, LookReason.LOOK_STRAIGHT),
+        ({"nose_offset": 0.26}, LookReason.LOOK_STRAIGHT),
+        ({"sharpness": 79.0}, LookReason.BLURRED),
+        ({"eye_distance_px": 10.0, "sharpness": 1.0, "score": 0.1}, LookReason.COME_CLOSER),
+    ],
+)
+def test_each_gate_refuses_alone(change: dict[str, float], reason: LookReason | None) -> None:
+    report = dataclasses.replace(GOOD, **change)  # type: ignore[arg-type]
+    assert judge(report, PRODUCTION.gates(LookPurpose.ENROL)) is reason
+
+
+def test_the_demo_relaxes_the_pose_and_nothing_that_a_probe_needs() -> None:
+    aside = dataclasses.replace(GOOD, roll_deg=25, nose_offset=0.7)
+    assert judge(aside, PRODUCTION.enrol) is LookReason.LOOK_STRAIGHT
+    assert judge(aside, DEMO.enrol) is None
+    assert DEMO.probe == PRODUCTION.probe
+
+
+@pytest.mark.parametrize("reason", list(LookReason))
+def test_every_reason_has_a_prompt_and_a_sentence_in_both_languages(reason: LookReason) -> None:
+    assert PROMPTS[reason] in {"come_closer", "more_light", "several_faces", "look_again"}
+    assert any("\u4e00" <= c <= "\u9fff" for c in sentence(reason, "zh_CN"))
+    assert sentence(reason, "en").isascii()

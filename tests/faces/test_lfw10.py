@@ -1,0 +1,128 @@
+"""The accuracy to hold, on real photographs of ten people (skipped where they are absent)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.domain.face_quality import PRODUCTION, FaceKind, LookPurpose
+from models.domain.ids import MemberId
+from models.domain.recognition import Accepted, Embedding, RecognitionPolicy, Seen, decide
+from models.faces.align import align
+from models.faces.embed import FaceEmbedder, combine, to_vector
+from models.faces.gallery import Gallery, rotation_from
+from models.faces.jpeg import decode_jpeg
+from models.faces.nets import Nets
+from models.faces.pipeline import FacePipeline
+from runtime.photos import photographs_from
+
+pytestmark = pytest.mark.faces
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Every photograph: who it shows, the embedding of the face nearest its middle, and what the gates say."""
+
+    people: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    enrol: list[list[Embedding]]
+    probes: list[list[Embedding]]
+
+
+@pytest.fixture(scope="module")
+def measured(nets: Nets, pipeline: FacePipeline, lfw10: Path) -> Measured:
+    embedder = FaceEmbedder(nets.recogniser_path)
+    people, vectors = [], []
+    enrol: list[list[Embedding]] = []
+    probes: list[list[Embedding]] = []
+    for number, folder in enumerate(sorted(one for one in lfw10.iterdir() if one.is_dir())):
+        enrol.append([])
+        probes.append([])
+        for photograph in sorted(folder.glob("*.jpg")):
+            jpeg = photograph.read_bytes()
+            pixels = decode_jpeg(jpeg)
+            assert isinstance(pixels, np.ndarray)
+            middle = np.array([pixels.shape[1], pixels.shape[0]]) / 2
+            subject = min(pipeline.faces(pixels, 320), key=lambda face: float(np.hypot(*(face.landmarks[2] - middle))))
+            people.append(number)
+            vectors.append(embedder.embed(align(pixels, subject.landmarks)))
+            for purpose, into in ((LookPurpose.ENROL, enrol), (LookPurpose.PROBE, probes)):
+                seen = pipeline.look(jpeg, kind=FaceKind.FRAME, purpose=purpose, policy=PRODUCTION)
+                if isinstance(seen, Seen):
+                    into[number].append(seen.embedding)
+    return Measured(np.array(people), np.stack(vectors), enrol, probes)
+
+
+def test_rank_1_and_tar_are_1(measured: Measured) -> None:
+    scores = measured.vectors @ measured.vectors.T
+    same = measured.people[:, None] == measured.people[None, :]
+    upper = np.triu(np.ones_like(same), 1)
+    genuine, impostor = scores[same & upper], np.sort(scores[~same & upper])
+    assert (len(genuine), len(impostor)) == (450, 4500)
+    threshold = impostor[-round(len(impostor) * 1e-3) - 1]
+    assert (genuine > threshold).mean() == 1.0, "TAR at FAR 1e-3"
+    assert threshold == pytest.approx(0.362, abs=0.005)
+    np.fill_diagonal(scores, -1)
+    assert (measured.people[scores.argmax(axis=1)] == measured.people).all(), "rank 1 from one photograph"
+
+
+def test_everybody_can_be_enrolled_from_three_that_agree(measured: Measured) -> None:
+    assert min(len(passing) for passing in measured.enrol) == 4, "the poorest has four of ten"
+    for passing in measured.enrol:
+        assert any(isinstance(combine(triple, PRODUCTION.agreement_min), bytes) for triple in combinations(passing, 3))
+
+
+def enrolled(measured: Measured, leave_out: int | None) -> Gallery:
+    gallery = Gallery(128, rotation_from(b"lfw" * 16))
+    for number, passing in enumerate(measured.enrol):
+        means = (combine(triple, PRODUCTION.agreement_min) for triple in combinations(passing, 3))
+        if number != leave_out:
+            gallery.add(MemberId(str(number)), "t", next(mean for mean in means if not isinstance(mean, tuple)))
+    return gallery
+
+
+def test_nobody_is_accepted_as_another_and_nearly_all_as_themselves(measured: Measured) -> None:
+    gallery = enrolled(measured, None)
+    right = refused = 0
+    for number, probes in enumerate(measured.probes):
+        for probe in probes:
+            match = decide(gallery.search(probe), RecognitionPolicy(), net_sha256="").match
+            if isinstance(match, Accepted):
+                assert match.member == str(number), "a wrong accept"
+                right += 1
+            else:
+                refused += 1
+    assert right >= 0.98 * (right + refused)
+
+
+def test_a_stranger_is_accepted_as_nobody(measured: Measured) -> None:
+    asked = 0
+    for stranger, probes in enumerate(measured.probes):
+        gallery = enrolled(measured, stranger)
+        for probe in probes:
+            asked += 1
+            match = decide(gallery.search(probe), RecognitionPolicy(), net_sha256="").match
+            assert not isinstance(match, Accepted), (stranger, match)
+    assert asked >= 90
+
+
+def test_a_folder_per_person_becomes_customers(pipeline: FacePipeline, lfw10: Path, tmp_path: Path) -> None:
+    found = photographs_from(lfw10, tmp_path, pipeline)
+    assert (found.kind, found.policy, len(found.members), len(found.strangers)) == ("files", "production", 8, 2)
+    assert found.skipped == ()
+    for person in (*found.members, *found.strangers):
+        assert len(person.shots) == 3
+        assert person.probes
+        assert not set(person.shots) & set(person.probes)
+        shots = []
+        for shot in person.shots:
+            seen = pipeline.look(shot.read_bytes(), kind=FaceKind.FRAME, purpose=LookPurpose.ENROL, policy=PRODUCTION)
+            assert isinstance(seen, Seen)
+            shots.append(seen.embedding)
+        assert np.linalg.norm(to_vector(shots[0])) == pytest.approx(1, abs=1e-5)
+        assert isinstance(combine(shots, PRODUCTION.agreement_min), bytes)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from models.domain.errors import NeedsOperator, Refused
+from models.domain.ids import ChainId, MemberId
+from models.domain.recognition import Embedding
+from models.faces.templates import TemplateVault, new_key
+from runtime.faces import MASTER_KEY_FILE, MASTER_KEY_VARIABLE, load_master_key
+
+VAULT = TemplateVault(b"k" * 32)
+EMBEDDING = Embedding(bytes(range(256)) * 2)
+ROW = VAULT.make_template(MemberId("li"), "t1", "net", "production", EMBEDDING)
+
+
+def test_a_template_comes_back_and_rests_in_no_clear_byte() -> None:
+    assert VAULT.open_template(ROW) == EMBEDDING
+    assert EMBEDDING[:16] not in ROW.ciphertext
+    assert (ROW.member, ROW.id, ROW.net_sha256, ROW.policy) == ("li", "t1", "net", "production")
+    again = VAULT.make_template(MemberId("li"), "t1", "net", "production", EMBEDDING)
+    assert again.ciphertext != ROW.ciphertext
+    assert again.wrapped_key != ROW.wrapped_key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"wrapped_key": b""},
+        {"wrapped_key": bytes(60)},
+        {"ciphertext": ROW.ciphertext[:-1] + bytes([ROW.ciphertext[-1] ^ 1])},
+        {"ciphertext": b""},
+        {"member": MemberId("wang")},
+        {"id": "t2"},
+        {"net_sha256": "other net"},
+    ],
+)
+def test_without_its_key_or_passed_off_as_another_it_stays_shut(change: dict[str, object]) -> None:
+    with pytest.raises(NeedsOperator) as shut:
+        VAULT.open_template(dataclasses.replace(ROW, **change))  # type: ignore[arg-type]
+    assert shut.value.code == "template_sealed"
+
+
+def test_another_master_key_opens_nothing() -> None:
+    with pytest.raises(NeedsOperator):
+        TemplateVault(b"x" * 32).open_template(ROW)
+    with pytest.raises(NeedsOperator):
+        TemplateVault(b"short")
+    assert "kkkk" not in repr(VAULT)
+
+
+def test_rotation_secrets_differ_by_chain_and_master_key() -> None:
+    a, b = VAULT.rotation_secret(ChainId("a")), VAULT.rotation_secret(ChainId("b"))
+    assert len({a, b, TemplateVault(b"x" * 32).rotation_secret(ChainId("a"))}) == 3
+    assert a == TemplateVault(b"k" * 32).rotation_secret(ChainId("a"))
+
+
+def test_a_sealed_blob_opens_for_its_visit_and_kind_only() -> None:
+    key = new_key()
+    blob = VAULT.seal(key, "visit", "shot", b"payload")
+    assert VAULT.open(key, "visit", "shot", blob) == b"payload"
+    for wrong in (
+        (new_key(), "visit", "shot", blob),
+        (key, "other visit", "shot", blob),
+        (key, "visit", "probe", blob),
+        (key, "visit", "shot", blob[:-1]),
+        (key, "visit", "shot", b""),
+        (b"no key", "visit", "shot", blob),
+    ):
+        with pytest.raises(Refused) as lost:
+            VAULT.open(*wrong)
+        assert lost.value.code == "visit_key_lost"
+
+
+def test_the_master_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
+    key = load_master_key(tmp_path / "data", {})
+    file = tmp_path / "data" / MASTER_KEY_FILE
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert load_master_key(tmp_path / "data", {}) == key
+    file.chmod(0o640)
+    with pytest.raises(NeedsOperator) as open_to_others:
+        load_master_key(tmp_path / "data", {})
+    assert open_to_others.value.code == "master_key_open"
+    assert load_master_key(tmp_path / "data", {MASTER_KEY_VARIABLE: "ab" * 32}) == b"\xab" * 32
+    for wrong in ("", "ab" * 31, "zz" * 32):
+        with pytest.raises(NeedsOperator):
+            load_master_key(tmp_path / "data", {MASTER_KEY_VARIABLE: wrong})
+    file.chmod(0o600)
+    file.write_text("half")
+    with pytest.raises(NeedsOperator):
+        load_master_key(tmp_path / "data", {})
