@@ -134,13 +134,16 @@ def test_the_dead_are_noticed(tmp_path: Path) -> None:
 def test_a_child_dies_with_a_killed_parent_but_not_with_the_thread_that_started_it(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib, signal, threading\n"
-        "from runtime.processes import ChildProcess, ProcessSpec\n"
-        "c = ChildProcess(ProcessSpec('c', (sys.executable, '-c', 'import signal; signal.pause()'),"
-        " pathlib.Path(sys.argv[1]) / 'c.log'))\n"
-        "t = threading.Thread(target=c.start); t.start(); t.join()\n"
+        "from runtime.processes import ChildProcess, ProcessSpec, log_tail\n"
+        "log = pathlib.Path(sys.argv[1]) / 'c.log'\n"
+        "c = ChildProcess(ProcessSpec('c', (sys.executable, '-c', sys.argv[2]), log))\n"
+        "def start():\n"
+        "    c.start(); c.wait_ready(lambda: 'ready' in log_tail(log), 10)\n"
+        "t = threading.Thread(target=start); t.start(); t.join()\n"
         "print(c.pid, flush=True); signal.pause()"
     )
-    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+    command = [sys.executable, "-c", script, str(tmp_path), READY]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         threading.Event().wait(0.2)  # the thread's death would have reached it by now
