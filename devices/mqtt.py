@@ -92,6 +92,9 @@ class MqttLink:
     # ------------------------------------------------------------ life
 
     def listen(self, listener: LinkListener, filters: Sequence[str]) -> None:
+        for text in filters:
+            if "#" in text.removesuffix("/#") or not text:
+                raise ValueError(f"{text!r} is no topic filter")
         self._listener = listener
         self._filters = tuple(filters)
 
@@ -138,7 +141,7 @@ class MqttLink:
             self._ended_by = 0
             try:
                 await self._connect()
-            except (OSError, LinkError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, a link goes on trying, and says why
                 self.counts.connect_failures += 1
                 self._abort()
                 self._listener_().disconnected(f"not connected: {type(error).__name__} {error}")
