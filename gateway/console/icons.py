@@ -1,0 +1,31 @@
+"""A few line icons, drawn for this console: 20 x 20, stroke in the text's colour, hidden from screen readers."""
+
+from __future__ import annotations
+
+_PATHS = {
+    "wall": "M3 4h6v5H3zM11 4h6v5h-6zM3 11h6v5H3zM11 11h6v5h-6z",
+    "members": "M10 9.5a3 3 0 1 0 0-6 3 3 0 0 0 0 6zM4 16.5c.6-3 3-4.5 6-4.5s5.400 1.500 6 4.500",
+    "payments": "M2.500 5.500h15v9h-15zM2.500 8.500h15M5.500 12h3",
+    "stores": "M3 8l1.500-4h11L17 8M4 8v8.500h12V8M3 8h14M8 16.500v-5h4v5",
+    "terminals": "M5.500 3h9v11h-9zM7.500 17h5M10 14v3M8.500 6.500h3",
+    "system": "M3 5.500h14M3 10h14M3 14.500h14M7 4v3M13 8.500v3M6 13v3",
+    "close": "M5 5l10 10M15 5L5 15",
+    "menu": "M3 5.500h14M3 10h14M3 14.500h14",
+    "next": "M8 5l5 5-5 5",
+    "external": "M8 4H4v12h12v-4M11 4h5v5M16 4l-7 7",
+    "camera": "M3 6h3l1.500-2h5L14 6h3v10H3zM10 13.500a3 3 0 1 0 0-6 3 3 0 0 0 0 6z",
+    "check": "M4 10.500l4 4 8-9",
+    "alert": "M10 3l8 14H2zM10 8.500v4M10 14.800v.2",
+    "search": "M9 14.500a5.500 5.500 0 1 0 0-11 5.500 5.500 0 0 0 0 11zM13 13l4 4",
+    "sun": "M10 13.500a3.500 3.500 0 1 0 0-7 3.500 3.500 0 0 0 0 7zM10 2v1.500M10 16.500V18M2 10h1.500M16.500 10H18",
+    "leave": "M8 4H4v12h4M12 6.500l3.500 3.500-3.500 3.500M7.500 10h8",
+}
+
+
+def svg(name: str) -> str:
+    """The icon as inline SVG. Raises KeyError for a name that was not drawn."""
+    return (
+        '<svg class="icon" viewBox="0 0 20 20" width="20" height="20" fill="none" stroke="currentColor" '
+        'stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round" aria-hidden="true" focusable="false">'
+        f'<path d="{_PATHS[name]}"/></svg>'
+    )

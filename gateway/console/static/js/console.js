@@ -1,0 +1,59 @@
+// The shell: the drawer that htmx fills, the scope picker, the toast, and buttons that run something.
+
+const drawer = document.getElementById("drawer");
+const body = document.getElementById("drawer-body");
+const toast = document.getElementById("toast");
+const token = document.querySelector('meta[name="csrf"]').content;
+let hideToast = 0;
+
+export function say(text) {
+  toast.textContent = text;
+  toast.dataset.shown = "";
+  clearTimeout(hideToast);
+  hideToast = setTimeout(() => delete toast.dataset.shown, 5000);
+}
+
+/** Show one address of ours in the drawer. */
+export function openDetail(address) {
+  window.htmx.ajax("GET", address, { target: "#drawer-body", swap: "innerHTML" });
+}
+
+document.addEventListener("htmx:after:swap", () => {
+  if (body.childElementCount && !drawer.open) drawer.showModal();
+  if (drawer.open) drawer.scrollTop = 0;
+});
+drawer.addEventListener("close", () => body.replaceChildren());
+drawer.addEventListener("click", (event) => {
+  if (event.target === drawer) drawer.close();
+});
+document.addEventListener("htmx:error", () => say(toast.dataset.away));
+
+const scope = document.getElementById("scope");
+document.addEventListener("click", (event) => {
+  if (scope.open && !scope.contains(event.target)) scope.open = false;
+});
+scope.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") scope.open = false;
+});
+
+// One key per press, locked until it is answered: a bouncing button must not settle twice.
+for (const button of document.querySelectorAll("[data-settle]")) {
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    try {
+      const response = await fetch("/api/v1/settlement/runs", {
+        method: "POST",
+        headers: { "X-CSRF-Token": token, "Idempotency-Key": crypto.randomUUID() },
+      });
+      const answer = await response.json();
+      if (!response.ok) throw new Error(answer.detail);
+      const totals = Object.entries(answer.totals).map(([name, value]) => `${name} ${value}`);
+      say(`${button.dataset.done} · ${totals.join(" · ")}`);
+      setTimeout(() => location.reload(), 1500);
+    } catch (error) {
+      say(`${toast.dataset.failed} (${error.message})`);
+    } finally {
+      button.disabled = false;
+    }
+  });
+}

@@ -1,0 +1,11 @@
+"""The catalogue: every text a page shows, by id, Chinese and English side by side and of equal rank."""
+
+from __future__ import annotations
+
+from gateway.console.texts.counter import COUNTER
+from gateway.console.texts.pages import PAGES
+from gateway.console.texts.shell import SHELL
+from gateway.console.texts.states import STATES
+
+TEXTS: dict[str, tuple[str, str]] = {**SHELL, **PAGES, **STATES, **COUNTER}
+"""id -> (zh, en)"""

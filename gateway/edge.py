@@ -1,0 +1,93 @@
+"""What the routes share: the settings, and the parts of the house as they become available."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from actors.hosts import Hosts
+from gateway.idempotency import IdempotentCalls
+from gateway.live import Wall
+from gateway.settings import GatewaySettings
+from gateway.startup import StartupReport, nothing_starts
+from models.domain.errors import RetryLater
+from models.tables.registry import ClockRow
+
+Settle = Callable[[], Awaitable[Mapping[str, int | str]]]
+"""Runs settlement of everything due now to its end; answers its control totals, named with their unit."""
+
+
+def wall_clock() -> datetime:
+    """Now, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Edge:
+    """One gateway. `hosts`, `database` and `settle` are set when they become available, in any order."""
+
+    settings: GatewaySettings
+    hosts: Hosts | None = None
+    database: AsyncEngine | None = None
+    settle: Settle | None = None
+    startup: StartupReport = nothing_starts
+    now: Callable[[], datetime] = wall_clock
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    wall: Wall = field(init=False)
+    calls: IdempotentCalls = field(init=False)
+    responses: dict[str, int] = field(default_factory=dict)
+    """Responses so far by status class, "2xx" and so on."""
+
+    def __post_init__(self) -> None:
+        self.wall = Wall(self.settings, lambda: self.hosts)
+        self.calls = IdempotentCalls(self.settings.idempotency_keys_max)
+
+    @property
+    def ready(self) -> bool:
+        """Pages can be shown: there are a database and hosts."""
+        return self.hosts is not None and self.database is not None
+
+    def require_hosts(self) -> Hosts:
+        """The hosts, or RetryLater while they start."""
+        if self.hosts is None:
+            raise RetryLater("starting", "the hosts are still starting", "try again in a moment", after_s=1)
+        return self.hosts
+
+    def require_database(self) -> AsyncEngine:
+        """The database, or RetryLater while it starts."""
+        if self.database is None:
+            raise RetryLater("starting", "the database is still starting", "try again in a moment", after_s=1)
+        return self.database
+
+    def close(self) -> None:
+        """Ends every stream and long poll at once, so that the server can stop."""
+        self.stopping.set()
+        self.wall.close()
+
+    async def business_now(self, session: AsyncSession) -> datetime:
+        """The business clock: wall time plus the offset of its row."""
+        row = await session.get(ClockRow, 1)
+        return self.now() + timedelta(microseconds=row.offset_us if row else 0)
+
+
+def edge_of(request: Request) -> Edge:
+    """The edge of the app that serves this request."""
+    edge: Edge = request.app.state.edge
+    return edge
+
+
+async def database_session(edge: Annotated[Edge, Depends(edge_of)]) -> AsyncIterator[AsyncSession]:
+    """A session for reading, closed after the response was made."""
+    async with AsyncSession(edge.require_database(), expire_on_commit=False) as session:
+        yield session
+
+
+EdgeOf = Annotated[Edge, Depends(edge_of)]
+Database = Annotated[AsyncSession, Depends(database_session, scope="function")]

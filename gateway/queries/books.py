@@ -1,0 +1,64 @@
+"""The chain's book as the virtual terminal needs it: what to scan, which consents to ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.tables.registry import BookRow
+
+SHELF_ITEMS_MAX = 12
+
+
+class Words(msgspec.Struct, frozen=True):
+    """One text in both languages."""
+
+    zh: str = ""
+    en: str = ""
+
+
+class ShelfItem(msgspec.Struct, frozen=True):
+    """An article to put into the basket."""
+
+    code: str
+    name: Words
+    unit_fen: int
+
+
+class ConsentWords(msgspec.Struct, frozen=True):
+    """A consent as it is asked for; the event names its version."""
+
+    purpose: str
+    version: str
+    zh: str
+    en: str
+
+
+class Shelf(msgspec.Struct, frozen=True):
+    """The part of a book that the page shows."""
+
+    items: tuple[ShelfItem, ...] = ()
+    consents: tuple[ConsentWords, ...] = ()
+
+
+async def shelf(session: AsyncSession, chain: str) -> Shelf:
+    """A few articles and the consent texts in force; an empty shelf when the chain has no book yet."""
+    query = select(BookRow.doc).where(col(BookRow.chain) == chain).order_by(col(BookRow.version).desc()).limit(1)
+    doc = (await session.exec(query)).first()
+    if doc is None:
+        return Shelf()
+    return Shelf(
+        tuple(_entries(doc, "items", ShelfItem)[:SHELF_ITEMS_MAX]),
+        tuple(_entries(doc, "consents", ConsentWords)),
+    )
+
+
+def _entries(doc: Mapping[Any, Any], key: str, kind: Any) -> list[Any]:
+    """Entries of a list, or of a mapping by code."""
+    found = doc.get(key, [])
+    entries = list(found.values()) if isinstance(found, dict) else found
+    return [msgspec.convert(entry, kind) for entry in entries]

@@ -1,0 +1,86 @@
+"""The gateway on a real database, with a small shop behind the port `Hosts`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from gateway.app import create_app
+from gateway.auth import make_login_link
+from gateway.edge import Edge
+from gateway.settings import GatewaySettings
+from models.tables.migrate import upgrade
+from runtime.postgres import sqlalchemy_url
+from tests.gateway.shop import SmallShop, tiles
+from tests.gateway.world import fill
+
+SETTINGS = GatewaySettings(port=8000, demo=True, stream_frame_s=0.01)
+BASE = SETTINGS.base_url
+
+
+@pytest_asyncio.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """A migrated database with a small world in it."""
+    upgrade(database_url)
+    made = create_async_engine(sqlalchemy_url(database_url), poolclass=NullPool)
+    async with AsyncSession(made) as session:
+        await fill(session)
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture
+def shop() -> SmallShop:
+    """Twenty stores with three terminals each."""
+    return SmallShop(tiles(20))
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """A browser that is signed in, and the app behind it."""
+
+    client: httpx.AsyncClient
+    app: FastAPI
+    csrf: str
+
+    @property
+    def edge(self) -> Edge:
+        edge: Edge = self.app.state.edge
+        return edge
+
+    @property
+    def ours(self) -> dict[str, str]:
+        """What our own pages send with every effect."""
+        return {"X-CSRF-Token": self.csrf, "Origin": BASE, "Sec-Fetch-Site": "same-origin"}
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    """A client that has no session yet."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url=BASE)
+
+
+@pytest_asyncio.fixture
+async def app(engine: AsyncEngine, shop: SmallShop) -> AsyncIterator[FastAPI]:
+    """The app with its background tasks running."""
+    made = create_app(SETTINGS, shop, engine)
+    async with made.router.lifespan_context(made):
+        yield made
+
+
+@pytest_asyncio.fixture
+async def console(app: FastAPI, engine: AsyncEngine) -> AsyncIterator[Console]:
+    """Signed in by a real link."""
+    async with client_of(app) as client:
+        link = await make_login_link(engine, SETTINGS)
+        assert (await client.get(link)).status_code == 303
+        csrf = (await client.get("/api/v1/session")).json()["csrf"]
+        yield Console(client, app, csrf)
