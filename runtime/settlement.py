@@ -16,7 +16,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from actors.settlement import book_answer, send_after_query, state_after
+from actors.settlement import Step, book_answer, next_step, send_after_query, state_after
 from gateway.providers.port import PaymentProvider
 from models.domain.charging import Branch
 from models.domain.ids import ChainId, LegalEntityId, RegionId
@@ -204,7 +204,7 @@ class SettlementRunner:
         if not calls:
             return 0
         await self._between_steps("claimed")
-        answers = await asyncio.gather(*(self._answer(call) for call in calls))
+        answers = await asyncio.gather(*(self._answer(call, now) for call in calls))
         await self._between_steps("asked")
         rows = [
             (call, answer, state_after(answer), self._query_again_at(call, answer))
@@ -219,13 +219,13 @@ class SettlementRunner:
     def _query_again_at(self, call: Call, answer: AnyAnswer) -> datetime | None:
         if state_after(answer) is CallState.ANSWERED:
             return None
-        return self._wall() + min(QUERY_AGAIN_AFTER * (1 << min(call.tries - 1, 10)), QUERY_AGAIN_MAX)
+        return self._wall() + min(QUERY_AGAIN_AFTER * (1 << min(call.tries, 10)), QUERY_AGAIN_MAX)
 
-    async def _answer(self, call: Call) -> AnyAnswer:
+    async def _answer(self, call: Call, now: datetime) -> AnyAnswer:
         """One call: sent at the first claim, queried at every later one, sent again if the provider never had it."""
         provider = self._providers(call.owner)
         account = self._accounts.setdefault(call.owner, _Account(self._limits))
-        if call.tries > 1:
+        if next_step(call, now, self._wall()) is Step.QUERY:
             async with account.turn():
                 known = await _query(provider, call)
             if not send_after_query(known):

@@ -96,7 +96,7 @@ class NewCall:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call as its row stands. `tries` counts claims, this one included: the first may send, later ones query."""
+    """A call as its row stands. `tries` counts claims: whoever claimed it may have reached the provider."""
 
     membership: MembershipId
     owner: LegalEntityId

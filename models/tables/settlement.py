@@ -109,6 +109,8 @@ _CALL_COLUMNS = (
     " c.lease_until, c.answer, m.hold_no, m.captured_number"
 )
 
+_CLAIMED_COLUMNS = _CALL_COLUMNS.replace("c.tries", "c.tries - 1").replace("c.lease_until", "NULL::timestamptz")
+
 _ANSWER = """
 UPDATE settlement_call c SET state = a.state, answer = a.answer, answered_at = %(now)s, lease_until = a.lease_until
 FROM unnest(%(numbers)s::text[], %(states)s::text[], %(answers)s::jsonb[], %(leases)s::timestamptz[])
@@ -179,9 +181,12 @@ async def wake_chunk(cur: AsyncCursor[Any], chain: str, region: str, now: dateti
 async def claim_calls(
     cur: AsyncCursor[Any], chain: str, region: str, now: datetime, wall_now: datetime, limit: int
 ) -> list[Call]:
-    """Take calls that are due and nobody's, with a lease; commit before asking the provider."""
+    """Take calls that are due and nobody's, with a lease; commit before asking the provider.
+
+    They come as they were before the claim: `tries` says how often somebody may have asked already.
+    """
     await cur.execute(
-        _CLAIM.format(columns=_CALL_COLUMNS),
+        _CLAIM.format(columns=_CLAIMED_COLUMNS),
         {
             "chain": chain,
             "region": region,

@@ -36,7 +36,7 @@ from models.tables import migrate
 from models.tables.plans import save_plan
 from runtime.memberships import MembershipAnswer, Memberships, NotYet
 from runtime.settlement import SettlementLimits, SettlementReport, SettlementRunner
-from tests.gateway.providers.conftest import APP_ID, open_account, serve_in_thread
+from tests.gateway.providers.conftest import open_account, serve_in_thread
 
 CHAIN, REGION = ChainId("demo"), RegionId("east")
 OWN, FRANCHISED = StoreId("s-own"), StoreId("s-north")
@@ -82,11 +82,21 @@ class Shop:
     clock: Clock
     admin: SimulatorAdmin
     provider: AlipayProvider
-    provider_dir: Path
+    simulator: RunningSimulator
+    app: str
     memberships: Memberships = field(init=False)
 
     def __post_init__(self) -> None:
         self.memberships = Memberships(self.pool, lambda _: self.provider, pepper=PEPPER, wall=self.clock)
+
+    def customer(self, name: str = "lin") -> str:
+        """The provider's id of a customer: one simulator serves many tests."""
+        return f"{name}-{self.app}"
+
+    async def held_fen(self, name: str = "lin") -> int:
+        """What the provider holds on a customer's credit line."""
+        await self.admin.create_user(self.customer(name))
+        return int((await self.admin.user(self.customer(name)))["huabei_held_fen"])
 
     # ---------------------------------------------------------------- asks
 
@@ -94,8 +104,7 @@ class Shop:
         return await self.memberships.ask(ask_id or str(uuid.uuid4()), request, attempts)
 
     async def enrol_request(self, user: str = "lin", **changes: Any) -> EnrolMember:
-        await self.admin.create_user(user)
-        auth = changes.pop("auth", None) or ProviderAuth("alipay", await self.admin.payment_code(user))
+        auth = changes.pop("auth", None) or ProviderAuth("alipay", await self.admin.payment_code(self.customer(user)))
         request = EnrolMember(
             session=SessionId(str(uuid.uuid4())),
             store=OWN,
@@ -196,11 +205,24 @@ class Shop:
 
     async def auth_no(self) -> str:
         """The provider's number of its newest hold, as the customer's phone would show it."""
-        with closing(sqlite3.connect(self.provider_dir / FILE_NAME)) as db:
-            return str(db.execute("SELECT auth_no FROM hold ORDER BY id DESC LIMIT 1").fetchone()[0])
+        with closing(sqlite3.connect(self.simulator.data_dir / FILE_NAME)) as db:
+            return str(
+                db.execute(
+                    "SELECT auth_no FROM hold WHERE app_id = ? ORDER BY id DESC LIMIT 1", (self.app,)
+                ).fetchone()[0]
+            )
+
+    async def trade_no(self) -> str:
+        """The provider's number of its newest order."""
+        with closing(sqlite3.connect(self.simulator.data_dir / FILE_NAME)) as db:
+            return str(
+                db.execute(
+                    "SELECT trade_no FROM trade WHERE app_id = ? ORDER BY id DESC LIMIT 1", (self.app,)
+                ).fetchone()[0]
+            )
 
     async def provider_net(self) -> dict[str, Any]:
-        return await self.admin.books(APP_ID)
+        return await self.admin.books(self.app)
 
     async def check_invariants(self) -> None:
         """What money.md demands after every step."""
@@ -233,12 +255,20 @@ class Shop:
             assert held == (await self.provider_net())["held_fen"], "the provider holds something else"
 
 
+@dataclass(frozen=True)
+class RunningSimulator:
+    """Where it answers and where its books lie. Its clock is real time, whatever ours says."""
+
+    url: str
+    data_dir: Path
+
+
 @contextmanager
-def simulator(data_dir: Path) -> Iterator[str]:
-    """A provider of its own for one test; its clock is real time, as the provider's is."""
+def running_simulator(data_dir: Path) -> Iterator[RunningSimulator]:
+    """The provider over HTTP, until the end of the block."""
     server, thread, url = serve_in_thread(create_simulator_app(data_dir))
     try:
-        yield url
+        yield RunningSimulator(url, data_dir)
     finally:
         server.should_exit = True
         thread.join(10)
@@ -246,21 +276,24 @@ def simulator(data_dir: Path) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def open_shop(database_url: str, provider_dir: Path, call_timeout_s: float = 5.0) -> AsyncIterator[Shop]:
-    """The shop over a fresh database and provider."""
+async def open_shop(database_url: str, simulator: RunningSimulator, call_timeout_s: float = 1.0) -> AsyncIterator[Shop]:
+    """The shop over a fresh database, with a merchant account of its own; its invariants hold at the end."""
     migrate.upgrade(database_url)
-    with simulator(provider_dir) as provider_url:
-        async with (
-            AsyncConnectionPool(database_url, min_size=1, max_size=8, open=False) as pool,
-            SimulatorAdmin(provider_url) as admin,
-        ):
-            await seed(pool)
-            account = await open_account(admin, provider_url)
-            provider = AlipayProvider(AlipayGateway(account, call_timeout_s=call_timeout_s))
-            try:
-                yield Shop(pool, Clock(), admin, provider, provider_dir)
-            finally:
-                await provider.aclose()
+    app = f"2026{uuid.uuid4().int % 10**12:012d}"
+    async with (
+        AsyncConnectionPool(database_url, min_size=1, max_size=8, open=False) as pool,
+        SimulatorAdmin(simulator.url) as admin,
+    ):
+        await seed(pool)
+        account = await open_account(admin, simulator.url, app, f"2088{app[4:]}")
+        provider = AlipayProvider(AlipayGateway(account, call_timeout_s=call_timeout_s))
+        try:
+            shop = Shop(pool, Clock(), admin, provider, simulator, app)
+            yield shop
+            await shop.check_invariants()
+        finally:
+            await admin.clear_faults()
+            await provider.aclose()
 
 
 async def seed(pool: Pool) -> None:
