@@ -16,15 +16,15 @@ from actors.ports import (
     FaceRequest,
     FindSale,
     IdentifyFace,
-    MembershipRequest,
     PaymentRequest,
     PayVerb,
     RescoreFace,
     TakeShot,
 )
 from gateway.providers.port import PaymentProvider, Scene
-from models.domain.ids import ChainId, LegalEntityId, MessageId, SaleId, SessionId, derived_id
+from models.domain.ids import ChainId, LegalEntityId, MessageId, RegionId, SaleId, SessionId, TerminalId, derived_id
 from models.domain.messages import (
+    EnrolAnswered,
     FaceAnswered,
     FaceOutcome,
     PaymentAnswered,
@@ -47,17 +47,18 @@ from models.domain.payments import (
     Succeeded,
     Unknown,
 )
+from models.domain.face_quality import FaceKind
 from models.domain.recognition import (
     ConsentToken,
     EnrolRequest,
     FaceAnswer,
-    FaceKind,
     IdentifyRequest,
     RescoreRequest,
     ShotRequest,
 )
 from models.tables.memberships import load_member_view
 from runtime.clock import business_now
+from runtime.memberships import Memberships, NotYet
 
 VISITS_MAX = 20_000
 """Visits whose key and last image are held in memory; the oldest is forgotten first."""
@@ -80,6 +81,10 @@ class AskPorts(Protocol):
 
     async def templates_committed(self) -> None:
         """A template was committed: make it searchable everywhere."""
+        ...
+
+    async def resolved(self) -> list[tuple[TerminalId, EnrolAnswered]]:
+        """Enrolments that waited for the customer's phone and ended now, for the lane of their terminal."""
         ...
 
 
@@ -120,11 +125,6 @@ class FaceService(Protocol):
     async def refresh(self) -> None: ...
 
 
-class MembershipService(Protocol):
-    """The memberships port."""
-
-    async def ask(self, ask_id: str, request: MembershipRequest, attempts: int) -> Any: ...
-
 
 class Ports:
     """The real ports of one host."""
@@ -134,12 +134,14 @@ class Ports:
         chain: ChainId,
         pool: AsyncConnectionPool[Any],
         faces: FaceService,
-        memberships: MembershipService,
+        region: RegionId,
+        memberships: Memberships,
         provider_of: Callable[[LegalEntityId], PaymentProvider],
     ) -> None:
         self._chain = chain
         self._pool = pool
         self._faces = faces
+        self._region = region
         self._memberships = memberships
         self._provider_of = provider_of
 
@@ -152,14 +154,17 @@ class Ports:
             case PaymentRequest() as request:
                 return Answered(await self._pay(ask.id, request, attempts))
             case request:
-                answer = await self._memberships.ask(ask.id, request, attempts)
-                after_s = getattr(answer, "after_s", None)
-                if after_s is not None:
-                    return Answered(answer.progress, after_s)
+                answer = await self._memberships.ask(ask.id, request, attempts - 1)
+                if isinstance(answer, NotYet):
+                    return Answered(None, answer.after_s)
                 return Answered(answer)
 
     async def templates_committed(self) -> None:
         await self._faces.refresh()
+
+    async def resolved(self) -> list[tuple[TerminalId, EnrolAnswered]]:
+        ended = await self._memberships.sweep(self._chain, self._region)
+        return [(TerminalId(one.terminal), one.answer) for one in ended]
 
     # ------------------------------------------------------------ faces
 
@@ -204,8 +209,8 @@ class Ports:
         member = None
         outcome = answer.outcome
         if answer.outcome is FaceOutcome.ACCEPTED and answer.member is not None:
+            now = await business_now(self._pool)
             async with self._pool.connection() as conn:
-                now = await business_now(conn)
                 member = await load_member_view(conn, answer.member, now)
             if member is None:  # forgotten since the template was indexed
                 outcome = FaceOutcome.NOT_RECOGNISED

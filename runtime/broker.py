@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -341,6 +342,22 @@ class EmbeddedBroker:
             process = psutil.Process(int(self._pid_file.read_text(encoding="ascii")))
             if str(self._driver.config_file) in process.cmdline():
                 kill_all([process])
+
+
+def let_in(data_dir: DataDir, name: str, secret: str) -> bool:
+    """Lets one more user into the embedded broker that another process runs; True when it counts at once.
+
+    False: it counts from the broker's next start (iotcore reads its users only then).
+    """
+    folder = data_dir.server_folder("broker")
+    pid_file = data_dir.root / "broker.pid"
+    program = psutil.Process(int(pid_file.read_text(encoding="ascii"))).name() if pid_file.exists() else ""
+    if "mosquitto" not in program:
+        Iotcore(folder).set_users({name: secret})
+        return False
+    Mosquitto(folder, data_dir.service_user, HOST_USER).set_users({name: secret})
+    os.kill(int(pid_file.read_text(encoding="ascii")), signal.SIGHUP)
+    return True
 
 
 def open_broker(data_dir: DataDir, settings: BrokerSettings) -> BrokerServer:

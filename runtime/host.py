@@ -59,6 +59,7 @@ DATABASE_RETRY_S_MAX = 5.0
 INTERNAL_MESSAGES_MAX = 4_096
 DELIVER_S_MAX = 11.0
 SCREEN_POLL_S = 20.0
+RESOLVE_EVERY_TICKS = 3
 RESYNC_DEADLINE = timedelta(seconds=30)
 
 Connect = Callable[[], Awaitable[AsyncConnection[TupleRow]]]
@@ -126,6 +127,7 @@ class StoreHost:
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[tuple[TerminalId, str], list[asyncio.Future[ReplyBody]]] = {}
         self._offset = timedelta(0)
+        self._ticks = 0
         self._stopping = False
         self._loop_task: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -278,6 +280,9 @@ class StoreHost:
             for entry in swept:
                 ask = Ask(entry.id, decode_request(entry.verb, entry.request))
                 self._dispatch(entry.address, ask, entry.attempts)
+        self._ticks += 1
+        if self._ticks % RESOLVE_EVERY_TICKS == 0:
+            self._spawn(self._resolve())
         return [
             Item(
                 timer.address,
@@ -287,6 +292,14 @@ class StoreHost:
             )
             for timer in timers
         ]
+
+    async def _resolve(self) -> None:
+        """Enrolments that waited for a phone and ended: told to the lane, dropped there if the visit is over."""
+        for terminal, answer in await self._ports.resolved():
+            record = self._directory.terminal(terminal)
+            if record is not None:
+                address = Address.session(record.region, record.store, record.lane)
+                self._put(Item(address, answer, derived_id(answer.ask, "resolved")))
 
     async def _database(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[Any]]) -> Any:
         """Run something idempotent on the connection, again after an outage."""
@@ -542,6 +555,7 @@ class StoreHost:
             log.warning("ask_failed", ask=ask.id, port=str(ask.request.port), error=f"{type(error).__name__}: {error}")
             return
         if answered.message is None:
+            # Nothing to tell yet: the lease runs out and the sweep asks again.
             return
         progress = answered.defer_s is not None
         self._put(

@@ -1,0 +1,254 @@
+"""The command line. Results go to standard output, everything else to standard error; `--json` on every verb."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import sys
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+from gateway.settings import GatewaySettings
+from models.domain.errors import StoreOpsError
+from runtime import administration, origin
+from runtime.datadir import default_data_dir
+from runtime.doctor import as_json, as_table
+from runtime.doctor import doctor as examine
+from runtime.settings import CONFIGS, Settings, load_settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+terminal_app = typer.Typer(no_args_is_help=True, help="Terminals: register one, run one on this laptop.")
+clock_app = typer.Typer(no_args_is_help=True, help="The business clock.")
+app.add_typer(terminal_app, name="terminal")
+app.add_typer(clock_app, name="clock")
+err = Console(stderr=True, highlight=False)
+
+Data = Annotated[Path | None, typer.Option("--data", help="Data folder; the default is shown by `storeops doctor`.")]
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file over configs/default.yaml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+DEMO_DATA = "storeops-demo"
+DEMO_CHAIN = CONFIGS / "chains" / "demo.yaml"
+
+
+def main() -> None:
+    """Entry point: an error of ours is one sentence and what to do, never a traceback."""
+    try:
+        origin.check()
+        app(standalone_mode=False)
+    except StoreOpsError as error:
+        err.print(f"[bold red]{error.code}[/]: {error.message}", markup=True)
+        if error.do:
+            err.print(f"→ {error.do}", markup=False)
+        sys.exit(1)
+    except typer.Abort:
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        show = getattr(error, "show", None)  # click's usage errors print themselves
+        if show is None:
+            raise
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+
+
+def print_result(value: dict[str, Any], as_json: bool, text: str) -> None:
+    """The result: one JSON object, or a sentence."""
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)
+
+
+@app.command()
+def up(
+    data: Data = None,
+    config: Config = None,
+    chain: Annotated[Path | None, typer.Option(help="Chain file to apply, e.g. configs/chains/demo.yaml.")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Delete the data folder first.")] = False,
+) -> None:
+    """Start everything and keep it running until Ctrl-C."""
+    overrides = {"data_dir": str(data)} if data is not None else {}
+    settings = load_settings(config, overrides)
+    run_house(settings, chain_file=chain, reset=reset)
+
+
+def run_house(settings: Settings, *, chain_file: Path | None, reset: bool) -> None:
+    """`up` in the foreground."""
+    from runtime.bootstrap import House
+    from runtime.progress import Progress
+
+    if reset:
+        reset_data(settings)
+    house = House(settings, demo=False, chain_file=chain_file, progress=Progress())
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    plant = house.start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    watcher = threading.Thread(target=house.watch, daemon=True)
+    watcher.start()
+    link = asyncio.run(administration.login_link(plant))
+    err.print(f"ready after {house.ready_s:.1f} s · {house.gateway_url}", markup=False)
+    err.print(f"sign in, once, within 10 minutes: {link}", markup=False, soft_wrap=True)
+    stop.wait()
+    leave(house)
+
+
+def leave(house: Any, code: int = 0) -> None:
+    """Stop the house and end this process at once: Ray's own exit handlers would wait for what is gone."""
+    import os
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    house.stop()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def reset_data(settings: Settings) -> None:
+    """Delete the data folder, unless something runs on it."""
+    from runtime.datadir import open_data_dir
+    from runtime.postgres import EmbeddedPostgres
+
+    root = settings.data_dir or default_data_dir()
+    if not root.exists():
+        return
+    folder = open_data_dir(root)
+    with folder.held():
+        EmbeddedPostgres(folder).stop()
+    shutil.rmtree(root)
+
+
+@app.command()
+def demo(
+    data: Data = None,
+    config: Config = None,
+    once: Annotated[bool, typer.Option("--once", help="Run the story to its end, then stop.")] = False,
+    as_json: AsJson = False,
+    photos: Annotated[Path | None, typer.Option(help="A folder per person, at least four photographs each.")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Forget the last demonstration first.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the console.")] = False,
+) -> None:
+    """Twenty stores, sixty terminals, real photographs: the whole way from a face to a settled charge."""
+    from runtime.demo import run_demo
+
+    root = data or default_data_dir().with_name(DEMO_DATA)
+    overrides: dict[str, Any] = {
+        "data_dir": str(root),
+        "region": {"name": "south-china", "chain": "sunrise"},
+        "faces": {"policy": "production" if photos is not None else "demo"},
+        "clock": {"may_jump": True},
+    }
+    settings = load_settings(config, overrides)
+    if reset or once:
+        reset_data(settings)
+    run_demo(settings, DEMO_CHAIN, once=once, as_json=as_json, photos=photos, open_browser=open_browser)
+
+
+@app.command()
+def doctor(data: Data = None, config: Config = None, as_json_: AsJson = False) -> None:
+    """Check this machine: ports, disk, clock, python, limits, broker, Ray."""
+    settings = load_settings(config, {"data_dir": str(data)} if data is not None else {})
+    checks = examine(settings)
+    if as_json_:
+        typer.echo(json.dumps(as_json(checks), ensure_ascii=False))
+    else:
+        Console().print(as_table(checks))
+    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
+
+
+@app.command()
+def login(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = False, as_json: AsJson = False) -> None:
+    """A link that signs one browser in, once, within ten minutes."""
+    plant = administration.running(data, demo_)
+    link = asyncio.run(administration.login_link(plant))
+    print_result({"url": link}, as_json, link)
+
+
+@app.command()
+def settle(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = False, as_json: AsJson = False) -> None:
+    """Settle every membership of the region that is due now."""
+    report = asyncio.run(administration.settle(administration.running(data, demo_)))
+    totals = report["totals"]
+    print_result(report, as_json, f"settled: {json.dumps(totals, default=str)}")
+    raise typer.Exit(0 if report["ok"] else 1)
+
+
+@clock_app.command("now")
+def clock_now(
+    data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = False, as_json: AsJson = False
+) -> None:
+    """Business time now."""
+    now = asyncio.run(administration.clock_now(administration.running(data, demo_)))
+    print_result({"business_now": now.isoformat()}, as_json, now.isoformat())
+
+
+@clock_app.command("advance")
+def clock_advance(
+    to: Annotated[datetime, typer.Option(help="Business time to reach, ISO 8601; UTC unless it has an offset.")],
+    data: Data = None,
+    demo_: Annotated[bool, typer.Option("--demo")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move the business clock forward, stopping at everything that is due on the way. Never in production."""
+    advanced = asyncio.run(administration.advance(administration.running(data, demo_), to, err))
+    print_result(advanced, as_json, f"{advanced['was']} -> {advanced['now']}, {advanced['stops']} stops")
+
+
+@terminal_app.command("add")
+def terminal_add(
+    store: Annotated[str, typer.Option()],
+    lane: Annotated[str, typer.Option()],
+    role: Annotated[str, typer.Option(help="face or till")],
+    profile: Annotated[str, typer.Option(help="dragonfly-2, till")],
+    terminal: Annotated[str | None, typer.Option("--id", help="Its id; made from store and role otherwise.")] = None,
+    data: Data = None,
+    demo_: Annotated[bool, typer.Option("--demo")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Register a terminal. Prints topic prefix, user name and secret: once, they are not kept in clear."""
+    plant = administration.running(data, demo_)
+    added = asyncio.run(administration.add_terminal(plant, store, lane, role, profile, terminal))
+    text = "\n".join(f"{name:<13} {value}" for name, value in added.items())
+    print_result(added, as_json, text)
+
+
+@terminal_app.command("run")
+def terminal_run(
+    photos: Annotated[Path, typer.Option(help="A folder per customer.")],
+    terminal: Annotated[str, typer.Option("--id", help="Which registered terminal.")],
+    secret: Annotated[str | None, typer.Option(envvar="STOREOPS_TERMINAL_SECRET")] = None,
+    data: Data = None,
+    demo_: Annotated[bool, typer.Option("--demo")] = False,
+) -> None:
+    """Run one terminal on this laptop: each folder of photographs is a customer."""
+    plant = administration.running(data, demo_)
+    asyncio.run(administration.run_terminal(plant, terminal, secret, photos))
+
+
+@app.command("provider-sim")
+def provider_sim(data: Data = None, host: str = "127.0.0.1", port: Annotated[int, typer.Option()] = 18_840) -> None:
+    """Run the payment provider's simulator alone."""
+    from gateway.providers.simulator import run_simulator
+
+    run_simulator(host, port, data or default_data_dir() / "provider")
+
+
+@app.command("serve-gateway", hidden=True)
+def serve_gateway(data: Annotated[Path, typer.Option()], values: Annotated[str, typer.Option()]) -> None:
+    """The gateway's process, started by `up`."""
+    from runtime.edge import serve
+
+    serve(data, msgspec.json.decode(values, type=GatewaySettings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""What the command line does to a running house: it finds it by the data folder, and asks its database and actors."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
+from psycopg_pool import AsyncConnectionPool
+from rich.console import Console
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from devices.interactive import run_terminal as play_terminal
+from devices.profiles import PROFILES
+from devices.terminal import AgentConfig
+from gateway.auth import make_login_link
+from gateway.settings import GatewaySettings
+from models.domain.errors import NeedsOperator, Refused
+from models.domain.ids import RegionId, StoreId, TerminalId, is_topic_level, shard_of
+from runtime import clock
+from runtime.broker import let_in
+from runtime.chains import demo_secret, secret_sha256
+from runtime.datadir import default_data_dir, open_data_dir
+from runtime.edge import join_ray
+from runtime.plant import Plant, read_plant
+from runtime.postgres import sqlalchemy_url
+
+DEMO_DATA = "storeops-demo"
+
+
+def running(data: Path | None, demo: bool) -> Plant:
+    """The house that runs on a data folder, the demonstration's if asked so."""
+    root = data or (default_data_dir().with_name(DEMO_DATA) if demo else default_data_dir())
+    return read_plant(root)
+
+
+async def login_link(plant: Plant) -> str:
+    """A one-time link into the console."""
+    engine = create_async_engine(sqlalchemy_url(plant.database_url))
+    try:
+        return await make_login_link(engine, GatewaySettings(port=plant.gateway_port))
+    finally:
+        await engine.dispose()
+
+
+async def clock_now(plant: Plant) -> datetime:
+    """Business time."""
+    async with _pool(plant) as pool:
+        return await clock.business_now(pool)
+
+
+async def settle(plant: Plant) -> dict[str, Any]:
+    """Run the region's settlement to its end."""
+    now = await clock_now(plant)
+    return await _settle_at(plant, now)
+
+
+async def _settle_at(plant: Plant, now: datetime) -> dict[str, Any]:
+    import ray
+
+    from runtime.hosting import settlement_actor
+
+    if not ray.is_initialized():
+        join_ray(plant)
+    report: dict[str, Any] = await settlement_actor(plant.chain, plant.region).run.remote(now)
+    return report
+
+
+async def advance(plant: Plant, to: datetime, console: Console | None = None) -> dict[str, Any]:
+    """Move the business clock to `to`, settling at every stop."""
+    if to.tzinfo is None:
+        to = to.replace(tzinfo=UTC)
+    reports: list[dict[str, Any]] = []
+
+    async def settle_at(now: datetime) -> None:
+        reports.append(await _settle_at(plant, now))
+
+    async def fire(_now: datetime) -> None:
+        """Hosts fire business timers by themselves, within a second of seeing the clock; none is set here yet."""
+
+    def show(now: datetime) -> None:
+        if console is not None:
+            console.print(f"· {now.isoformat()}", markup=False)
+
+    async with _pool(plant) as pool:
+        advanced = await clock.advance(pool, to, settle_at, fire, progress=show)
+    return {**{name: str(value) for name, value in asdict(advanced).items()}, "settlements": len(reports)}
+
+
+def _pool(plant: Plant) -> AsyncConnectionPool[Any]:
+    return AsyncConnectionPool(plant.database_url, min_size=1, max_size=2, open=False)
+
+
+async def add_terminal(
+    plant: Plant, store: str, lane: str, role: str, profile: str, terminal: str | None
+) -> dict[str, str | int]:
+    """Register a terminal and let it into the broker. The secret is returned once and kept as a hash.
+
+    Raises Refused for an unknown store or profile, a name that cannot stand in a topic, or an id that exists.
+    """
+    if profile not in PROFILES:
+        raise Refused("unknown_profile", f"no profile {profile!r}", f"one of {', '.join(sorted(PROFILES))}")
+    name = terminal or f"{store}-{role}-{secrets.token_hex(2)}"
+    for what, text in (("lane", lane), ("role", role), ("terminal", name)):
+        if not is_topic_level(text):
+            raise Refused("bad_name", f"{what} {text!r}", "use a-z, 0-9 and -, 48 at most")
+    secret = secrets.token_hex(32)
+    async with await AsyncConnection.connect(plant.database_url, autocommit=True) as conn:
+        cursor = await conn.execute("SELECT region FROM store WHERE id = %s", (store,))
+        row = await cursor.fetchone()
+        if row is None:
+            raise Refused("unknown_store", f"no store {store!r}", "see the console's list of stores")
+        try:
+            await conn.execute(
+                """INSERT INTO terminal (id, store, lane, role, profile, secret_sha256, registered_at)
+                   VALUES (%s, %s, %s, %s, %s, %s, now())""",
+                (name, store, lane, role, profile, secret_sha256(secret)),
+            )
+        except UniqueViolation:
+            raise Refused("terminal_exists", f"{name!r} is registered", "choose another --id") from None
+    at_once = let_in(open_data_dir(plant.data_dir, create=False), name, secret) if plant.broker_embedded else False
+    shard = shard_of(StoreId(store))
+    return {
+        "topic_prefix": f"so/1/{row[0]}/{shard:02x}/{store}/{name}",
+        "username": name,
+        "client_id": name,
+        "secret": secret,
+        "broker_host": plant.broker_host,
+        "broker_port": plant.broker_port,
+        "usable": "now" if at_once else "once the broker knows this user",
+    }
+
+
+async def run_terminal(plant: Plant, terminal: str, secret: str | None, photos: Path) -> None:
+    """Play one registered terminal on this laptop. A demonstration's terminal needs no secret."""
+    async with await AsyncConnection.connect(plant.database_url, autocommit=True) as conn:
+        cursor = await conn.execute("SELECT store, profile FROM terminal WHERE id = %s", (terminal,))
+        row = await cursor.fetchone()
+    if row is None:
+        raise Refused("unknown_terminal", f"no terminal {terminal!r}", "register it: storeops terminal add")
+    if secret is None and plant.demo:
+        secret = demo_secret(open_data_dir(plant.data_dir, create=False).secret("demo-terminals"), terminal)
+    if secret is None:
+        raise NeedsOperator("secret_missing", "the terminal's secret", "--secret or STOREOPS_TERMINAL_SECRET")
+    config = AgentConfig(
+        host=plant.broker_host,
+        port=plant.broker_port,
+        region=RegionId(plant.region),
+        store=StoreId(row[0]),
+        terminal=TerminalId(terminal),
+        profile=row[1],
+        secret=secret,
+        outbox_path=plant.data_dir / f"terminal-{terminal}.sqlite",
+    )
+    await play_terminal(config, photos, provider_url=plant.provider_url or None)

@@ -1,0 +1,385 @@
+"""Starts the parts of the house in order, watches them, and stops them within two seconds.
+
+The gateway listens first. Database, broker, provider and Ray come up side by side; then the registry, the actors.
+Whatever dies is started again: Ray does it for actors, `watch` for processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from psycopg import AsyncConnection
+
+from gateway.providers.signing import generate_private_key, load_private_key, private_key_pem, public_key_pem
+from gateway.providers.simulator import SimulatorAdmin
+from gateway.settings import GatewaySettings
+from gateway.startup import Part, PartState, Startup, write_startup
+from models.domain.errors import NeedsOperator
+from models.domain.ids import ChainId, LegalEntityId, RegionId
+from models.tables.clock import set_movable
+from models.tables.migrate import upgrade
+from runtime import origin
+from runtime.broker import BrokerServer, open_broker
+from runtime.chains import ChainDoc, apply_chain, provider_app_of, read_chain, terminals_of
+from runtime.datadir import DataDir, default_data_dir, open_data_dir, write_private
+from runtime.faces import load_master_key
+from runtime.plant import PLANT_FILE, MerchantAccount, Plant, write_plant
+from runtime.ports import accepts, preferred_or_free
+from runtime.postgres import EmbeddedPostgres, check_url
+from runtime.processes import ChildProcess, ProcessSpec, kill_all, raise_file_limit
+from runtime.progress import Progress
+from runtime.settings import Settings
+
+log = structlog.get_logger()
+
+STARTUP_FILE = "startup.json"
+PARTS = ("console", "database", "broker", "provider", "ray", "faces", "hosts", "settlement")
+ACTOR_READY_S_MAX = 60.0
+WATCH_EVERY_S = 0.25
+HOST_STOP_S_MAX = 0.6
+PROVIDER_PORT = 18_840
+DEMO_KEY = "demo-terminals"
+
+
+class House:
+    """One running deployment on one data folder."""
+
+    def __init__(self, settings: Settings, *, demo: bool, chain_file: Path | None, progress: Progress) -> None:
+        self.settings = settings
+        self.demo = demo
+        self.chain: ChainDoc | None = read_chain(chain_file) if chain_file is not None else None
+        self._progress = progress
+        self._stack = ExitStack()
+        self._parts: dict[str, Part] = {name: Part(name, PartState.WAITING) for name in PARTS}
+        self._parts_lock = threading.Lock()
+        self._links: dict[str, str] = {}
+        self._children: dict[str, ChildProcess] = {}
+        self._stopping = threading.Event()
+        self._postgres: EmbeddedPostgres | None = None
+        self._ray_temp: Path | None = None
+        self._host_handle: Any = None
+        self.broker: BrokerServer | None = None
+        self.plant: Plant | None = None
+        self.began = time.monotonic()
+        self.console_s: float | None = None
+        self.ready_s: float | None = None
+
+    # ------------------------------------------------------------ up
+
+    def start(self) -> Plant:
+        """Everything, in order. Raises NeedsOperator naming the part that did not come up; then nothing is left."""
+        origin.check()
+        raise_file_limit()
+        self.data: DataDir = open_data_dir(self.settings.data_dir or default_data_dir())
+        self._stack.enter_context(self.data.held())
+        (self.data.secrets / PLANT_FILE).unlink(missing_ok=True)
+        try:
+            return self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> Plant:
+        self._set_ray_environment()
+        port = preferred_or_free(self.settings.gateway.port, self.settings.gateway.host)
+        with self._part("console") as part:
+            self._gateway_port = port
+            self._provider_port = preferred_or_free(PROVIDER_PORT)
+            self._provider_url = self.settings.provider.url or f"http://127.0.0.1:{self._provider_port}"
+            self._start_gateway()
+            part.detail = f"http://{self.settings.gateway.host}:{port}"
+        self.console_s = time.monotonic() - self.began
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            database = pool.submit(self._start_database)
+            broker = pool.submit(self._start_broker)
+            provider = pool.submit(self._start_provider)
+            ray_address = self._start_ray()
+            database_url, provider_url = database.result(), provider.result()
+            broker.result()
+        assert self.broker is not None
+        accounts, chain = asyncio.run(self._furnish(database_url, provider_url))
+        info = self.broker.info
+        self.plant = Plant(
+            data_dir=self.data.root,
+            chain=chain,
+            region=RegionId(self.settings.region.name),
+            slots=self.settings.region.slots,
+            database_url=database_url,
+            broker_host=info.host,
+            broker_port=info.port,
+            broker_embedded=info.kind != "url",
+            broker_user=info.username,
+            broker_password=info.password,
+            provider_url=provider_url,
+            accounts=accounts,
+            faces_policy=self.settings.faces.policy,
+            faces_cache=self.data.root / "faces",
+            master_key=load_master_key(self.data.secrets),
+            pepper=self.data.secret("pepper").encode(),
+            ray_address=ray_address,
+            ray_token_path=os.environ["RAY_AUTH_TOKEN_PATH"],
+            gateway_port=port,
+            demo=self.demo,
+        )
+        self._start_actors(self.plant)
+        write_plant(self.data.secrets, self.plant)
+        self.ready_s = time.monotonic() - self.began
+        return self.plant
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[Any]:
+        """Progress on the screen and on the start-up page."""
+        began = time.monotonic()
+        self._note(Part(name, PartState.STARTING))
+        try:
+            with self._progress.part(name) as part:
+                yield part
+        except BaseException as error:
+            self._note(Part(name, PartState.FAILED, _ms(began), type(error).__name__))
+            raise
+        self._note(Part(name, PartState.READY, _ms(began), part.detail))
+
+    def _note(self, part: Part) -> None:
+        with self._parts_lock:
+            self._parts[part.name] = part
+            startup = Startup(tuple(self._parts.values()), dict(self._links), {"python": sys.version.split()[0]})
+            write_startup(self.data.root / STARTUP_FILE, startup)
+
+    def _set_ray_environment(self) -> None:
+        """Token authentication stays on; the token is ours, in a 0600 file."""
+        token = self.data.secrets / "ray-token"
+        if not token.exists():
+            write_private(token, secrets.token_hex(32))
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+
+    # ------------------------------------------------------------ processes
+
+    def _child(self, name: str, arguments: list[str], ready: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        spec = ProcessSpec(
+            name, (sys.executable, "-m", "runtime", *arguments), self.data.logs / f"{name}.log", stop_timeout_s=1.5
+        )
+        child = ChildProcess(spec)
+        child.start()
+        self._children[name] = child
+        child.wait_ready(ready, timeout_s)
+
+    def _start_gateway(self) -> None:
+        host, port = self.settings.gateway.host, self._gateway_port
+        chain = self.chain.chain if self.chain is not None else self.settings.region.chain
+        values = GatewaySettings(
+            host=host,
+            port=port,
+            public_url=self.settings.gateway.public_url or "",
+            chain=chain,
+            region=self.settings.region.name,
+            slots=self.settings.region.slots,
+            demo=self.demo,
+            provider_url=self._provider_url if self.settings.provider.kind == "simulator" else "",
+        )
+        text = msgspec.json.encode(values).decode()
+        arguments = ["serve-gateway", "--data", str(self.data.root), "--values", text]
+        self._child("gateway", arguments, lambda: accepts(port, host))
+
+    def _start_provider(self) -> str:
+        with self._part("provider") as part:
+            part.detail = self._provider_url
+            if self.settings.provider.kind == "simulator":
+                self._run_provider()
+                self._links["provider_simulator"] = self._provider_url
+        return self._provider_url
+
+    def _run_provider(self) -> None:
+        port = self._provider_port
+        arguments = ["provider-sim", "--data", str(self.data.root / "provider"), "--port", str(port)]
+        self._child("provider", arguments, lambda: accepts(port))
+
+    def _start_database(self) -> str:
+        with self._part("database") as part:
+            if self.settings.database.url is not None:
+                url = self.settings.database.url
+                check_url(url)
+            else:
+                self._postgres = EmbeddedPostgres(self.data)
+                url = self._postgres.start()
+                part.detail = "adopted" if self._postgres.adopted else "PostgreSQL"
+            upgrade(url)
+        return url
+
+    def _start_broker(self) -> None:
+        with self._part("broker") as part:
+            self.broker = open_broker(self.data, self.settings.broker)
+            if self.chain is not None and self.demo:
+                key = self.data.secret(DEMO_KEY)
+                self.broker.add_users({one.terminal: one.secret for one in terminals_of(self.chain, key)})
+            info = self.broker.start()
+            part.detail = f"{info.kind} {info.host}:{info.port}"
+
+    def _start_ray(self) -> str:
+        with self._part("ray") as part:
+            import ray
+
+            stale = self.data.root / "ray-folder"
+            if stale.exists():
+                shutil.rmtree(stale.read_text().strip(), ignore_errors=True)
+            address = self.settings.ray.address
+            options: dict[str, Any] = {}
+            if address == "local":
+                # Short: Unix sockets live inside, and their paths are bounded.
+                self._ray_temp = Path(tempfile.mkdtemp(prefix="so-ray-"))
+                stale.write_text(str(self._ray_temp))
+                options = {
+                    "include_dashboard": self.settings.ray.dashboard,
+                    "dashboard_host": "127.0.0.1",
+                    "object_store_memory": self.settings.ray.object_store_mib * 1024 * 1024,
+                    "_temp_dir": str(self._ray_temp),
+                }
+            context: Any = ray.init(
+                address=address, namespace="storeops", log_to_driver=False, configure_logging=False, **options
+            )
+            dashboard = context.address_info.get("webui_url")
+            if dashboard:
+                self._links["ray_dashboard"] = f"http://{dashboard}"
+            part.detail = f"http://{dashboard}" if dashboard else str(context.address_info["gcs_address"])
+            return str(context.address_info["gcs_address"])
+
+    # ------------------------------------------------------------ registry, accounts, actors
+
+    async def _furnish(self, database_url: str, provider_url: str) -> tuple[tuple[MerchantAccount, ...], ChainId]:
+        """The chain's file into the tables, the business clock's rule, and an account for each legal entity."""
+        region = RegionId(self.settings.region.name)
+        async with await AsyncConnection.connect(database_url, autocommit=True) as conn:
+            await set_movable(conn, self.settings.clock.may_jump)
+            chain = ChainId(self.settings.region.chain)
+            if self.chain is not None:
+                chain = ChainId(self.chain.chain)
+                await apply_chain(conn, self.chain, region, self.data.secret(DEMO_KEY))
+            cursor = await conn.execute("SELECT id, name_en FROM legal_entity WHERE chain = %s", (chain,))
+            entities = await cursor.fetchall()
+        accounts = []
+        async with SimulatorAdmin(provider_url) as admin:
+            for entity, name in entities:
+                pem = self._merchant_key(entity)
+                public = public_key_pem(load_private_key(pem).public_key())
+                app = provider_app_of(entity)
+                provider_key = await admin.register_app(
+                    app_id=app, seller_id=f"seller-{entity}", public_key_pem=public, name=name
+                )
+                accounts.append(MerchantAccount(LegalEntityId(entity), app, f"seller-{entity}", pem, provider_key))
+        return tuple(accounts), chain
+
+    def _merchant_key(self, entity: str) -> str:
+        path = self.data.secrets / f"merchant-{entity}.pem"
+        if not path.exists():
+            write_private(path, private_key_pem(generate_private_key()))
+        return path.read_text()
+
+    def _start_actors(self, plant: Plant) -> None:
+        import ray
+
+        from runtime import hosting
+
+        faces = hosting.start_face_worker(plant)
+        settlement = hosting.start_settlement(plant)
+        self._host_handle = hosting.start_host(plant)
+        with self._part("faces"):
+            ray.get(faces.health.remote(), timeout=ACTOR_READY_S_MAX)
+        with self._part("hosts"):
+            ray.get(self._host_handle.ready.remote(), timeout=ACTOR_READY_S_MAX)
+        with self._part("settlement"):
+            ray.get(settlement.__ray_ready__.remote(), timeout=ACTOR_READY_S_MAX)
+
+    # ------------------------------------------------------------ while it runs
+
+    def watch(self) -> None:
+        """Start again what died, until `stop`: gateway, provider, broker, database. Ray looks after actors."""
+        while not self._stopping.wait(WATCH_EVERY_S):
+            with contextlib.suppress(NeedsOperator):
+                self._revive()
+
+    def _revive(self) -> None:
+        for name, again in (("gateway", self._start_gateway), ("provider", self._run_provider)):
+            child = self._children.get(name)
+            if child is not None and not child.running and not self._stopping.is_set():
+                log.warning("restarting", part=name, exit_code=child.exit_code)
+                self._progress.say(f"! {name} ended, starting it again")
+                again()
+        if self.broker is not None and not self.broker.running and not self._stopping.is_set():
+            self._progress.say("! broker ended, starting it again")
+            self.broker.start()
+        if self._postgres is not None and self._postgres.pid is None and not self._stopping.is_set():
+            self._progress.say("! database ended, starting it again")
+            self._postgres.start()
+
+    @property
+    def gateway_url(self) -> str:
+        """Where people find the console."""
+        return self.settings.gateway.public_url or f"http://{self.settings.gateway.host}:{self._gateway_port}"
+
+    # ------------------------------------------------------------ down
+
+    def stop(self) -> None:
+        """Everything, last started first, within two seconds; leaves no process. Safe to call twice."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        (self.data.secrets / PLANT_FILE).unlink(missing_ok=True)
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            for name in ("gateway", "provider"):
+                child = self._children.get(name)
+                if child is not None:
+                    pool.submit(child.stop, 1.0)
+            self._stop_host()
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            if self.broker is not None:
+                pool.submit(self.broker.stop, 0.5)
+            if self._postgres is not None:
+                pool.submit(self._postgres.stop)
+            pool.submit(self._stop_ray)
+        self._stack.close()
+
+    def _stop_host(self) -> None:
+        if self._host_handle is None:
+            return
+        import ray
+
+        try:
+            ray.get(self._host_handle.stop.remote(), timeout=HOST_STOP_S_MAX)
+        except Exception as error:  # noqa: BLE001 - the batch that runs is in the database or comes again
+            log.info("host_stop", error=type(error).__name__)
+
+    def _stop_ray(self) -> None:
+        """Ray's own shutdown takes up to 5 s; its processes are our children and hold no truth: end them."""
+        if self._ray_temp is None:
+            return
+        import psutil
+
+        mine = psutil.Process().children(recursive=True)
+        kept = {child.pid for child in self._children.values() if child.pid is not None}
+        servers = {self.broker.pid if self.broker is not None else None}
+        if self._postgres is not None and self._postgres.pid is not None:
+            family = psutil.Process(self._postgres.pid)
+            servers |= {family.pid, *(one.pid for one in family.children(recursive=True))}
+        kill_all([one for one in mine if one.pid not in kept | servers])
+        shutil.rmtree(self._ray_temp, ignore_errors=True)
+
+
+def _ms(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)

@@ -1,0 +1,338 @@
+"""The only place that decorates actors: which plain class becomes which Ray actor, its name, its resources.
+
+Ray is never a record: a killed actor is started again by Ray, reads PostgreSQL and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import ray
+import structlog
+from psycopg import connect as connect_database
+from ray.exceptions import RayError
+
+from actors.hosts import Delivered, Delivery
+from devices.bridge import Bridge
+from devices.mqtt import MqttLink
+from models.domain.errors import RetryLater, StoreOpsError
+from models.domain.ids import SHARDS_TOTAL, ChainId, MemberId, RegionId, StoreId, TerminalId
+from models.domain.live import Changes
+from models.domain.messages import TemplateRow
+from models.domain.recognition import (
+    ConsentToken,
+    EnrolRequest,
+    FaceAnswer,
+    GalleryDelta,
+    GalleryRow,
+    IdentifyRequest,
+    RescoreRequest,
+    ShotRequest,
+)
+from models.tables.journal import Slot
+from runtime import origin
+from runtime.asks import Ports
+from runtime.faces import build_face_worker
+from runtime.host import StoreHost
+from runtime.memberships import Memberships
+from runtime.plant import Plant, Providers, connector, open_pool
+from runtime.settlement import SettlementRunner
+from runtime.telemetry import configure_logs
+
+log = structlog.get_logger()
+
+NAMESPACE = "storeops"
+FACE_ANSWER_S_MAX = 3.0
+_FOR_EVER: dict[str, Any] = {"lifetime": "detached", "get_if_exists": True, "max_restarts": -1, "max_task_retries": 0}
+
+
+def host_name(region: str, k: int) -> str:
+    """The name of a slot's host."""
+    return f"host/{region}/{k}"
+
+
+def face_worker_name(region: str, n: int) -> str:
+    """The name of a face worker."""
+    return f"faces/{region}/{n}"
+
+
+def settlement_name(chain: str, region: str) -> str:
+    """The name of a region's settlement actor."""
+    return f"settlement/{chain}/{region}"
+
+
+def actor_options(region: str, name: str, **more: Any) -> dict[str, Any]:
+    """Named, detached, restarted for ever; in the region's nodes when the cluster has such a resource."""
+    resource = f"region:{region}"
+    resources = {resource: 0.001} if ray.cluster_resources().get(resource) else None  # type: ignore[no-untyped-call]
+    return {**_FOR_EVER, "name": name, "num_cpus": 0, "scheduling_strategy": "SPREAD", "resources": resources, **more}
+
+
+# ---------------------------------------------------------------- faces
+
+
+class HostedFaceWorker:
+    """A face worker in a process of its own: one thread, its gallery read from the database by version."""
+
+    def __init__(self, plant: Plant) -> None:
+        origin.check()
+        configure_logs(plant.data_dir, "faces")
+        self._plant = plant
+        self._worker = build_face_worker(plant.faces_cache, plant.master_key, policy=plant.faces_policy)
+        self._version = 0
+        self.refresh()
+
+    def identify(self, request: IdentifyRequest, consent: ConsentToken) -> FaceAnswer:
+        """See FaceWorker."""
+        return self._worker.identify(request, consent)
+
+    def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer:
+        """See FaceWorker."""
+        return self._worker.rescore(request, consent)
+
+    def shoot(self, request: ShotRequest, consent: ConsentToken) -> FaceAnswer:
+        """See FaceWorker."""
+        return self._worker.shoot(request, consent)
+
+    def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer:
+        """See FaceWorker."""
+        return self._worker.enrol(request, consent)
+
+    def refresh(self) -> int:
+        """Read templates committed since the last time; returns the version that is searchable now."""
+        with connect_database(self._plant.database_url, autocommit=True, connect_timeout=5) as conn:
+            rows = conn.execute(
+                """SELECT t.n, t.id, t.member, t.store, t.net_sha256, t.policy, t.ciphertext, t.wrapped_key,
+                     m.phone_tail FROM face_template t JOIN member m ON m.id = t.member
+                   WHERE t.chain = %s AND t.n > %s ORDER BY t.n""",
+                (self._plant.chain, self._version),
+            ).fetchall()
+        if rows:
+            upserts = tuple(
+                GalleryRow(
+                    TemplateRow(row[1], MemberId(row[2]), row[4], bytes(row[6]), bytes(row[7]), row[5]),
+                    ChainId(self._plant.chain),
+                    StoreId(row[3]),
+                    row[8],
+                )
+                for row in rows
+            )
+            version = rows[-1][0]
+            self._worker.apply_deltas(GalleryDelta(ChainId(self._plant.chain), self._version, version, upserts))
+            self._version = version
+        return self._version
+
+    def health(self) -> dict[str, Any]:
+        """A snapshot for the console."""
+        return {"pid": os.getpid(), "version": self._version, **asdict(self._worker.health())}
+
+
+class RayFaces:
+    """The face service over Ray. A worker that dies is started again; its question is answered `lost` by deadline."""
+
+    def __init__(self, region: RegionId) -> None:
+        self._region = region
+        self._handle: Any = None
+
+    async def identify(self, request: IdentifyRequest, consent: ConsentToken) -> FaceAnswer:
+        return await self._call("identify", request, consent)
+
+    async def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer:
+        return await self._call("rescore", request, consent)
+
+    async def shoot(self, request: ShotRequest, consent: ConsentToken) -> FaceAnswer:
+        return await self._call("shoot", request, consent)
+
+    async def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer:
+        return await self._call("enrol", request, consent)
+
+    async def refresh(self) -> None:
+        await self._worker().refresh.remote()
+
+    def _worker(self) -> Any:
+        if self._handle is None:
+            self._handle = ray.get_actor(face_worker_name(self._region, 0), namespace=NAMESPACE)
+        return self._handle
+
+    async def _call(self, verb: str, request: Any, consent: ConsentToken) -> FaceAnswer:
+        """Ask within the deadline of a face; a worker that is being restarted is asked again meanwhile."""
+        async with asyncio.timeout(FACE_ANSWER_S_MAX):
+            while True:
+                try:
+                    answer: FaceAnswer = await getattr(self._worker(), verb).remote(request, consent)
+                except RayError as error:
+                    log.warning("face_worker_unavailable", verb=verb, error=type(error).__name__)
+                    await asyncio.sleep(0.1)
+                else:
+                    return answer
+
+
+# ---------------------------------------------------------------- hosts
+
+
+class HostedStoreHost:
+    """A slot's host as an async Ray actor. It starts itself: Ray restarts it without anyone calling."""
+
+    def __init__(self, plant: Plant, k: int) -> None:
+        origin.check()
+        configure_logs(plant.data_dir, f"host-{k}")
+        self._plant = plant
+        self._pool = open_pool(plant)
+        self._providers = Providers(plant)
+        memberships = Memberships(self._pool, self._providers, pepper=plant.pepper)
+        self._host = StoreHost(
+            plant.region,
+            k=k,
+            slots=plant.slots,
+            connect=connector(plant),
+            bridge=self._bridge,
+            ports=Ports(plant.chain, self._pool, RayFaces(plant.region), plant.region, memberships, self._providers),
+            holder=f"pid {os.getpid()}",
+            fenced=_exit_fenced,
+        )
+        self._k = k
+        self._started = asyncio.get_running_loop().create_task(self._start())
+
+    async def _start(self) -> None:
+        await self._pool.open()
+        await self._host.start()
+        log.info("host_ready", slot=self._k)
+
+    def _bridge(self, host: StoreHost, slot: Slot) -> Bridge:
+        shards = [shard for shard in range(SHARDS_TOTAL) if slot.owns(shard)]
+        return Bridge(MqttLink(self._plant.link_config(slot.k)), self._plant.region, shards, host)
+
+    async def ready(self) -> bool:
+        """Returns when the host owns its shards and its bridge is connecting."""
+        await asyncio.shield(self._started)
+        return True
+
+    async def deliver(self, batch: Sequence[Delivery]) -> list[Delivered]:
+        """See Hosts."""
+        await self.ready()
+        return await self._host.deliver(batch)
+
+    async def changes(self, epoch: int, since: int) -> Changes:
+        """See Hosts."""
+        await self.ready()
+        return await self._host.changes(epoch, since)
+
+    async def screen(self, terminal: TerminalId, session: str, rev: int) -> bytes:
+        """See Hosts."""
+        await self.ready()
+        return await self._host.screen(terminal, session, rev)
+
+    async def health(self) -> dict[str, int | str]:
+        """One snapshot."""
+        await self.ready()
+        return {**self._host.health(), "pid": os.getpid()}
+
+    async def stop(self) -> None:
+        """Graceful: the batch that runs is finished."""
+        await self.ready()
+        await self._host.stop()
+        await self._providers.aclose()
+        await self._pool.close()
+
+
+def _exit_fenced() -> None:
+    """Another host owns the slot. Ray would start us again and again: the last claim wins, and one stays."""
+    os._exit(11)
+
+
+class RayHosts:
+    """The Hosts port over Ray handles."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._handles: dict[str, Any] = {}
+
+    async def deliver(self, region: RegionId, batch: Sequence[Delivery]) -> list[Delivered]:
+        answers: list[Delivered] = await self._call(region, 0, "deliver", list(batch))
+        return answers
+
+    async def changes(self, region: RegionId, slot: int, epoch: int, since: int) -> Changes:
+        changes: Changes = await self._call(region, slot, "changes", epoch, since)
+        return changes
+
+    async def screen(self, region: RegionId, terminal: TerminalId, session: str, rev: int) -> bytes:
+        screen: bytes = await self._call(region, 0, "screen", terminal, session, rev)
+        return screen
+
+    async def health(self, region: RegionId, slot: int) -> dict[str, int | str]:
+        """A host's snapshot."""
+        health: dict[str, int | str] = await self._call(region, slot, "health")
+        return health
+
+    async def _call(self, region: str, slot: int, verb: str, *arguments: Any) -> Any:
+        name = host_name(region, slot)
+        try:
+            if name not in self._handles:
+                self._handles[name] = ray.get_actor(name, namespace=NAMESPACE)
+            return await getattr(self._handles[name], verb).remote(*arguments)
+        except StoreOpsError:
+            raise
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, StoreOpsError):
+                raise cause from None
+            raise
+        except (RayError, ValueError) as error:
+            self._handles.pop(name, None)
+            raise RetryLater("host_restarting", "the host is being restarted", "try again", after_s=1.0) from error
+
+
+# ---------------------------------------------------------------- settlement
+
+
+class HostedSettlement:
+    """Settles one region of one chain; all regions run in parallel."""
+
+    def __init__(self, plant: Plant) -> None:
+        origin.check()
+        configure_logs(plant.data_dir, f"settlement-{plant.region}")
+        self._pool = open_pool(plant)
+        self._providers = Providers(plant)
+        self._runner = SettlementRunner(plant.chain, plant.region, self._pool, self._providers)
+        self._lock = asyncio.Lock()
+        self._opened = False
+
+    async def run(self, now: datetime) -> dict[str, Any]:
+        """Settle what is due at business time `now`; returns the report as plain values."""
+        async with self._lock:
+            if not self._opened:
+                await self._pool.open()
+                self._opened = True
+            report = await self._runner.run(now)
+        return {**asdict(report), "ok": report.ok}
+
+
+# ---------------------------------------------------------------- starting them
+
+
+def start_face_worker(plant: Plant, n: int = 0) -> Any:
+    """The face worker, started or found. One thread: `max_concurrency` 1."""
+    options = actor_options(plant.region, face_worker_name(plant.region, n), max_concurrency=1)
+    return ray.remote(HostedFaceWorker).options(**options).remote(plant)
+
+
+def start_host(plant: Plant, k: int = 0) -> Any:
+    """A slot's host, started or found."""
+    options = actor_options(plant.region, host_name(plant.region, k), max_concurrency=256)
+    return ray.remote(HostedStoreHost).options(**options).remote(plant, k)
+
+
+def start_settlement(plant: Plant) -> Any:
+    """A region's settlement actor, started or found."""
+    options = actor_options(plant.region, settlement_name(plant.chain, plant.region), max_concurrency=4)
+    return ray.remote(HostedSettlement).options(**options).remote(plant)
+
+
+def settlement_actor(chain: str, region: str) -> Any:
+    """The region's settlement actor. Raises ValueError when it was not started."""
+    return ray.get_actor(settlement_name(chain, region), namespace=NAMESPACE)

@@ -1,0 +1,147 @@
+"""What every hosted process needs to know to connect: plain values that travel to Ray actors and children."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from devices.mqtt import LinkConfig
+from gateway.providers.alipay import AlipayProvider
+from gateway.providers.alipay_gateway import AlipayAccount, AlipayGateway
+from gateway.providers.port import PaymentProvider
+from gateway.providers.signing import load_private_key, load_public_key
+from models.domain.errors import NeedsOperator
+from models.domain.ids import ChainId, LegalEntityId, RegionId
+from runtime.datadir import write_private
+
+PLANT_FILE = "plant.json"
+"""In the secrets folder, 0600, while the house runs: how the gateway and the command line find everything."""
+
+HOST_DATABASE_OPTIONS = (
+    # A host frozen inside a transaction must not block its successor (architecture: fencing).
+    "-c idle_in_transaction_session_timeout=2000 -c transaction_timeout=2000 -c statement_timeout=2000"
+)
+POOL_CONNECTIONS_MAX = 4
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantAccount:
+    """A legal entity's account with the provider: our key to sign, the provider's to verify."""
+
+    entity: LegalEntityId
+    app_id: str
+    seller_id: str
+    private_key_pem: str = field(repr=False)
+    provider_public_key_pem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """Where everything is, for one region of one chain."""
+
+    data_dir: Path
+    chain: ChainId
+    region: RegionId
+    slots: int
+    database_url: str = field(repr=False)
+    broker_host: str = ""
+    broker_port: int = 0
+    broker_embedded: bool = True
+    broker_user: str | None = None
+    broker_password: str | None = field(default=None, repr=False)
+    provider_url: str = ""
+    accounts: tuple[MerchantAccount, ...] = ()
+    faces_policy: str = "production"
+    faces_cache: Path = Path()
+    master_key: bytes = field(default=b"", repr=False)
+    pepper: bytes = field(default=b"", repr=False)
+    ray_address: str = ""
+    ray_token_path: str = ""
+    gateway_port: int = 0
+    demo: bool = False
+
+    def link_config(self, k: int) -> LinkConfig:
+        """How a host connects: a fixed client id, so that the broker resumes its session."""
+        return LinkConfig(
+            host=self.broker_host,
+            port=self.broker_port,
+            client_id=f"host-{self.region}-{k}",
+            username=self.broker_user,
+            password=self.broker_password,
+            reconnect_s_min=0.2,
+            reconnect_s_max=2.0,
+        )
+
+
+def connector(plant: Plant) -> Callable[[], Awaitable[AsyncConnection[tuple[Any, ...]]]]:
+    """Opens a host's own connection, with the time limits of a host."""
+
+    async def connect() -> AsyncConnection[tuple[Any, ...]]:
+        return await AsyncConnection.connect(
+            plant.database_url, autocommit=True, options=HOST_DATABASE_OPTIONS, connect_timeout=5
+        )
+
+    return connect
+
+
+def open_pool(plant: Plant, connections_max: int = POOL_CONNECTIONS_MAX) -> AsyncConnectionPool[Any]:
+    """A pool for ports; opened by the caller with `await pool.open()`."""
+    return AsyncConnectionPool(
+        plant.database_url, min_size=1, max_size=connections_max, open=False, check=AsyncConnectionPool.check_connection
+    )
+
+
+def write_plant(secrets: Path, plant: Plant) -> None:
+    """Say where everything is. Contains passwords: 0600 in a 0700 folder."""
+    write_private(secrets / PLANT_FILE, msgspec.json.encode(plant, enc_hook=str).decode())
+
+
+def read_plant(data_dir: Path) -> Plant:
+    """Where everything is. Raises NeedsOperator `not_running` when nothing runs on this data folder."""
+    try:
+        return msgspec.json.decode((data_dir / "secrets" / PLANT_FILE).read_bytes(), type=Plant, dec_hook=_path)
+    except FileNotFoundError:
+        raise NeedsOperator(
+            "not_running", f"nothing runs on {data_dir}", "start it: storeops up (or name its folder with --data)"
+        ) from None
+
+
+def _path(kind: type, value: Any) -> Any:
+    return Path(value) if kind is Path else value
+
+
+class Providers:
+    """One provider client for each legal entity, made at its first use."""
+
+    def __init__(self, plant: Plant) -> None:
+        self._plant = plant
+        self._accounts = {account.entity: account for account in plant.accounts}
+        self._open: dict[LegalEntityId, PaymentProvider] = {}
+
+    def __call__(self, entity: LegalEntityId) -> PaymentProvider:
+        """The entity's account. Raises KeyError when it has none."""
+        if entity not in self._open:
+            account = self._accounts[entity]
+            self._open[entity] = AlipayProvider(
+                AlipayGateway(
+                    AlipayAccount(
+                        gateway_url=f"{self._plant.provider_url}/gateway.do",
+                        app_id=account.app_id,
+                        seller_id=account.seller_id,
+                        private_key=load_private_key(account.private_key_pem),
+                        provider_key=load_public_key(account.provider_public_key_pem),
+                    )
+                )
+            )
+        return self._open[entity]
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for provider in self._open.values():
+            await provider.aclose()

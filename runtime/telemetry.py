@@ -1,0 +1,44 @@
+"""Logs: JSON lines in the data folder for hosted processes, people's colours on a terminal for the rest."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+
+import structlog
+
+LOG_BYTES_MAX = 16 * 1024 * 1024
+LOG_FILES_KEPT = 3
+
+
+def configure_logs(data_dir: Path | None = None, name: str = "storeops", level: int = logging.INFO) -> None:
+    """Send structlog to `data_dir/logs/{name}.jsonl` (bounded, rotated), or to stderr without a folder."""
+    if data_dir is not None:
+        folder = data_dir / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        handler: logging.Handler = logging.handlers.RotatingFileHandler(
+            folder / f"{name}.jsonl", maxBytes=LOG_BYTES_MAX, backupCount=LOG_FILES_KEPT
+        )
+        renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    root = logging.getLogger("storeops")
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    root.propagate = False
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=lambda *_: logging.getLogger("storeops"),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=False,
+    )
