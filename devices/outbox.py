@@ -176,12 +176,21 @@ class Outbox:
         self._later("INSERT OR REPLACE INTO setting VALUES (?, ?)", (name, value))
 
     async def flush(self) -> None:
-        """Return when everything that was put, removed or set before is on disk."""
+        """Return when everything that was put, removed or set before is on disk.
+
+        Raises sqlite3.Error when the disk refuses; nothing is forgotten then, a later flush writes it.
+        """
         async with self._writing:
             operations, self._operations = self._operations, []
-            if operations and self._db is not None:
-                self.commits += 1
+            if not operations or self._db is None:
+                return
+            try:
                 await asyncio.get_running_loop().run_in_executor(self._executor, self._write, self._db, operations)
+            except sqlite3.Error:
+                self.disk_errors += 1
+                self._operations = operations + self._operations
+                raise
+            self.commits += 1
 
     # ------------------------------------------------------------ within
 

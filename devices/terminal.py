@@ -356,8 +356,8 @@ class TerminalAgent:
         return msgspec.json.encode({"v": wire.VERSION, "online": False, "boot": self.boot, "conn": self.conn})
 
     def connected(self, epoch: int, session_present: bool) -> None:  # noqa: ARG002 - replies decide, not sessions
+        self._present()
         self._up.set()
-        self._spawn(self._announce())
 
     def disconnected(self, reason: str) -> None:  # noqa: ARG002 - the link tries again by itself
         self._up.clear()
@@ -365,8 +365,13 @@ class TerminalAgent:
     async def may_reconnect(self, taken_over: bool) -> bool:  # noqa: ARG002 - the pause grows by itself
         return True
 
+    def _present(self) -> None:
+        """Birth and report, then everything that has no reply; nothing that is asked later overtakes it."""
+        self._spawn(self._announce())
+        self._resend_all()
+        self._work.set()
+
     async def _announce(self) -> None:
-        """Birth and report, then everything that has no reply."""
         birth = {
             "v": wire.VERSION,
             "online": True,
@@ -378,8 +383,6 @@ class TerminalAgent:
         }
         await self._publish(Up.PRESENCE, msgspec.json.encode(birth), retain=True)
         await self._report()
-        self._resend_all()
-        self._work.set()
 
     async def _report(self) -> None:
         reported = {
@@ -473,7 +476,7 @@ class TerminalAgent:
         status = self._commands.get(command.id)
         if status is None:
             if command.verb == "resync":
-                self._spawn(self._announce())
+                self._present()
                 status = "done"
             else:
                 status = "rejected"
