@@ -18,7 +18,8 @@ from models.domain.messages import EnrolAnswered, ProviderAuth, ReserveAnswered,
 from models.domain.payments import HoldResult, Succeeded
 from models.tables.memberships import load_member_view, member_ids_by_tail
 from models.tables.plans import save_plan
-from runtime.memberships import NotYet, phone_of
+from runtime.enrolment import phone_of
+from runtime.memberships import NotYet
 from tests.integration.money_shop import (
     CHAIN,
     FRANCHISED,
@@ -163,7 +164,7 @@ async def test_a_freeze_that_succeeded_when_nobody_waits_any_more_is_released(sh
     membership = await pending_enrolment(shop)
     await shop.admin.authorise_freeze(shop.customer(), auth_no=await shop.auth_no())
     await shop.rows("UPDATE membership SET state = 'ABANDONED' RETURNING id")
-    standing = await shop.memberships._admit("ask-1", Succeeded(HoldResult(await shop.auth_no(), 1000)))
+    standing = await shop.memberships._enrolment._admit("ask-1", Succeeded(HoldResult(await shop.auth_no(), 1000)))
     assert standing.state is State.ABANDONED
     assert await shop.account("chain", "hold:alipay", "pending") == 1000
     await shop.settle_after(0)

@@ -1,0 +1,264 @@
+"""Enrolment: an application, its freeze at the provider, and the membership that opens with it.
+
+The application's row is committed before the provider is asked, under a number that derives from the ask; so a
+crash at any point leaves a row whose freeze can be queried.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncCursor
+
+from actors.ports import EnrolMember
+from gateway.providers.port import PaymentProvider, Scene
+from models.domain import ledger
+from models.domain.charging import cutoff_instant, expiry_instant
+from models.domain.errors import Bug, Refused
+from models.domain.ids import LegalEntityId, MemberId, MembershipId, SessionId, StoreId, derived_id
+from models.domain.membership import HOLD_TIMEOUT, HoldState, State, apply_for
+from models.domain.messages import EnrolAnswered, ProviderAuth
+from models.domain.payments import Answer, Failed, HoldResult, Pending, Succeeded, Unknown
+from models.domain.plans import GuaranteeKind, Plan
+from models.domain.settlement import Standing, release_call
+from models.tables import clock, memberships, settlement
+from models.tables.ledger import insert_transactions
+from models.tables.plans import latest_plan
+from runtime.clock import Pool, Wall
+from runtime.member_views import NotYet, member_view
+
+PENDING_SWEPT_MAX = 200
+RETRY_AFTER_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolResolved:
+    """An enrolment whose answer was `pending` ended after all; for the terminal's screen, if the visit still lives."""
+
+    store: StoreId
+    terminal: str
+    answer: EnrolAnswered
+
+
+def phone_of(number: str, pepper: bytes) -> memberships.Phone:
+    """A phone number as it is kept: HMAC-SHA-256 under the deployment's pepper, and the last four digits.
+
+    Spaces, hyphens and a leading +86 do not make another number. Raises Refused `bad_phone`.
+    """
+    digits = "".join(char for char in number if char in "0123456789")
+    digits = digits[2:] if len(digits) == 13 and digits.startswith("86") else digits
+    if not 5 <= len(digits) <= 15:
+        raise Refused("bad_phone", "a phone number has 5 to 15 digits", "enter it again")
+    return memberships.Phone(hmac.new(pepper, digits.encode(), hashlib.sha256).hexdigest(), digits[-4:])
+
+
+def scene_of(auth: ProviderAuth) -> Scene:
+    """Payment codes are 16 to 24 digits, face tokens are not (opendocs.alipay.com, alipay.trade.pay, auth_code)."""
+    return Scene.PAYMENT_CODE if auth.token.isdigit() else Scene.FACE
+
+
+class Enrolment:
+    """Opens memberships, one per ask. `wall` times the freezes; business time is `wall` plus the stored offset."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        providers: Callable[[LegalEntityId], PaymentProvider],
+        *,
+        pepper: bytes,
+        wall: Wall,
+        provider_name: str,
+    ) -> None:
+        self._pool = pool
+        self._providers = providers
+        self._pepper = pepper
+        self._wall = wall
+        self._provider_name = provider_name
+
+    async def enrol(self, ask_id: str, request: EnrolMember, attempts: int) -> EnrolAnswered | NotYet:
+        try:
+            async with self._pool.connection() as conn, conn.cursor() as cur:
+                standing = await memberships.find_by_enrol_key(cur, ask_id)
+                made_before = standing is not None or attempts > 0
+                if standing is None:
+                    standing = await self._apply(cur, ask_id, request)
+        except Refused as refused:
+            return EnrolAnswered(ask_id, request.session, None, code=refused.code)
+        answer: Answer[HoldResult] | None = None
+        if standing.state is State.HOLD_PENDING:
+            answer = await self._freeze(standing, request.auth, query_first=made_before)
+            standing = await self._admit(ask_id, answer)
+        return await self._enrolled(standing, answer)
+
+    async def _apply(self, cur: AsyncCursor[Any], ask_id: str, request: EnrolMember) -> Standing:
+        """The application's row, committed before the provider is asked. Raises Refused."""
+        store = await memberships.load_store(cur, request.store)
+        if store is None:
+            raise Bug("unknown_store", f"a terminal of the unknown store {request.store} enrolled a member")
+        plan = await latest_plan(cur, store.chain, request.plan)
+        if plan is None:
+            raise Refused("unknown_plan", request.plan)
+        if request.guarantee != GuaranteeKind.HUABEI_HOLD:
+            raise Refused("guarantee_unavailable", request.guarantee)
+        member = await memberships.lock_member(
+            cur,
+            store,
+            new_id=MemberId(derived_id(ask_id, "member")),
+            member=request.member,
+            phone=None if request.phone is None else phone_of(request.phone, self._pepper),
+            at=request.at,
+        )
+        if member is None:
+            raise Refused("enrol_refused", "there is no such member")
+        twin = await memberships.find_by_enrol_key(cur, ask_id)  # the same ask, made at the same time
+        if twin is not None:
+            return twin
+        earlier = await memberships.earlier_memberships(cur, member, plan.id)
+        membership = MembershipId(derived_id(ask_id, "membership"))
+        _check_application(plan, membership, earlier, request.at)
+        needs_hold = plan.fee_fen > 0
+        expiry = expiry_instant(request.at, plan)
+        standing = Standing(
+            id=membership,
+            enrol_key=ask_id,
+            member=member,
+            chain=store.chain,
+            region=store.region,
+            store=store.id,
+            terminal=request.terminal,
+            session=request.session,
+            plan=plan,
+            owner=plan.owner_entity,
+            generation=earlier.generations + 1,
+            state=State.HOLD_PENDING if needs_hold else State.ACTIVE,
+            fee_fen=plan.fee_fen,
+            fee_eff_fen=plan.fee_fen,
+            used_fen=0,
+            hold_order=f"H{membership}",
+            hold_no="",
+            hold_fen=0,
+            hold_state=HoldState.NONE,
+            enrolled_at=request.at,
+            expires_at=expiry,
+            cutoff_at=cutoff_instant(expiry, plan),
+            charge_fen=None,
+            branch=None,
+            paid_fen=0,
+            refunded_fen=0,
+            receivable_fen=0,
+            captured_number="",
+            attempts=0,
+        )
+        await memberships.insert_membership(cur, standing, guarantee=request.guarantee, clerk=request.clerk)
+        if needs_hold:
+            await memberships.save_admission(cur, membership, State.HOLD_PENDING, self._wall() + HOLD_TIMEOUT)
+        return standing
+
+    async def _freeze(self, standing: Standing, auth: ProviderAuth | None, query_first: bool) -> Answer[HoldResult]:
+        """One freeze under the membership's own number, whatever happened to the call before."""
+        provider = self._providers(standing.owner)
+        number, fee = standing.hold_order, standing.fee_fen
+        if query_first:
+            known = await provider.query_freeze(number=number, amount_fen=fee)
+            if not (isinstance(known, Unknown) and known.absent):
+                return known
+        return await provider.freeze(
+            number=number,
+            amount_fen=fee,
+            subject=standing.plan.name.zh,
+            auth_code=None if auth is None else auth.token,
+            scene=Scene.PAYMENT_CODE if auth is None else scene_of(auth),
+        )
+
+    async def _admit(self, ask_id: str, answer: Answer[HoldResult]) -> Standing:
+        """Book what became of the freeze: ACTIVE with its hold, REJECTED, or still open."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            standing = await memberships.find_by_enrol_key(cur, ask_id)
+            assert standing is not None
+            if isinstance(answer, Failed) and standing.state is State.HOLD_PENDING:
+                await memberships.save_admission(cur, standing.id, State.REJECTED)
+                return replace(standing, state=State.REJECTED)
+            if not isinstance(answer, Succeeded) or standing.hold_state is not HoldState.NONE:
+                return standing
+            now = await clock.business_now(cur, self._wall())
+            hold = answer.result
+            await memberships.save_hold(cur, standing.id, hold.hold_no, hold.frozen_fen)
+            held = replace(standing, hold_no=hold.hold_no, hold_fen=hold.frozen_fen, hold_state=HoldState.HELD)
+            placed = ledger.hold_placed(
+                held.hold_order,
+                entity=held.owner,
+                provider=self._provider_name,
+                hold_fen=held.hold_fen,
+                business_date=held.business_date(now),
+            )
+            await insert_transactions(cur, [placed], now, held.enrol_key)
+            if held.state is not State.HOLD_PENDING:  # too late to be of use: it goes back at once
+                await settlement.insert_calls(cur, [release_call(held, now)])
+                return held
+            await memberships.save_admission(cur, held.id, State.ACTIVE)
+            return replace(held, state=State.ACTIVE)
+
+    async def _enrolled(self, standing: Standing, answer: Answer[HoldResult] | None) -> EnrolAnswered | NotYet:
+        ask_id, session = standing.enrol_key, SessionId(standing.session)
+        match standing.state:
+            case State.HOLD_PENDING if isinstance(answer, Pending):
+                return EnrolAnswered(ask_id, session, None, pending=True)
+            case State.HOLD_PENDING:
+                return NotYet(RETRY_AFTER_S)
+            case State.REJECTED | State.ABANDONED:
+                return EnrolAnswered(ask_id, session, None, code="enrol_refused")
+            case _:
+                return EnrolAnswered(ask_id, session, await member_view(self._pool, standing, self._wall()))
+
+    async def sweep(self, chain: str, region: str) -> list[EnrolResolved]:
+        """Ask about freezes that wait for the customer; end those past 15 min. Call every few seconds of wall time.
+
+        Returns those that ended now: ACTIVE (with the member), or ABANDONED and REJECTED (`enrol_refused`).
+        """
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            waiting = await memberships.pending_holds(cur, chain, region, limit=PENDING_SWEPT_MAX)
+        resolved: list[EnrolResolved] = []
+        for enrol_key, until in waiting:
+            standing = await self._resolve(enrol_key, expired=until is not None and until <= self._wall())
+            if standing is not None and standing.state is not State.HOLD_PENDING:
+                answer = await self._enrolled(standing, None)
+                assert isinstance(answer, EnrolAnswered)
+                resolved.append(EnrolResolved(standing.store, standing.terminal, answer))
+        return resolved
+
+    async def _resolve(self, enrol_key: str, *, expired: bool) -> Standing | None:
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            standing = await memberships.find_by_enrol_key(cur, enrol_key)
+        if standing is None or standing.state is not State.HOLD_PENDING:
+            return None
+        provider = self._providers(standing.owner)
+        number = standing.hold_order
+        if not expired:
+            return await self._admit(enrol_key, await provider.query_freeze(number=number, amount_fen=standing.fee_fen))
+        ended = await provider.cancel_freeze(number=number)
+        if not isinstance(ended, Succeeded | Failed):
+            return None  # asked again by the next sweep
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            standing = await memberships.find_by_enrol_key(cur, enrol_key)
+            if standing is None or standing.state is not State.HOLD_PENDING:
+                return None
+            await memberships.save_admission(cur, standing.id, State.ABANDONED)
+            return replace(standing, state=State.ABANDONED)
+
+
+def _check_application(plan: Plan, membership: MembershipId, earlier: memberships.Earlier, at: datetime) -> None:
+    if earlier.live:
+        raise Refused("already_member", f"there is a membership of {plan.id}", "use its benefits")
+    if earlier.owing:
+        raise Refused("enrol_refused", "an earlier membership is not paid", "pay it first")
+    try:
+        apply_for(membership, plan, GuaranteeKind.HUABEI_HOLD, at, last_ended_at=earlier.last_ended_at)
+    except Refused as refused:
+        if refused.code == "enrol_too_soon":
+            raise Refused("enrol_refused", refused.message, refused.do) from refused
+        raise

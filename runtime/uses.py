@@ -1,0 +1,241 @@
+"""Uses of benefits: reserved, posted, released, reversed. Each under its membership's row lock, in one transaction
+with its ledger entries.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import AsyncCursor
+
+from actors.ports import PostUses, ReleaseUses, ReserveUses, ReverseUses
+from actors.settlement import after_reversal
+from models.domain import ledger
+from models.domain.charging import TAKES_QUOTA, UseClass, classify_use
+from models.domain.errors import Bug
+from models.domain.ids import derived_id
+from models.domain.membership import State
+from models.domain.messages import ReleaseAnswered, ReserveAnswered, SaleUse, UsesPosted
+from models.domain.plans import Plan
+from models.domain.settlement import Standing
+from models.tables import clock, memberships, settlement, usage
+from models.tables.ledger import insert_transactions
+from runtime.clock import Pool, Wall
+from runtime.member_views import member_view
+
+RESERVED_FOR = timedelta(minutes=2)
+
+
+class Uses:
+    """Moves benefits from quote to ledger. `wall` times the reservations."""
+
+    def __init__(self, pool: Pool, *, wall: Wall, provider_name: str) -> None:
+        self._pool = pool
+        self._wall = wall
+        self._provider_name = provider_name
+
+    async def reserve(self, ask_id: str, request: ReserveUses) -> ReserveAnswered:
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            standing = await self._locked(cur, request.membership)
+            wall_now = self._wall()
+            await usage.release_expired(cur, [standing.id], wall_now)
+            if await self._reservable(cur, standing, request):
+                await usage.save_reservations(
+                    cur,
+                    request.uses,
+                    session=request.session,
+                    store=request.store,
+                    biz_time=request.at,
+                    expires_at=wall_now + RESERVED_FOR,
+                )
+                return ReserveAnswered(ask_id, request.session, ok=True)
+        view = await member_view(self._pool, standing, self._wall())
+        return ReserveAnswered(ask_id, request.session, ok=False, code="benefit_gone", member=view)
+
+    async def _reservable(self, cur: AsyncCursor[Any], standing: Standing, request: ReserveUses) -> bool:
+        """True when every use of the quote would be REGULAR now, at no more than its benefit is worth."""
+        if standing.state is not State.ACTIVE:
+            return False
+        taken = await memberships.quota_taken(cur, standing.id, tuple(use.usage for use in request.uses))
+        for use in request.uses:
+            if use.membership != standing.id:
+                raise Bug("foreign_use", f"use {use.usage} is not of membership {standing.id}")
+            benefit = standing.plan.benefit(use.benefit)
+            if benefit is None or not 0 < use.fen <= benefit.value_fen:
+                return False
+            if _class_of(standing, taken, use, request.at, offline=False) is not UseClass.REGULAR:
+                return False
+            taken[use.benefit] = taken.get(use.benefit, 0) + 1
+        return True
+
+    async def post(self, ask_id: str, request: PostUses) -> UsesPosted:
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            standings = [await self._locked(cur, key) for key in sorted({use.membership for use in request.uses})]
+            now = await clock.business_now(cur, self._wall())
+            for standing in standings:
+                await self._post_uses(cur, ask_id, standing, request, now)
+        member = await member_view(self._pool, standings[0], self._wall()) if standings else None
+        return UsesPosted(ask_id, request.session, member)
+
+    async def _post_uses(
+        self, cur: AsyncCursor[Any], ask_id: str, standing: Standing, request: PostUses, now: datetime
+    ) -> None:
+        uses = [use for use in request.uses if use.membership == standing.id]
+        usages = [use.usage for use in uses]
+        known = await usage.known_uses(cur, usages)
+        reserved = await usage.reservations_of(cur, usages)
+        taken = await memberships.quota_taken(cur, standing.id, tuple(usages))
+        store = await memberships.load_store(cur, request.store)
+        assert store is not None
+        booked_on = store.business_date(request.biz_time).isoformat()
+        place = await memberships.place_of(cur, request.store, booked_on)
+        transactions: list[ledger.Transaction] = []
+        used_fen = 0
+        for use in uses:
+            if use.usage in known:
+                continue
+            state, reservation = reserved.get(use.usage, ("", None))
+            biz_time = request.biz_time if reservation is None else reservation.biz_time
+            # The sale happened, so nothing is refused any more: what was not reserved is judged as an offline use.
+            use_class = UseClass.REGULAR
+            if reservation is None or state != "open" or standing.charge_fen is not None:
+                use_class = _class_of(standing, taken, use, biz_time, offline=True)
+            tombstones = await usage.tombstones_of(cur, use.usage)
+            reversed_fen = min(use.fen, sum(fen for _, fen in tombstones))
+            line = usage.UsageLine(
+                use, use_class, reversed_fen, request.paid_fen, biz_time, now, place, request.terminal,
+                request.sale, request.seq, request.clerk,
+            )  # fmt: skip
+            await usage.insert_use(cur, line)
+            transactions.append(
+                ledger.benefit_used(
+                    use.usage,
+                    place=place,
+                    fen=use.fen,
+                    use_class=use_class,
+                    funder=standing.plan.funder_entity,
+                    business_date=booked_on,
+                )
+            )
+            transactions += _born_reversed(use, tombstones, use_class, standing.plan, place, booked_on)
+            if use_class in TAKES_QUOTA and reversed_fen < use.fen:
+                taken[use.benefit] = taken.get(use.benefit, 0) + 1
+            if use_class is UseClass.REGULAR:
+                used_fen += use.fen - reversed_fen
+        await insert_transactions(cur, transactions, now, ask_id)
+        await usage.end_reservations(cur, usages, "posted")
+        if used_fen:
+            await usage.add_used(cur, standing.id, used_fen)
+
+    async def release(self, ask_id: str, request: ReleaseUses) -> ReleaseAnswered:
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            for membership in sorted({use.membership for use in request.uses}):
+                await self._locked(cur, membership)
+            await usage.end_reservations(cur, [use.usage for use in request.uses], "released")
+        return ReleaseAnswered(ask_id, request.session)
+
+    async def reverse(self, ask_id: str, request: ReverseUses) -> ReleaseAnswered:
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            for membership in sorted({use.membership for use in request.uses}):
+                standing = await self._locked(cur, membership)
+                for use in request.uses:
+                    if use.membership == membership:
+                        reversal = derived_id(ask_id, use.usage)
+                        standing = await self._reverse_one(cur, ask_id, standing, use, reversal, request)
+        return ReleaseAnswered(ask_id, request.session)
+
+    async def _reverse_one(
+        self,
+        cur: AsyncCursor[Any],
+        ask_id: str,
+        standing: Standing,
+        use: SaleUse,
+        reversal: str,
+        request: ReverseUses,
+    ) -> Standing:
+        """Take one use back wholly: its line, u, its entries, and what the member gets back if it was charged."""
+        if not await usage.insert_reversal(cur, reversal, use.usage, use.fen, request.at):
+            return standing
+        known = (await usage.known_uses(cur, [use.usage])).get(use.usage)
+        if known is None:
+            return standing  # a tombstone: the use will be born reversed
+        back_fen = min(use.fen, known.fen - known.reversed_fen)
+        if back_fen == 0:
+            return standing
+        await usage.save_reversed(cur, use.usage, known.reversed_fen + back_fen)
+        store = await memberships.load_store(cur, request.store)
+        assert store is not None
+        booked_on = store.business_date(request.at).isoformat()
+        transactions = [
+            ledger.benefit_reversed(
+                reversal,
+                use.usage,
+                place=known.place,
+                fen=back_fen,
+                use_class=known.use_class,
+                funder=standing.plan.funder_entity,
+                business_date=booked_on,
+            )
+        ]
+        after = standing
+        if known.use_class is UseClass.REGULAR:
+            await usage.add_used(cur, standing.id, -back_fen)
+            step = after_reversal(standing, reversal, back_fen, known.place, request.at, provider=self._provider_name)
+            after = step.standing
+            transactions += step.transactions
+            await settlement.save_standings(cur, [(after, "")])
+            await settlement.insert_calls(cur, step.calls)
+        now = await clock.business_now(cur, self._wall())
+        await insert_transactions(cur, transactions, now, ask_id)
+        return after
+
+    @staticmethod
+    async def _locked(cur: AsyncCursor[Any], membership: str) -> Standing:
+        standing = await memberships.lock_membership(cur, membership)
+        if standing is None:
+            raise Bug("unknown_membership", f"a session used the unknown membership {membership}")
+        return standing
+
+
+def _class_of(
+    standing: Standing, taken: dict[str, int], use: SaleUse, biz_time: datetime, *, offline: bool
+) -> UseClass:
+    return classify_use(
+        standing.plan,
+        taken,
+        use.benefit,
+        enrolled_at=standing.enrolled_at,
+        expiry=standing.expires_at,
+        cut_off=standing.charge_fen is not None,
+        biz_time=biz_time,
+        offline=offline,
+    )
+
+
+def _born_reversed(
+    use: SaleUse,
+    tombstones: list[tuple[str, int]],
+    use_class: UseClass,
+    plan: Plan,
+    place: ledger.Place,
+    booked_on: str,
+) -> list[ledger.Transaction]:
+    """The entries of reversals that came before their use; together they take back no more than it gave."""
+    left_fen = use.fen
+    transactions = []
+    for reversal, fen in tombstones:
+        back_fen = min(fen, left_fen)
+        left_fen -= back_fen
+        transactions.append(
+            ledger.benefit_reversed(
+                reversal,
+                use.usage,
+                place=place,
+                fen=back_fen,
+                use_class=use_class,
+                funder=plan.funder_entity,
+                business_date=booked_on,
+            )
+        )
+    return transactions
