@@ -75,6 +75,10 @@ def test_erasure_leaves_no_byte_of_the_vector() -> None:
     assert not any(row in gallery._rows.tobytes() for row in rotated)
     assert len(gallery) == 38
     assert member(3) not in gallery
+    last = (ROTATION @ to_vector(VECTORS[39])).tobytes()
+    assert last in gallery._rows.tobytes()
+    assert gallery.remove(member(19)) == 2
+    assert last not in gallery._rows.tobytes(), "also when nothing is swapped into its place"
 
 
 def test_growth_leaves_no_copy_behind_and_keeps_every_row() -> None:
@@ -88,6 +92,20 @@ def test_growth_leaves_no_copy_behind_and_keeps_every_row() -> None:
         gallery.add(member(300), "t", VECTORS[0])
     assert full.value.code == "gallery_full"
     gallery.add(member(7), "t", VECTORS[0])
+
+
+def test_every_block_of_rows_is_searched() -> None:
+    gallery = Gallery(128, ROTATION)
+    many = RNG.normal(size=(2100, 128)).astype(np.float32)
+    many /= np.linalg.norm(many, axis=1, keepdims=True)
+    for n, vector in enumerate(many):
+        gallery.add(member(n), "t", to_embedding(vector))
+    for n in (0, 1023, 1024, 2047, 2048, 2099):
+        result = gallery.search(to_embedding(many[n]))
+        assert result.best is not None
+        assert (result.best.member, result.searched) == (member(n), 2100)
+        assert result.second is not None
+        assert result.second.score == pytest.approx(float(np.sort(many @ many[n])[-2]), abs=1e-5)
 
 
 @pytest.mark.parametrize(
