@@ -96,6 +96,12 @@ class SimulatedTerminal:
         self.till_txn = till_txn
         return await self._act("session.open", {} if till_txn is None else {"till_txn": till_txn})
 
+    async def join(self, timeout_s: float = SCREEN_TIMEOUT_S) -> Screen:
+        """Take part in the visit that another terminal of the lane opened."""
+        screen = await self.agent.wait_screen(lambda s: s.state is not ScreenState.CLOSED, timeout_s)
+        self.session = screen.session
+        return screen
+
     async def consent(self, purpose: str = "recognise", *, granted: bool = True, text: str | None = None) -> Screen:
         """Grant or refuse one purpose; `text` is the version of the text that was shown."""
         body = {"purpose": purpose, "text": text or self._consent_version(purpose), "granted": granted}
@@ -108,7 +114,7 @@ class SimulatedTerminal:
             reply = await self.agent.show_face(photo, self.session, kind=kind)
             if reply.ok or not tries_left or reply.error is None or reply.error.code != "face_lost":
                 break
-        require_ok(reply)
+        self.session = require_ok(reply).session or self.session
         return await self._newer_than(before)
 
     async def digits(self, tail: str) -> Screen:
@@ -169,7 +175,8 @@ class SimulatedTerminal:
     async def basket(self, lines: Sequence[Mapping[str, Any]], *, till_txn: str | None = None) -> Screen:
         """The till's whole basket, with the next revision. `till_line` makes lines."""
         if till_txn is not None and till_txn != self.till_txn:
-            self.till_txn, self._basket_rev = till_txn, 0
+            # Another transaction is another customer: the server opens a visit of its own.
+            self.till_txn, self._basket_rev, self.session = till_txn, 0, None
         self.till_txn = self.till_txn or str(uuid_utils.uuid7())
         self._basket_rev += 1
         body = {
