@@ -57,8 +57,7 @@ def enrol(stage: Stage, event: Event, body: Enrol) -> None:
     if wants_face:
         stage.reply(event, pending=True)
     stage.wake("enrol", ask, ENROL_WAIT)
-    resume = session.state if session.state is not ScreenState.DIGITS else stage.session.resting_state
-    stage.change(state=ScreenState.ENROLLING, prompt=None, enrolment=Enrolment(ask, resume, wants_face, reply))
+    stage.change(state=ScreenState.ENROLLING, prompt=None, probe=None, enrolment=Enrolment(ask, wants_face, reply))
 
 
 def answered(stage: Stage, answer: EnrolAnswered) -> None:
@@ -72,7 +71,8 @@ def answered(stage: Stage, answer: EnrolAnswered) -> None:
         return
     if answer.member is None:
         stage.refuse(enrolment.reply, answer.code or "enrol_refused")
-        stage.change(state=enrolment.resume, enrolment=None)
+        stage.keep(enrolment=None)
+        stage.change(state=stage.session.resting_state)
         stage.prompt("enrol_failed")
         return
     stage.keep(member=answer.member)
@@ -81,7 +81,7 @@ def answered(stage: Stage, answer: EnrolAnswered) -> None:
         stage.prompt("look_at_camera", shot=1, of=stage.book.chain_book.shots_to_enrol)
         return
     stage.reply(enrolment.reply)
-    _done(stage, enrolment, "member_ready")
+    _done(stage, "member_ready")
 
 
 def shot_answered(stage: Stage, question: Question, answer: FaceAnswered) -> None:
@@ -114,7 +114,7 @@ def shot_answered(stage: Stage, question: Question, answer: FaceAnswered) -> Non
                         stage.now,
                     )
                 )
-            _done(stage, enrolment, "member_ready")
+            _done(stage, "member_ready")
         case FaceOutcome.QUALITY:
             stage.reply(question.reply)
             stage.prompt(answer.reason)
@@ -126,7 +126,9 @@ def shot_answered(stage: Stage, question: Question, answer: FaceAnswered) -> Non
 def _make_template(stage: Stage, shots: tuple[bytes, ...]) -> None:
     session = stage.session
     given = session.consent(Purpose.RECOGNISE)
-    assert session.enrolment is not None and session.enrolment.member is not None and session.id is not None
+    assert session.id is not None
+    assert session.enrolment is not None
+    assert session.enrolment.member is not None
     assert given is not None
     question = stage.ask(EnrolFace(session.id, given.event, session.enrolment.member, shots))
     stage.wait_for_face(question, "template", None)
@@ -135,7 +137,7 @@ def _make_template(stage: Stage, shots: tuple[bytes, ...]) -> None:
 def _start_again(stage: Stage, enrolment: Enrolment, of: int) -> None:
     """Shots that disagree, or a restarted host whose key is gone: from the first shot, a few times."""
     if enrolment.rounds + 1 >= ROUNDS_MAX:
-        _done(stage, enrolment, "member_ready")
+        _done(stage, "member_ready")
         return
     stage.keep(enrolment=replace(enrolment, shots=(), rounds=enrolment.rounds + 1))
     stage.prompt("look_at_camera", shot=1, of=of)
@@ -148,10 +150,22 @@ def shot_lost(stage: Stage, question: Question) -> None:
         _start_again(stage, stage.session.enrolment, stage.book.chain_book.shots_to_enrol)
 
 
-def _done(stage: Stage, enrolment: Enrolment, prompt: str) -> None:
+def no_face(stage: Stage) -> None:
+    """Consent to recognise was withdrawn: no shot is taken or kept; a membership is made all the same."""
+    session = stage.session
+    enrolment = session.enrolment
+    if enrolment is None or not enrolment.wants_face:
+        return
+    if session.question is not None:
+        stage.reply(session.question.reply)
+    stage.keep(question=None, enrolment=replace(enrolment, wants_face=False, shots=()))
+    if enrolment.member is not None:
+        _done(stage, "member_ready")
+
+
+def _done(stage: Stage, prompt: str) -> None:
     stage.keep(enrolment=None)
-    state = enrolment.resume if enrolment.resume is ScreenState.PAID else stage.session.resting_state
-    stage.change(state=state)
+    stage.change(state=stage.session.resting_state)
     stage.prompt(prompt)
 
 

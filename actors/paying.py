@@ -28,12 +28,16 @@ from models.domain.messages import (
     TenderKind,
     UsesPosted,
 )
+from models.domain.payments import FailReason
 from models.domain.pricing import check_tenders
 from models.domain.screen import ScreenState
 
 POLL_EVERY = timedelta(seconds=3)
 POLLS_MAX = 20
 """Every 3 s up to 60 s, then cancel at once (money rules: at the counter)."""
+
+OVER = frozenset({FailReason.CLOSED, FailReason.REVERSED})
+"""A cancel that fails for one of these finds the order ended already, with nothing kept."""
 
 PROVIDER_TENDERS = frozenset({TenderKind.FACE, TenderKind.CODE, TenderKind.QR})
 TAKEN_TENDERS = PROVIDER_TENDERS | {TenderKind.CASH}
@@ -44,6 +48,8 @@ def confirm(stage: Stage, event: Event, body: Confirm) -> None:
     session = stage.session
     if session.busy:
         raise Refused("lane_busy")
+    if session.question is not None:
+        raise Refused("question_open")
     if session.state is not ScreenState.QUOTED or not session.lines:
         raise Refused("nothing_to_pay" if not session.lines else "not_now")
     if body.rev != session.rev:
@@ -68,21 +74,13 @@ def confirm(stage: Stage, event: Event, body: Confirm) -> None:
         rev=body.rev,
         at_till=at_till,
     )
+    payment = replace(payment, reply=stage.later(event))
     stage.change(payment=payment, state=ScreenState.PAYING, prompt=None)
     if payment.uses:
-        stage.keep(payment=replace(payment, reply=stage.later(event)))
-        stage.ask(
-            ReserveUses(
-                session.id,
-                stage.book.store,
-                payment.uses[0].membership,
-                payment.uses,
-                stage.now,
-                body.rev,
-            )
-        )
+        uses = payment.uses
+        reserve = ReserveUses(session.id, stage.book.store, uses[0].membership, uses, stage.now, body.rev)
+        stage.keep(payment=replace(payment, reserve=stage.ask(reserve)))
     else:
-        stage.keep(payment=replace(payment, reply=stage.later(event)))
         _collect(stage)
 
 
@@ -101,6 +99,11 @@ def _require_supported(tenders: tuple[Tender, ...]) -> None:
         raise Refused("token_missing")
 
 
+def _is_qr(payment: Payment) -> bool:
+    tender = _provider_tender(payment)
+    return tender is not None and tender.kind is TenderKind.QR
+
+
 def _provider_tender(payment: Payment) -> Tender | None:
     return next((tender for tender in payment.tenders if tender.kind in PROVIDER_TENDERS), None)
 
@@ -109,7 +112,7 @@ def reserve_answered(stage: Stage, answer: ReserveAnswered) -> None:
     """The benefits are reserved: collect. Or they are gone: price again with what is left."""
     session = stage.session
     payment = session.payment
-    if payment is None or payment.phase is not Phase.RESERVING or session.id != answer.session:
+    if payment is None or payment.phase is not Phase.RESERVING or payment.reserve != answer.ask:
         return
     if answer.ok:
         _collect(stage)
@@ -140,7 +143,8 @@ def _collect(stage: Stage) -> None:
 def _ask_provider(stage: Stage, verb: PayVerb) -> None:
     session = stage.session
     payment = session.payment
-    assert payment is not None and session.id is not None
+    assert payment is not None
+    assert session.id is not None
     tender = _provider_tender(payment)
     assert tender is not None
     stage.ask(
@@ -171,9 +175,9 @@ def payment_answered(stage: Stage, answer: PaymentAnswered) -> None:
     elif payment.phase is Phase.REVERSING:
         return  # a cancel is on its way; its answer decides
     elif answer.verb == "precreate" and answer.outcome is PaymentOutcome.SUCCEEDED:
-        stage.change(payment=replace(payment, phase=Phase.COLLECTING))
+        stage.change(payment=replace(payment, phase=Phase.COLLECTING, code_shown=True))
         stage.prompt("scan_qr", code_url=answer.collection_code, expires_s=POLLS_MAX * int(POLL_EVERY.total_seconds()))
-        stage.wake("poll", payment.order + ":0", POLL_EVERY)
+        stage.wake("poll", f"{payment.order}:{payment.polls}", POLL_EVERY)
     elif answer.outcome is PaymentOutcome.FAILED:
         _give_up(stage, payment, "pay_failed", answer.code)
     else:
@@ -189,7 +193,7 @@ def _wait_on(stage: Stage, payment: Payment) -> None:
         _ask_provider(stage, PayVerb.CANCEL)
         return
     stage.keep(payment=waiting)
-    if payment.phase is Phase.ASKING:
+    if payment.phase is Phase.ASKING and not _is_qr(payment):
         stage.prompt("authorise_on_phone")
     stage.wake("poll", f"{payment.order}:{polls}", POLL_EVERY)
 
@@ -203,13 +207,15 @@ def poll(stage: Stage, ref: str) -> None:
     if payment.phase is Phase.REVERSING:
         _ask_provider(stage, PayVerb.CANCEL)
     elif payment.phase is Phase.COLLECTING:
-        _ask_provider(stage, PayVerb.QUERY)
+        known = payment.code_shown or not _is_qr(payment)
+        _ask_provider(stage, PayVerb.QUERY if known else PayVerb.PRECREATE)
 
 
 def _succeeded(stage: Stage, payment: Payment, answer: PaymentAnswered) -> None:
     if payment.phase is Phase.REVERSING:
         return  # our cancel sends the money back; its answer ends this
     stage.reply(payment.reply)
+    stage.refuse(payment.cancel_reply, "not_now")
     tender = _provider_tender(payment)
     assert tender is not None
     taken = SaleTender(tender.kind, tender.fen, payment.order, answer.trade_no)
@@ -233,7 +239,7 @@ def cancel(stage: Stage, event: Event) -> None:
     """Stop a payment: at the till at once, at the provider by its own cancel (state reversing)."""
     payment = stage.session.payment
     assert payment is not None
-    if payment.phase is Phase.REVERSING or payment.phase is Phase.RESERVING:
+    if payment.phase in (Phase.REVERSING, Phase.RESERVING) or payment.cancel_reply is not None:
         raise Refused("lane_busy")
     payment = replace(payment, cancel_reply=stage.later(event))
     stage.keep(payment=payment)
@@ -246,18 +252,23 @@ def cancel(stage: Stage, event: Event) -> None:
 
 
 def _cancel_answered(stage: Stage, payment: Payment, answer: PaymentAnswered) -> None:
-    if answer.outcome is PaymentOutcome.SUCCEEDED or answer.outcome is PaymentOutcome.FAILED:
+    if payment.phase is not Phase.REVERSING:
+        return
+    over = answer.outcome is PaymentOutcome.FAILED and answer.code in OVER
+    if answer.outcome is PaymentOutcome.SUCCEEDED or over:
         _give_up(stage, payment, "not_paid", answer.code or "cancelled")
         return
-    polls = payment.polls + 1
-    stage.keep(payment=replace(payment, polls=polls))
-    stage.wake("poll", f"{payment.order}:{polls}", POLL_EVERY)
+    waiting = replace(payment, polls=payment.polls + 1)
+    if answer.outcome is PaymentOutcome.FAILED:  # it may be paid and stay so: ask before anything else
+        waiting = replace(waiting, phase=Phase.COLLECTING, code_shown=True)
+    stage.keep(payment=waiting)
+    stage.wake("poll", f"{payment.order}:{waiting.polls}", POLL_EVERY)
 
 
 def paid(stage: Stage, event: Event, body: Paid) -> None:
     """The till took the money: booked as reported, whatever we think of it."""
     session = stage.session
-    if body.till_txn == session.closed_txn:
+    if body.till_txn in session.closed_txns:
         stage.reply(event)
         return
     sale = SaleId(derived_id(f"{stage.book.store}:{session.lane}:{body.till_txn}", "sale"))
@@ -267,15 +278,24 @@ def paid(stage: Stage, event: Event, body: Paid) -> None:
     if not session.live or session.till_txn != body.till_txn or not session.lines or not _waits_for_till(payment):
         book_unknown_takings(stage, event, sale, body.till_txn, tenders)
         return
-    reserved = payment is not None and body.rev >= payment.rev
+    reserved = payment is not None and payment.phase is Phase.AT_TILL and body.rev >= payment.rev
     uses = payment.uses if payment is not None else uses_of(session, stage.book, sale)
+    if payment is not None:
+        stage.reply(payment.reply)
     done = Payment(sale, "", Phase.AT_TILL, event.terminal, event.seq, body.tenders, uses, None, at_till=True)
     _finish(stage, done, tenders, unreserved=not reserved)
 
 
 def _waits_for_till(payment: Payment | None) -> bool:
     """A payment of ours that runs by itself ends by itself: what the till reports is booked apart."""
-    return payment is None or payment.phase is Phase.AT_TILL
+    return payment is None or payment.at_till
+
+
+def till_went_silent(stage: Stage) -> None:
+    """A till that was to collect says nothing for long: the lane is free again. A late `paid` is booked as reported."""
+    payment = stage.session.payment
+    if payment is not None and payment.phase is Phase.AT_TILL:
+        _give_up(stage, payment, "not_paid", "till_silent")
 
 
 def _as_reported(tender: Tender) -> SaleTender:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from actors import enrolling
 from actors.effects import Ask
 from actors.ports import IdentifyFace, RescoreFace, TakeShot
 from actors.stage import Stage
@@ -46,13 +47,30 @@ def consent(stage: Stage, event: Event, body: Consent) -> None:
     else:
         stage.keep(consents=others)
         if body.purpose is Purpose.RECOGNISE:
-            stage.keep(probe=None)
+            _forget_face(stage)
             stage.incident(event.terminal, "face_refused")
-    if body.purpose is Purpose.RECOGNISE and body.granted and session.member is None:
+    if body.purpose is Purpose.RECOGNISE and body.granted and _may_ask_who(stage.session):
         stage.prompt("look_at_camera", shot=1, of=1)
     else:
         stage.change()
     stage.reply(event)
+
+
+def _may_ask_who(session: Session) -> bool:
+    unknown = session.member is None and session.enrolment is None and session.question is None
+    return unknown and not session.busy and session.state is not ScreenState.PAID
+
+
+def _forget_face(stage: Stage) -> None:
+    """Consent to recognise was refused or withdrawn: whatever a face had begun ends here."""
+    enrolling.no_face(stage)
+    question = stage.session.question
+    if question is not None:
+        stage.reply(question.reply)
+        stage.keep(question=None)
+    stage.keep(probe=None)
+    if stage.session.state is ScreenState.DIGITS:
+        stage.change(state=stage.session.resting_state, prompt=None)
 
 
 def face(stage: Stage, event: Event, body: FaceShown) -> None:
@@ -120,7 +138,7 @@ def answered(stage: Stage, question: Question, answer: FaceAnswered) -> None:
             stage.keep(member=answer.member, probe=None)
             stage.change(state=stage.session.resting_state, prompt=None)
             stage.reply(question.reply)
-        case FaceOutcome.DIGITS if question.kind == "face":
+        case FaceOutcome.DIGITS if question.kind == "face" and stage.session.digits_tries < DIGITS_TRIES_MAX:
             stage.keep(probe=answer.sealed)
             stage.change(state=ScreenState.DIGITS)
             stage.prompt("ask_digits")
@@ -139,6 +157,8 @@ def answered(stage: Stage, question: Question, answer: FaceAnswered) -> None:
 def lost(stage: Stage, question: Question) -> None:
     """Nobody answered in time: the worker died, or this host did and the image with it."""
     stage.refuse(question.reply, "face_lost")
+    if question.kind == "digits":  # its probe may be sealed under a key that is gone
+        stage.change(state=stage.session.resting_state, probe=None)
     stage.prompt("face_lost")
 
 

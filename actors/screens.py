@@ -58,7 +58,9 @@ def render(session: Session, book: StoreBook) -> Screen:
 
 
 def _result_page(session: Session, book: StoreBook) -> Screen:
-    assert session.receipt is not None and session.paid is not None and session.id is not None
+    assert session.id is not None
+    assert session.receipt is not None
+    assert session.paid is not None
     lines = session.receipt.lines
     gross = sum(line.net_fen + line.discount_fen for line in lines)
     discount = sum(line.discount_fen for line in lines)

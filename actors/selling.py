@@ -14,6 +14,8 @@ from models.domain.money import format_yuan
 from models.domain.screen import Receipt, ReceiptTender, ScreenLine, ScreenPaid, ScreenState
 
 RESULT_PAGE = timedelta(seconds=30)
+CLOSED_TXNS_KEPT = 32
+"""Till transactions a lane remembers as paid. Older ones are still booked once: a sale's number is its own."""
 
 
 def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...], lines: tuple[SaleLine, ...]) -> None:
@@ -79,16 +81,23 @@ def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...], lin
     )
     stage.tell_store(SaleNoted(1, total, priced.discount_fen))
     stage.keep(member=after_uses(session.member, payment.uses), payment=None, receipts=number)
+    remember_closed(stage, session.till_txn)
     stage.change(
         state=ScreenState.PAID,
         receipt=receipt,
-        closed_txn=session.till_txn,
         paid=tuple(
             ScreenPaid(tender.kind, tender.fen, tender.fen, tender.tendered_fen, tender.change_fen) for tender in taken
         ),
     )
     stage.prompt("thank_you")
     stage.wake("close", session.id, RESULT_PAGE)
+
+
+def remember_closed(stage: Stage, till_txn: str) -> None:
+    """From now on this till transaction is paid."""
+    closed = stage.session.closed_txns
+    if till_txn and till_txn not in closed:
+        stage.keep(closed_txns=(*closed, till_txn)[-CLOSED_TXNS_KEPT:])
 
 
 def receipt_text(language: str, number: str, total_fen: int, discount_fen: int) -> str:
@@ -131,6 +140,7 @@ def book_unknown_takings(
             till_txn=till_txn,
         )
     )
-    stage.keep(receipts=number, closed_txn=till_txn)
+    stage.keep(receipts=number)
+    remember_closed(stage, till_txn)
     stage.incident(event.terminal, "takings_without_order", till_txn)
     stage.tell_store(SaleNoted(1, total, 0))

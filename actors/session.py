@@ -12,6 +12,7 @@ from typing import assert_never
 
 from actors import baskets, enrolling, paying, recognition, voiding
 from actors.effects import Turn
+from actors.selling import RESULT_PAGE
 from actors.stage import Stage
 from actors.visit import Session
 from models.domain.book import StoreBook
@@ -145,6 +146,7 @@ def _open(stage: Stage, event: Event, till_txn: str) -> None:
     before = stage.session
     if before.busy:
         raise Refused("lane_busy")
+    _end_questions(stage)
     fresh = Session(
         lane=before.lane,
         id=SessionId(stage.new_id()),
@@ -153,7 +155,7 @@ def _open(stage: Stage, event: Event, till_txn: str) -> None:
         till_txn=till_txn,
         clerk=event.clerk,
         receipts=before.receipts,
-        closed_txn=before.closed_txn,
+        closed_txns=before.closed_txns,
     )
     stage.session = fresh
     stage.prompt("welcome")
@@ -189,12 +191,18 @@ def _cancel(stage: Stage, event: Event) -> None:
 
 
 def _close(stage: Stage) -> None:
-    question = stage.session.question
+    _end_questions(stage)
+    stage.change(state=ScreenState.CLOSED, probe=None, prompt=None)
+
+
+def _end_questions(stage: Stage) -> None:
+    """The visit is over: whoever still waits for an answer of it gets one."""
+    question, enrolment = stage.session.question, stage.session.enrolment
     if question is not None:
         stage.refuse(question.reply, "session_gone")
-    if stage.session.enrolment is not None:
-        enrolling.stop(stage)
-    stage.change(state=ScreenState.CLOSED, question=None, probe=None, prompt=None, enrolment=None)
+    if enrolment is not None:
+        stage.refuse(enrolment.reply, "session_gone")
+    stage.keep(question=None, enrolment=None)
 
 
 def _face_answered(stage: Stage, answer: FaceAnswered) -> None:
@@ -235,7 +243,6 @@ def _face_lost(stage: Stage, question_id: str) -> None:
 
 
 def _timer(stage: Stage, timer: TimerFired) -> None:
-    session = stage.session
     match timer.kind:
         case "reply":
             _answer_late(stage, timer.ref)
@@ -246,8 +253,7 @@ def _timer(stage: Stage, timer: TimerFired) -> None:
         case "void":
             voiding.retry(stage, timer.ref)
         case "close":
-            if session.id == timer.ref and session.state is ScreenState.PAID:
-                _close(stage)
+            _end_result_page(stage, timer.ref)
         case "idle":
             _idle(stage, timer.ref)
         case "enrol":
@@ -256,15 +262,30 @@ def _timer(stage: Stage, timer: TimerFired) -> None:
             raise ValueError(f"unknown timer {timer.kind}")
 
 
+def _end_result_page(stage: Stage, ref: str) -> None:
+    """Thirty seconds after paying; a customer who enrols on the result page is not sent away."""
+    session = stage.session
+    if session.id != ref or not session.live or session.paid is None:
+        return
+    if session.enrolment is not None or session.question is not None:
+        stage.wake("close", ref, RESULT_PAGE)
+    else:
+        _close(stage)
+
+
 def _idle(stage: Stage, ref: str) -> None:
     """Close a visit that showed nothing new since the timer was set, else look again later."""
     session = stage.session
     visit, _, rev = ref.rpartition(":")
     if session.id != visit or not session.live:
         return
-    if str(session.rev) == rev and not session.busy:
+    nothing_new = str(session.rev) == rev and session.question is None
+    if nothing_new and session.payment is not None:
+        paying.till_went_silent(stage)
+    if nothing_new and not session.busy:
         _close(stage)
     else:
+        session = stage.session
         stage.wake("idle", f"{session.id}:{session.rev}", IDLE_AFTER)
 
 

@@ -55,10 +55,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """Becoming a member: the membership is made first, then the shots; `resume` is the state to go back to."""
+    """Becoming a member: the membership is made first, then the shots."""
 
     ask: str
-    resume: ScreenState
     wants_face: bool
     reply: OpenReply | None
     member: MemberId | None = None
@@ -91,6 +90,10 @@ class Payment:
     rev: int = 0
     at_till: bool = False
     polls: int = 0
+    reserve: str = ""
+    """The ask that reserves the uses: no other answer counts."""
+    code_shown: bool = False
+    """The collection code is on the screen: from now on the order is queried."""
     cancel_reply: OpenReply | None = None
 
 
@@ -137,8 +140,8 @@ class Session:
     receipt: Receipt | None = None
     receipts: int = 0
     """Receipts of this lane so far: the next number."""
-    closed_txn: str = ""
-    """The till transaction that was paid last in this lane."""
+    closed_txns: tuple[str, ...] = ()
+    """The till transactions that were paid last in this lane, oldest first: a second `paid` changes nothing."""
 
     def consent(self, purpose: Purpose) -> GivenConsent | None:
         """The consent given in this session for a purpose."""

@@ -72,6 +72,7 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
     "already_processed": ("已处理", "Already processed", "无需重发", "do not send it again"),
     "id_conflict": ("编号冲突", "The id was used for another message", "换新编号", "use a fresh id"),
     "enrol_refused": ("未能开通", "It could not be opened", "可继续结账", "go on without it"),
+    "bad_phone": ("手机号不对", "That is no phone number", "重新输入", "enter it again"),
     "internal_error": ("系统错误", "Something went wrong", "联系管理员", "ask an operator"),
     "host_full": ("系统繁忙", "The system is busy", "5 秒后重试", "try again in 5 s"),
 }
