@@ -125,7 +125,6 @@ class FaceService(Protocol):
     async def refresh(self) -> None: ...
 
 
-
 class Ports:
     """The real ports of one host."""
 

@@ -40,7 +40,8 @@ class Item:
     """One message for one entity, and what must happen to its source once it is committed."""
 
     address: Address
-    message: Message
+    message: Message | None
+    """None: nothing to handle, only the ask it answers is put off."""
     cause: str
     key: InboxKey | None = None
     kind: str = ""
@@ -147,7 +148,8 @@ class _Batch:
             self._fresh[terminal, item.key.id] = len(commit.inbox)
             commit.inbox.append((item.key, _shard(item), item.kind, None))
             self._remember(Seen(item.key, None))
-        self._turn(item)
+        if item.message is not None:
+            self._turn(item, item.message)
         self._finish(item)
 
     def _finish(self, item: Item) -> None:
@@ -194,15 +196,15 @@ class _Batch:
 
     # ------------------------------------------------------------ turns
 
-    def _turn(self, item: Item) -> None:
-        queue: deque[tuple[Address, Message]] = deque([(item.address, item.message)])
+    def _turn(self, item: Item, message: Message) -> None:
+        queue: deque[tuple[Address, Message]] = deque([(item.address, message)])
         done: list[tuple[Address, Entity, tuple[Effect, ...]]] = []
         overlay: dict[Address, Entity] = {}
         try:
             while queue:
-                address, message = queue.popleft()
+                address, one = queue.popleft()
                 state = overlay.get(address) or self._state(address)[0]
-                turn = self._receive(address, state, message, item.cause)
+                turn = self._receive(address, state, one, item.cause)
                 overlay[address] = turn.state
                 done.append((address, turn.state, turn.effects))
                 queue.extend((effect.to, effect.message) for effect in turn.effects if isinstance(effect, Tell))
@@ -320,7 +322,7 @@ def _shard(item: Item) -> int:
     return item.terminal.shard
 
 
-def _plain(message: Message) -> bytes:
+def _plain(message: Message | None) -> bytes:
     """A message for the dead-letter table: an image is never kept."""
     if isinstance(message, Event) and isinstance(message.body, FaceShown):
         message = replace(message, body=replace(message.body, jpeg=b""))

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,23 +25,26 @@ from actors.store import Store
 from actors.terminal import Terminal
 from actors.visit import Session
 from devices import codec
-from devices.bridge import Bridge, Inbound
+from devices.bridge import Bridge
 from devices.link import LinkError
-from devices.refusals import Undecodable, WireCode
-from devices.topics import Up
-from models.domain.errors import Fenced, RetryLater
+from devices.refusals import Undecodable
+from models.domain.errors import Fenced, Refused, RetryLater
 from models.domain.facts import TemplateMade
-from models.domain.ids import LaneId, MessageId, RegionId, StoreId, TerminalId, derived_id
-from models.domain.live import Changes
-from models.domain.messages import Address, Event, FaceShown, TimerFired
+from models.domain.ids import LaneId, MessageId, RegionId, TerminalId, derived_id
+from models.domain.live import Changes, TerminalTile
+from models.domain.messages import Address, Birth, TimerFired
 from models.domain.registry import RegisteredTerminal
-from models.domain.screen import ReplyBody, ReplyError, Screen
+from models.domain.screen import ReplyBody, ReplyError
 from models.tables import journal
-from models.tables.journal import InboxKey, Read, Slot
-from runtime.asks import Answered, AskPorts, VisitMemory
+from models.tables.journal import Read, Slot
+from runtime.ask_desk import AskDesk
+from runtime.asks import AskPorts, VisitMemory
 from runtime.directory import Directory
+from runtime.door import Door, Source
 from runtime.engine import Engine, Entity, Item, Work, decode_state
 from runtime.outgoing import decode_request
+from runtime.publisher import Publisher
+from runtime.telemetry import HostCounts
 from runtime.tiles import Tiles, store_tile, terminal_tile
 
 log = structlog.get_logger()
@@ -53,44 +55,15 @@ TICK_S = 1.0
 TIMERS_A_BATCH_MAX = 1_000
 SWEEP_ASKS_MAX = 256
 ASK_LEASE_S = 15.0
-ASKS_IN_FLIGHT_MAX = 512
-PUBLISH_S_MAX = 1.0
 DATABASE_RETRY_S_MAX = 5.0
 INTERNAL_MESSAGES_MAX = 4_096
 DELIVER_S_MAX = 11.0
-SCREEN_POLL_S = 20.0
 RESOLVE_EVERY_TICKS = 3
+PRUNE_EVERY_TICKS = 60
+PRUNED_ROWS_MAX = 5_000
 RESYNC_DEADLINE = timedelta(seconds=30)
 
 Connect = Callable[[], Awaitable[AsyncConnection[TupleRow]]]
-
-
-@dataclass(slots=True)
-class HostCounts:
-    """Plain counters since the start; health and metrics read a copy."""
-
-    batches: int = 0
-    messages: int = 0
-    duplicates: int = 0
-    refused: int = 0
-    undecodable: int = 0
-    unknown_terminals: int = 0
-    wrong_store: int = 0
-    seq_gaps: int = 0
-    dead_letters: int = 0
-    timers: int = 0
-    asks: int = 0
-    publish_failures: int = 0
-    database_outages: int = 0
-    refused_full: int = 0
-
-
-@dataclass(slots=True)
-class _Source:
-    """Where an item came from: what to acknowledge, who waits."""
-
-    inbound: Inbound | None = None
-    waiter: asyncio.Future[ReplyBody] | None = None
 
 
 class StoreHost:
@@ -117,15 +90,13 @@ class StoreHost:
         self._fenced = fenced
         self._directory = Directory(region)
         self._engine = Engine(self._directory.book_of)
-        self._memory = VisitMemory()
+        memory = VisitMemory()
+        self._door = Door(self._directory, memory, self.counts)
+        self._publisher = Publisher(self._directory, self.counts)
+        self._desk = AskDesk(ports, memory, self.counts, self._put)
         self._states: dict[Address, tuple[Entity, int]] = {}
-        self._screens: dict[tuple[StoreId, LaneId], Screen] = {}
-        self._screen_moved = asyncio.Event()
         self._internal: deque[Item] = deque()
         self._wake = asyncio.Event()
-        self._last_seq: dict[tuple[TerminalId, str], int] = {}
-        self._asking: dict[str, asyncio.Task[None]] = {}
-        self._waiting: dict[tuple[TerminalId, str], list[asyncio.Future[ReplyBody]]] = {}
         self._offset = timedelta(0)
         self._ticks = 0
         self._stopping = False
@@ -153,10 +124,10 @@ class StoreHost:
         if self._loop_task is not None:
             await asyncio.gather(self._loop_task, return_exceptions=True)
         await self._bridge.stop()
-        tasks = [*self._asking.values(), *self._background]
-        for task in tasks:
+        await self._desk.stop()
+        for task in self._background:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
         await self._conn.close()
 
     async def _connect_patiently(self) -> AsyncConnection[TupleRow]:
@@ -176,22 +147,25 @@ class StoreHost:
             wait_s = min(wait_s * 2, DATABASE_RETRY_S_MAX)
 
     async def _wake_entities(self) -> None:
-        """Sessions that were alive are shown again; the rest is loaded when a message comes."""
-        for address, stored in await journal.live_sessions(self._conn, self._slot):
+        """Stores, terminals and the visits that were alive: shown again on the wall and on the screens."""
+        for address, stored in await journal.standing_entities(self._conn, self._slot):
             state = decode_state(address.kind, stored.state)
             self._states[address] = (state, stored.version)
             if isinstance(state, Session) and state.live:
-                self._screens[address.store, LaneId(address.id)] = self._render(state, address)
-
-    def _render(self, session: Session, address: Address) -> Screen:
-        return render(session, self._directory.book_of(address.store, session.book_version))
+                screen = render(state, self._directory.book_of(address.store, state.book_version))
+                self._publisher.remember(address.store, LaneId(address.id), screen)
+        at_ms = time.time_ns() // 1_000_000
+        self.tiles.put(
+            [self._tile(record, at_ms) for record in self._directory.terminals() if self._slot.owns(record.shard)],
+            [store_tile(at.store, state) for at, (state, _) in self._states.items() if isinstance(state, Store)],
+        )
 
     # ------------------------------------------------------------ what the bridge tells (BridgeOwner)
 
     def connected(self, epoch: int, session_present: bool) -> None:
         """Show live screens again; a broker that forgot us is told everything anew and terminals are asked."""
         log.info("broker_connected", epoch=epoch, session_present=session_present)
-        self._spawn(self._publish_screens(self._screens))
+        self._spawn(self._publisher.show_again(self._bridge, self._directory.terminals()))
         if not session_present:
             self._spawn(self._resync())
 
@@ -236,7 +210,7 @@ class StoreHost:
                 if items:
                     await self._cycle(items)
             except Fenced as error:
-                log.error("fenced", why=error.message)
+                log.exception("fenced", why=error.message)
                 self._fenced()
                 return
             except asyncio.CancelledError:
@@ -260,10 +234,14 @@ class StoreHost:
             await asyncio.sleep(COLLECT_S)
         items = [self._internal.popleft() for _ in range(min(BATCH_MESSAGES_MAX, len(self._internal)))]
         for inbound in self._bridge.take(BATCH_MESSAGES_MAX - len(items)):
-            item = await self._admit(inbound)
+            item = await self._door.admit(inbound, self._bridge, self._look_up)
             if item is not None:
                 items.append(item)
         return items
+
+    async def _look_up(self, terminal: TerminalId) -> RegisteredTerminal | None:
+        found: RegisteredTerminal | None = await self._database(lambda conn: self._directory.look_up(conn, terminal))
+        return found
 
     async def _tick(self) -> list[Item]:
         """Each second: timers that are due, asks that nobody holds, and old inbox rows."""
@@ -272,17 +250,19 @@ class StoreHost:
             lambda conn: journal.due_timers(conn, self._slot, wall, wall + self._offset, TIMERS_A_BATCH_MAX)
         )
         self.counts.timers += len(timers)
-        free = ASKS_IN_FLIGHT_MAX - len(self._asking)
-        if free > 0:
+        asks_max = min(self._desk.free, SWEEP_ASKS_MAX)
+        if asks_max:
             swept = await self._database(
-                lambda conn: journal.sweep_outbox(conn, self._slot, wall, ASK_LEASE_S, min(free, SWEEP_ASKS_MAX))
+                lambda conn: journal.sweep_outbox(conn, self._slot, wall, ASK_LEASE_S, asks_max)
             )
             for entry in swept:
                 ask = Ask(entry.id, decode_request(entry.verb, entry.request))
-                self._dispatch(entry.address, ask, entry.attempts)
+                self._desk.dispatch(entry.address, ask, entry.attempts)
         self._ticks += 1
         if self._ticks % RESOLVE_EVERY_TICKS == 0:
             self._spawn(self._resolve())
+        if self._ticks % PRUNE_EVERY_TICKS == 0:
+            await self._database(lambda conn: journal.prune_inbox(conn, self._slot, wall, PRUNED_ROWS_MAX))
         return [
             Item(
                 timer.address,
@@ -371,77 +351,6 @@ class StoreHost:
         buried: Work = await self._database(bury)
         await self._perform(items, buried)
 
-    # ------------------------------------------------------------ decode at the door
-
-    async def _admit(self, inbound: Inbound) -> Item | None:
-        """Registry check, then decoding. What cannot be decoded is answered, counted and acknowledged."""
-        topic = inbound.topic
-        record = self._directory.terminal(topic.terminal)
-        if record is None:
-            record = await self._database(lambda conn: self._directory.look_up(conn, topic.terminal))
-        if record is None:
-            self.counts.unknown_terminals += 1
-            self._bridge.ack(inbound)
-            return None
-        if record.store != topic.store:
-            self.counts.wrong_store += 1
-            await self._refuse_bytes(
-                record,
-                inbound,
-                Undecodable(WireCode.WRONG_STORE, "this terminal is registered elsewhere", "use the registered topic"),
-            )
-            return None
-        try:
-            return self._decode(record, topic.channel, inbound)
-        except Undecodable as refusal:
-            await self._refuse_bytes(record, inbound, refusal)
-            return None
-
-    def _decode(self, record: RegisteredTerminal, channel: Any, inbound: Inbound) -> Item | None:
-        source = _Source(inbound)
-        match channel:
-            case Up.EVENT:
-                return self._event_item(codec.decode_event(inbound.payload, record), record, source)
-            case Up.FACE:
-                event = codec.decode_face(inbound.payload, inbound.properties, record, datetime.now(UTC))
-                return self._event_item(event, record, source)
-            case Up.PRESENCE:
-                message: Any = codec.decode_presence(inbound.payload)
-            case Up.REPORTED:
-                message = codec.decode_reported(inbound.payload)
-            case Up.RESPONSE:
-                message = codec.decode_response(inbound.payload, inbound.correlation)
-            case _:
-                self._bridge.ack(inbound)
-                return None
-        cause = derived_id(record.terminal, f"{channel}:{time.time_ns()}")
-        address = Address(record.region, record.store, "terminal", record.terminal)
-        return Item(address, message, cause, terminal=record, source=source)
-
-    def _event_item(self, event: Event, record: RegisteredTerminal, source: _Source) -> Item:
-        last = self._last_seq.get((record.terminal, event.boot))
-        if last is not None and event.seq > last + 1:
-            self.counts.seq_gaps += event.seq - last - 1
-            log.info("seq_gap", terminal=record.terminal, after=last, seq=event.seq)
-        self._last_seq[record.terminal, event.boot] = max(last or 0, event.seq)
-        if isinstance(event.body, FaceShown):
-            self._memory.put_image(event.id, event.body.jpeg)
-            event = replace(event, body=replace(event.body, jpeg=b""))
-        address = Address.session(record.region, record.store, record.lane)
-        key = InboxKey(record.terminal, event.boot, event.seq, event.id)
-        kind = type(event.body).__name__
-        return Item(address, event, event.id, key=key, kind=kind, terminal=record, source=source)
-
-    async def _refuse_bytes(self, record: RegisteredTerminal, inbound: Inbound, refusal: Undecodable) -> None:
-        self.counts.undecodable += 1
-        log.info("undecodable", terminal=record.terminal, code=refusal.code)
-        try:
-            async with asyncio.timeout(PUBLISH_S_MAX):
-                await self._bridge.publish_undecodable(record, refusal)
-        except (LinkError, TimeoutError):
-            self.counts.publish_failures += 1
-        self._bridge.ack(inbound)
-
     # ------------------------------------------------------------ after the commit
 
     async def _perform(self, items: list[Item], work: Work) -> None:
@@ -451,59 +360,21 @@ class StoreHost:
         self.counts.duplicates += work.duplicates
         self.counts.refused += work.refused
         self.counts.dead_letters += work.crashed
-        self._screens.update(work.screens)
-        await asyncio.gather(self._publish_screens(work.screens), self._publish_replies(work.replies))
+        await self._publisher.publish(self._bridge, work.screens, work.replies)
         for item in items:
-            if isinstance(item.source, _Source) and item.source.inbound is not None:
+            if isinstance(item.source, Source) and item.source.inbound is not None:
                 self._bridge.ack(item.source.inbound)
         for address, ask in work.asks:
-            self._dispatch(address, ask, 1)
-        self._tell_waiters(work)
+            self._desk.dispatch(address, ask, 1)
         self._update_tiles(work)
+        born = [item.terminal for item in items if isinstance(item.message, Birth) and item.terminal is not None]
+        if born:
+            self._spawn(self._publisher.show_again(self._bridge, born))
         if any(isinstance(fact, TemplateMade) for fact, _ in work.commit.facts):
             self._spawn(self._ports.templates_committed())
 
-    async def _publish_replies(self, replies: Sequence[tuple[TerminalId, ReplyBody]]) -> None:
-        records = [(self._directory.terminal(terminal), reply) for terminal, reply in replies]
-        await self._bounded(
-            [self._bridge.publish_reply(record, reply) for record, reply in records if record is not None]
-        )
-
-    async def _publish_screens(self, screens: dict[tuple[StoreId, LaneId], Screen]) -> None:
-        publishes = []
-        for (store, lane), screen in list(screens.items()):
-            encoded = codec.encode_screen(screen)
-            publishes += [
-                self._bridge.publish_screen_bytes(record, encoded) for record in self._directory.lane(store, lane)
-            ]
-        await self._bounded(publishes)
-
-    async def _bounded(self, publishes: list[Any]) -> None:
-        """Wait for the broker's PUBACKs, a second at most: a reply lost here is asked for again by its terminal."""
-        if not publishes:
-            return
-        try:
-            async with asyncio.timeout(PUBLISH_S_MAX):
-                results = await asyncio.gather(*publishes, return_exceptions=True)
-        except TimeoutError:
-            self.counts.publish_failures += len(publishes)
-            return
-        for result in results:
-            if isinstance(result, LinkError):
-                self.counts.publish_failures += 1
-            elif isinstance(result, BaseException):
-                raise result
-
-    def _tell_waiters(self, work: Work) -> None:
-        for terminal, reply in work.replies:
-            for waiter in self._waiting.pop((terminal, reply.id or ""), []):
-                if not waiter.done():
-                    waiter.set_result(reply)
-        if work.screens:
-            self._screen_moved.set()
-            self._screen_moved = asyncio.Event()
-
     def _update_tiles(self, work: Work) -> None:
+        """Which cells of the wall this batch moved."""
         at_ms = time.time_ns() // 1_000_000
         terminals, stores = {}, {}
         for address in work.commit.entities:
@@ -521,51 +392,16 @@ class StoreHost:
         if terminals or stores:
             self.tiles.put(terminals.values(), stores.values())
 
-    def _tile(self, record: RegisteredTerminal, at_ms: int) -> Any:
+    def _tile(self, record: RegisteredTerminal, at_ms: int) -> TerminalTile:
         twin = self._states.get(Address(record.region, record.store, "terminal", record.terminal))
         visit = self._states.get(Address.session(record.region, record.store, record.lane))
-        screen = self._screens.get((record.store, record.lane))
+        screen = self._publisher.screen(record.store, record.lane)
         return terminal_tile(
             record,
             twin[0] if twin is not None and isinstance(twin[0], Terminal) else Terminal(),
             visit[0] if visit is not None and isinstance(visit[0], Session) else None,
             screen.due_fen if screen is not None else 0,
             at_ms,
-        )
-
-    # ------------------------------------------------------------ asks
-
-    def _dispatch(self, address: Address, ask: Ask, attempts: int) -> None:
-        if ask.id in self._asking:
-            return
-        if len(self._asking) >= ASKS_IN_FLIGHT_MAX:
-            self.counts.refused_full += 1  # durable asks are swept later; a face runs into its deadline
-            return
-        self.counts.asks += 1
-        task = asyncio.create_task(self._ask(address, ask, attempts), name=f"ask-{ask.id}")
-        self._asking[ask.id] = task
-        task.add_done_callback(lambda _: self._asking.pop(ask.id, None))
-
-    async def _ask(self, address: Address, ask: Ask, attempts: int) -> None:
-        try:
-            answered: Answered = await self._ports.ask(ask, attempts, self._memory)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the port's bug or outage: the sweep asks again, a face times out
-            log.warning("ask_failed", ask=ask.id, port=str(ask.request.port), error=f"{type(error).__name__}: {error}")
-            return
-        if answered.message is None:
-            # Nothing to tell yet: the lease runs out and the sweep asks again.
-            return
-        progress = answered.defer_s is not None
-        self._put(
-            Item(
-                address,
-                answered.message,
-                derived_id(ask.id, f"progress{attempts}" if progress else "answer"),
-                answers=ask.id if ask.request.durable else None,
-                defer_s=answered.defer_s,
-            )
         )
 
     def _put(self, item: Item) -> None:
@@ -596,29 +432,25 @@ class StoreHost:
         if record is None:
             record = await self._directory.look_up_by(self._connect, delivery.terminal)
         if record is None:
-            raise RetryLater("unknown_terminal", "no such terminal", "register it: storeops terminal add")
+            raise Refused("unknown_terminal", "no such terminal", "register it: storeops terminal add")
         if len(self._internal) >= INTERNAL_MESSAGES_MAX:
             self.counts.refused_full += 1
             raise RetryLater("host_full", "the host is busy", "try again", after_s=5.0)
         try:
-            if delivery.channel == "face":
-                event = codec.decode_face(delivery.payload, delivery.properties, record, datetime.now(UTC))
-            else:
-                event = codec.decode_event(delivery.payload, record)
+            item = self._door.admit_delivery(delivery, record)
         except Undecodable as refusal:
             self.counts.undecodable += 1
             told = ReplyBody(refusal.id, False, error=ReplyError(refusal.code, refusal.message, refusal.do))
-            return Delivered(codec.encode_reply(told), self._screen_bytes(record))
-        waiter: asyncio.Future[ReplyBody] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault((record.terminal, event.id), []).append(waiter)
-        self._put(self._event_item(event, record, _Source(None, waiter)))
-        async with asyncio.timeout(DELIVER_S_MAX):
-            reply = await waiter
-        return Delivered(codec.encode_reply(reply), self._screen_bytes(record))
-
-    def _screen_bytes(self, record: RegisteredTerminal) -> bytes:
-        screen = self._screens.get((record.store, record.lane))
-        return codec.encode_screen(screen) if screen is not None else b""
+            return Delivered(codec.encode_reply(told), self._publisher.screen_bytes(record))
+        waiter = self._publisher.wait_reply(record.terminal, item.cause)
+        self._put(item)
+        try:
+            async with asyncio.timeout(DELIVER_S_MAX):
+                reply = await waiter
+        except TimeoutError:
+            self._publisher.forget(record.terminal, item.cause)
+            raise RetryLater("no_reply", "the host did not answer in time", "send the same bytes again") from None
+        return Delivered(codec.encode_reply(reply), self._publisher.screen_bytes(record))
 
     async def changes(self, epoch: int, since: int) -> Changes:
         """Tiles changed after `since` of `epoch`."""
@@ -627,18 +459,7 @@ class StoreHost:
     async def screen(self, terminal: TerminalId, session: str, rev: int) -> bytes:
         """The lane's screen once it is newer than (session, rev); after 20 s the same one."""
         record = self._directory.terminal(terminal)
-        if record is None:
-            return b""
-        try:
-            async with asyncio.timeout(SCREEN_POLL_S):
-                while True:
-                    screen = self._screens.get((record.store, record.lane))
-                    if screen is not None and (screen.session != session or screen.rev > rev):
-                        break
-                    await self._screen_moved.wait()
-        except TimeoutError:
-            pass
-        return self._screen_bytes(record)
+        return b"" if record is None else await self._publisher.newer_screen(record, session, rev)
 
     def health(self) -> dict[str, int | str]:
         """One snapshot of plain figures."""
@@ -648,6 +469,6 @@ class StoreHost:
             "epoch": self._slot.epoch,
             "entities": len(self._states),
             "waiting": len(self._internal) + self._bridge.waiting,
-            "asking": len(self._asking),
+            "asking": self._desk.in_flight,
             "terminals": len(self._directory.terminals()),
         }

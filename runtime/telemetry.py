@@ -1,10 +1,11 @@
-"""Logs: JSON lines in the data folder for hosted processes, people's colours on a terminal for the rest."""
+"""Counters of a host, and logs: JSON lines in the data folder for hosted processes, colours for people."""
 
 from __future__ import annotations
 
 import logging
 import logging.handlers
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -42,3 +43,23 @@ def configure_logs(data_dir: Path | None = None, name: str = "storeops", level: 
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,
     )
+
+
+@dataclass(slots=True)
+class HostCounts:
+    """Plain counters since the start; health and metrics read a copy."""
+
+    batches: int = 0
+    messages: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    undecodable: int = 0
+    unknown_terminals: int = 0
+    wrong_store: int = 0
+    seq_gaps: int = 0
+    dead_letters: int = 0
+    timers: int = 0
+    asks: int = 0
+    publish_failures: int = 0
+    database_outages: int = 0
+    refused_full: int = 0

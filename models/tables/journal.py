@@ -413,11 +413,11 @@ async def sweep_outbox(
     ]
 
 
-async def live_sessions(conn: AsyncConnection[TupleRow], slot: Slot) -> list[tuple[Address, StoredEntity]]:
-    """Sessions whose screen a restarted host shows again: those that are not closed."""
+async def standing_entities(conn: AsyncConnection[TupleRow], slot: Slot) -> list[tuple[Address, StoredEntity]]:
+    """What a host shows from its first moment: its stores, its terminals, and sessions that are not closed."""
     cursor = await conn.execute(
         """SELECT region, store, kind, id, state::text, version FROM entity
-           WHERE region = %s AND kind = 'session' AND shard %% %s = %s AND state->>'state' <> 'closed'""",
+           WHERE region = %s AND shard %% %s = %s AND (kind <> 'session' OR state->>'state' <> 'closed')""",
         (slot.region, slot.slots, slot.k),
     )
     return [(Address(*row[:4]), StoredEntity(row[4].encode(), row[5])) for row in await cursor.fetchall()]

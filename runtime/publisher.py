@@ -1,0 +1,122 @@
+"""What a host publishes after its commit: replies and screens. Also who waits for them on this side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any
+
+from devices import codec
+from devices.bridge import Bridge
+from devices.link import LinkError
+from models.domain.ids import LaneId, StoreId, TerminalId
+from models.domain.registry import RegisteredTerminal
+from models.domain.screen import ReplyBody, Screen
+from runtime.directory import Directory
+from runtime.telemetry import HostCounts
+
+PUBLISH_S_MAX = 1.0
+SCREEN_POLL_S = 20.0
+
+LaneKey = tuple[StoreId, LaneId]
+
+
+class Publisher:
+    """The newest screen of every lane, and the way out to its terminals."""
+
+    def __init__(self, directory: Directory, counts: HostCounts) -> None:
+        self._directory = directory
+        self._counts = counts
+        self._screens: dict[LaneKey, Screen] = {}
+        self._moved = asyncio.Event()
+        self._waiting: dict[tuple[TerminalId, str], list[asyncio.Future[ReplyBody]]] = {}
+
+    def remember(self, store: StoreId, lane: LaneId, screen: Screen) -> None:
+        """The screen of a session that was alive before this host."""
+        self._screens[store, lane] = screen
+
+    def screen(self, store: StoreId, lane: LaneId) -> Screen | None:
+        """The lane's newest screen."""
+        return self._screens.get((store, lane))
+
+    def screen_bytes(self, record: RegisteredTerminal) -> bytes:
+        """The same as wire JSON; empty before the first."""
+        screen = self._screens.get((record.store, record.lane))
+        return codec.encode_screen(screen) if screen is not None else b""
+
+    async def publish(
+        self, bridge: Bridge, screens: Mapping[LaneKey, Screen], replies: Sequence[tuple[TerminalId, ReplyBody]]
+    ) -> None:
+        """Publish a batch's screens and replies; returns at the broker's PUBACKs, a second later at most.
+
+        What is lost here is not lost: a terminal asks again until its reply, and a screen is shown at its birth.
+        """
+        self._screens.update(screens)
+        publishes: list[Awaitable[None]] = []
+        for (store, lane), screen in screens.items():
+            encoded = codec.encode_screen(screen)
+            publishes += [bridge.publish_screen_bytes(one, encoded) for one in self._directory.lane(store, lane)]
+        for terminal, reply in replies:
+            record = self._directory.terminal(terminal)
+            if record is not None:
+                publishes.append(bridge.publish_reply(record, reply))
+        await self._bounded(publishes)
+        self._tell_waiters(screens, replies)
+
+    async def show_again(self, bridge: Bridge, records: Sequence[RegisteredTerminal]) -> None:
+        """The newest screens once more, for terminals that were born again or a broker that forgot."""
+        publishes: list[Awaitable[None]] = []
+        for record in records:
+            encoded = self.screen_bytes(record)
+            if encoded:
+                publishes.append(bridge.publish_screen_bytes(record, encoded))
+        await self._bounded(publishes)
+
+    async def _bounded(self, publishes: list[Awaitable[None]]) -> None:
+        if not publishes:
+            return
+        try:
+            async with asyncio.timeout(PUBLISH_S_MAX):
+                results: list[Any] = await asyncio.gather(*publishes, return_exceptions=True)
+        except TimeoutError:
+            self._counts.publish_failures += len(publishes)
+            return
+        for result in results:
+            if isinstance(result, LinkError):
+                self._counts.publish_failures += 1
+            elif isinstance(result, BaseException):
+                raise result
+
+    # ------------------------------------------------------------ who waits on this side
+
+    def wait_reply(self, terminal: TerminalId, message: str) -> asyncio.Future[ReplyBody]:
+        """A future of the reply to one message."""
+        waiter: asyncio.Future[ReplyBody] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault((terminal, message), []).append(waiter)
+        return waiter
+
+    def forget(self, terminal: TerminalId, message: str) -> None:
+        """Nobody waits for that reply any more."""
+        self._waiting.pop((terminal, message), None)
+
+    def _tell_waiters(self, screens: Mapping[LaneKey, Screen], replies: Sequence[tuple[TerminalId, ReplyBody]]) -> None:
+        for terminal, reply in replies:
+            for waiter in self._waiting.pop((terminal, reply.id or ""), []):
+                if not waiter.done():
+                    waiter.set_result(reply)
+        if screens:
+            self._moved.set()
+            self._moved = asyncio.Event()
+
+    async def newer_screen(self, record: RegisteredTerminal, session: str, rev: int) -> bytes:
+        """The lane's screen once it is newer than (session, rev); after 20 s whatever there is."""
+        try:
+            async with asyncio.timeout(SCREEN_POLL_S):
+                while True:
+                    screen = self.screen(record.store, record.lane)
+                    if screen is not None and (screen.session != session or screen.rev > rev):
+                        break
+                    await self._moved.wait()
+        except TimeoutError:
+            pass
+        return self.screen_bytes(record)
