@@ -317,13 +317,7 @@ class HostedSettlement:
 
 def start_face_worker(plant: Plant, n: int = 0) -> Any:
     """The face worker, started or found. One thread: `max_concurrency` 1."""
-    options = actor_options(
-        plant.region,
-        face_worker_name(plant.region, n),
-        max_concurrency=1,
-        # BLAS threads would spin beside the net: a search at 10,000 takes twice the time.
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}},
-    )
+    options = actor_options(plant.region, face_worker_name(plant.region, n), max_concurrency=1)
     return ray.remote(HostedFaceWorker).options(**options).remote(plant)
 
 
