@@ -36,6 +36,9 @@ _OFFER_STATES = frozenset({ScreenState.OPEN, ScreenState.IDENTIFIED, ScreenState
 def render(session: Session, book: StoreBook) -> Screen:
     """The whole document at the session's revision. Raises AssertionError when nobody came yet."""
     assert session.id is not None
+    if session.state is ScreenState.CLOSED:
+        # The next person must not read who was here, what they bought and what they owe.
+        return Screen(session.id, session.rev, session.state, session.basket_rev, actions=_actions(session, book))
     if session.receipt is not None and session.paid is not None:
         return _result_page(session, book)
     priced = quote(session, book)

@@ -51,7 +51,7 @@ STARTUP_FILE = "startup.json"
 PARTS = ("console", "database", "broker", "provider", "ray", "faces", "hosts", "settlement")
 ACTOR_READY_S_MAX = 60.0
 WATCH_EVERY_S = 0.25
-HOST_STOP_S_MAX = 0.6
+HOST_STOP_S_MAX = 0.5
 PROVIDER_PORT = 18_840
 DEMO_KEY = "demo-terminals"
 
@@ -342,19 +342,24 @@ class House:
             return
         self._stopping.set()
         (self.data.secrets / PLANT_FILE).unlink(missing_ok=True)
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            for name in ("gateway", "provider"):
-                child = self._children.get(name)
-                if child is not None:
-                    pool.submit(child.stop, 1.0)
-            self._stop_host()
-        with ThreadPoolExecutor(max_workers=4) as pool:
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            with self._progress.stopping("hosts"):
+                self._stop_host()
+            for name, child in self._children.items():
+                pool.submit(self._stopped, name, lambda child=child: child.stop(0.8))  # type: ignore[misc]
+            pool.submit(self._stopped, "ray", self._stop_ray)
             if self.broker is not None:
-                pool.submit(self.broker.stop, 0.5)
+                pool.submit(self._stopped, "broker", lambda: self.broker and self.broker.stop(0.5))
             if self._postgres is not None:
-                pool.submit(self._postgres.stop)
-            pool.submit(self._stop_ray)
+                pool.submit(self._stopped, "database", self._postgres.stop)
         self._stack.close()
+
+    def _stopped(self, name: str, stop: Callable[[], object]) -> None:
+        with self._progress.stopping(name):
+            try:
+                stop()
+            except Exception as error:  # noqa: BLE001 - the other parts are stopped all the same
+                log.warning("stop_failed", part=name, error=str(error))
 
     def _stop_host(self) -> None:
         if self._host_handle is None:

@@ -117,8 +117,10 @@ async def _play(
             await _go_on(story, stop)
         return result
     finally:
+        ended = stop.is_set()
         stop.set()
-        await asyncio.wait_for(shop.stop(), 1.0) if not once else await shop.stop()
+        if not ended:  # Ctrl-C waits for nobody: unanswered events stay in the terminals' outboxes
+            await shop.stop()
 
 
 def _people(plant: Plant, photos: Path | None) -> Photographs:
@@ -129,13 +131,16 @@ def _people(plant: Plant, photos: Path | None) -> Photographs:
 
 
 async def _story(house: House, plant: Plant, story: Story, people: Photographs, console: Console) -> dict[str, Any]:
+    async with await AsyncConnection.connect(plant.database_url, autocommit=True) as conn:
+        cursor = await conn.execute("SELECT id FROM membership")
+        earlier = [row[0] for row in await cursor.fetchall()]
     tally = await story.play()
     await _quiet(plant)
     async with _pool(plant) as pool:
         now = await clock.business_now(pool)
     console.print("· the business clock jumps past every expiry and cutoff", markup=False)
     await administration.advance(plant, now + MEMBERSHIP_LASTS)
-    return await _accounts(house, plant, story, tally, people)
+    return await _accounts(house, plant, story, tally, people, earlier)
 
 
 async def _quiet(plant: Plant, deadline_s: float = 20.0) -> None:
@@ -174,11 +179,14 @@ def _pool(plant: Plant) -> AsyncConnectionPool[Any]:
 # ---------------------------------------------------------------- accounts
 
 
-async def _accounts(house: House, plant: Plant, story: Story, tally: Tally, people: Photographs) -> dict[str, Any]:
+async def _accounts(
+    house: House, plant: Plant, story: Story, tally: Tally, people: Photographs, earlier: list[str]
+) -> dict[str, Any]:
     async with await AsyncConnection.connect(plant.database_url, autocommit=True) as conn:
         cursor = await conn.execute(
             """SELECT id, fee_fen, used_fen, coalesce(charge_fen, -1), paid_fen, state FROM membership
-               ORDER BY enrolled_at, id"""
+               WHERE id <> ALL(%s) ORDER BY enrolled_at, id""",
+            (earlier,),
         )
         members = [
             {
