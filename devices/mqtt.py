@@ -422,7 +422,6 @@ class MqttLink:
                 future.set_exception(lost)
                 # Its caller may have given up already; then nobody is left to hear of it.
                 future.exception()
-        self._in_flight = 0
         self._free_places(len(self._waiting))
         client.drop_out_messages()
         self._down.set()

@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from devices.link import LinkError
+from devices.link import Delivery, LinkError
 from devices.mqtt import LinkConfig, MqttLink, Will
 from devices.mqtt_paho import PackedProperties
 from runtime.broker import EmbeddedBroker
@@ -184,6 +184,31 @@ async def test_paused_reading_leaves_messages_with_the_broker(shared_broker: Emb
         await until(lambda: len(recorder.deliveries) == 40)
 
 
+async def test_a_pause_in_the_middle_of_what_was_read_holds_at_once(shared_broker: EmbeddedBroker) -> None:
+    class OneAtATime(Recorder):
+        def delivered(self, delivery: Delivery) -> None:
+            super().delivered(delivery)
+            assert self.link is not None
+            self.link.pause_reading()
+
+    where, recorder = topic(), OneAtATime()
+    async with (
+        linked(link_config(shared_broker), where, recorder=recorder) as link,
+        linked(link_config(shared_broker)) as other,
+    ):
+        link.pause_reading()
+        await asyncio.gather(*(other.publish(where, b"small") for _ in range(5)))
+        # With publishes of its own under way, paho reads several packets in one go.
+        own = [asyncio.create_task(link.publish(topic(), b"own")) for _ in range(10)]
+        for n in range(1, 6):
+            link.resume_reading()
+            await until(lambda wanted=n: len(recorder.deliveries) == wanted)  # type: ignore[misc]
+            await other.publish(topic(), b"a whole round trip later")
+            assert len(recorder.deliveries) == n
+        link.resume_reading()
+        await asyncio.gather(*own)
+
+
 async def test_a_refused_login_and_a_closed_port_are_retried_and_told(shared_broker: EmbeddedBroker) -> None:
     info = shared_broker.info
     wrong = LinkConfig(info.host, info.port, "x", "storeops-host", "wrong", reconnect_s_min=0.01, reconnect_s_max=0.05)
@@ -205,8 +230,10 @@ class RefusingBroker:
     mosquitto 2.0.11 lets every SUBSCRIBE pass its access list, and only closes the socket of a taken-over client.
     """
 
-    def __init__(self, suback: int = 0x01, puback: int = 0x00, takes_over: bool = False) -> None:
+    def __init__(self, suback: int = 0x01, puback: int | None = 0x00, takes_over: bool = False) -> None:
+        """`puback` None: never acknowledges."""
         self.suback, self.puback, self.takes_over = suback, puback, takes_over
+        self.publishes = 0
 
     async def __aenter__(self) -> LinkConfig:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -229,6 +256,9 @@ class RefusingBroker:
                     if self.takes_over:
                         writer.write(b"\xe0\x02\x8e\x00")
                 elif kind >> 4 == 3:
+                    self.publishes += 1
+                    if self.puback is None:
+                        continue
                     name = 2 + int.from_bytes(packet[:2], "big")
                     writer.write(b"\x40\x04" + packet[name : name + 2] + bytes([self.puback, 0]))
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -252,6 +282,21 @@ async def test_a_refused_publish_is_an_error_not_silence() -> None:
             await link.publish("so/1/x", b"x")
         assert caught.value.code == "publish_refused"
         assert link.online
+
+
+async def test_a_publish_that_failed_is_not_sent_behind_our_back() -> None:
+    broker, recorder = RefusingBroker(puback=None), Recorder()
+    async with broker as config, linked(config, "so/1/#", recorder=recorder) as link:
+        publishing = asyncio.create_task(link.publish("so/1/x", b"x"))
+        await until(lambda: broker.publishes == 1)
+        link.drop()
+        with pytest.raises(LinkError, match="connection ended"):
+            await publishing
+        link.restore()
+        await until(lambda: len(recorder.connections) == 2)
+        broker.puback = 0
+        await link.publish("so/1/y", b"y")
+        assert broker.publishes == 2
 
 
 async def test_a_takeover_is_told_and_ends_a_link_that_may_not_reconnect() -> None:
