@@ -165,7 +165,8 @@ class Shop:
     def runner(self, **options: Any) -> SettlementRunner:
         limits = options.pop("limits", SettlementLimits(patience_s=0))
         options.setdefault("wall", self.clock)
-        return SettlementRunner(CHAIN, REGION, self.pool, lambda _: self.provider, limits, **options)
+        providers = options.pop("providers", lambda _: self.provider)
+        return SettlementRunner(CHAIN, REGION, self.pool, providers, limits, **options)
 
     async def settle_after(self, days: int, **options: Any) -> SettlementReport:
         """Moves the clock and settles."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.providers.port import PaymentProvider
 from models.domain.ids import MembershipId
 from models.domain.settlement import CALL_LEASE
 from models.tables.control import explain_membership
@@ -265,6 +266,31 @@ async def test_an_unclear_answer_is_queried_under_the_same_number(shop: Shop, me
     assert (row[0], row[4], row[7]) == ("CLOSED", paid_fen, "ended")
     assert (await shop.provider_net())["net_fen"] == paid_fen
     assert (await shop.settle_after(0)).ok
+
+
+class Overheard:
+    """The real provider, and which calls went to it."""
+
+    def __init__(self, provider: PaymentProvider) -> None:
+        self._provider = provider
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls.append(name)
+        return getattr(self._provider, name)
+
+
+@pytest.mark.parametrize(
+    ("fault", "then"), [("timeout_after", ["query_payment"]), ("timeout_before", ["query_payment", "capture"])]
+)
+async def test_a_number_that_may_have_arrived_is_never_sent_blindly(shop: Shop, fault: str, then: list[str]) -> None:
+    await member_with(shop, 1)
+    await shop.admin.add_fault(PAY, fault)
+    await shop.settle_after(LATER)
+    overheard = Overheard(shop.provider)
+    shop.clock.now += QUERY_AGAIN_AFTER
+    await shop.settle_after(0, providers=lambda _: overheard)
+    assert overheard.calls == then
 
 
 # ---------------------------------------------------------------- crashes
