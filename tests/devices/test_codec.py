@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -428,3 +429,21 @@ def test_desired_and_command_documents() -> None:
     command = MessageId(str(uuid.uuid4()))
     document = {"v": 1, "id": command, "verb": "resync", "args": {}}
     assert json.loads(codec.encode_command(command, "resync", {})) == document
+
+
+# ---------------------------------------------------------------- the published examples
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "wire"
+
+
+def test_every_published_example_is_accepted_and_every_type_has_one() -> None:
+    files = sorted((EXAMPLES / "events").glob("*.json"))
+    assert {file.stem for file in files} == set(codec.EVENT_TYPES)
+    for file in files:
+        assert json.loads(file.read_bytes())["type"] == file.stem
+        codec.decode_event(file.read_bytes(), TERMINAL)
+
+
+def test_every_code_is_published() -> None:
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert [code for code in WireCode if f"`{code}`" not in text] == []
