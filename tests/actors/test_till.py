@@ -1,0 +1,169 @@
+"""A till that collects by itself: benefits are reserved first, what it reports is booked, whatever we think of it."""
+
+from __future__ import annotations
+
+from actors.ports import PostUses, ReleaseUses, ReserveUses
+from models.domain.messages import Confirm, FaceShown, Paid, ReserveAnswered, SessionOpen, Tender, TenderKind
+from tests.actors.lane import JPEG, TILL, Lane, cancel, cash
+from tests.actors.test_baskets import till_basket
+
+CARD = Tender(TenderKind.CARD, 400)
+
+
+def till_lane(*, who: bool = True, txn: str = "till-1") -> Lane:
+    lane = Lane("pos")
+    lane.ok(SessionOpen(txn), terminal=TILL)
+    if who:
+        lane.identify()
+    lane.ok(till_basket(1, 1200, txn=txn), terminal=TILL)
+    return lane
+
+
+def collecting(lane: Lane) -> int:
+    """The benefits are reserved, the till collects; returns the revision that was confirmed."""
+    rev = lane.session.rev
+    event = lane.later(Confirm(rev, (), "till"), terminal=TILL)
+    lane.reserve_answer()
+    assert lane.replies[event].ok
+    assert (lane.state, lane.prompt) == ("paying", "collect_at_till")
+    assert lane.screen is not None
+    assert set(lane.screen.actions) == {"cancel", "paid"}
+    return rev
+
+
+def test_confirm_then_paid() -> None:
+    lane = till_lane()
+    rev = collecting(lane)
+    lane.refused(till_basket(2, 100), "lane_busy")
+    lane.ok(Paid("till-1", rev, (CARD,)), terminal=TILL)
+    (sale,) = lane.sales
+    assert (sale.due_fen, sale.discount_fen, sale.suspense_fen, sale.till_txn) == (400, 800, 0, "till-1")
+    assert (sale.tenders[0].kind, sale.tenders[0].order) == (TenderKind.CARD, "")
+    post = lane.asked(PostUses)[1]
+    assert (post.uses, post.unreserved) == (sale.uses, False)
+    assert lane.state == "paid"
+    lane.nobody_waits()
+
+
+def test_coupon_tenders_mean_the_same_as_line_adjustments() -> None:
+    lane = till_lane()
+    rev = collecting(lane)
+    lane.ok(Paid("till-1", rev, (CARD, Tender(TenderKind.COUPON, 800))))
+    (sale,) = lane.sales
+    assert (sale.due_fen, sale.discount_fen, sale.suspense_fen) == (400, 800, 0)
+
+
+def test_paid_twice_is_booked_once() -> None:
+    lane = till_lane()
+    rev = collecting(lane)
+    lane.ok(Paid("till-1", rev, (CARD,)))
+    lane.ok(Paid("till-1", rev, (CARD,)))
+    lane.ok(Paid("other", 1, (CARD,)))  # in between another customer's
+    lane.ok(Paid("till-1", rev, (CARD,)))
+    lane.ok(Paid("other", 1, (CARD,)))
+    assert [sale.till_txn for sale in lane.sales] == ["till-1", "other"]
+    assert len([ask for ask in lane.asks if isinstance(ask.request, PostUses)]) == 1
+    lane.after(31)
+    assert lane.state == "closed"
+    lane.ok(Paid("till-1", rev, (CARD,)))
+    assert len(lane.sales) == 2
+
+
+def test_paid_without_a_reservation_is_booked_as_reported() -> None:
+    lane = till_lane()
+    lane.ok(Paid("till-1", lane.session.rev, (CARD,)))
+    (sale,) = lane.sales
+    assert (sale.due_fen, sale.suspense_fen) == (400, 0)
+    post = lane.asked(PostUses)[1]
+    assert (post.uses, post.unreserved) == (sale.uses, True)
+
+
+def test_paid_with_a_stale_revision_is_booked_as_reported() -> None:
+    lane = till_lane()
+    rev = collecting(lane)
+    lane.ok(Paid("till-1", rev - 1, (Tender(TenderKind.CARD, 1200),)))
+    (sale,) = lane.sales
+    assert (sale.due_fen, sale.suspense_fen) == (400, 800), "what the till took too much waits to be matched"
+    assert lane.asked(PostUses)[1].unreserved
+
+
+def test_paid_for_an_unknown_transaction_is_suspense() -> None:
+    lane = Lane("pos")
+    lane.ok(Paid("ghost", 1, (cash(1850, 2000),)), terminal=TILL)
+    (sale,) = lane.sales
+    assert (sale.due_fen, sale.suspense_fen, sale.lines, sale.uses) == (0, 1850, (), ())
+    assert sale.tenders[0].change_fen == 150
+    assert lane.state == "closed"
+    assert lane.asks == []
+
+
+def test_paid_of_another_customer_leaves_this_one_alone() -> None:
+    lane = till_lane()
+    before = lane.session
+    lane.ok(Paid("ghost", 1, (CARD,)))
+    assert lane.sales[0].suspense_fen == 400
+    assert (lane.session.id, lane.session.lines, lane.session.state) == (before.id, before.lines, before.state)
+
+
+def test_a_till_that_is_quicker_than_the_reservation() -> None:
+    lane = till_lane()
+    rev = lane.session.rev
+    event = lane.later(Confirm(rev, (), "till"))
+    lane.ok(Paid("till-1", rev, (CARD,)))
+    assert lane.replies[event].ok
+    (sale,) = lane.sales
+    post = lane.asked(PostUses)[1]
+    assert (sale.suspense_fen, post.uses, post.unreserved) == (0, sale.uses, True)
+    lane.reserve_answer()
+    assert lane.state == "paid"
+    assert len(lane.sales) == 1
+    lane.nobody_waits()
+
+
+def test_cancel_gives_the_reservation_back() -> None:
+    lane = till_lane()
+    rev = lane.session.rev
+    lane.later(Confirm(rev, (), "till"))
+    ask, reserve = lane.asked(ReserveUses)
+    lane.tell(ReserveAnswered(ask, reserve.session, True))
+    reply = cancel(lane)
+    assert reply is not None
+    assert reply.ok
+    assert lane.asked(ReleaseUses)[1].uses == reserve.uses
+    assert lane.state == "quoted"
+
+
+def test_a_silent_till_does_not_hold_the_lane_for_ever() -> None:
+    lane = till_lane()
+    rev = collecting(lane)
+    lane.refused(SessionOpen("till-2"), "lane_busy")
+    lane.after(601)
+    assert lane.asked(ReleaseUses)
+    assert lane.state in ("quoted", "closed")
+    lane.ok(SessionOpen("till-2"))
+    lane.ok(Paid("till-1", rev, (CARD,)))
+    assert lane.sales[-1].suspense_fen == 400, "the money that it reports later is not lost"
+
+
+def test_a_late_paid_after_silence_still_finds_its_basket() -> None:
+    lane = till_lane()
+    rev = collecting(lane)
+    while lane.session.payment is not None:
+        lane.after(60)
+    assert lane.state == "quoted"
+    lane.ok(Paid("till-1", rev, (CARD,)))
+    (sale,) = lane.sales
+    assert (sale.due_fen, sale.suspense_fen) == (400, 0)
+
+
+def test_paid_is_never_refused() -> None:
+    lane = till_lane(who=False)
+    lane.consent()
+    event = lane.later(FaceShown(JPEG, "frame"))
+    lane.ok(Paid("till-1", 1, (Tender(TenderKind.CARD, 1200),)))
+    assert lane.state == "paid"
+    lane.after(3)
+    assert event in lane.replies
+    lane.after(60)
+    assert lane.state == "closed"
+    lane.nobody_waits()
