@@ -19,16 +19,19 @@ from rich.console import Console
 from gateway.settings import GatewaySettings
 from models.domain.errors import StoreOpsError
 from runtime import administration, origin
+from runtime.bench.cli import bench_app
 from runtime.datadir import default_data_dir
 from runtime.doctor import as_json, as_table
 from runtime.doctor import doctor as examine
 from runtime.settings import CONFIGS, Settings, load_settings
+from runtime.telemetry import configure_logs
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 terminal_app = typer.Typer(no_args_is_help=True, help="Terminals: register one, run one on this laptop.")
 clock_app = typer.Typer(no_args_is_help=True, help="The business clock.")
 app.add_typer(terminal_app, name="terminal")
 app.add_typer(clock_app, name="clock")
+app.add_typer(bench_app, name="bench")
 err = Console(stderr=True, highlight=False)
 
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder; the default is shown by `storeops doctor`.")]
@@ -43,6 +46,7 @@ def main() -> None:
     """Entry point: an error of ours is one sentence and what to do, never a traceback."""
     try:
         origin.check()
+        configure_logs()
         app(standalone_mode=False)
     except StoreOpsError as error:
         err.print(f"[bold red]{error.code}[/]: {error.message}", markup=True)

@@ -52,6 +52,7 @@ PARTS = ("console", "database", "broker", "provider", "ray", "faces", "hosts", "
 ACTOR_READY_S_MAX = 60.0
 WATCH_EVERY_S = 0.25
 HOST_STOP_S_MAX = 0.5
+RAY_STARTS_MAX = 2
 PROVIDER_PORT = 18_840
 DEMO_KEY = "demo-terminals"
 
@@ -235,8 +236,6 @@ class House:
 
     def _start_ray(self) -> str:
         with self._part("ray") as part:
-            import ray
-
             stale = self.data.root / "ray-folder"
             if stale.exists():
                 shutil.rmtree(stale.read_text().strip(), ignore_errors=True)
@@ -252,14 +251,31 @@ class House:
                     "object_store_memory": self.settings.ray.object_store_mib * 1024 * 1024,
                     "_temp_dir": str(self._ray_temp),
                 }
-            context: Any = ray.init(
-                address=address, namespace="storeops", log_to_driver=False, configure_logging=False, **options
-            )
+            context = self._init_ray(address, options)
             dashboard = context.address_info.get("webui_url")
             if dashboard:
                 self._links["ray_dashboard"] = f"http://{dashboard}"
             part.detail = f"http://{dashboard}" if dashboard else str(context.address_info["gcs_address"])
             return str(context.address_info["gcs_address"])
+
+    @staticmethod
+    def _init_ray(address: str, options: dict[str, Any]) -> Any:
+        """Ray gives its own processes 30 s; a machine that is busy while everything starts gets a second try."""
+        import ray
+
+        for attempt in range(RAY_STARTS_MAX):
+            try:
+                return ray.init(
+                    address=address, namespace="storeops", log_to_driver=False, configure_logging=False, **options
+                )
+            except Exception as error:
+                ray.shutdown()
+                if attempt + 1 == RAY_STARTS_MAX:
+                    raise NeedsOperator(
+                        "ray_not_started", str(error), "is the machine overloaded? see storeops doctor"
+                    ) from error
+                log.warning("ray_again", error=str(error))
+        raise AssertionError("unreachable")
 
     # ------------------------------------------------------------ registry, accounts, actors
 

@@ -105,22 +105,29 @@ async def _play(
     await shop.start()
     try:
         story = Story(shop, people, lambda text: console.print(f"· {text}", markup=False))
-        playing = asyncio.create_task(_story(house, plant, story, people, console))
+        playing = asyncio.create_task(_perform(house, plant, story, people, console, once))
         stopped = asyncio.create_task(asyncio.to_thread(stop.wait))
         await asyncio.wait({playing, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not playing.done():
             playing.cancel()
-            return {"ok": False, "error": {"code": "stopped", "message": "stopped before the end", "do": ""}}
-        result = playing.result()
-        if not once:
-            console.print(f"the story is told · {_summary(result)} · Ctrl-C ends", markup=False)
-            await _go_on(story, stop)
-        return result
+            return {"ok": False, "error": {"code": "stopped", "message": "stopped by Ctrl-C", "do": ""}}
+        return playing.result()
     finally:
         ended = stop.is_set()
         stop.set()
         if not ended:  # Ctrl-C waits for nobody: unanswered events stay in the terminals' outboxes
             await shop.stop()
+
+
+async def _perform(
+    house: House, plant: Plant, story: Story, people: Photographs, console: Console, once: bool
+) -> dict[str, Any]:
+    """The story; then, unless it is told once, visits at random until somebody stops it."""
+    result = await _story(house, plant, story, people, console)
+    if not once:
+        console.print(f"the story is told · {_summary(result)} · Ctrl-C ends", markup=False)
+        await _go_on(story)
+    return result
 
 
 def _people(plant: Plant, photos: Path | None) -> Photographs:
@@ -156,10 +163,10 @@ async def _quiet(plant: Plant, deadline_s: float = 20.0) -> None:
     raise StoreOpsError("not_quiet", "some asks are not answered", "see the host's log")
 
 
-async def _go_on(story: Story, stop: threading.Event) -> None:
+async def _go_on(story: Story) -> None:
     """Visits at random until Ctrl-C: the wall lives."""
     randomly = random.Random(7)  # noqa: S311 - a story, not a secret
-    while not stop.is_set():
+    while True:
         at = story.shop.face(randomly.choice(story.ours), randomly.choice((1, 2)))
         try:
             await at.open_session()
