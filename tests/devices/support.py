@@ -129,7 +129,7 @@ def agent_config(broker: EmbeddedBroker, terminal: RegisteredTerminal, **changes
     """A terminal that the broker knows, with short pauses."""
     settings: dict[str, Any] = {
         "secret": uuid.uuid4().hex,
-        "resend_first_s": 0.2,
+        "resend_first_s": 30.0,  # a slow machine must not look like a lost message
         "reconnect_s_min": 0.02,
         "reconnect_s_max": 0.1,
         "will_delay_s": 1,

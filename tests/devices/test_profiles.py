@@ -26,11 +26,11 @@ EVERY = pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 
 @asynccontextmanager
 async def counter(
-    broker: EmbeddedBroker, profile: TerminalProfile
+    broker: EmbeddedBroker, profile: TerminalProfile, **changes: float
 ) -> AsyncIterator[tuple[SmallHost, TerminalAgent, RegisteredTerminal]]:
     terminal = fresh(profile.name)
     async with SmallHost(broker, terminal) as host:
-        agent = TerminalAgent(agent_config(broker, terminal))
+        agent = TerminalAgent(agent_config(broker, terminal, **changes))
         await agent.start(connect_timeout_s=10.0)
         try:
             yield host, agent, terminal
@@ -76,7 +76,7 @@ async def test_offline_and_back(shared_broker: EmbeddedBroker, profile: Terminal
 
 @EVERY
 async def test_redelivery_and_repeated_replies(shared_broker: EmbeddedBroker, profile: TerminalProfile) -> None:
-    async with counter(shared_broker, profile) as (host, agent, _):
+    async with counter(shared_broker, profile, resend_first_s=0.2) as (host, agent, _):
         host.replies_each = 2
         host.answering = False
         acting = asyncio.create_task(act(agent, profile))
