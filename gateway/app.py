@@ -23,7 +23,7 @@ from gateway.auth import SessionGate
 from gateway.console.render import STATIC, error_page, page
 from gateway.edge import Edge, Settle, wall_clock
 from gateway.errors import install_errors
-from gateway.headers import SecurityHeaders
+from gateway.headers import BodyLimit, SecurityHeaders
 from gateway.routes import counter, demo, health, login, pages, registry, settlement, stream
 from gateway.settings import GatewaySettings
 from gateway.startup import StartupReport, nothing_starts
@@ -68,10 +68,10 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        max_body_size=settings.body_bytes_max,
         middleware=[
             Middleware(SecurityHeaders, edge=edge),
             Middleware(TrustedHostMiddleware, allowed_hosts=settings.host_names),
+            Middleware(BodyLimit, body_bytes_max=settings.body_bytes_max),
             Middleware(SessionGate, edge=edge, starting=_starting),
         ],
     )

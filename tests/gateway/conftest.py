@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -26,13 +27,25 @@ SETTINGS = GatewaySettings(port=8000, demo=True, stream_frame_s=0.01)
 BASE = SETTINGS.base_url
 
 
+@pytest.fixture(scope="module")
+def filled_url(module_database_url: str) -> str:
+    """A migrated database with a small world in it, shared by a module: tests here only read it and sign in."""
+    upgrade(module_database_url)
+
+    async def fill_it() -> None:
+        made = create_async_engine(sqlalchemy_url(module_database_url), poolclass=NullPool)
+        async with AsyncSession(made) as session:
+            await fill(session)
+        await made.dispose()
+
+    asyncio.run(fill_it())
+    return module_database_url
+
+
 @pytest_asyncio.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """A migrated database with a small world in it."""
-    upgrade(database_url)
-    made = create_async_engine(sqlalchemy_url(database_url), poolclass=NullPool)
-    async with AsyncSession(made) as session:
-        await fill(session)
+async def engine(filled_url: str) -> AsyncIterator[AsyncEngine]:
+    """The module's database, from this test's loop."""
+    made = create_async_engine(sqlalchemy_url(filled_url), poolclass=NullPool)
     yield made
     await made.dispose()
 

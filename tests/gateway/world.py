@@ -24,6 +24,9 @@ NAMES = (
 )  # fmt: skip
 PEOPLE = (("张*", 5, "CLOSED"), ("李*", 1, "CLOSED"), ("王*", 0, "CLOSED"), ("陈*", 2, "EXPIRED"), ("刘*", 1, "ACTIVE"))
 
+EXPIRES = {"CLOSED": -2, "EXPIRED": -0.5, "ACTIVE": 20}
+"""Days from now to the expiry of a membership in that state."""
+
 
 def registry_rows(stores: int) -> list[SQLModel]:
     """The chain, its stores in turn of the chain and of a franchisee, and three terminals in each."""
@@ -146,8 +149,8 @@ def member_rows() -> list[SQLModel]:
                 id=membership, enrol_key=membership, member=f"m-ms-{n}", chain="chain", region="local", store="s-001",
                 terminal="t-001-1", plan="light-10", plan_version=1, owner="chain", state=state, fee_fen=1000,
                 fee_eff_fen=1000, used_fen=used, guarantee="huabei_hold", hold_fen=1000,
-                enrolled_at=NOW - timedelta(days=32 - n), expires_at=NOW - timedelta(days=1 - n * 3),
-                cutoff_at=NOW - timedelta(days=-n * 3), charge_fen=charge if settled else None,
+                enrolled_at=NOW - timedelta(days=32 - n), expires_at=NOW + timedelta(days=EXPIRES[state]),
+                cutoff_at=NOW + timedelta(days=EXPIRES[state] + 1), charge_fen=charge if settled else None,
                 branch=None if not settled or not charge else ("FEE" if charge == 1000 else "CLAWBACK"),
                 settled_at=NOW if settled else None, paid_fen=charge if settled else 0,
             )

@@ -46,7 +46,6 @@ COUNTER: dict[str, tuple[str, str]] = {
     "vt.used": ("已享 {used}，会费 {fee}；现在结算应付 {now}", "Used {used} of a {fee} fee; settled now: {now}"),
     "vt.uses_left": ("还可使用 {left} 次", "{left} uses left"),
     "vt.rev": ("屏幕第 {rev} 版", "screen rev {rev}"),
-    "vt.sending": ("发送中…", "Sending…"),
     "vt.sent_again": ("没有应答，原样重发", "No answer: sending the same bytes again"),
     "vt.no_camera": ("无法使用摄像头，请选择照片", "The camera cannot be used: choose a photo"),
     "vt.bad_photo": ("无法读取这张照片", "That photo cannot be read"),

@@ -15,7 +15,7 @@ PAGES: dict[str, tuple[str, str]] = {
         "{visits} 位顾客正在柜台，{online} 台终端在线。",
         "{visits} customers at the counters, {online} terminals online.",
     ),
-    "wall.why_trouble": ("{trouble} 处需要关注，见右侧。", "{trouble} need attention: see the list beside."),
+    "wall.why_trouble": ("{trouble} 处需要关注。", "{trouble} need attention."),
     "wall.why_away": (
         "部分主机正在重启，显示的是最后已知状态。",
         "Some hosts are restarting: the last known states are shown.",

@@ -7,6 +7,7 @@ SHELL: dict[str, tuple[str, str]] = {
     "shell.to_zh": ("中文", "Chinese"),
     "shell.to_en": ("英文", "English"),
     "shell.colours": ("颜色", "Colours"),
+    "shell.preferences": ("偏好", "Preferences"),
     "shell.sign_out": ("退出", "Sign out"),
     "shell.failed": ("没有成功，请重试", "That did not work. Please try again"),
     "shell.away": ("暂时无法连接，请稍候", "No connection right now. One moment"),

@@ -1,0 +1,92 @@
+"""The catalogue is complete in both languages, and nothing in it is unused."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+
+import pytest
+
+from gateway.console.language import language_of
+from gateway.console.texts import TEXTS
+from gateway.queries.members import STATE_GROUPS
+from models.domain.membership import State
+from models.domain.messages import TenderKind
+from models.domain.plans import GuaranteeKind
+from models.domain.screen import ScreenState
+from models.domain.texts import prompt_codes
+
+CONSOLE = Path(__file__).resolve().parents[2] / "gateway" / "console"
+CJK = re.compile(r"[\u3400-\u9fff\uff00-\uffef\u3000-\u303f]")
+LITERAL = re.compile(r"""\b(?:t|t_or|textOr)\(\s*['"`]([a-z_]+\.[a-z_.]+)['"`]""")
+DYNAMIC = re.compile(r"""\b(?:t|t_or|textOr)\(\s*['"`]([a-z_]+)\.(?:['"`]\s*~|\$\{)""")
+ANY_ID = re.compile(r"""['"`]([a-z_]+\.[a-z_]+)['"`]""")
+
+
+def sources() -> str:
+    files = [*CONSOLE.glob("templates/**/*.html"), *CONSOLE.glob("static/js/*.js")]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+def test_every_id_that_a_page_names_is_in_the_catalogue() -> None:
+    used = set(LITERAL.findall(sources()))
+    assert len(used) > 100
+    assert used - TEXTS.keys() == set()
+
+
+def test_every_text_is_used() -> None:
+    text = sources()
+    families = set(DYNAMIC.findall(text)) | {"state", "membership", "part_state"}
+    named = set(ANY_ID.findall(text)) | set(LITERAL.findall(text))
+    unused = {name for name in TEXTS if name not in named and name.partition(".")[0] not in families}
+    assert unused == set()
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_both_languages_say_it_with_the_same_values(name: str) -> None:
+    zh, en = TEXTS[name]
+    assert zh.strip()
+    assert en.strip()
+    assert CJK.search(en) is None
+    assert CJK.search(zh) is not None or zh.isascii() is False or name in {"link.api"}
+
+    def fields(text: str) -> set[str | None]:
+        return {field for _, field, _, _ in string.Formatter().parse(text)} - {None}
+
+    assert fields(zh) == fields(en)
+
+
+def test_every_state_of_the_domain_has_its_words() -> None:
+    wanted = {f"state.{state}" for state in ScreenState}
+    wanted |= {f"membership.{state.lower()}" for state in State}
+    wanted |= {f"tender.{kind}" for kind in TenderKind}
+    wanted |= {f"guarantee.{kind}" for kind in GuaranteeKind}
+    wanted |= {f"prompt.{code}" for code in prompt_codes()}
+    wanted |= {f"group.{name}" for name in STATE_GROUPS}
+    assert wanted - TEXTS.keys() == set()
+
+
+def test_no_page_carries_words_of_its_own() -> None:
+    """Text between tags comes from the catalogue; the switch names each language in itself."""
+    for file in CONSOLE.glob("templates/**/*.html"):
+        text = re.sub(r"\{[{%#].*?[}%#]\}", "", file.read_text(encoding="utf-8"), flags=re.S)
+        assert set(CJK.findall(text)) <= set("中文"), file.name
+
+
+@pytest.mark.parametrize(
+    ("headers", "language"),
+    [
+        ({}, "en"),
+        ({"accept-language": "zh-CN,zh;q=0.9,en;q=0.8"}, "zh"),
+        ({"accept-language": "fr;q=0.9, en;q=0.7, zh;q=0.8"}, "zh"),
+        ({"accept-language": "de, en;q=x, zh-TW;q=0.2"}, "zh"),
+        ({"accept-language": "zh", "cookie": "lang=en"}, "en"),
+        ({"accept-language": "en", "cookie": "lang=<script>"}, "en"),
+    ],
+)
+def test_language_is_negotiated(headers: dict[str, str], language: str) -> None:
+    from starlette.requests import Request
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    assert language_of(Request({"type": "http", "headers": raw})) == language
