@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -35,13 +35,15 @@ from models.domain.live import Changes, TerminalTile
 from models.domain.messages import Address, Birth, TimerFired
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, ReplyError
-from models.tables import journal
+from models.tables import journal as postgres_journal
 from models.tables.journal import Read, Slot
 from runtime.ask_desk import AskDesk
 from runtime.asks import AskPorts, VisitMemory
+from runtime.clock import wall_now
 from runtime.directory import Directory
 from runtime.door import Door, Source
 from runtime.engine import Engine, Entity, Item, Work, decode_state
+from runtime.journal_port import Journal
 from runtime.outgoing import decode_request
 from runtime.publisher import Publisher
 from runtime.telemetry import HostCounts
@@ -80,15 +82,23 @@ class StoreHost:
         ports: AskPorts,
         holder: str,
         fenced: Callable[[], None],
+        journal: Journal = postgres_journal,
+        directory: Directory | None = None,
+        wall: Callable[[], datetime] = wall_now,
     ) -> None:
-        """`fenced` is called once when another host has taken the slot: the process must exit."""
+        """`fenced` is called once when another host has taken the slot: the process must exit.
+
+        A simulation hands in its own journal, directory and wall clock; its event loop's clock is the monotonic one.
+        """
         self.counts = HostCounts()
         self._region, self._k, self._slots, self._holder = region, k, slots, holder
         self._connect = connect
         self._new_bridge = bridge
         self._ports = ports
         self._fenced = fenced
-        self._directory = Directory(region)
+        self._journal = journal
+        self._wall = wall
+        self._directory = directory or Directory(region)
         self._engine = Engine(self._directory.book_of)
         memory = VisitMemory()
         self._door = Door(self._directory, memory, self.counts)
@@ -108,10 +118,10 @@ class StoreHost:
     async def start(self) -> None:
         """Claim the slot (the host before is fenced from now on), load the directory, connect, begin."""
         self._conn = await self._connect_patiently()
-        self._slot = await journal.claim(self._conn, self._region, self._k, self._slots, self._holder)
+        self._slot = await self._journal.claim(self._conn, self._region, self._k, self._slots, self._holder)
         self.tiles = Tiles(self._slot.epoch)
         await self._directory.load(self._conn)
-        self._offset = timedelta(microseconds=(await journal.read_batch(self._conn, [], [])).offset_us)
+        self._offset = timedelta(microseconds=(await self._journal.read_batch(self._conn, [], [])).offset_us)
         await self._wake_entities()
         self._bridge = self._new_bridge(self, self._slot)
         await self._bridge.start()
@@ -148,7 +158,7 @@ class StoreHost:
 
     async def _wake_entities(self) -> None:
         """Stores, terminals and the visits that were alive: shown again on the wall and on the screens."""
-        for address, stored in await journal.standing_entities(self._conn, self._slot):
+        for address, stored in await self._journal.standing_entities(self._conn, self._slot):
             state = decode_state(address.kind, stored.state)
             self._states[address] = (state, stored.version)
             if isinstance(state, Session) and state.live:
@@ -176,7 +186,7 @@ class StoreHost:
     async def may_reconnect(self, taken_over: bool) -> bool:
         """A host that lost its slot must not fight for the client id."""
         async with await self._connect() as conn:
-            if await journal.still_holds(conn, self._slot):
+            if await self._journal.still_holds(conn, self._slot):
                 return True
         log.error("fenced", taken_over=taken_over)
         self._fenced()
@@ -199,13 +209,14 @@ class StoreHost:
     # ------------------------------------------------------------ the loop
 
     async def _run(self) -> None:
+        monotonic = asyncio.get_running_loop().time
         next_tick = 0.0
         while not self._stopping:
-            now = time.monotonic()
+            now = monotonic()
             try:
                 items = await self._collect(max(0.0, next_tick - now))
-                if time.monotonic() >= next_tick:
-                    next_tick = time.monotonic() + TICK_S
+                if monotonic() >= next_tick:
+                    next_tick = monotonic() + TICK_S
                     items = [*await self._tick(), *items]
                 if items:
                     await self._cycle(items)
@@ -245,15 +256,15 @@ class StoreHost:
 
     async def _tick(self) -> list[Item]:
         """Each second: timers that are due, asks that nobody holds, and old inbox rows."""
-        wall = datetime.now(UTC)
+        wall = self._wall()
         timers = await self._database(
-            lambda conn: journal.due_timers(conn, self._slot, wall, wall + self._offset, TIMERS_A_BATCH_MAX)
+            lambda conn: self._journal.due_timers(conn, self._slot, wall, wall + self._offset, TIMERS_A_BATCH_MAX)
         )
         self.counts.timers += len(timers)
         asks_max = min(self._desk.free, SWEEP_ASKS_MAX)
         if asks_max:
             swept = await self._database(
-                lambda conn: journal.sweep_outbox(conn, self._slot, wall, ASK_LEASE_S, asks_max)
+                lambda conn: self._journal.sweep_outbox(conn, self._slot, wall, ASK_LEASE_S, asks_max)
             )
             for entry in swept:
                 ask = Ask(entry.id, decode_request(entry.verb, entry.request))
@@ -262,7 +273,7 @@ class StoreHost:
         if self._ticks % RESOLVE_EVERY_TICKS == 0:
             self._spawn(self._resolve())
         if self._ticks % PRUNE_EVERY_TICKS == 0:
-            await self._database(lambda conn: journal.prune_inbox(conn, self._slot, wall, PRUNED_ROWS_MAX))
+            await self._database(lambda conn: self._journal.prune_inbox(conn, self._slot, wall, PRUNED_ROWS_MAX))
         return [
             Item(
                 timer.address,
@@ -317,12 +328,12 @@ class StoreHost:
 
     async def _attempt(self, conn: AsyncConnection[TupleRow], items: list[Item]) -> Work:
         keys = [item.key for item in items if item.key is not None]
-        read: Read = await journal.read_batch(conn, keys, self._missing(items))
+        read: Read = await self._journal.read_batch(conn, keys, self._missing(items))
         self._offset = timedelta(microseconds=read.offset_us)
-        wall = datetime.now(UTC)
+        wall = self._wall()
         work = self._engine.run(items, read, self._states, wall + self._offset, wall)
         if not work.commit.empty:
-            await journal.commit_batch(conn, self._slot, work.commit, ASK_LEASE_S, wall)
+            await self._journal.commit_batch(conn, self._slot, work.commit, ASK_LEASE_S, wall)
         return work
 
     def _missing(self, items: list[Item]) -> list[Address]:
@@ -341,11 +352,11 @@ class StoreHost:
             return
         item = items[0]
         log.error("message_refused", error=str(error), cause=item.cause)
-        wall = datetime.now(UTC)
+        wall = self._wall()
 
         async def bury(conn: AsyncConnection[TupleRow]) -> Work:
             work = self._engine.bury(item, error, wall)
-            await journal.commit_batch(conn, self._slot, work.commit, ASK_LEASE_S, wall)
+            await self._journal.commit_batch(conn, self._slot, work.commit, ASK_LEASE_S, wall)
             return work
 
         buried: Work = await self._database(bury)
@@ -454,7 +465,7 @@ class StoreHost:
 
     async def changes(self, epoch: int, since: int) -> Changes:
         """Tiles changed after `since` of `epoch`."""
-        return await self.tiles.changes(epoch, since, datetime.now(UTC) + self._offset)
+        return await self.tiles.changes(epoch, since, self._wall() + self._offset)
 
     async def screen(self, terminal: TerminalId, session: str, rev: int) -> bytes:
         """The lane's screen once it is newer than (session, rev); after 20 s the same one."""
