@@ -23,7 +23,7 @@ from runtime.bench.cli import bench_app
 from runtime.datadir import default_data_dir
 from runtime.doctor import as_json, as_table
 from runtime.doctor import doctor as examine
-from runtime.settings import CONFIGS, Settings, load_settings
+from runtime.settings import CONFIGS, Settings, flat_settings, load_settings, load_with_origins, masked
 from runtime.telemetry import configure_logs
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -32,6 +32,8 @@ clock_app = typer.Typer(no_args_is_help=True, help="The business clock.")
 app.add_typer(terminal_app, name="terminal")
 app.add_typer(clock_app, name="clock")
 app.add_typer(bench_app, name="bench")
+config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
+app.add_typer(config_app, name="config")
 err = Console(stderr=True, highlight=False)
 
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder; the default is shown by `storeops doctor`.")]
@@ -47,7 +49,7 @@ def main() -> None:
     try:
         origin.check()
         configure_logs()
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except StoreOpsError as error:
         err.print(f"[bold red]{error.code}[/]: {error.message}", markup=True)
         if error.do:
@@ -63,6 +65,8 @@ def main() -> None:
             raise
         show()
         sys.exit(getattr(error, "exit_code", 2))
+    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def print_result(value: dict[str, Any], as_json: bool, text: str) -> None:
@@ -184,6 +188,31 @@ def settle(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = F
     totals = report["totals"]
     print_result(report, as_json, f"settled: {json.dumps(totals, default=str)}")
     raise typer.Exit(0 if report["ok"] else 1)
+
+
+@app.command()
+def hosts(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = False, as_json: AsJson = False) -> None:
+    """Each host's counters: messages, duplicates, refusals, gaps, dead letters, what waits."""
+    healths = asyncio.run(administration.hosts(administration.running(data, demo_)))
+    text = "\n".join(f"{name:<20} {value}" for health in healths for name, value in health.items())
+    print_result({"hosts": healths}, as_json, text)
+
+
+@config_app.command("show")
+def config_show(
+    config: Config = None,
+    data: Data = None,
+    origins: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Every setting in force, by dotted key."""
+    settings, known = load_with_origins(config, {"data_dir": str(data)} if data is not None else {})
+    values = {key: masked(value) if key.endswith("url") else value for key, value in flat_settings(settings).items()}
+    rows = {key: {"value": value, "origin": known.get(key, "default")} for key, value in values.items()}
+    text = "\n".join(
+        f"{key:<24} {row['value']}" + (f"   # {row['origin']}" if origins else "") for key, row in rows.items()
+    )
+    print_result(rows if origins else values, as_json, text)
 
 
 @clock_app.command("now")

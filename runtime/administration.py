@@ -53,6 +53,18 @@ async def clock_now(plant: Plant) -> datetime:
         return await clock.business_now(pool)
 
 
+async def hosts(plant: Plant) -> list[dict[str, int | str]]:
+    """Each host's snapshot. Raises RetryLater while one is being restarted."""
+    import ray
+
+    from runtime.hosting import RayHosts
+
+    if not ray.is_initialized():
+        join_ray(plant)
+    port = RayHosts(plant.slots)
+    return [await port.health(RegionId(plant.region), k) for k in range(plant.slots)]
+
+
 async def settle(plant: Plant) -> dict[str, Any]:
     """Run the region's settlement to its end."""
     now = await clock_now(plant)

@@ -282,6 +282,11 @@ def _explain(location: tuple[int | str, ...], message: str, layers: list[Layer])
     return f"{key} (from {origin}): {reason}"
 
 
+def flat_settings(settings: Settings) -> dict[str, Any]:
+    """Every setting by its dotted key."""
+    return _flatten(settings.model_dump(mode="json"))
+
+
 def masked(url: str | None) -> str | None:
     """The URL without its password, for screens and logs."""
     if url is None or (parts := urlsplit(url)).password is None:
