@@ -1,0 +1,60 @@
+"""`storeops bench NAME`: measures, and prints one JSON object; `render` writes the document from kept objects."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks: each figure beside a baseline of the same run.")
+
+BENCHES = {"slice": "runtime.bench.slice"}
+"""Name -> module with `run(console) -> Report`. A new benchmark is one file and one line here."""
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for each benchmark on standard output.")]
+Keep = Annotated[Path | None, typer.Option("--keep", help="Also write NAME.json into this folder.")]
+
+
+@bench_app.command("slice")
+def bench_slice(as_json: AsJson = False, keep: Keep = None) -> None:
+    """Start-up, event to screen and face to screen on a house of its own. About four minutes."""
+    raise typer.Exit(0 if measure("slice", as_json, keep) else 1)
+
+
+@bench_app.command("all")
+def bench_all(as_json: AsJson = False, keep: Keep = None) -> None:
+    """Every benchmark, one after another; exit code 0 only if all are ok."""
+    missed = [name for name in BENCHES if not measure(name, as_json, keep)]
+    raise typer.Exit(1 if missed else 0)
+
+
+@bench_app.command()
+def render(
+    results: Annotated[Path, typer.Option(help="Folder of kept objects.")] = DOCS / "benchmarks",
+    to: Annotated[Path, typer.Option(help="The document; its plots go beside the objects.")] = DOCS / "benchmarks.md",
+) -> None:
+    """Write the document and its plots from the kept objects."""
+    from runtime.bench.render import render_document
+
+    written = render_document(results, to)
+    typer.echo("\n".join(str(path) for path in written))
+
+
+def measure(name: str, as_json: bool, keep: Path | None) -> bool:
+    """Run one benchmark and print it; True when every row is ok."""
+    from runtime.bench.form import encode
+    from runtime.bench.render import as_table
+
+    err = Console(stderr=True, highlight=False)
+    done = importlib.import_module(BENCHES[name]).run(err)
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        (keep / f"{name}.json").write_text(encode(done) + "\n", encoding="utf-8")
+    err.print(as_table(done))
+    if as_json:
+        typer.echo(encode(done))
+    return bool(done.ok)
