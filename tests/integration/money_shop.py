@@ -17,6 +17,7 @@ from psycopg_pool import AsyncConnectionPool
 from actors.ports import EnrolMember, MembershipRequest, PostUses, ReleaseUses, ReserveUses, ReverseUses
 from gateway.providers.alipay import AlipayProvider
 from gateway.providers.alipay_gateway import AlipayGateway
+from gateway.providers.port import PaymentProvider
 from gateway.providers.simulator import SimulatorAdmin, create_simulator_app
 from gateway.providers.simulator.database import FILE_NAME
 from models.domain.ids import (
@@ -74,6 +75,18 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.now
+
+
+class Overheard:
+    """The real provider, and which calls went to it."""
+
+    def __init__(self, provider: PaymentProvider) -> None:
+        self._provider = provider
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls.append(name)
+        return getattr(self._provider, name)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from models.domain.payments import HoldResult, Succeeded
 from models.tables.memberships import load_member_view, member_ids_by_tail
 from models.tables.plans import save_plan
 from runtime.enrolment import phone_of
-from runtime.memberships import NotYet
+from runtime.memberships import Memberships, NotYet
 from tests.integration.money_shop import (
     CHAIN,
     FRANCHISED,
@@ -27,6 +27,7 @@ from tests.integration.money_shop import (
     PEPPER,
     PLAN,
     REGION,
+    Overheard,
     RunningSimulator,
     Shop,
     open_shop,
@@ -129,13 +130,18 @@ async def test_the_plans_interval_between_memberships_is_kept(shop: Shop) -> Non
     assert await shop.member(phone="13800001234") != membership
 
 
-@pytest.mark.parametrize("fault", ["timeout_before", "timeout_after"])
-async def test_a_lost_answer_is_asked_for_under_the_same_number(shop: Shop, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "then"), [("timeout_after", ["query_freeze"]), ("timeout_before", ["query_freeze", "freeze"])]
+)
+async def test_a_lost_answer_is_asked_for_under_the_same_number(shop: Shop, fault: str, then: list[str]) -> None:
     await shop.admin.add_fault(FREEZE, fault)
     request = await shop.enrol_request()
     assert isinstance(await shop.ask(request, "ask-1"), NotYet)
     assert await shop.one("SELECT state FROM membership") == "HOLD_PENDING"
-    answer = await shop.ask(request, "ask-1", 1)
+    overheard = Overheard(shop.provider)
+    again = Memberships(shop.pool, lambda _: overheard, pepper=PEPPER, wall=shop.clock)
+    answer = await again.ask("ask-1", request, 1)
+    assert overheard.calls == then
     assert isinstance(answer, EnrolAnswered)
     assert answer.member is not None
     assert await shop.held_fen() == 1000

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from gateway.providers.port import PaymentProvider
 from models.domain.ids import MembershipId
 from models.domain.settlement import CALL_LEASE
 from models.tables.control import explain_membership
 from models.tables.ledger import balances, ledger_totals, load_transaction
 from runtime.settlement import QUERY_AGAIN_AFTER, SettlementLimits
-from tests.integration.money_shop import FRANCHISED, RunningSimulator, Shop, open_shop, running_simulator
+from tests.integration.money_shop import FRANCHISED, Overheard, RunningSimulator, Shop, open_shop, running_simulator
 
 PAY, UNFREEZE, REFUND = "alipay.trade.pay", "alipay.fund.auth.order.unfreeze", "alipay.trade.refund"
 BROKE = "ACQ.BUYER_BALANCE_NOT_ENOUGH"
@@ -266,18 +265,6 @@ async def test_an_unclear_answer_is_queried_under_the_same_number(shop: Shop, me
     assert (row[0], row[4], row[7]) == ("CLOSED", paid_fen, "ended")
     assert (await shop.provider_net())["net_fen"] == paid_fen
     assert (await shop.settle_after(0)).ok
-
-
-class Overheard:
-    """The real provider, and which calls went to it."""
-
-    def __init__(self, provider: PaymentProvider) -> None:
-        self._provider = provider
-        self.calls: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        self.calls.append(name)
-        return getattr(self._provider, name)
 
 
 @pytest.mark.parametrize(
