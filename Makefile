@@ -51,7 +51,7 @@ bench:
 ## soak     the seeded shop for longer (STOREOPS_SOAK_SEEDS, default 2000)
 soak:
 	@scripts/setup.sh dev photos
-	@STOREOPS_SOAK_SEEDS="$${STOREOPS_SOAK_SEEDS:-2000}" $(BIN)/pytest tests/simulation --timeout 7200 $(ARGS)
+	@STOREOPS_SOAK_SEEDS="$${STOREOPS_SOAK_SEEDS:-2000}" $(BIN)/pytest tests/simulation -m soak --timeout 7200 $(ARGS)
 
 ## lock     the requirement locks anew, with hashes and without an index host (needs uv)
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
