@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 BENCH ?= all
 
-.PHONY: help demo up install test lint format bench soak lock
+.PHONY: help demo up install test lint format bench soak screenshots lock
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -52,6 +52,11 @@ bench:
 soak:
 	@scripts/setup.sh dev photos
 	@STOREOPS_SOAK_SEEDS="$${STOREOPS_SOAK_SEEDS:-2000}" $(BIN)/pytest tests/simulation -m soak --timeout 7200 $(ARGS)
+
+## screenshots  the pictures of the READMEs, from a demonstration of its own
+screenshots:
+	@scripts/setup.sh dev photos
+	@$(BIN)/python scripts/screenshots.py $(ARGS)
 
 ## lock     the requirement locks anew, with hashes and without an index host (needs uv)
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
