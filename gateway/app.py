@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from socket import socket
 
@@ -128,4 +128,6 @@ def run_gateway(
         lifespan="on",
         ws="none",
     )
-    _Server(config, app.state.edge).run(sockets)
+    # uvicorn raises the signal again once everything is closed: an interrupt is the normal end, no traceback.
+    with suppress(KeyboardInterrupt):
+        _Server(config, app.state.edge).run(sockets)

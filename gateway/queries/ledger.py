@@ -16,11 +16,11 @@ BALANCES_MAX = 5_000
 
 
 async def entries_of(session: AsyncSession, requests: Sequence[str]) -> list[EntryView]:
-    """The legs booked under these request numbers, or referring to them, in booking order."""
+    """The legs booked under these request numbers, in booking order."""
     query = (
         select(EntryRow, TransactionRow)
         .join(TransactionRow, col(TransactionRow.id) == col(EntryRow.txn))
-        .where(col(TransactionRow.request_number).in_(requests) | col(TransactionRow.refers_to).in_(requests))
+        .where(col(TransactionRow.request_number).in_(requests))
         .order_by(col(TransactionRow.booked_at), col(EntryRow.txn), col(EntryRow.leg))
         .limit(ENTRIES_MAX)
     )

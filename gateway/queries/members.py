@@ -13,7 +13,7 @@ from gateway.views import CallView, ExplanationView, MembershipView, MemberView,
 from models.domain import charging
 from models.domain.charging import UseClass
 from models.domain.membership import State
-from models.tables.members import MemberRow, MembershipRow, SettlementCallRow, UsageRow
+from models.tables.members import MemberRow, MembershipRow, ReversalRow, SettlementCallRow, UsageRow
 from models.tables.sales import SaleRow
 
 LINES_MAX = 500
@@ -164,12 +164,18 @@ async def explain(session: AsyncSession, membership: str) -> ExplanationView | N
             .limit(LINES_MAX)
         )
     ).all()
-    numbers = [call.request_number for call in calls]
+    reversals = (
+        await session.exec(
+            select(ReversalRow.id).where(col(ReversalRow.usage).in_([line.id for line in lines])).limit(LINES_MAX)
+        )
+    ).all()
+    hold_order = (await session.exec(select(MembershipRow.hold_order).where(MembershipRow.id == membership))).one()
+    calls_and_uses = [*(call.request_number for call in calls), *(line.id for line in lines)]
     return ExplanationView(
         membership=view,
         sentence=TextView(zh=text.zh, en=text.en),
         usage=lines,
-        entries=await entries_of(session, [membership, *numbers, *(line.id for line in lines)]),
+        entries=await entries_of(session, [hold_order, *calls_and_uses, *reversals]),
         calls=[
             CallView(
                 request_number=call.request_number,

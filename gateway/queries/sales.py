@@ -14,8 +14,11 @@ from gateway.queries.ledger import entries_of
 from gateway.queries.registry import Scope
 from gateway.views import EntryView, Page, SaleView
 from models.tables.entities import DeadLetterRow, OutboxRow
+from models.tables.members import UsageRow
 from models.tables.registry import StoreRow
-from models.tables.sales import SaleRow
+from models.tables.sales import SaleRow, VoidRow
+
+USES_MAX = 100
 
 
 def sale_view(row: SaleRow) -> SaleView:
@@ -78,6 +81,8 @@ async def get_sale(session: AsyncSession, sale: str) -> SaleDetail | None:
     row = await session.get(SaleRow, sale)
     if row is None:
         return None
+    void = (await session.exec(select(VoidRow.id).where(VoidRow.sale == sale))).first()
+    uses = (await session.exec(select(UsageRow.id).where(UsageRow.sale == sale).limit(USES_MAX))).all()
     return SaleDetail(
         sale=sale_view(row),
         lines=list(row.lines),
@@ -85,7 +90,7 @@ async def get_sale(session: AsyncSession, sale: str) -> SaleDetail | None:
         uses=list(row.uses),
         entity=row.entity,
         rounding_fen=row.rounding_fen,
-        entries=await entries_of(session, [row.id, row.receipt]),
+        entries=await entries_of(session, [row.id, *uses, *([void] if void else [])]),
     )
 
 

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
 
 from models.domain.errors import Refused, RetryLater
+from models.tables.control import explain_membership
 from tests.gateway.conftest import Console
 from tests.gateway.shop import SmallShop
 
@@ -77,7 +79,18 @@ async def test_a_charge_is_explained_in_both_languages_with_its_lines(console: C
     assert sum(line["counts_fen"] for line in explained["usage"]) == membership["used_fen"] == 800
     assert membership["charge_fen"] == membership["paid_fen"] == 800
     assert sum(entry["amount_fen"] for entry in explained["entries"]) == 0
+    assert {entry["kind"] for entry in explained["entries"]} == {"hold_placed", "settled"}
     assert [call["fen"] for call in explained["calls"]] == [800]
+
+
+async def test_pages_and_command_line_explain_with_one_rule(console: Console, filled_url: str) -> None:
+    async with await AsyncConnection.connect(filled_url) as connection:
+        for n in range(5):
+            explained = await explain_membership(connection, f"ms-{n}")
+            assert explained is not None
+            shown = await get(console, f"/api/v1/memberships/ms-{n}/explain")
+            assert shown["sentence"] == {"zh": explained.sentence.zh, "en": explained.sentence.en}
+            assert [line["fen"] for line in shown["usage"]] == [line.fen for line in explained.lines]
 
 
 @pytest.mark.parametrize(("membership", "due", "saved"), [("ms-0", 1000, 3000), ("ms-2", 0, 0), ("ms-3", 1000, 600)])
@@ -89,7 +102,7 @@ async def test_due_and_saving(console: Console, membership: str, due: int, saved
 async def test_the_ledger_sums_to_zero(console: Console) -> None:
     ledger = await get(console, "/api/v1/ledger")
     assert ledger["sum_fen"] == ledger["unbalanced_transactions"] == 0
-    assert ledger["transactions"] == SALES + 2
+    assert ledger["transactions"] == SALES + 2 * 2
     assert sum(balance["amount_fen"] for balance in ledger["balances"]) == 0
     assert (await get(console, "/api/v1/ledger?entity=nobody"))["balances"] == []
 

@@ -110,6 +110,15 @@ async def test_too_old_an_id_brings_everything() -> None:
     assert parse(await anext(await live.stream(seen)))[0] == "resync"
 
 
+async def test_a_ring_that_has_moved_on_brings_everything_not_a_gap() -> None:
+    live = Wall(replace(SETTINGS, stream_ring_events_max=4), lambda: None)
+    live.apply(0, changes(1, full=True))
+    _, seen, _ = parse(await anext(await live.stream()))
+    for version in range(2, 8):
+        live.apply(0, changes(version))
+    assert parse(await anext(await live.stream(seen)))[0] == "resync"
+
+
 async def test_tiles_that_are_gone_leave_every_console() -> None:
     live = wall()
     stream = await live.stream()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import string
 from pathlib import Path
@@ -11,10 +12,14 @@ import pytest
 from gateway.console.language import language_of
 from gateway.console.texts import TEXTS
 from gateway.queries.members import STATE_GROUPS
+from gateway.startup import PartState
+from models.domain import ledger
+from models.domain.charging import UseClass
 from models.domain.membership import State
 from models.domain.messages import TenderKind
 from models.domain.plans import GuaranteeKind
 from models.domain.screen import ScreenState
+from models.domain.settlement import CallKind, CallState
 from models.domain.texts import prompt_codes
 
 CONSOLE = Path(__file__).resolve().parents[2] / "gateway" / "console"
@@ -64,6 +69,14 @@ def test_every_state_of_the_domain_has_its_words() -> None:
     wanted |= {f"guarantee.{kind}" for kind in GuaranteeKind}
     wanted |= {f"prompt.{code}" for code in prompt_codes()}
     wanted |= {f"group.{name}" for name in STATE_GROUPS}
+    wanted |= {f"call.{kind}" for kind in CallKind} | {f"call_state.{state.lower()}" for state in CallState}
+    wanted |= {f"use.{use.lower()}" for use in UseClass if use is not UseClass.REGULAR}
+    wanted |= {f"part_state.{state}" for state in PartState}
+    booked = re.findall(r'as_transaction\("(\w+)"', inspect.getsource(ledger)) + re.findall(
+        r'_id, "(\w+)"', inspect.getsource(ledger)
+    )
+    assert len(booked) > 10
+    wanted |= {f"txn.{kind}" for kind in booked}
     assert wanted - TEXTS.keys() == set()
 
 

@@ -113,7 +113,9 @@ def sale_rows(n: int, membership: str | None) -> list[SQLModel]:
     return [
         row,
         *booking(
-            "sale", sale, [("provider_clearing", due), ("discount_given:s-001", discount), ("sales_gross:s-001", -1250)]
+            "sale",
+            sale,
+            [("provider_clearing:alipay", due), ("discount_given:s-001", discount), ("sales_gross:s-001", -1250)],
         ),
     ]
 
@@ -148,7 +150,7 @@ def member_rows() -> list[SQLModel]:
             MembershipRow(
                 id=membership, enrol_key=membership, member=f"m-ms-{n}", chain="chain", region="local", store="s-001",
                 terminal="t-001-1", plan="light-10", plan_version=1, owner="chain", state=state, fee_fen=1000,
-                fee_eff_fen=1000, used_fen=used, guarantee="huabei_hold", hold_fen=1000,
+                fee_eff_fen=1000, used_fen=used, guarantee="huabei_hold", hold_order=f"H{membership}", hold_fen=1000,
                 enrolled_at=NOW - timedelta(days=32 - n), expires_at=NOW + timedelta(days=EXPIRES[state]),
                 cutoff_at=NOW + timedelta(days=EXPIRES[state] + 1), charge_fen=charge if settled else None,
                 branch=None if not settled or not charge else ("FEE" if charge == 1000 else "CLAWBACK"),
@@ -175,7 +177,10 @@ def member_rows() -> list[SQLModel]:
                     request_number=number, fen=charge, state="POSTED", not_before=NOW, answered_at=NOW, posted_at=NOW,
                 )
             )  # fmt: skip
-            rows += booking("settle", number, [("provider_clearing", charge), ("membership_fee_income", -charge)])
+            rows += booking("hold_placed", f"H{membership}", [("hold:alipay", 1000), ("hold_contra", -1000)])
+            rows += booking(
+                "settled", number, [("provider_clearing:alipay", charge), ("membership_fee_income", -charge)]
+            )
     for _ in range(4):
         sale += 1
         rows += sale_rows(sale, None)
