@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,8 @@ from models.domain.registry import RegisteredTerminal
 from models.tables.directory import load_books, load_terminals
 
 LOOK_UP_EVERY_S = 1.0
-"""A stranger's topic makes the directory read again, at most so often."""
+"""A stranger's topic makes the directory read again, at most so often for each stranger."""
+STRANGERS_MAX = 10_000
 
 
 class Directory:
@@ -28,7 +30,7 @@ class Directory:
         self._lanes: dict[tuple[StoreId, LaneId], list[RegisteredTerminal]] = {}
         self._stores: dict[StoreId, StoreBook] = {}
         self._versions: dict[tuple[ChainId, int], ChainBook] = {}
-        self._looked_up = 0.0
+        self._looked_up: OrderedDict[TerminalId, float] = OrderedDict()
 
     async def load(self, conn: AsyncConnection[TupleRow]) -> None:
         """Read everything of the region."""
@@ -39,11 +41,18 @@ class Directory:
         self._stores, self._versions = await load_books(conn, self._region, datetime.now(UTC).date().isoformat())
 
     async def look_up(self, conn: AsyncConnection[TupleRow], terminal: TerminalId) -> RegisteredTerminal | None:
-        """A terminal that may have been registered since; reads the region again, once a second at most."""
+        """A terminal that may have been registered since; reads the region again, once a second at most for each.
+
+        Not once a second for all: then the first message of a terminal would be lost because another one came.
+        """
         now = time.monotonic()
-        if now - self._looked_up >= LOOK_UP_EVERY_S:
-            self._looked_up = now
+        last = self._looked_up.get(terminal)
+        if last is None or now - last >= LOOK_UP_EVERY_S:
             await self.load(conn)
+            self._looked_up[terminal] = now
+            self._looked_up.move_to_end(terminal)
+            if len(self._looked_up) > STRANGERS_MAX:
+                self._looked_up.popitem(last=False)
         return self._terminals.get(terminal)
 
     async def look_up_by(

@@ -105,6 +105,8 @@ class StoreHost:
         self._publisher = Publisher(self._directory, self.counts)
         self._desk = AskDesk(ports, memory, self.counts, self._put)
         self._states: dict[Address, tuple[Entity, int]] = {}
+        self._desired_told: set[TerminalId] = set()
+        """Terminals whose retained desired document this host has published."""
         self._internal: deque[Item] = deque()
         self._wake = asyncio.Event()
         self._offset = timedelta(0)
@@ -197,14 +199,28 @@ class StoreHost:
         stamp = time.time_ns()
         for record in self._directory.terminals():
             if self._slot.owns(record.shard):
-                book = self._directory.book_of(record.store, 0)
                 try:
-                    await self._bridge.publish_desired(record, book.version, self._directory.desired_config(book))
+                    await self._publish_desired(record)
                     command = MessageId(derived_id(record.terminal, stamp))
                     await self._bridge.publish_command(record, command, "resync", {}, RESYNC_DEADLINE)
                 except LinkError:
                     self.counts.publish_failures += 1
                     return  # the connection is gone; the next one starts again
+
+    async def _publish_desired(self, record: RegisteredTerminal) -> None:
+        book = self._directory.book_of(record.store, 0)
+        await self._bridge.publish_desired(record, book.version, self._directory.desired_config(book))
+        self._desired_told.add(record.terminal)
+
+    async def _greet(self, born: list[RegisteredTerminal]) -> None:
+        """The lane's screen once more; and desired for whoever was registered since the last resync."""
+        await self._publisher.show_again(self._bridge, born)
+        for record in born:
+            if record.terminal not in self._desired_told:
+                try:
+                    await self._publish_desired(record)
+                except LinkError:
+                    self.counts.publish_failures += 1
 
     # ------------------------------------------------------------ the loop
 
@@ -380,7 +396,7 @@ class StoreHost:
         self._update_tiles(work)
         born = [item.terminal for item in items if isinstance(item.message, Birth) and item.terminal is not None]
         if born:
-            self._spawn(self._publisher.show_again(self._bridge, born))
+            self._spawn(self._greet(born))
         if any(isinstance(fact, TemplateMade) for fact, _ in work.commit.facts):
             self._spawn(self._ports.templates_committed())
 
@@ -480,6 +496,7 @@ class StoreHost:
             "epoch": self._slot.epoch,
             "entities": len(self._states),
             "waiting": len(self._internal) + self._bridge.waiting,
+            "bad_topics": self._bridge.counts.bad_topics,
             "asking": self._desk.in_flight,
             "terminals": len(self._directory.terminals()),
         }
