@@ -33,7 +33,6 @@ from models.domain.ids import (
     UsageId,
 )
 from models.domain.messages import EnrolAnswered, ProviderAuth, SaleUse
-from models.tables import migrate
 from models.tables.plans import save_plan
 from runtime.memberships import MembershipAnswer, Memberships, NotYet
 from runtime.settlement import SettlementLimits, SettlementReport, SettlementRunner
@@ -291,8 +290,7 @@ def running_simulator(data_dir: Path) -> Iterator[RunningSimulator]:
 
 @asynccontextmanager
 async def open_shop(database_url: str, simulator: RunningSimulator, call_timeout_s: float = 1.0) -> AsyncIterator[Shop]:
-    """The shop over a fresh database, with a merchant account of its own; its invariants hold at the end."""
-    migrate.upgrade(database_url)
+    """The shop over a fresh, migrated database, with a merchant account of its own; its invariants hold at the end."""
     app = f"2026{uuid.uuid4().int % 10**12:012d}"
     async with (
         AsyncConnectionPool(database_url, min_size=1, max_size=8, open=False) as pool,

@@ -29,8 +29,8 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSimul
 
 
 @pytest.fixture
-async def shop(database_url: str, simulator: RunningSimulator) -> AsyncIterator[Shop]:
-    async with open_shop(database_url, simulator) as shop:
+async def shop(migrated_database_url: str, simulator: RunningSimulator) -> AsyncIterator[Shop]:
+    async with open_shop(migrated_database_url, simulator) as shop:
         yield shop
 
 
