@@ -32,7 +32,7 @@ PAGES: dict[str, tuple[str, str]] = {
     "wall.tip": ("{store}：{terminal}，{state}", "{store}: {terminal}, {state}"),
     "wall.empty": ("这个范围内没有门店。", "There are no stores in this scope."),
     "figure.clock": ("营业时钟", "Business clock"),
-    "figure.online": ("在线终端", "Terminals online"),
+    "figure.online": ("在线终端", "Online"),
     "figure.visits": ("正在接待", "Visits now"),
     "figure.sales": ("今日笔数", "Sales today"),
     "figure.takings": ("今日收款", "Takings"),

@@ -48,6 +48,8 @@ SHELL: dict[str, tuple[str, str]] = {
     "part.ray": ("Ray 引擎", "Ray engine"),
     "part.hosts": ("门店主机", "Store hosts"),
     "part.faces": ("人脸识别", "Face recognition"),
+    "part.provider": ("支付机构", "Payment provider"),
+    "part.console": ("控制台", "Console"),
     "part.simulator": ("支付模拟器", "Provider simulator"),
     "part.gateway": ("网关", "Gateway"),
     "part.terminals": ("模拟终端", "Simulated terminals"),

@@ -35,6 +35,8 @@ function told(kind, document_) {
 const wire = new Wire(document.body.dataset.terminal, token, told);
 const live = () => screen && screen.state !== "closed";
 const session = () => (live() ? screen.session : null);
+// A scan after the result page is the next customer's: without a session it opens one.
+const scan = (code) => send("scan", { code, quantity: 1 }, screen?.state === "paid");
 
 /** Newer by (session, rev); another session is newer by its own first screen. */
 function take(next) {
@@ -115,7 +117,7 @@ async function join() {
     dialog.showModal();
     await new Promise((resolve) => { dialog.addEventListener("close", resolve, { once: true }); });
     if (dialog.returnValue !== "enrol") return;
-    const body = { plan: offer.plan_id ?? offer.id, guarantee: offer.guarantees[0] };
+    const body = { plan: offer.id, guarantee: offer.guarantees[0] };
     const phone = dialog.querySelector("[name=phone]").value.trim();
     if (phone) body.phone = phone;
     if (document.body.dataset.demo) body.auth = await authorisation();
@@ -148,7 +150,7 @@ for (const button of document.querySelectorAll("[data-do]")) {
   button.addEventListener("click", () => {
     const type = button.dataset.do;
     if (type === "session.open") send(type, {}, true);
-    else if (type === "scan") send(type, { code: button.dataset.code, quantity: 1 });
+    else if (type === "scan") scan(button.dataset.code);
     else send(type, {});
   });
 }
@@ -158,7 +160,7 @@ byId("pay-code")?.addEventListener("click", () => locked(() => demo("pay", { qr_
 byId("scan-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const field = event.target.elements.code;
-  if (field.value.trim()) send("scan", { code: field.value.trim(), quantity: 1 });
+  if (field.value.trim()) scan(field.value.trim());
   field.value = "";
 });
 byId("digits-form").addEventListener("submit", (event) => {

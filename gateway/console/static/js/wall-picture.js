@@ -181,7 +181,7 @@ export class Picture {
     }
     const middle = place.x + place.width / 2;
     if (!this.density.words) {
-      if (place.width > 7) this.drawShape(shape, middle, place.y + place.height / 2, Math.min(place.width, place.height) / 3.2, colours[ink]);
+      if (place.width > 7) this.drawShape(shape, middle, place.y + place.height / 2, Math.min(5, Math.min(place.width, place.height) / 3.2), colours[shape === "ring" ? "--line-strong" : ink]);
       return;
     }
     if (tile.due_fen && shape !== "check") this.write(this.source.yuan(tile.due_fen), middle, place.y + 18, place.width - 4, 11, 620, ink, "center");
