@@ -43,17 +43,6 @@ class Show:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
-    """Tell a terminal to do something within `deadline` (at most 30 s); never retained."""
-
-    terminal: TerminalId
-    id: MessageId
-    verb: str
-    args: dict[str, str | int]
-    deadline: timedelta
-
-
-@dataclass(frozen=True, slots=True)
 class Save:
     """Write a business fact in the same commit as the state that it follows from."""
 
@@ -87,7 +76,7 @@ class Wake:
     due: datetime | None = None
 
 
-Effect = Reply | Show | Command | Save | Ask | Tell | Wake
+Effect = Reply | Show | Save | Ask | Tell | Wake
 
 
 @dataclass(frozen=True, slots=True)

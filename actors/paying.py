@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from actors.ports import PaymentRequest, PayVerb, PostUses, ReleaseUses, ReserveUses
-from actors.pricing import quote, sale_lines, uses_of
+from actors.pricing import quote, uses_of
 from actors.selling import book_sale, book_unknown_takings
 from actors.stage import Stage
 from actors.visit import Payment, Phase
@@ -310,7 +310,7 @@ def _finish(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...], unres
     if not payment.at_till:
         cash = tuple(_as_reported(tender) for tender in payment.tenders if tender.kind is TenderKind.CASH)
         taken = (*taken, *cash)
-    book_sale(stage, payment, taken, sale_lines(session, stage.book))
+    book_sale(stage, payment, taken)
     if payment.uses:
         stage.ask(
             PostUses(

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from actors.visit import Line, Session
 from models.domain.book import StoreBook
-from models.domain.facts import SaleLine
 from models.domain.ids import SaleId, UsageId, derived_id
 from models.domain.messages import BenefitLeft, MembershipView, MemberView, SaleUse
 from models.domain.plans import Plan
 from models.domain.pricing import BasketLine, LightOffer, Quote, price
 from models.domain.pricing import saves_now_fen as _saves_now_fen
+from models.domain.screen import ScreenLine
 
 
 def basket_lines(lines: tuple[Line, ...]) -> tuple[BasketLine, ...]:
@@ -52,10 +52,10 @@ def uses_of(session: Session, book: StoreBook, sale: SaleId) -> tuple[SaleUse, .
     )
 
 
-def sale_lines(session: Session, book: StoreBook) -> tuple[SaleLine, ...]:
-    """The lines of the sale, as the screen showed them."""
+def shown_lines(priced: Quote, book: StoreBook) -> tuple[ScreenLine, ...]:
+    """The quote's lines as the screen shows them and the sale keeps them: one and the same."""
     return tuple(
-        SaleLine(
+        ScreenLine(
             line.line,
             line.code,
             line.name,
@@ -65,7 +65,7 @@ def sale_lines(session: Session, book: StoreBook) -> tuple[SaleLine, ...]:
             line.net_fen,
             line.why.to(book.language) if line.why is not None else "",
         )
-        for line in quote(session, book).lines
+        for line in priced.lines
     )
 
 
@@ -83,4 +83,4 @@ def after_uses(member: MemberView | None, uses: tuple[SaleUse, ...]) -> MemberVi
     return replace(member, membership=replace(view, used_fen=used, benefits=left))
 
 
-__all__ = ["Quote", "after_uses", "basket_lines", "quote", "sale_lines", "saves_now_fen", "uses_of"]
+__all__ = ["Quote", "after_uses", "basket_lines", "quote", "saves_now_fen", "shown_lines", "uses_of"]

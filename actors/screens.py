@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from actors.pricing import Quote, quote, saves_now_fen
+from actors.pricing import quote, saves_now_fen, shown_lines
 from actors.visit import Phase, Session
 from models.domain.book import StoreBook
 from models.domain.charging import charge_fen
 from models.domain.messages import MembershipView, Purpose
 from models.domain.screen import (
     Screen,
-    ScreenLine,
     ScreenMember,
     ScreenMembership,
     ScreenOffer,
@@ -48,7 +47,7 @@ def render(session: Session, book: StoreBook) -> Screen:
         state=session.state,
         basket_rev=session.basket_rev,
         member=_member(session),
-        lines=_lines(priced, book),
+        lines=shown_lines(priced, book),
         gross_fen=priced.gross_fen,
         discount_fen=priced.discount_fen,
         due_fen=priced.due_fen,
@@ -90,22 +89,6 @@ def _result_page(session: Session, book: StoreBook) -> Screen:
 
 def _member(session: Session) -> ScreenMember | None:
     return ScreenMember(session.member.name) if session.member is not None else None
-
-
-def _lines(priced: Quote, book: StoreBook) -> tuple[ScreenLine, ...]:
-    return tuple(
-        ScreenLine(
-            line.line,
-            line.code,
-            line.name,
-            line.quantity,
-            line.unit_fen,
-            line.discount_fen,
-            line.net_fen,
-            line.why.to(book.language) if line.why is not None else "",
-        )
-        for line in priced.lines
-    )
 
 
 def _membership(session: Session, book: StoreBook) -> ScreenMembership | None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from actors.pricing import after_uses, quote
+from actors.pricing import after_uses, quote, shown_lines
 from actors.stage import Stage
 from actors.visit import Payment
-from models.domain.facts import SaleLine, SaleMade
+from models.domain.facts import SaleMade
 from models.domain.ids import SaleId, SessionId
 from models.domain.messages import Event, SaleNoted, SaleTender, TenderKind
 from models.domain.money import format_yuan
-from models.domain.screen import Receipt, ReceiptTender, ScreenLine, ScreenPaid, ScreenState
+from models.domain.screen import Receipt, ReceiptTender, ScreenPaid, ScreenState
 
 RESULT_PAGE = timedelta(seconds=30)
 CLOSED_TXNS_KEPT = 32
 """Till transactions a lane remembers as paid. Older ones are still booked once: a sale's number is its own."""
 
 
-def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...], lines: tuple[SaleLine, ...]) -> None:
+def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...]) -> None:
     """Save the sale, write the receipt, show the result page.
 
     What was taken differs from what is due only by cash rounding, or by what a till reported: the rest is
@@ -27,6 +27,7 @@ def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...], lin
     session = stage.session
     assert session.id is not None
     priced = quote(session, stage.book)
+    lines = shown_lines(priced, stage.book)
     total = sum(tender.fen for tender in taken if tender.kind is not TenderKind.COUPON)
     all_cash = bool(taken) and all(tender.kind is TenderKind.CASH for tender in taken)
     rounded = all_cash and total == priced.cash_due_fen
@@ -60,22 +61,9 @@ def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...], lin
             till_txn=session.till_txn,
         )
     )
-    shown = tuple(
-        ScreenLine(
-            line.line,
-            line.code,
-            line.name,
-            line.quantity,
-            line.unit_fen,
-            line.discount_fen,
-            line.net_fen,
-            line.why,
-        )
-        for line in lines
-    )
     receipt = Receipt(
         receipt_no,
-        shown,
+        lines,
         tuple(ReceiptTender(tender.kind, tender.fen) for tender in taken),
         receipt_text(stage.book.language, receipt_no, total, priced.discount_fen),
     )

@@ -16,7 +16,7 @@ import msgspec
 from actors import session as session_actor
 from actors import store as store_actor
 from actors import terminal as terminal_actor
-from actors.effects import Ask, ClockKind, Command, Effect, Reply, Save, Show, Tell, Turn, Wake
+from actors.effects import Ask, ClockKind, Effect, Reply, Save, Show, Tell, Turn, Wake
 from actors.recognition import ask_again
 from actors.store import Store
 from actors.terminal import Terminal
@@ -62,7 +62,6 @@ class Work:
     commit: Commit = field(default_factory=Commit)
     replies: list[tuple[TerminalId, ReplyBody]] = field(default_factory=list)
     screens: dict[tuple[StoreId, LaneId], Screen] = field(default_factory=dict)
-    commands: list[Command] = field(default_factory=list)
     asks: list[tuple[Address, Ask]] = field(default_factory=list)
     states: dict[Address, tuple[Entity, int]] = field(default_factory=dict)
     duplicates: int = 0
@@ -262,8 +261,6 @@ class _Batch:
                 self._reply(effect)
             case Show():
                 work.screens[address.store, LaneId(address.id)] = effect.screen
-            case Command():
-                work.commands.append(effect)
             case Save():
                 work.commit.facts.append((effect.fact, cause))
             case Ask():

@@ -23,20 +23,7 @@ from models.domain.messages import (
     SaleUse,
     TemplateRow,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SaleLine:
-    """One line of a sale. net_fen = quantity * unit_fen (or the till's price) less discount_fen."""
-
-    line: int
-    code: str
-    name: str
-    quantity: int
-    unit_fen: int
-    discount_fen: int
-    net_fen: int
-    why: str = ""
+from models.domain.screen import ScreenLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +51,7 @@ class SaleMade:
     rounding_fen: int
     suspense_fen: int
     agency_fen: int
-    lines: tuple[SaleLine, ...]
+    lines: tuple[ScreenLine, ...]
     tenders: tuple[SaleTender, ...]
     uses: tuple[SaleUse, ...]
     till_txn: str = ""
