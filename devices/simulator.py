@@ -19,6 +19,7 @@ from models.domain.ids import SessionId
 from models.domain.screen import ReplyBody, Screen, ScreenState
 
 SCREEN_TIMEOUT_S = 10.0
+REPLY_TIMEOUT_S = 15.0
 PAYMENT_TIMEOUT_S = 75.0
 """The server asks a provider for 60 s before it gives up."""
 FACE_TRIES_MAX = 3
@@ -67,12 +68,17 @@ class ProviderUsers:
 
 
 class SimulatedTerminal:
-    """One terminal and whoever stands before it. One verb at a time."""
+    """One terminal and whoever stands before it. One verb at a time.
+
+    `screen_timeout_s`, `reply_timeout_s`: how long it waits; whoever plays through an outage makes them longer.
+    """
 
     def __init__(self, agent: TerminalAgent, provider: ProviderUsers | None = None) -> None:
         self.agent = agent
         self.session: SessionId | None = None
         self.till_txn: str | None = None
+        self.screen_timeout_s = SCREEN_TIMEOUT_S
+        self.reply_timeout_s = REPLY_TIMEOUT_S
         self._provider = provider
         self._basket_rev = 0
 
@@ -188,7 +194,7 @@ class SimulatedTerminal:
         await self._request("basket", body)
         rev = self._basket_rev
         return await self.agent.wait_screen(
-            lambda s: s.session == self.session and s.basket_rev == rev, SCREEN_TIMEOUT_S
+            lambda s: s.session == self.session and s.basket_rev == rev, self.screen_timeout_s
         )
 
     # ------------------------------------------------------------ paying
@@ -250,7 +256,7 @@ class SimulatedTerminal:
         }
         await self._request("paid", body)
         return await self.agent.wait_screen(
-            lambda s: s.session == before.session and s.state is ScreenState.PAID, SCREEN_TIMEOUT_S
+            lambda s: s.session == before.session and s.state is ScreenState.PAID, self.screen_timeout_s
         )
 
     async def cancel(self) -> Screen:
@@ -275,7 +281,7 @@ class SimulatedTerminal:
 
     async def _quoted(self) -> Screen:
         return await self.agent.wait_screen(
-            lambda s: s.session == self.session and s.state is ScreenState.QUOTED, SCREEN_TIMEOUT_S
+            lambda s: s.session == self.session and s.state is ScreenState.QUOTED, self.screen_timeout_s
         )
 
     async def _collection_code(self, screen: Screen) -> str:
@@ -300,8 +306,9 @@ class SimulatedTerminal:
         await self._request(event_type, body)
         return await self._newer_than(before)
 
-    async def _request(self, event_type: str, body: Mapping[str, Any], timeout_s: float = 15.0) -> ReplyBody:
-        reply = require_ok(await self.agent.request(event_type, body, session=self.session, timeout_s=timeout_s))
+    async def _request(self, event_type: str, body: Mapping[str, Any], timeout_s: float | None = None) -> ReplyBody:
+        patience_s = self.reply_timeout_s if timeout_s is None else timeout_s
+        reply = require_ok(await self.agent.request(event_type, body, session=self.session, timeout_s=patience_s))
         if reply.session is not None:
             self.session = reply.session
         return reply
@@ -312,7 +319,7 @@ class SimulatedTerminal:
                 return False
             return before is None or before.session != screen.session or screen.rev > before.rev
 
-        return await self.agent.wait_screen(newer, SCREEN_TIMEOUT_S)
+        return await self.agent.wait_screen(newer, self.screen_timeout_s)
 
     def _consent_version(self, purpose: str) -> str:
         for text in self.agent.desired.get("consents", ()):
