@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 from socket import socket
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.middleware import Middleware
@@ -20,10 +19,12 @@ from starlette.staticfiles import StaticFiles
 
 from actors.hosts import Hosts
 from gateway.auth import SessionGate
+from gateway.body_limit import BodyLimit
 from gateway.console.render import STATIC, error_page, page
+from gateway.doorway import serve
 from gateway.edge import Edge, Settle, wall_clock
 from gateway.errors import install_errors
-from gateway.headers import BodyLimit, SecurityHeaders
+from gateway.headers import SecurityHeaders
 from gateway.routes import counter, demo, health, login, pages, registry, settlement, stream
 from gateway.settings import GatewaySettings
 from gateway.startup import StartupReport, nothing_starts
@@ -95,18 +96,6 @@ async def _connected(connect: Connect, edge: Edge) -> None:
         log.exception("connect_failed", error=repr(error))
 
 
-class _Server(uvicorn.Server):
-    """Ends streams and long polls before it waits for connections, so that a stop takes no time."""
-
-    def __init__(self, config: uvicorn.Config, edge: Edge) -> None:
-        super().__init__(config)
-        self._edge = edge
-
-    async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        self._edge.close()
-        await super().shutdown(sockets)
-
-
 def run_gateway(
     settings: GatewaySettings,
     *,
@@ -116,18 +105,4 @@ def run_gateway(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then end within `shutdown_s` and a little. Call it first in its process."""
     app = create_app(settings, startup=startup, connect=connect)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_s,
-        timeout_keep_alive=30,
-        lifespan="on",
-        ws="none",
-    )
-    # uvicorn raises the signal again once everything is closed: an interrupt is the normal end, no traceback.
-    with suppress(KeyboardInterrupt):
-        _Server(config, app.state.edge).run(sockets)
+    serve(app, settings, app.state.edge.close, sockets)

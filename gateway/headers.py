@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing import Protocol
 
-from gateway.edge import Edge
-from gateway.errors import Problem, answer
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -39,10 +36,16 @@ HEADERS = {
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
+class Counted(Protocol):
+    """Whoever counts responses by status class."""
+
+    responses: dict[str, int]
+
+
 class SecurityHeaders:
     """Adds HEADERS to every response; static files named with their digest may be kept for ever."""
 
-    def __init__(self, app: ASGIApp, edge: Edge) -> None:
+    def __init__(self, app: ASGIApp, edge: Counted) -> None:
         self._app = app
         self._edge = edge
 
@@ -66,37 +69,3 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
-
-
-class BodyLimit:
-    """Refuses a body that says it is too long, and stops reading one that turns out to be.
-
-    Ours, because the framework's own limit answers in plain text where every other refusal is a problem document.
-    """
-
-    def __init__(self, app: ASGIApp, body_bytes_max: int) -> None:
-        self._app = app
-        self._body_bytes_max = body_bytes_max
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        too_large = f"a body is at most {self._body_bytes_max} bytes"
-        declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdecimal() or int(declared) > self._body_bytes_max:
-            problem = Problem(413, "too_large", too_large, "send less")
-            await answer(Request(scope, receive), problem)(scope, receive, send)
-            return
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b"")) if message["type"] == "http.request" else 0
-            if received > self._body_bytes_max:
-                # FastAPI passes an HTTPException on and turns any other error of reading into 400.
-                raise HTTPException(413, too_large)
-            return message
-
-        await self._app(scope, counted, send)

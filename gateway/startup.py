@@ -54,6 +54,12 @@ class Startup:
 StartupReport = Callable[[], Startup]
 
 
+def startup_document(startup: Startup, ready: bool) -> dict[str, object]:
+    """What the start-up page ticks off; without links or versions, which are for signed-in people."""
+    parts = [{"name": part.name, "state": part.state, "ms": part.ms, "detail": part.detail} for part in startup.parts]
+    return {"ready": ready, "parts": parts}
+
+
 def nothing_starts() -> Startup:
     """For a gateway whose parts run already."""
     return Startup()

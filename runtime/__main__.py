@@ -12,17 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from rich.console import Console
 
-from gateway.settings import GatewaySettings
 from models.domain.errors import StoreOpsError
-from runtime import administration, origin
+from runtime import origin
 from runtime.bench.cli import bench_app
 from runtime.datadir import default_data_dir
-from runtime.doctor import as_json, as_table
-from runtime.doctor import doctor as examine
 from runtime.settings import CONFIGS, Settings, flat_settings, load_settings, load_with_origins, masked
 from runtime.telemetry import configure_logs
 
@@ -66,7 +62,6 @@ def main() -> None:
         show()
         sys.exit(getattr(error, "exit_code", 2))
     sys.exit(code if isinstance(code, int) else 0)
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 def print_result(value: dict[str, Any], as_json: bool, text: str) -> None:
@@ -103,6 +98,8 @@ def run_house(settings: Settings, *, chain_file: Path | None, reset: bool) -> No
         signal.signal(number, lambda *_: stop.set())
     watcher = threading.Thread(target=house.watch, daemon=True)
     watcher.start()
+    from runtime import administration  # the console does not wait for it
+
     link = asyncio.run(administration.login_link(plant))
     err.print(f"ready after {house.ready_s:.1f} s · {house.gateway_url}", markup=False)
     err.print(f"sign in, once, within 10 minutes: {link}", markup=False, soft_wrap=True)
@@ -162,20 +159,24 @@ def demo(
 
 
 @app.command()
-def doctor(data: Data = None, config: Config = None, as_json_: AsJson = False) -> None:
+def doctor(data: Data = None, config: Config = None, as_json: AsJson = False) -> None:
     """Check this machine: ports, disk, clock, python, limits, broker, Ray."""
+    from runtime import doctor as examination
+
     settings = load_settings(config, {"data_dir": str(data)} if data is not None else {})
-    checks = examine(settings)
-    if as_json_:
-        typer.echo(json.dumps(as_json(checks), ensure_ascii=False))
+    checks = examination.doctor(settings)
+    if as_json:
+        typer.echo(json.dumps(examination.as_json(checks), ensure_ascii=False))
     else:
-        Console().print(as_table(checks))
+        Console().print(examination.as_table(checks))
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
 @app.command()
 def login(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = False, as_json: AsJson = False) -> None:
     """A link that signs one browser in, once, within ten minutes."""
+    from runtime import administration
+
     plant = administration.running(data, demo_)
     link = asyncio.run(administration.login_link(plant))
     print_result({"url": link}, as_json, link)
@@ -184,6 +185,8 @@ def login(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = Fa
 @app.command()
 def settle(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = False, as_json: AsJson = False) -> None:
     """Settle every membership of the region that is due now."""
+    from runtime import administration
+
     report = asyncio.run(administration.settle(administration.running(data, demo_)))
     totals = report["totals"]
     print_result(report, as_json, f"settled: {json.dumps(totals, default=str)}")
@@ -193,6 +196,8 @@ def settle(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = F
 @app.command()
 def hosts(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = False, as_json: AsJson = False) -> None:
     """Each host's counters: messages, duplicates, refusals, gaps, dead letters, what waits."""
+    from runtime import administration
+
     healths = asyncio.run(administration.hosts(administration.running(data, demo_)))
     text = "\n".join(f"{name:<20} {value}" for health in healths for name, value in health.items())
     print_result({"hosts": healths}, as_json, text)
@@ -220,6 +225,8 @@ def clock_now(
     data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = False, as_json: AsJson = False
 ) -> None:
     """Business time now."""
+    from runtime import administration
+
     now = asyncio.run(administration.clock_now(administration.running(data, demo_)))
     print_result({"business_now": now.isoformat()}, as_json, now.isoformat())
 
@@ -232,6 +239,8 @@ def clock_advance(
     as_json: AsJson = False,
 ) -> None:
     """Move the business clock forward, stopping at everything that is due on the way. Never in production."""
+    from runtime import administration
+
     advanced = asyncio.run(administration.advance(administration.running(data, demo_), to, err))
     print_result(advanced, as_json, f"{advanced['was']} -> {advanced['now']}, {advanced['stops']} stops")
 
@@ -248,6 +257,8 @@ def terminal_add(
     as_json: AsJson = False,
 ) -> None:
     """Register a terminal. Prints topic prefix, user name and secret: once, they are not kept in clear."""
+    from runtime import administration
+
     plant = administration.running(data, demo_)
     added = asyncio.run(administration.add_terminal(plant, store, lane, role, profile, terminal))
     text = "\n".join(f"{name:<13} {value}" for name, value in added.items())
@@ -263,6 +274,8 @@ def terminal_run(
     demo_: Annotated[bool, typer.Option("--demo")] = False,
 ) -> None:
     """Run one terminal on this laptop: each folder of photographs is a customer."""
+    from runtime import administration
+
     plant = administration.running(data, demo_)
     asyncio.run(administration.run_terminal(plant, terminal, secret, photos))
 
@@ -273,14 +286,6 @@ def provider_sim(data: Data = None, host: str = "127.0.0.1", port: Annotated[int
     from gateway.providers.simulator import run_simulator
 
     run_simulator(host, port, data or default_data_dir() / "provider")
-
-
-@app.command("serve-gateway", hidden=True)
-def serve_gateway(data: Annotated[Path, typer.Option()], values: Annotated[str, typer.Option()]) -> None:
-    """The gateway's process, started by `up`."""
-    from runtime.edge import serve
-
-    serve(data, msgspec.json.decode(values, type=GatewaySettings))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import secrets
 import shutil
@@ -19,31 +20,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
-from psycopg import AsyncConnection
 
-from gateway.providers.signing import generate_private_key, load_private_key, private_key_pem, public_key_pem
-from gateway.providers.simulator import SimulatorAdmin
 from gateway.settings import GatewaySettings
 from gateway.startup import Part, PartState, Startup, write_startup
 from models.domain.errors import NeedsOperator
 from models.domain.ids import ChainId, LegalEntityId, RegionId
-from models.tables.clock import set_movable
-from models.tables.migrate import upgrade
 from runtime import origin
-from runtime.broker import BrokerServer, open_broker
-from runtime.chains import ChainDoc, apply_chain, provider_app_of, read_chain, terminals_of
-from runtime.datadir import DataDir, default_data_dir, open_data_dir, write_private
-from runtime.faces import load_master_key
-from runtime.plant import PLANT_FILE, MerchantAccount, Plant, write_plant
+from runtime.chains import ChainDoc, provider_app_of, read_chain, terminals_of
+from runtime.datadir import PLANT_FILE, DataDir, default_data_dir, open_data_dir, write_private
+from runtime.edge import gateway_argv
 from runtime.ports import accepts, preferred_or_free
-from runtime.postgres import EmbeddedPostgres, check_url
 from runtime.processes import ChildProcess, ProcessSpec, kill_all, raise_file_limit
 from runtime.progress import Progress
 from runtime.settings import Settings
+
+if TYPE_CHECKING:  # what the gateway need not wait for is imported while it starts: see _import_the_rest
+    from runtime.broker import BrokerServer
+    from runtime.plant import MerchantAccount, Plant
+    from runtime.postgres import EmbeddedPostgres
 
 log = structlog.get_logger()
 
@@ -55,6 +52,18 @@ HOST_STOP_S_MAX = 0.5
 RAY_STARTS_MAX = 2
 PROVIDER_PORT = 18_840
 DEMO_KEY = "demo-terminals"
+THE_REST = (
+    "models.tables.migrate",
+    "models.tables.clock",
+    "gateway.providers.signing",
+    "gateway.providers.simulator",
+    "runtime.broker",
+    "runtime.chain_tables",
+    "runtime.faces",
+    "runtime.plant",
+    "runtime.postgres",
+)
+"""Modules that take seconds to import, used inside methods only."""
 
 
 class House:
@@ -97,21 +106,24 @@ class House:
 
     def _start(self) -> Plant:
         self._set_ray_environment()
-        port = preferred_or_free(self.settings.gateway.port, self.settings.gateway.host)
-        with self._part("console") as part:
-            self._gateway_port = port
-            self._provider_port = preferred_or_free(PROVIDER_PORT)
-            self._provider_url = self.settings.provider.url or f"http://127.0.0.1:{self._provider_port}"
-            self._start_gateway()
-            part.detail = f"http://{self.settings.gateway.host}:{port}"
-        self.console_s = time.monotonic() - self.began
+        self._gateway_port = port = preferred_or_free(self.settings.gateway.port, self.settings.gateway.host)
+        self._provider_port = preferred_or_free(PROVIDER_PORT)
+        self._provider_url = self.settings.provider.url or f"http://127.0.0.1:{self._provider_port}"
         with ThreadPoolExecutor(max_workers=4) as pool:
+            console = pool.submit(self._start_console)
+            # In this thread alone: two threads that import the same modules see half of them.
+            for module in THE_REST:
+                importlib.import_module(module)
+            console.result()
             database = pool.submit(self._start_database)
             broker = pool.submit(self._start_broker)
             provider = pool.submit(self._start_provider)
             ray_address = self._start_ray()
             database_url, provider_url = database.result(), provider.result()
             broker.result()
+        from runtime.faces import load_master_key
+        from runtime.plant import Plant, write_plant
+
         assert self.broker is not None
         accounts, chain = asyncio.run(self._furnish(database_url, provider_url))
         info = self.broker.info
@@ -141,6 +153,12 @@ class House:
         write_plant(self.data.secrets, self.plant)
         self.ready_s = time.monotonic() - self.began
         return self.plant
+
+    def _start_console(self) -> None:
+        with self._part("console") as part:
+            self._start_gateway()
+            part.detail = f"http://{self.settings.gateway.host}:{self._gateway_port}"
+        self.console_s = time.monotonic() - self.began
 
     @contextmanager
     def _part(self, name: str) -> Iterator[Any]:
@@ -174,11 +192,8 @@ class House:
 
     # ------------------------------------------------------------ processes
 
-    def _child(self, name: str, arguments: list[str], ready: Callable[[], bool], timeout_s: float = 20.0) -> None:
-        spec = ProcessSpec(
-            name, (sys.executable, "-m", "runtime", *arguments), self.data.logs / f"{name}.log", stop_timeout_s=1.5
-        )
-        child = ChildProcess(spec)
+    def _child(self, name: str, argv: tuple[str, ...], ready: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        child = ChildProcess(ProcessSpec(name, argv, self.data.logs / f"{name}.log", stop_timeout_s=1.5))
         child.start()
         self._children[name] = child
         child.wait_ready(ready, timeout_s)
@@ -196,9 +211,7 @@ class House:
             demo=self.demo,
             provider_url=self._provider_url if self.settings.provider.kind == "simulator" else "",
         )
-        text = msgspec.json.encode(values).decode()
-        arguments = ["serve-gateway", "--data", str(self.data.root), "--values", text]
-        self._child("gateway", arguments, lambda: accepts(port, host))
+        self._child("gateway", gateway_argv(self.data.root, values), lambda: accepts(port, host))
 
     def _start_provider(self) -> str:
         with self._part("provider") as part:
@@ -210,10 +223,13 @@ class House:
 
     def _run_provider(self) -> None:
         port = self._provider_port
-        arguments = ["provider-sim", "--data", str(self.data.root / "provider"), "--port", str(port)]
-        self._child("provider", arguments, lambda: accepts(port))
+        arguments = ("provider-sim", "--data", str(self.data.root / "provider"), "--port", str(port))
+        self._child("provider", (sys.executable, "-m", "runtime", *arguments), lambda: accepts(port))
 
     def _start_database(self) -> str:
+        from models.tables.migrate import upgrade
+        from runtime.postgres import EmbeddedPostgres, check_url
+
         with self._part("database") as part:
             if self.settings.database.url is not None:
                 url = self.settings.database.url
@@ -226,6 +242,8 @@ class House:
         return url
 
     def _start_broker(self) -> None:
+        from runtime.broker import open_broker
+
         with self._part("broker") as part:
             self.broker = open_broker(self.data, self.settings.broker)
             if self.chain is not None and self.demo:
@@ -281,6 +299,14 @@ class House:
 
     async def _furnish(self, database_url: str, provider_url: str) -> tuple[tuple[MerchantAccount, ...], ChainId]:
         """The chain's file into the tables, the business clock's rule, and an account for each legal entity."""
+        from psycopg import AsyncConnection
+
+        from gateway.providers.signing import load_private_key, public_key_pem
+        from gateway.providers.simulator import SimulatorAdmin
+        from models.tables.clock import set_movable
+        from runtime.chain_tables import apply_chain
+        from runtime.plant import MerchantAccount
+
         region = RegionId(self.settings.region.name)
         async with await AsyncConnection.connect(database_url, autocommit=True) as conn:
             await set_movable(conn, self.settings.clock.may_jump)
@@ -303,6 +329,8 @@ class House:
         return tuple(accounts), chain
 
     def _merchant_key(self, entity: str) -> str:
+        from gateway.providers.signing import generate_private_key, private_key_pem
+
         path = self.data.secrets / f"merchant-{entity}.pem"
         if not path.exists():
             write_private(path, private_key_pem(generate_private_key()))

@@ -1,22 +1,18 @@
-"""A chain's file -> the registry, the book and the plans in the database. Applying it twice changes nothing."""
+"""A chain's file: its companies, stores, lanes, articles, plans and consents. chain_tables.py applies it."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from psycopg import AsyncConnection
-from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.domain.errors import NeedsOperator
-from models.domain.ids import ChainId, RegionId, StoreId, TerminalId, shard_of
-from models.tables.plans import save_plan
+from models.domain.ids import StoreId, TerminalId
 from runtime.settings import CONFIGS
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]
@@ -159,79 +155,3 @@ def terminals_of(chain: ChainDoc, key: str) -> list[DemoTerminal]:
 def secret_sha256(secret: str) -> str:
     """How the registry keeps a terminal's 256-bit secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-async def apply_chain(conn: AsyncConnection[Any], doc: ChainDoc, region: RegionId, key: str) -> int:
-    """Write the chain into the database: new rows only, and a new book version when its content changed.
-
-    Returns the book's version. One transaction.
-    """
-    now = datetime.now(UTC)
-    async with conn.transaction(), conn.cursor() as cur:
-        for entity in doc.entities:
-            await cur.execute(
-                """INSERT INTO legal_entity (id, chain, name_zh, name_en, provider_app) VALUES (%s, %s, %s, %s, %s)
-                   ON CONFLICT (id) DO NOTHING""",
-                (entity.id, doc.chain, entity.name.zh, entity.name.en, provider_app_of(entity.id)),
-            )
-        for store in doc.stores:
-            await cur.execute(
-                """INSERT INTO store (id, chain, region, shard, name_zh, name_en, zone, cutoff_hour, basket_owner,
-                     opened_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
-                (
-                    store.id,
-                    doc.chain,
-                    region,
-                    shard_of(StoreId(store.id)),
-                    store.name.zh,
-                    store.name.en,
-                    doc.zone,
-                    doc.cutoff_hour,
-                    store.basket_owner,
-                    now,
-                ),
-            )
-            await cur.execute(
-                "INSERT INTO store_entity (store, from_date, entity) VALUES (%s, '2000-01-01', %s)"
-                " ON CONFLICT DO NOTHING",
-                (store.id, store.entity),
-            )
-        for terminal in terminals_of(doc, key):
-            await cur.execute(
-                """INSERT INTO terminal (id, store, lane, role, profile, secret_sha256, registered_at)
-                   VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
-                (
-                    terminal.terminal,
-                    terminal.store,
-                    terminal.lane,
-                    terminal.role,
-                    terminal.profile,
-                    secret_sha256(terminal.secret),
-                    now,
-                ),
-            )
-        plans = [read_plan_document(plan) for plan in doc.plans]
-        for plan in plans:
-            await save_plan(cur, ChainId(doc.chain), plan)
-        return await _save_book(cur, doc, plans, now)
-
-
-async def _save_book(cur: Any, doc: ChainDoc, plans: list[dict[str, Any]], now: datetime) -> int:
-    content = {
-        "language": doc.language,
-        "items": [item.model_dump(mode="json") for item in doc.items],
-        "plans": plans,
-        "consents": [consent.model_dump(mode="json") for consent in doc.consents],
-    }
-    await cur.execute(
-        "SELECT version, doc = %s FROM book WHERE chain = %s ORDER BY version DESC LIMIT 1", (Jsonb(content), doc.chain)
-    )
-    newest = await cur.fetchone()
-    if newest is not None and newest[1]:
-        return int(newest[0])
-    version = 1 if newest is None else int(newest[0]) + 1
-    await cur.execute(
-        "INSERT INTO book (chain, version, doc, created_at) VALUES (%s, %s, %s, %s)",
-        (doc.chain, version, Jsonb(content), now),
-    )
-    return version

@@ -26,6 +26,8 @@ from models.domain.errors import NeedsOperator
 
 SERVICE_USER = "storeops"
 ROOT_DATA_DIR = Path("/var/lib/storeops")
+PLANT_FILE = "plant.json"
+"""In the secrets folder, 0600, while the house runs: how the gateway and the command line find everything."""
 SOCKET_PATH_BYTES_MAX = 100
 """sun_path holds 107 bytes on Linux and 103 on macOS, the terminating zero not counted."""
 

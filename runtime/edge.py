@@ -1,48 +1,89 @@
-"""The gateway's process: it listens at once, and joins the database and Ray when they are there."""
+"""The gateway's process: it listens at once, then loads its app, and joins the database and Ray when they are there.
+
+`python -m runtime.edge serve-gateway DATA SETTINGS`: started by `up`. What is imported here at the top is what the
+first page of the console waits for; everything else is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import structlog
-from psycopg_pool import AsyncConnectionPool
-from sqlalchemy.ext.asyncio import create_async_engine
+import msgspec
 
-from gateway.app import run_gateway
-from gateway.edge import Edge, Settle
+from gateway.doorway import Doorway, Loaded, serve
 from gateway.settings import GatewaySettings
 from gateway.startup import startup_from_file
 from models.domain.errors import NeedsOperator
-from runtime.clock import business_now
-from runtime.plant import Plant, read_plant
-from runtime.postgres import sqlalchemy_url
-from runtime.telemetry import configure_logs
+from runtime import origin
 
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from actors.hosts import Hosts
+    from gateway.edge import Edge, Settle
+    from runtime.plant import Plant
 
+VERB = "serve-gateway"
 LOOK_EVERY_S = 0.2
 
 
-def serve(data_dir: Path, settings: GatewaySettings) -> None:
+def gateway_argv(data_dir: Path, settings: GatewaySettings) -> tuple[str, ...]:
+    """How `up` starts this process."""
+    return (sys.executable, "-m", "runtime.edge", VERB, str(data_dir), msgspec.json.encode(settings).decode())
+
+
+def main() -> None:
     """Serve until SIGTERM."""
-    configure_logs(data_dir, "gateway")
+    origin.check()
+    verb, data, values = sys.argv[1:]
+    assert verb == VERB, verb
+    serve_gateway(Path(data), msgspec.json.decode(values, type=GatewaySettings))
+
+
+def serve_gateway(data_dir: Path, settings: GatewaySettings) -> None:
+    """Serve the console and the API of the house that runs on `data_dir`, until SIGTERM."""
+    startup = startup_from_file(data_dir / "startup.json")
+
+    def load() -> Loaded:
+        from gateway.app import create_app
+        from runtime.telemetry import configure_logs
+
+        configure_logs(data_dir, "gateway")
+        return create_app(settings, startup=startup, connect=connect)
 
     async def connect(edge: Edge) -> None:
-        plant = await _plant_when_there(data_dir)
-        edge.database = create_async_engine(sqlalchemy_url(plant.database_url), pool_size=5, pool_pre_ping=True)
-        await asyncio.to_thread(join_ray, plant)
-        from runtime.hosting import RayHosts
+        await join(edge, data_dir)
 
-        edge.hosts = RayHosts(plant.slots)
-        edge.settle = _settle_of(plant)
+    doorway = Doorway(settings, startup, load)
+    serve(doorway, settings, doorway.close)
 
-    run_gateway(settings, startup=startup_from_file(data_dir / "startup.json"), connect=connect)
+
+async def join(edge: Edge, data_dir: Path) -> None:
+    """Give the edge its database and hosts as soon as the house has them."""
+    plant = await _plant_when_there(data_dir)
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    from runtime.postgres import sqlalchemy_url
+
+    edge.database = create_async_engine(sqlalchemy_url(plant.database_url), pool_size=5, pool_pre_ping=True)
+    edge.hosts = await asyncio.to_thread(_hosts_of, plant)
+    edge.settle = _settle_of(plant)
+
+
+def _hosts_of(plant: Plant) -> Hosts:
+    """In a thread: joining takes seconds, and pages are served meanwhile."""
+    join_ray(plant)
+    from runtime.hosting import RayHosts
+
+    return RayHosts(plant.slots)
 
 
 async def _plant_when_there(data_dir: Path) -> Plant:
+    from runtime.plant import read_plant
+
     while True:
         try:
             return read_plant(data_dir)
@@ -62,6 +103,9 @@ def join_ray(plant: Plant) -> None:
 
 def _settle_of(plant: Plant) -> Settle:
     async def settle() -> Mapping[str, int | str]:
+        from psycopg_pool import AsyncConnectionPool
+
+        from runtime.clock import business_now
         from runtime.hosting import settlement_actor
 
         pool = AsyncConnectionPool(plant.database_url, min_size=1, max_size=1, open=False)
@@ -71,3 +115,7 @@ def _settle_of(plant: Plant) -> Settle:
         return {name: value for name, value in report.items() if isinstance(value, int | str)}
 
     return settle
+
+
+if __name__ == "__main__":
+    main()

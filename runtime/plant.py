@@ -18,10 +18,7 @@ from gateway.providers.port import PaymentProvider
 from gateway.providers.signing import load_private_key, load_public_key
 from models.domain.errors import NeedsOperator
 from models.domain.ids import ChainId, LegalEntityId, RegionId
-from runtime.datadir import write_private
-
-PLANT_FILE = "plant.json"
-"""In the secrets folder, 0600, while the house runs: how the gateway and the command line find everything."""
+from runtime.datadir import PLANT_FILE, write_private
 
 HOST_DATABASE_OPTIONS = (
     # A host frozen inside a transaction must not block its successor (architecture: fencing).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,8 +15,10 @@ from starlette.responses import HTMLResponse, Response
 
 from gateway.console import icons
 from gateway.console.language import language_of, local_time, text, text_or, texts_under, theme_of, yuan
-from gateway.edge import Edge
-from gateway.views import ProblemView
+
+if TYPE_CHECKING:  # the start-up page is shown before what these need is loaded
+    from gateway.edge import Edge
+    from gateway.views import ProblemView
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"

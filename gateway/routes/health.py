@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from gateway.edge import Edge, EdgeOf
-from gateway.startup import Startup
+from gateway.startup import startup_document
 
 router = APIRouter()
 
@@ -45,9 +45,7 @@ async def readyz(edge: EdgeOf) -> Response:
 @router.get("/startup.json", include_in_schema=False)
 async def startup(edge: EdgeOf) -> dict[str, object]:
     """What the start-up page ticks off; without links or versions, which are for signed-in people."""
-    report: Startup = edge.startup()
-    parts = [{"name": part.name, "state": part.state, "ms": part.ms, "detail": part.detail} for part in report.parts]
-    return {"ready": edge.ready, "parts": parts}
+    return startup_document(edge.startup(), edge.ready)
 
 
 @router.get("/metrics", tags=["health"])

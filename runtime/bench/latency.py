@@ -128,7 +128,7 @@ class _Heard:
         if delivery.receipt is not None:
             self._link.ack(delivery.receipt)
 
-    def connected(self, epoch: int, session_present: bool) -> None:
+    def connected(self, epoch: int, session_present: bool) -> None:  # noqa: ARG002
         self.up.set()
 
     def disconnected(self, reason: str) -> None:
@@ -202,8 +202,9 @@ class OneCustomer:
             *(one.agent.start(CONNECT_S_MAX) for one in self._terminals),
         )
         async with asyncio.timeout(CONNECT_S_MAX):
-            while not all(one.agent.applied_gen for one in self._terminals):
-                await asyncio.sleep(0.05)  # noqa: ASYNC110 - the agent tells nobody
+            for one in self._terminals:
+                while not one.agent.applied_gen:  # noqa: ASYNC110 - the agent tells nobody
+                    await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         """Disconnect in order."""
