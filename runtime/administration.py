@@ -55,12 +55,9 @@ async def clock_now(plant: Plant) -> datetime:
 
 async def hosts(plant: Plant) -> list[dict[str, int | str]]:
     """Each host's snapshot. Raises RetryLater while one is being restarted."""
-    import ray
-
+    join_ray(plant)
     from runtime.hosting import RayHosts
 
-    if not ray.is_initialized():
-        join_ray(plant)
     port = RayHosts(plant.slots)
     return [await port.health(RegionId(plant.region), k) for k in range(plant.slots)]
 
@@ -72,12 +69,9 @@ async def settle(plant: Plant) -> dict[str, Any]:
 
 
 async def _settle_at(plant: Plant, now: datetime) -> dict[str, Any]:
-    import ray
-
+    join_ray(plant)
     from runtime.hosting import settlement_actor
 
-    if not ray.is_initialized():
-        join_ray(plant)
     report: dict[str, Any] = await settlement_actor(plant.chain, plant.region).run.remote(now)
     return report
 

@@ -92,12 +92,17 @@ async def _plant_when_there(data_dir: Path) -> Plant:
 
 
 def join_ray(plant: Plant) -> None:
-    """Join the engine that `up` started, with its token."""
+    """Join the engine that `up` started, with its token; nothing happens when this process is in it already.
+
+    Call it before anything imports ray: it reads the kind of authentication when it is imported.
+    """
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = plant.ray_token_path
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
+    if ray.is_initialized():
+        return
     ray.init(address=plant.ray_address, namespace="storeops", log_to_driver=False, configure_logging=False)
 
 
