@@ -1,0 +1,58 @@
+"""`storeops up` as a person uses it: ready, Ctrl-C, and again on the same data."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from models.domain.screen import ScreenState
+from tests.integration.house import WATER, House, Note, storeops, wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+STOP_PROMISE_S = 2.0
+
+
+async def test_ctrl_c_leaves_no_process_and_a_second_start_resumes(house: House, note: Note) -> None:
+    async with house.terminal("gz-haizhu", "resumes") as counter:
+        await counter.scan(WATER[0])
+        sold = await counter.pay_cash(500)
+        assert sold.receipt is not None
+        await counter.open_session()
+        left = await counter.scan(WATER[0], 3)
+
+        stop_s, strays = await asyncio.to_thread(house.stop)
+        note("stop_s", stop_s)
+        assert strays == []
+        assert stop_s <= STOP_PROMISE_S
+
+        note("second_start_s", await asyncio.to_thread(house.start))
+        # The visit that was open is shown again, to a terminal that came back by itself, and can be paid.
+        await counter.agent.wait_screen(lambda screen: screen.session == left.session, 30.0)
+        paid = await counter.pay_cash()
+        assert paid.state is ScreenState.PAID
+        assert paid.receipt is not None
+        assert (paid.gross_fen, paid.session) == (600, left.session)
+        receipts = house.rows("SELECT receipt FROM sale WHERE lane = 'resumes' ORDER BY at")
+        assert receipts == [(sold.receipt.no,), (paid.receipt.no,)]
+    house.check_books()
+
+
+def test_the_console_answers_and_says_when_it_is_ready(house: House, note: Note) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{house.plant.gateway_port}", trust_env=False) as http:
+        assert http.get("/healthz").json() == {"status": "ok"}
+        # It joins the engine by itself, once the house says where that is.
+        note("ready_s", wait_until(lambda: http.get("/readyz").status_code == 200, "the console is ready"))
+        assert http.get("/readyz").json() == {"ready": True, "database": True, "hosts": True, "slots_waiting": []}
+
+
+def test_the_command_line_finds_the_running_house_by_its_folder(house: House) -> None:
+    here = ("--data", str(house.data))
+    now = datetime.fromisoformat(storeops("clock", "now", *here)["business_now"])
+    assert abs(datetime.now(UTC) - now) < timedelta(days=1)
+    report = storeops("settle", *here)
+    assert (report["ok"], report["region"]) == (True, house.plant.region)
+    link = httpx.get(storeops("login", *here)["url"], trust_env=False)
+    assert (link.status_code, link.headers["location"]) == (303, "/wall")
