@@ -42,10 +42,11 @@ from runtime.asks import AskPorts, VisitMemory
 from runtime.clock import wall_now
 from runtime.directory import Directory
 from runtime.door import Door, Source
-from runtime.engine import Engine, Entity, Item, Work, decode_state
+from runtime.engine import Engine, Item, Work, decode_state
 from runtime.journal_port import Journal
 from runtime.outgoing import decode_request
 from runtime.publisher import Publisher
+from runtime.states import States
 from runtime.telemetry import HostCounts
 from runtime.tiles import Tiles, store_tile, terminal_tile
 
@@ -104,7 +105,7 @@ class StoreHost:
         self._door = Door(self._directory, memory, self.counts)
         self._publisher = Publisher(self._directory, self.counts)
         self._desk = AskDesk(ports, memory, self.counts, self._put)
-        self._states: dict[Address, tuple[Entity, int]] = {}
+        self._states = States()
         self._desired_told: set[TerminalId] = set()
         """Terminals whose retained desired document this host has published."""
         self._internal: deque[Item] = deque()
@@ -334,29 +335,25 @@ class StoreHost:
         """One batch, all the way: read, turns, commit, publish, acknowledge, ask."""
         try:
             work = await self._database(lambda conn: self._attempt(conn, items))
-        except Fenced:
-            raise
         except (DataError, IntegrityError, ProgrammingError, InternalError) as error:
             await self._isolate(items, error)
             return
-        self._states.update(work.states)
         await self._perform(items, work)
 
     async def _attempt(self, conn: AsyncConnection[TupleRow], items: list[Item]) -> Work:
         keys = [item.key for item in items if item.key is not None]
-        read: Read = await self._journal.read_batch(conn, keys, self._missing(items))
+        read: Read = await self._journal.read_batch(conn, keys, self._states.missing(items))
         self._offset = timedelta(microseconds=read.offset_us)
         wall = self._wall()
         work = self._engine.run(items, read, self._states, wall + self._offset, wall)
         if not work.commit.empty:
-            await self._journal.commit_batch(conn, self._slot, work.commit, ASK_LEASE_S, wall)
+            try:
+                await self._journal.commit_batch(conn, self._slot, work.commit, ASK_LEASE_S, wall)
+            except BaseException:
+                self._states.doubt(items)
+                raise
+        self._states.committed(items, read, work, self._directory)
         return work
-
-    def _missing(self, items: list[Item]) -> list[Address]:
-        """States that are not in memory, the stores that sessions tell among them."""
-        wanted = {item.address for item in items}
-        wanted |= {Address(item.address.region, item.address.store, "store", item.address.store) for item in items}
-        return [address for address in wanted if address not in self._states]
 
     async def _isolate(self, items: list[Item], error: Exception) -> None:
         """The database refused a batch's data: find the message by halves; alone it becomes a dead letter."""

@@ -1,0 +1,52 @@
+"""The entities that a host has in memory: what a batch must read, and what may be old after a commit that broke."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from actors.screens import render
+from actors.visit import Session
+from models.domain.ids import LaneId
+from models.domain.messages import Address
+from models.tables.journal import Read
+from runtime.directory import Directory
+from runtime.engine import Entity, Item, Work, decode_state
+
+
+class States(dict[Address, tuple[Entity, int]]):
+    """State and version of each entity, as committed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._unclear: set[Address] = set()
+
+    def missing(self, items: Iterable[Item]) -> list[Address]:
+        """What a batch must read first: states that are not here."""
+        return [address for address in _touched(items) if address not in self]
+
+    def doubt(self, items: Iterable[Item]) -> None:
+        """The commit of these broke, and may have held all the same: nothing here may be built upon."""
+        for address in _touched(items):
+            self.pop(address, None)
+            self._unclear.add(address)
+
+    def committed(self, items: Iterable[Item], read: Read, work: Work, directory: Directory) -> None:
+        """Keep what a batch committed. After a doubt also show again: a screen may be stored that nobody saw."""
+        self.update(work.states)
+        for address in _touched(items) if self._unclear else ():
+            if address not in self._unclear:
+                continue
+            self._unclear.discard(address)
+            stored = read.entities.get(address)
+            if address not in self and stored is not None:
+                self[address] = (decode_state(address.kind, stored.state), stored.version)
+            state = self[address][0] if address in self else None
+            if isinstance(state, Session) and state.live:
+                screen = render(state, directory.book_of(address.store, state.book_version))
+                work.screens.setdefault((address.store, LaneId(address.id)), screen)
+
+
+def _touched(items: Iterable[Item]) -> list[Address]:
+    """The entities that these messages may change, the stores that sessions tell among them."""
+    addresses = {item.address for item in items}
+    return sorted(addresses | {Address(at.region, at.store, "store", at.store) for at in addresses})
