@@ -14,6 +14,7 @@ from models.domain import charging
 from models.domain.charging import UseClass
 from models.domain.membership import State
 from models.tables.members import MemberRow, MembershipRow, ReversalRow, SettlementCallRow, UsageRow
+from models.tables.memberships import masked_name
 from models.tables.sales import SaleRow
 
 LINES_MAX = 500
@@ -28,15 +29,10 @@ STATE_GROUPS: dict[str, tuple[State, ...]] = {"open": OPEN, "settling": SETTLING
 """What the console's filter calls the states."""
 
 
-def masked(name: str) -> str:
-    """The first character of a name; a name that is masked already stays."""
-    return name if "*" in name or not name else f"{name[0]}*"
-
-
 def _member_view(row: MemberRow) -> MemberView:
     return MemberView(
         id=row.id,
-        name=masked(row.name),
+        name=masked_name(row.name, row.phone_tail),
         phone_tail=row.phone_tail,
         home_store=row.home_store,
         joined_at=row.joined_at,
@@ -63,14 +59,14 @@ async def list_members(
     return Page(items=views, next=encode_cursor([views[-1].joined_at.isoformat(), views[-1].id]) if more else None)
 
 
-def membership_view(row: MembershipRow, member_name: str) -> MembershipView:
+def membership_view(row: MembershipRow, name: str, phone_tail: str) -> MembershipView:
     """What is shown of a membership; due and saving by the same rules that settle it."""
     preview = charging.charge_fen(row.fee_eff_fen, row.used_fen)
     due = preview if row.charge_fen is None else min(row.charge_fen, preview)
     return MembershipView(
         id=row.id,
         member=row.member,
-        member_name=masked(member_name),
+        member_name=masked_name(name, phone_tail),
         plan=row.plan,
         plan_version=row.plan_version,
         store=row.store,
@@ -101,7 +97,7 @@ async def list_memberships(
 ) -> Page[MembershipView]:
     """Memberships, the newest first. `group`: a key of STATE_GROUPS; `q`: an exact id, or four phone digits."""
     query = (
-        select(MembershipRow, MemberRow.name)
+        select(MembershipRow, MemberRow.name, MemberRow.phone_tail)
         .join(MemberRow, col(MemberRow.id) == col(MembershipRow.member))
         .order_by(col(MembershipRow.enrolled_at).desc(), col(MembershipRow.id).desc())
         .limit(limit + 1)
@@ -128,7 +124,7 @@ async def list_memberships(
 async def get_membership(session: AsyncSession, membership: str) -> MembershipView | None:
     """One membership."""
     found = await session.exec(
-        select(MembershipRow, MemberRow.name)
+        select(MembershipRow, MemberRow.name, MemberRow.phone_tail)
         .join(MemberRow, col(MemberRow.id) == col(MembershipRow.member))
         .where(col(MembershipRow.id) == membership)
     )

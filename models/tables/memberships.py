@@ -209,10 +209,10 @@ async def pending_holds(
 
 
 def masked_name(name: str, phone_tail: str) -> str:
-    """What a screen may call a member: `张*`, else `尾号1234`; empty when neither is known."""
+    """What a screen may call a member, in any language: `张*`, else `•••• 1234`; empty when neither is known."""
     if name:
         return f"{name[0]}*"
-    return f"尾号{phone_tail}" if phone_tail else ""
+    return f"•••• {phone_tail}" if phone_tail else ""
 
 
 async def load_member_view(

@@ -98,7 +98,7 @@ def test_a_first_user_sees_a_member_recognised_and_a_charge_explained(demo: Demo
         foreign: list[str] = []
         page.on("request", lambda request: None if "127.0.0.1" in request.url else foreign.append(request.url))
         page.goto(link)
-        expect(page.get_by_role("heading", name="The wall")).to_be_visible()
+        expect(page.get_by_role("heading", name="The wall")).to_be_visible(timeout=60_000)
         demo.wait_for("the story is told · everything holds")
 
         # Person 1 walks up to a terminal in the browser and is greeted by the phone's last digits.

@@ -60,7 +60,7 @@ async def test_an_enrolment_holds_the_fee_once_however_often_it_is_asked(shop: S
     view = answers[0].member
     assert view is not None
     assert view.membership is not None
-    assert (view.name, view.membership.used_fen, view.membership.benefits[0].uses_left) == ("尾号1234", 0, 5)
+    assert (view.name, view.membership.used_fen, view.membership.benefits[0].uses_left) == ("•••• 1234", 0, 5)
     assert await shop.held_fen() == 1000
     assert await shop.account("chain", "hold:alipay", "pending") == 1000
     async with shop.pool.connection() as conn:
@@ -113,7 +113,7 @@ async def test_an_existing_member_enrols_and_gets_a_phone(shop: Shop) -> None:
     again = await shop.ask(await shop.enrol_request(member=member, phone="13800001234"))
     assert isinstance(again, EnrolAnswered)
     assert again.member is not None
-    assert (again.member.id, again.member.name) == (member, "尾号1234")
+    assert (again.member.id, again.member.name) == (member, "•••• 1234")
     assert again.member.membership is not None
     assert (await shop.membership(again.member.membership.id))["generation"] == 2
 
