@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import signal
 import sys
 import threading
@@ -84,11 +83,11 @@ def up(
 
 def run_house(settings: Settings, *, chain_file: Path | None, reset: bool) -> None:
     """`up` in the foreground."""
-    from runtime.bootstrap import House
+    from runtime.bootstrap import House, reset_data
     from runtime.progress import Progress
 
     if reset:
-        reset_data(settings)
+        reset_data(settings.data_dir or default_data_dir())
     house = House(settings, demo=False, chain_file=chain_file, progress=Progress())
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -104,32 +103,7 @@ def run_house(settings: Settings, *, chain_file: Path | None, reset: bool) -> No
     err.print(f"ready after {house.ready_s:.1f} s · {house.gateway_url}", markup=False)
     err.print(f"sign in, once, within 10 minutes: {link}", markup=False, soft_wrap=True)
     stop.wait()
-    leave(house)
-
-
-def leave(house: Any, code: int = 0) -> None:
-    """Stop the house and end this process at once: Ray's own exit handlers would wait for what is gone."""
-    import os
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    house.stop()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def reset_data(settings: Settings) -> None:
-    """Delete the data folder, unless something runs on it."""
-    from runtime.datadir import open_data_dir
-    from runtime.postgres import EmbeddedPostgres
-
-    root = settings.data_dir or default_data_dir()
-    if not root.exists():
-        return
-    folder = open_data_dir(root)
-    with folder.held():
-        EmbeddedPostgres(folder).stop()
-    shutil.rmtree(root)
+    house.leave()
 
 
 @app.command()
@@ -154,7 +128,9 @@ def demo(
     }
     settings = load_settings(config, overrides)
     if reset or once:
-        reset_data(settings)
+        from runtime.bootstrap import reset_data
+
+        reset_data(settings.data_dir or default_data_dir())
     run_demo(settings, DEMO_CHAIN, once=once, as_json=as_json, photos=photos, open_browser=open_browser)
 
 

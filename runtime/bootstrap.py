@@ -12,6 +12,7 @@ import importlib
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -405,6 +406,14 @@ class House:
             except Exception as error:  # noqa: BLE001 - the other parts are stopped all the same
                 log.warning("stop_failed", part=name, error=str(error))
 
+    def leave(self, code: int = 0) -> NoReturn:
+        """Stop, and end this process at once: Ray's own exit handlers would wait for what is gone."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.stop()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
     def _stop_host(self) -> None:
         if self._host_handle is None:
             return
@@ -433,3 +442,20 @@ class House:
 
 def _ms(began: float) -> int:
     return round((time.monotonic() - began) * 1000)
+
+
+def reset_data(root: Path) -> None:
+    """Delete a data folder of ours. Raises NeedsOperator when something runs on it, or when it is not one.
+
+    A folder counts as ours only by what a start leaves in it, so that a mistyped --data deletes nothing else.
+    """
+    if not root.exists() or not any(root.iterdir()):
+        return
+    if not (root / "held.lock").is_file() or not (root / "secrets").is_dir():
+        raise NeedsOperator(
+            "not_a_data_folder", f"{root} was not made by storeops: it is not deleted", "name the right --data folder"
+        )
+    folder = open_data_dir(root)
+    with folder.held():
+        EmbeddedPostgres(folder).stop()
+    shutil.rmtree(root)

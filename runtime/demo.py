@@ -24,7 +24,6 @@ from models.domain.errors import StoreOpsError
 from models.faces.pipeline import FacePipeline
 from models.tables.ledger import ledger_totals
 from runtime import administration, clock
-from runtime.__main__ import leave
 from runtime.bootstrap import DEMO_KEY, House
 from runtime.chains import read_chain, terminals_of
 from runtime.photos import Photographs, demo_photographs, photographs_from
@@ -70,7 +69,7 @@ def run_demo(
         }
     if once:
         typer.echo(json.dumps(result, ensure_ascii=False) if as_json else _summary(result))
-    leave(house, 0 if result["ok"] or not once else 1)
+    house.leave(0 if result["ok"] or not once else 1)
 
 
 async def _play(
