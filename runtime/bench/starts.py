@@ -42,10 +42,10 @@ sys.stdin.read()
 
 
 def http_status(port: int, path: str) -> int | None:
-    """The status that 127.0.0.1 answers with; None when nobody does."""
+    """The status that 127.0.0.1 answers a browser with; None when nobody does."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5.0)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"Accept": "text/html"})
         return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return None
@@ -97,8 +97,8 @@ class UpHouse:
         self._child = child
         began = time.monotonic()
         child.start()
-        # A redirect is an answer too; /healthz never does that, so 200 it is.
-        child.wait_ready(lambda: http_status(self.port, "/healthz") == 200, ANSWER_S_MAX)
+        # The page itself, not only liveness: what starts, or the way to sign in.
+        child.wait_ready(lambda: http_status(self.port, "/") in {200, 303}, ANSWER_S_MAX)
         console_s = time.monotonic() - began
         child.wait_ready(lambda: http_status(self.port, "/readyz") == 200, ANSWER_S_MAX)
         return UpTimes(console_s, time.monotonic() - began)
