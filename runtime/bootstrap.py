@@ -33,7 +33,7 @@ from runtime import origin
 from runtime.chains import ChainDoc, provider_app_of, read_chain, terminals_of
 from runtime.datadir import PLANT_FILE, DataDir, default_data_dir, open_data_dir, write_private
 from runtime.edge import gateway_argv
-from runtime.ports import accepts, preferred_or_free
+from runtime.ports import LOOPBACK, accepts, hold_port, listens, preferred_or_free
 from runtime.processes import ChildProcess, ProcessSpec, kill_all, raise_file_limit
 from runtime.progress import Progress
 from runtime.settings import Settings
@@ -48,6 +48,7 @@ log = structlog.get_logger()
 STARTUP_FILE = "startup.json"
 PARTS = ("console", "database", "broker", "provider", "ray", "faces", "hosts", "settlement")
 ACTOR_READY_S_MAX = 60.0
+CHILD_READY_S_MAX = 20.0
 WATCH_EVERY_S = 0.25
 HOST_STOP_S_MAX = 0.5
 RAY_STARTS_MAX = 2
@@ -108,7 +109,9 @@ class House:
     def _start(self) -> Plant:
         self._set_ray_environment()
         self._gateway_port = port = preferred_or_free(self.settings.gateway.port, self.settings.gateway.host)
-        self._provider_port = preferred_or_free(PROVIDER_PORT)
+        # Held until its process starts, seconds later: another house on this machine looks for one too.
+        self._provider_port, self._provider_hold = hold_port(PROVIDER_PORT)
+        self._stack.callback(self._provider_hold.close)
         self._provider_url = self.settings.provider.url or f"http://127.0.0.1:{self._provider_port}"
         with ThreadPoolExecutor(max_workers=4) as pool:
             console = pool.submit(self._start_console)
@@ -193,11 +196,12 @@ class House:
 
     # ------------------------------------------------------------ processes
 
-    def _child(self, name: str, argv: tuple[str, ...], ready: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    def _child(self, name: str, argv: tuple[str, ...], port: int, host: str = LOOPBACK) -> None:
+        """Start it and wait until it is this process that answers on `port`."""
         child = ChildProcess(ProcessSpec(name, argv, self.data.logs / f"{name}.log", stop_timeout_s=1.5))
-        child.start()
+        pid = child.start()
         self._children[name] = child
-        child.wait_ready(ready, timeout_s)
+        child.wait_ready(lambda: accepts(port, host) and listens(pid, port), CHILD_READY_S_MAX)
 
     def _start_gateway(self) -> None:
         host, port = self.settings.gateway.host, self._gateway_port
@@ -212,7 +216,7 @@ class House:
             demo=self.demo,
             provider_url=self._provider_url if self.settings.provider.kind == "simulator" else "",
         )
-        self._child("gateway", gateway_argv(self.data.root, values), lambda: accepts(port, host))
+        self._child("gateway", gateway_argv(self.data.root, values), port, host)
 
     def _start_provider(self) -> str:
         with self._part("provider") as part:
@@ -225,7 +229,8 @@ class House:
     def _run_provider(self) -> None:
         port = self._provider_port
         arguments = ("provider-sim", "--data", str(self.data.root / "provider"), "--port", str(port))
-        self._child("provider", (sys.executable, "-m", "runtime", *arguments), lambda: accepts(port))
+        self._provider_hold.close()
+        self._child("provider", (sys.executable, "-m", "runtime", *arguments), port)
 
     def _start_database(self) -> str:
         from models.tables.migrate import upgrade
@@ -449,6 +454,8 @@ def reset_data(root: Path) -> None:
 
     A folder counts as ours only by what a start leaves in it, so that a mistyped --data deletes nothing else.
     """
+    from runtime.postgres import EmbeddedPostgres
+
     if not root.exists() or not any(root.iterdir()):
         return
     if not (root / "held.lock").is_file() or not (root / "secrets").is_dir():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+import psutil
+
 from models.domain.errors import NeedsOperator
 
 LOOPBACK = "127.0.0.1"
@@ -53,3 +55,29 @@ def accepts(port: int, host: str = LOOPBACK, timeout_s: float = 0.2) -> bool:
             return True
     except OSError:
         return False
+
+
+def hold_port(preferred: int, host: str = LOOPBACK) -> tuple[int, socket.socket]:
+    """As `preferred_or_free`, and nobody else of ours takes it until the socket is closed. Raises NeedsOperator."""
+    while True:
+        port = preferred_or_free(preferred, host)
+        held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            held.bind((host, port))
+            held.listen(1)
+        except OSError:  # somebody was faster: look again
+            held.close()
+            continue
+        return port, held
+
+
+def listens(pid: int, port: int) -> bool:
+    """True when it is this process that listens on `port`: a stranger who took the port must not pass for it."""
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.AccessDenied:  # a system that does not tell: believe it
+        return True
+    except psutil.NoSuchProcess:
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
