@@ -169,6 +169,7 @@ class Auditor:
                     ours[tender.order] = 0 if sale.id in self._database.voids else tender.fen
         theirs = {number: order.kept_fen for number, order in self._provider.orders.items() if order.kept_fen}
         _require(theirs == {k: v for k, v in ours.items() if v}, f"the provider has {theirs}, we have {ours}")
+        _require(not self._provider.blind, f"paid again without asking first: {self._provider.blind}")
         still_open = [order for order in self._provider.orders.values() if not order.paid and not order.closed]
         _require(not still_open, f"orders were left open: {still_open}")
 
@@ -191,6 +192,7 @@ class Auditor:
         for usage, reservation in books.reservations.items():
             posted = usage in books.usage
             _require(posted == (reservation.state == "posted"), f"{reservation} and its sale differ")
+            _require(reservation.state != "open", f"a payment that is over still holds {reservation}")
 
     def _stores_agree(self) -> None:
         """A store's figures and a lane's receipts are the facts'."""

@@ -72,6 +72,9 @@ class MemoryProvider:
         self.faults = faults
         self.point = point
         """Where the process that asks may die; each new process sets its own."""
+        self.blind: list[str] = []
+        """Numbers under which a payment was sent twice with no query between: a lost answer is asked for first."""
+        self._last: dict[str, str] = {}
         self._rng = rng
         self._underway: set[asyncio.Task[Any]] = set()
 
@@ -93,6 +96,9 @@ class MemoryProvider:
         self, *, number: str, amount_fen: int, subject: str, auth_code: str, scene: Scene
     ) -> Answer[PayResult]:
         """See PaymentProvider."""
+        if self._last.get(number) == "pay":
+            self.blind.append(number)
+        self._last[number] = "pay"
 
         def effect() -> Answer[PayResult]:
             order = self.orders.setdefault(number, Order(number, amount_fen, auth_code))
@@ -121,6 +127,7 @@ class MemoryProvider:
 
     async def query_payment(self, *, number: str, amount_fen: int) -> Answer[PayResult]:
         """See PaymentProvider."""
+        self._last[number] = "query"
 
         def effect() -> Answer[PayResult]:
             order = self.orders.get(number)

@@ -11,7 +11,7 @@ import yaml
 from models.domain.plans import Plan, plan_from_dict
 
 SEEDS = 50
-SOAK_SEEDS = int(os.environ.get("STOREOPS_SOAK_SEEDS", "2000"))
+SOAK_SEEDS = int(os.environ.get("STOREOPS_SOAK_SEEDS", "100"))
 
 
 def seeds(count: int, first: int = 0) -> list[int]:
