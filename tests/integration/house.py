@@ -31,7 +31,7 @@ from models.domain.ids import RegionId, StoreId, TerminalId
 from runtime import administration
 from runtime.plant import Plant, read_plant
 from runtime.ports import free_port
-from runtime.processes import has_ended, log_tail, wait_ended
+from runtime.processes import has_ended, kill_all, log_tail, wait_ended
 from runtime.settings import ENV_PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +76,7 @@ class House:
         self._settings = folder / "settings.yaml"
         self._process: subprocess.Popen[bytes] | None = None
         self._plant: Plant | None = None
+        self._family: list[psutil.Process] = []
         self._engine: EngineProbe | None = None
         self._terminals = 0
         folder.chmod(0o755)  # the servers' user passes through it when root starts them
@@ -133,7 +134,7 @@ class House:
         """SIGINT, as Ctrl-C; seconds until every process of it was gone, and the command lines of those that stayed."""
         assert self._process is not None
         self.leave_engine()
-        family = self.family()
+        family = self._family = self.family()
         began = time.monotonic()
         self._process.send_signal(signal.SIGINT)
         try:
@@ -152,17 +153,13 @@ class House:
         return [_shown(one) for one in psutil.process_iter() if str(self.data) in _shown(one)]
 
     def kill(self) -> None:
-        """The end of a test that failed: no process of it stays."""
+        """The end of a test that failed, too: no process of it stays."""
         self.leave_engine()
-        if self._process is None:
-            return
         if self.running:
-            family = self.family()
-            for one in family:
-                if not has_ended(one):
-                    one.kill()
+            self._family = self.family()
+        kill_all(self._family, STOP_S_MAX)
+        if self._process is not None:
             self._process.wait(STOP_S_MAX)
-            wait_ended(family, STOP_S_MAX)
 
     # ------------------------------------------------------------ parts by pid
 
