@@ -56,7 +56,7 @@ async def clock_now(plant: Plant) -> datetime:
 async def hosts(plant: Plant) -> list[dict[str, int | str]]:
     """Each host's snapshot. Raises RetryLater while one is being restarted."""
     join_ray(plant)
-    from runtime.hosting import RayHosts
+    from runtime.ray_hosts import RayHosts
 
     port = RayHosts(plant.slots)
     return [await port.health(RegionId(plant.region), k) for k in range(plant.slots)]
@@ -70,7 +70,7 @@ async def settle(plant: Plant) -> dict[str, Any]:
 
 async def _settle_at(plant: Plant, now: datetime) -> dict[str, Any]:
     join_ray(plant)
-    from runtime.hosting import settlement_actor
+    from runtime.ray_hosts import settlement_actor
 
     report: dict[str, Any] = await settlement_actor(plant.chain, plant.region).run.remote(now)
     return report

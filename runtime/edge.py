@@ -76,7 +76,7 @@ async def join(edge: Edge, data_dir: Path) -> None:
 def _hosts_of(plant: Plant) -> Hosts:
     """In a thread: joining takes seconds, and pages are served meanwhile."""
     join_ray(plant)
-    from runtime.hosting import RayHosts
+    from runtime.ray_hosts import RayHosts
 
     return RayHosts(plant.slots)
 
@@ -111,7 +111,7 @@ def _settle_of(plant: Plant) -> Settle:
         from psycopg_pool import AsyncConnectionPool
 
         from runtime.clock import business_now
-        from runtime.hosting import settlement_actor
+        from runtime.ray_hosts import settlement_actor
 
         pool = AsyncConnectionPool(plant.database_url, min_size=1, max_size=1, open=False)
         async with pool:

@@ -20,7 +20,6 @@ from ray.exceptions import RayError
 from actors.hosts import Delivered, Delivery
 from devices.bridge import Bridge
 from devices.mqtt import MqttLink
-from models.domain.errors import RetryLater, StoreOpsError
 from models.domain.ids import SHARDS_TOTAL, ChainId, MemberId, RegionId, StoreId, TerminalId
 from models.domain.live import Changes
 from models.domain.messages import TemplateRow
@@ -41,29 +40,19 @@ from runtime.faces import build_face_worker
 from runtime.host import StoreHost
 from runtime.memberships import Memberships
 from runtime.plant import Plant, Providers, connector, open_pool
+from runtime.ray_hosts import NAMESPACE, host_name, settlement_name
 from runtime.settlement import SettlementRunner
 from runtime.telemetry import configure_logs
 
 log = structlog.get_logger()
 
-NAMESPACE = "storeops"
 FACE_ANSWER_S_MAX = 3.0
 _FOR_EVER: dict[str, Any] = {"lifetime": "detached", "get_if_exists": True, "max_restarts": -1, "max_task_retries": 0}
-
-
-def host_name(region: str, k: int) -> str:
-    """The name of a slot's host."""
-    return f"host/{region}/{k}"
 
 
 def face_worker_name(region: str, n: int) -> str:
     """The name of a face worker."""
     return f"faces/{region}/{n}"
-
-
-def settlement_name(chain: str, region: str) -> str:
-    """The name of a region's settlement actor."""
-    return f"settlement/{chain}/{region}"
 
 
 def actor_options(region: str, name: str, **more: Any) -> dict[str, Any]:
@@ -245,48 +234,6 @@ def _exit_fenced() -> None:
     os._exit(11)
 
 
-class RayHosts:
-    """The Hosts port over Ray handles."""
-
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
-        self._handles: dict[str, Any] = {}
-
-    async def deliver(self, region: RegionId, batch: Sequence[Delivery]) -> list[Delivered]:
-        answers: list[Delivered] = await self._call(region, 0, "deliver", list(batch))
-        return answers
-
-    async def changes(self, region: RegionId, slot: int, epoch: int, since: int) -> Changes:
-        changes: Changes = await self._call(region, slot, "changes", epoch, since)
-        return changes
-
-    async def screen(self, region: RegionId, terminal: TerminalId, session: str, rev: int) -> bytes:
-        screen: bytes = await self._call(region, 0, "screen", terminal, session, rev)
-        return screen
-
-    async def health(self, region: RegionId, slot: int) -> dict[str, int | str]:
-        """A host's snapshot."""
-        health: dict[str, int | str] = await self._call(region, slot, "health")
-        return health
-
-    async def _call(self, region: str, slot: int, verb: str, *arguments: Any) -> Any:
-        name = host_name(region, slot)
-        try:
-            if name not in self._handles:
-                self._handles[name] = ray.get_actor(name, namespace=NAMESPACE)
-            return await getattr(self._handles[name], verb).remote(*arguments)
-        except StoreOpsError:
-            raise
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, StoreOpsError):
-                raise cause from None
-            raise
-        except (RayError, ValueError) as error:
-            self._handles.pop(name, None)
-            raise RetryLater("host_restarting", "the host is being restarted", "try again", after_s=1.0) from error
-
-
 # ---------------------------------------------------------------- settlement
 
 
@@ -331,8 +278,3 @@ def start_settlement(plant: Plant) -> Any:
     """A region's settlement actor, started or found."""
     options = actor_options(plant.region, settlement_name(plant.chain, plant.region), max_concurrency=4)
     return ray.remote(HostedSettlement).options(**options).remote(plant)
-
-
-def settlement_actor(chain: str, region: str) -> Any:
-    """The region's settlement actor. Raises ValueError when it was not started."""
-    return ray.get_actor(settlement_name(chain, region), namespace=NAMESPACE)

@@ -12,8 +12,9 @@ import ray
 
 from models.domain.errors import StoreOpsError
 from runtime.edge import join_ray
-from runtime.hosting import NAMESPACE, RayHosts, face_worker_name
+from runtime.hosting import face_worker_name
 from runtime.plant import Plant, read_plant
+from runtime.ray_hosts import NAMESPACE, RayHosts
 
 ANSWER_S_MAX = 5.0
 
