@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from actors.ports import PaymentRequest, PayVerb, PostUses, ReleaseUses, ReserveUses
 from actors.pricing import quote, uses_of
-from actors.selling import book_sale, book_unknown_takings
+from actors.selling import book_sale, book_unknown_takings, dated
 from actors.stage import Stage
 from actors.visit import Payment, Phase
 from models.domain.errors import Refused
@@ -268,10 +268,11 @@ def _cancel_answered(stage: Stage, payment: Payment, answer: PaymentAnswered) ->
 def paid(stage: Stage, event: Event, body: Paid) -> None:
     """The till took the money: booked as reported, whatever we think of it."""
     session = stage.session
-    if body.till_txn in session.closed_txns:
+    number = dated(stage, body.till_txn)
+    if number in session.closed_txns:
         stage.reply(event)
         return
-    sale = SaleId(derived_id(f"{stage.book.store}:{session.lane}:{body.till_txn}", "sale"))
+    sale = SaleId(derived_id(f"{stage.book.store}:{session.lane}:{number}", "sale"))
     tenders = tuple(_as_reported(tender) for tender in body.tenders)
     payment = session.payment
     stage.reply(event)

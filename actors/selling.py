@@ -81,11 +81,16 @@ def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...]) -> 
     stage.wake("close", session.id, RESULT_PAGE)
 
 
+def dated(stage: Stage, till_txn: str) -> str:
+    """A till transaction's number for ever: many tills start again from 1 each day."""
+    return f"{stage.book.business_date(stage.now)}:{till_txn}"
+
+
 def remember_closed(stage: Stage, till_txn: str) -> None:
     """From now on this till transaction is paid."""
-    closed = stage.session.closed_txns
-    if till_txn and till_txn not in closed:
-        stage.keep(closed_txns=(*closed, till_txn)[-CLOSED_TXNS_KEPT:])
+    closed, number = stage.session.closed_txns, dated(stage, till_txn)
+    if till_txn and number not in closed:
+        stage.keep(closed_txns=(*closed, number)[-CLOSED_TXNS_KEPT:])
 
 
 def receipt_text(language: str, number: str, total_fen: int, discount_fen: int) -> str:

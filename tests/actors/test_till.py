@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from actors.ports import PostUses, ReleaseUses, ReserveUses
 from models.domain.messages import Confirm, FaceShown, Paid, ReserveAnswered, SessionOpen, Tender, TenderKind
 from tests.actors.lane import JPEG, TILL, Lane, cancel, cash
@@ -167,3 +169,21 @@ def test_paid_is_never_refused() -> None:
     lane.after(60)
     assert lane.state == "closed"
     lane.nobody_waits()
+
+
+def test_a_till_that_counts_from_one_each_morning_loses_no_sale() -> None:
+    lane = till_lane(who=False)
+    lane.ok(Paid("till-1", collecting_without_benefits(lane), (Tender(TenderKind.CARD, 1200),)), terminal=TILL)
+    lane.now += timedelta(days=1)
+    lane.ok(SessionOpen("till-1"), terminal=TILL)
+    lane.ok(till_basket(1, 1200, txn="till-1"), terminal=TILL)
+    lane.ok(Paid("till-1", collecting_without_benefits(lane), (Tender(TenderKind.CARD, 1200),)), terminal=TILL)
+    assert len({sale.id for sale in lane.sales}) == 2
+
+
+def collecting_without_benefits(lane: Lane) -> int:
+    """Nobody is known: nothing to reserve, the till collects at once."""
+    rev = lane.session.rev
+    lane.ok(Confirm(rev, (), "till"), terminal=TILL)
+    assert lane.prompt == "collect_at_till"
+    return rev
