@@ -9,7 +9,7 @@ import pytest
 from models.domain.errors import NeedsOperator
 from runtime.photos import Photographs, demo_photographs
 from tests.conftest import scratch_data_dir
-from tests.integration.house import WHEEL_DIR, House, Note
+from tests.integration.house import WHEEL_DIR, House, Note, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,7 @@ def house(_house: House) -> House:
     """The running house. A test that broke it leaves a fresh start to the next one."""
     if not _house.running:
         _house.start()
+    wait_until(lambda: _house.rows("SELECT 1"), "the database answers")
     return _house
 
 

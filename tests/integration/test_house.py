@@ -52,6 +52,8 @@ def test_the_command_line_finds_the_running_house_by_its_folder(house: House) ->
     here = ("--data", str(house.data))
     now = datetime.fromisoformat(storeops("clock", "now", *here)["business_now"])
     assert abs(datetime.now(UTC) - now) < timedelta(days=1)
+    [host] = storeops("hosts", *here)["hosts"]
+    assert (host["slot"], host["pid"]) == (f"{house.plant.region}/0", house.host().pid)
     report = storeops("settle", *here)
     assert (report["ok"], report["region"]) == (True, house.plant.region)
     link = httpx.get(storeops("login", *here)["url"], trust_env=False)

@@ -41,16 +41,21 @@ class Story:
     paid: list[Screen] = field(default_factory=list)
 
     async def play(self) -> None:
-        async with AsyncExitStack() as stack, asyncio.TaskGroup() as lanes:
-            for store, lane, role, visit in (
-                ("sz-yantian", "cash", "face", self._cash),
-                ("sz-yantian", "token", "face", self._token),
-                ("zs-shiqi", "till", "till", self._till),
-                ("gz-huadu", "member", "face", self._member),
-            ):
+        places = (
+            ("sz-yantian", "cash", "face", self._cash),
+            ("sz-yantian", "token", "face", self._token),
+            ("zs-shiqi", "till", "till", self._till),
+            ("gz-huadu", "member", "face", self._member),
+        )
+        async with AsyncExitStack() as stack:
+            visits = []
+            for store, lane, role, visit in places:
                 terminal = await stack.enter_async_context(self.house.terminal(store, f"{self.name}-{lane}", role))
                 terminal.screen_timeout_s = terminal.reply_timeout_s = PATIENCE_S
-                lanes.create_task(self._lane(terminal, visit))
+                visits.append((terminal, visit))
+            async with asyncio.TaskGroup() as lanes:
+                for terminal, visit in visits:
+                    lanes.create_task(self._lane(terminal, visit))
 
     async def _lane(self, at: SimulatedTerminal, visit: Callable[[SimulatedTerminal, int], Awaitable[Screen]]) -> None:
         for n in range(VISITS):
