@@ -19,13 +19,10 @@ from devices.refusals import Undecodable, WireCode
 from models.domain.ids import MessageId, PlanId, SessionId
 from models.domain.messages import (
     Basket,
-    Birth,
     Cancel,
-    CommandResponse,
     Complaint,
     Confirm,
     Consent,
-    Death,
     Digits,
     Enrol,
     Event,
@@ -34,13 +31,13 @@ from models.domain.messages import (
     Paid,
     ProviderAuth,
     Remove,
-    Reported,
     Scan,
     SessionOpen,
     Tender,
     TillLine,
     Void,
 )
+from models.domain.presence import Birth, CommandResponse, Death, Reported
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, Screen
 

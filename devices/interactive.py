@@ -17,9 +17,10 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from devices.agent_config import AgentConfig
 from devices.outbox import OutboxFull
 from devices.simulator import ProviderUsers, SimulatedTerminal
-from devices.terminal import AgentConfig, NoReply, TerminalAgent
+from devices.terminal import NoReply, TerminalAgent
 from models.domain.errors import StoreOpsError
 from models.domain.screen import Screen
 

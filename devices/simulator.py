@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import uuid_utils
 
-from devices.terminal import AgentConfig, TerminalAgent, require_ok
+from devices.agent_config import AgentConfig
+from devices.terminal import TerminalAgent, require_ok
 from models.domain.errors import Refused, RetryLater
 from models.domain.ids import SessionId
 from models.domain.screen import ReplyBody, Screen, ScreenState

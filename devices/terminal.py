@@ -15,13 +15,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import uuid_utils
 
 from devices import codec, wire
+from devices.agent_config import RESEND_FIRST_S, AgentConfig, AgentCounts
 from devices.link import Delivery, LinkError
 from devices.mqtt import LinkConfig, MqttLink, Will
 from devices.outbox import EntryClass, Outbox, OutboxEntry, class_of
@@ -29,11 +29,9 @@ from devices.refusals import Undecodable
 from devices.timings import Timings
 from devices.topics import Down, Topic, Up, parse, prefix
 from models.domain.errors import Refused, RetryLater
-from models.domain.ids import MessageId, RegionId, SessionId, StoreId, TerminalId
+from models.domain.ids import MessageId, SessionId
 from models.domain.screen import ReplyBody, Screen
 
-WILL_DELAY_S = 15
-RESEND_FIRST_S = 5.0
 RESEND_S_MAX = 60.0
 FACE_AGE_S_MAX = 10.0
 EVENT_EXPIRY_S = 24 * 3600
@@ -52,42 +50,6 @@ def wall_now() -> datetime:
 
 class NoReply(RetryLater):
     """No reply in time. The event stays in the outbox and is sent again; its outcome will be on the screen."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgentConfig:
-    """Who the terminal is and where the broker. `secret` is what registration printed, once.
-
-    `resend_first_s` and `reconnect_s_*` are the protocol's; tests make them shorter.
-    """
-
-    host: str
-    port: int
-    region: RegionId
-    store: StoreId
-    terminal: TerminalId
-    profile: str
-    secret: str | None = None
-    software: str = "storeops-agent 0.1.0"
-    outbox_path: Path | None = None
-    resend_first_s: float = RESEND_FIRST_S
-    reconnect_s_min: float = 1.0
-    reconnect_s_max: float = 60.0
-    will_delay_s: int = WILL_DELAY_S
-
-
-@dataclass(slots=True)
-class AgentCounts:
-    """Plain counters."""
-
-    sent: int = 0
-    resent: int = 0
-    replies: int = 0
-    duplicate_replies: int = 0
-    refused_by_server: int = 0
-    unreadable: int = 0
-    foreign_commands: int = 0
-    faces_too_old: int = 0
 
 
 @dataclass(slots=True)

@@ -7,14 +7,14 @@ import json
 import signal
 import sys
 import threading
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from models.domain.errors import StoreOpsError
+from models.domain.errors import Refused, StoreOpsError
 from runtime import origin
 from runtime.bench.cli import bench_app
 from runtime.datadir import default_data_dir
@@ -209,7 +209,10 @@ def clock_now(
 
 @clock_app.command("advance")
 def clock_advance(
-    to: Annotated[datetime, typer.Option(help="Business time to reach, ISO 8601; UTC unless it has an offset.")],
+    to: Annotated[
+        datetime | None, typer.Option(help="Business time to reach, ISO 8601; UTC unless it has an offset.")
+    ] = None,
+    days: Annotated[int, typer.Option(min=0, max=3_660, help="Instead: so many days from business time now.")] = 0,
     data: Data = None,
     demo_: Annotated[bool, typer.Option("--demo")] = False,
     as_json: AsJson = False,
@@ -217,7 +220,12 @@ def clock_advance(
     """Move the business clock forward, stopping at everything that is due on the way. Never in production."""
     from runtime import administration
 
-    advanced = asyncio.run(administration.advance(administration.running(data, demo_), to, err))
+    if (to is None) == (days == 0):
+        raise Refused("clock_where", "how far shall the clock go?", "give either --to or --days")
+    plant = administration.running(data, demo_)
+    if to is None:
+        to = asyncio.run(administration.clock_now(plant)) + timedelta(days=days)
+    advanced = asyncio.run(administration.advance(plant, to, err))
     print_result(advanced, as_json, f"{advanced['was']} -> {advanced['now']}, {advanced['stops']} stops")
 
 

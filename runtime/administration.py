@@ -14,9 +14,9 @@ from psycopg_pool import AsyncConnectionPool
 from rich.console import Console
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from devices.agent_config import AgentConfig
 from devices.interactive import run_terminal as play_terminal
 from devices.profiles import PROFILES
-from devices.terminal import AgentConfig
 from gateway.auth import make_login_link
 from gateway.settings import GatewaySettings
 from models.domain.errors import NeedsOperator, Refused

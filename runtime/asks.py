@@ -22,6 +22,7 @@ from actors.ports import (
     TakeShot,
 )
 from gateway.providers.port import PaymentProvider, Scene
+from models.domain.face_quality import FaceKind
 from models.domain.ids import ChainId, LegalEntityId, MessageId, RegionId, SaleId, SessionId, TerminalId, derived_id
 from models.domain.messages import (
     EnrolAnswered,
@@ -47,7 +48,6 @@ from models.domain.payments import (
     Succeeded,
     Unknown,
 )
-from models.domain.face_quality import FaceKind
 from models.domain.recognition import (
     ConsentToken,
     EnrolRequest,

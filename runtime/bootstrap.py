@@ -106,7 +106,18 @@ class House:
             self.stop()
             raise
 
+    def _require_safe_address(self) -> None:
+        """Sign-in cookies and consents must not travel in clear beyond this machine."""
+        host, public = self.settings.gateway.host, self.settings.gateway.public_url or ""
+        if host not in {"127.0.0.1", "localhost", "::1"} and not public.startswith("https://"):
+            raise NeedsOperator(
+                "gateway_exposed",
+                f"the console would be served in clear on {host}",
+                "put a TLS proxy in front and set gateway.public_url to its https:// address, or keep 127.0.0.1",
+            )
+
     def _start(self) -> Plant:
+        self._require_safe_address()
         self._set_ray_environment()
         self._gateway_port = port = preferred_or_free(self.settings.gateway.port, self.settings.gateway.host)
         # Held until its process starts, seconds later: another house on this machine looks for one too.

@@ -32,7 +32,8 @@ from models.domain.errors import Fenced, Refused, RetryLater
 from models.domain.facts import TemplateMade
 from models.domain.ids import LaneId, MessageId, RegionId, TerminalId, derived_id
 from models.domain.live import Changes, TerminalTile
-from models.domain.messages import Address, Birth, TimerFired
+from models.domain.messages import Address, TimerFired
+from models.domain.presence import Birth
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, ReplyError
 from models.tables import journal as postgres_journal

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import httpx
 
+from devices.agent_config import AgentConfig
 from devices.simulator import ProviderUsers, SimulatedTerminal, till_line
-from devices.terminal import AgentConfig
 from models.domain.errors import Refused, StoreOpsError
 from models.domain.ids import RegionId
 from models.domain.screen import Screen, ScreenState

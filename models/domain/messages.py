@@ -24,6 +24,7 @@ from models.domain.ids import (
     TerminalId,
     UsageId,
 )
+from models.domain.presence import TerminalMessage
 
 # ---------------------------------------------------------------- event bodies (terminal protocol, Events)
 
@@ -216,47 +217,6 @@ class Event:
     clerk: str | None
     replay: bool
     body: EventBody
-
-
-# ---------------------------------------------------------------- terminal channels other than events
-
-
-@dataclass(frozen=True, slots=True)
-class Birth:
-    """Presence online: a new connection of a boot."""
-
-    boot: str
-    conn: str
-    software: str
-    profile: str
-    ts: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """The Will of one connection. Ignored unless `conn` is the current birth's."""
-
-    boot: str
-    conn: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """What the terminal runs."""
-
-    applied_gen: int
-    config_hash: str
-    software: str
-    boot: str
-
-
-@dataclass(frozen=True, slots=True)
-class CommandResponse:
-    """A terminal's answer to a command."""
-
-    command: MessageId
-    status: str
-    detail: str
 
 
 # ---------------------------------------------------------------- what ports know about a member
@@ -498,7 +458,6 @@ SessionMessage = (
     | SaleFound
     | TimerFired
 )
-TerminalMessage = Birth | Death | Reported | CommandResponse
 StoreMessage = SaleNoted | IncidentNoted
 Message = SessionMessage | TerminalMessage | StoreMessage
 

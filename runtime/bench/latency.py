@@ -17,10 +17,10 @@ from typing import Any
 import httpx
 from psycopg import AsyncConnection
 
+from devices.agent_config import AgentConfig
 from devices.link import Delivery
 from devices.mqtt import LinkConfig, MqttLink
 from devices.simulator import ProviderUsers, SimulatedTerminal
-from devices.terminal import AgentConfig
 from models.domain.errors import NeedsOperator
 from models.domain.face_quality import DEMO, FaceKind, LookPurpose
 from models.domain.ids import RegionId, StoreId, TerminalId

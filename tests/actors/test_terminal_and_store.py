@@ -8,7 +8,8 @@ from actors.store import Store
 from actors.store import receive as receive_store
 from actors.terminal import Terminal, receive
 from models.domain.ids import MessageId
-from models.domain.messages import Birth, CommandResponse, Death, IncidentNoted, Reported, SaleNoted
+from models.domain.messages import IncidentNoted, SaleNoted
+from models.domain.presence import Birth, CommandResponse, Death, Reported
 from tests.actors.lane import NOW, book
 
 

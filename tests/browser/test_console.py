@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import Served, Watched, watch
 
@@ -37,6 +37,17 @@ def test_the_wall_moves_when_a_terminal_does(console: Watched, served: Served) -
     expect(page.locator("#attention")).to_contain_text("Nothing right now")
 
 
+def still_picture(canvas: Locator) -> np.ndarray:
+    """The canvas once two pictures in a row are equal: the highlight of a change has faded."""
+    before = b""
+    for _ in range(100):
+        picture = canvas.screenshot()
+        if picture == before:
+            break
+        before = picture
+    return np.frombuffer(picture, np.uint8)
+
+
 def test_the_canvas_shows_what_the_table_says_and_opens_details(console: Watched, served: Served) -> None:
     page = console.page
     expect(page.locator("#live")).to_have_attribute("data-state", "live")
@@ -45,8 +56,7 @@ def test_the_canvas_shows_what_the_table_says_and_opens_details(console: Watched
     before = np.frombuffer(canvas.screenshot(), np.uint8)
     served.call(served.shop.change("t-001-1", state="declined"))
     expect(page.locator("#attention")).to_contain_text("payment declined")
-    page.wait_for_timeout(1_000)
-    after = np.frombuffer(canvas.screenshot(), np.uint8)
+    after = still_picture(canvas)
     first, second = (cv2.imdecode(image, cv2.IMREAD_COLOR) for image in (before, after))
     assert first is not None
     assert second is not None

@@ -12,14 +12,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from devices import codec
+from devices.agent_config import AgentConfig
 from devices.bridge import Bridge, Inbound
 from devices.link import Delivery, LinkError
 from devices.mqtt import LinkConfig, MqttLink
 from devices.refusals import Undecodable
-from devices.terminal import AgentConfig
 from devices.topics import Up
 from models.domain.ids import SHARDS_TOTAL, LaneId, RegionId, SessionId, StoreId, TerminalId
-from models.domain.messages import Birth, Death, Event
+from models.domain.messages import Event
+from models.domain.presence import Birth, Death
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, Screen, ScreenState
 from runtime.broker import EmbeddedBroker

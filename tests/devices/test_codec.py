@@ -16,6 +16,7 @@ from devices import codec, wire
 from devices.refusals import Undecodable, WireCode
 from models.domain import messages as m
 from models.domain.ids import MessageId, PlanId, SessionId
+from models.domain.presence import Birth, CommandResponse, Death, Reported
 from models.domain.screen import (
     Prompt,
     Receipt,
@@ -354,8 +355,8 @@ def test_presence_is_a_birth_or_a_will() -> None:
     boot, conn = str(uuid.uuid4()), str(uuid.uuid4())
     will = {"v": 1, "online": False, "boot": boot, "conn": conn}
     birth = will | {"online": True, "software": "1", "profile": "till", "ts": "2026-11-22T12:00:00+08:00"}
-    assert codec.decode_presence(encoded(will)) == m.Death(boot, conn)
-    assert codec.decode_presence(encoded(birth)) == m.Birth(boot, conn, "1", "till", NOW)
+    assert codec.decode_presence(encoded(will)) == Death(boot, conn)
+    assert codec.decode_presence(encoded(birth)) == Birth(boot, conn, "1", "till", NOW)
     for broken in (will | {"online": True}, will | {"conn": "1"}, will | {"v": 3}):
         with pytest.raises(Undecodable):
             codec.decode_presence(encoded(broken))
@@ -364,9 +365,9 @@ def test_presence_is_a_birth_or_a_will() -> None:
 def test_reported_and_response() -> None:
     boot, command = str(uuid.uuid4()), str(uuid.uuid4())
     reported = {"v": 1, "applied_gen": 3, "config_hash": "ab", "software": "1", "boot": boot, "health": {"x": [1]}}
-    assert codec.decode_reported(encoded(reported)) == m.Reported(3, "ab", "1", boot)
+    assert codec.decode_reported(encoded(reported)) == Reported(3, "ab", "1", boot)
     response = encoded({"v": 1, "status": "done", "detail": ""})
-    assert codec.decode_response(response, command.encode()) == m.CommandResponse(MessageId(command), "done", "")
+    assert codec.decode_response(response, command.encode()) == CommandResponse(MessageId(command), "done", "")
     for correlation in (None, b"", b"\xff" * 36, command.upper().encode()):
         with pytest.raises(Undecodable) as caught:
             codec.decode_response(response, correlation)

@@ -16,7 +16,7 @@ from devices.terminal import TerminalAgent
 from devices.topics import Up, topic_of
 from models.domain.errors import Refused
 from models.domain.ids import SessionId
-from models.domain.messages import Birth
+from models.domain.presence import Birth
 from models.domain.registry import RegisteredTerminal
 from runtime.broker import EmbeddedBroker
 from tests.devices.support import JPEG, SmallHost, agent_config, fresh, link_config, linked, until

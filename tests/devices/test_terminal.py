@@ -20,7 +20,8 @@ from devices.terminal import NoReply, TerminalAgent, require_ok
 from devices.topics import Down, Up, topic_of
 from models.domain.errors import Refused
 from models.domain.ids import MessageId, SessionId
-from models.domain.messages import Birth, Death, Scan
+from models.domain.messages import Scan
+from models.domain.presence import Birth, Death
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, ReplyError, Screen, ScreenState
 from runtime.broker import EmbeddedBroker

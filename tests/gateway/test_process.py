@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,7 +34,7 @@ def serve(port: int, url: str) -> None:
     """The process under test: the house joins half a second late."""
 
     async def connect(edge: Edge) -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.to_thread(threading.Event().wait, 0.5)
         edge.database = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
         edge.hosts = SmallShop(tiles(2))
 

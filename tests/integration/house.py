@@ -23,8 +23,8 @@ import pytest
 import yaml
 from psycopg.rows import dict_row
 
+from devices.agent_config import AgentConfig
 from devices.simulator import ProviderUsers, SimulatedTerminal
-from devices.terminal import AgentConfig
 from gateway.providers.simulator import SimulatorAdmin
 from models.domain.errors import NeedsOperator, RetryLater
 from models.domain.ids import RegionId, StoreId, TerminalId
@@ -41,6 +41,8 @@ READY_S_MAX = 180.0
 """The promise of 30 s is for a machine with nothing else to do; tests may share theirs."""
 STOP_S_MAX = 10.0
 RECOVERED_S_MAX = 30.0
+PAUSE = threading.Event()
+"""Never set: the pause between two looks of a poll that has a deadline."""
 WATER, NOODLES = ("6901234561005", 200), ("6901234561098", 1590)
 """Two articles of the demonstration's chain: code and price in fen."""
 
@@ -113,7 +115,7 @@ class House:
                     self.kill()
                     why = "not ready" if over else f"ended with {self._process.returncode}"
                     raise AssertionError(f"the house: {why}\n{log_tail(self.log, 8_000)}") from None
-                time.sleep(0.05)
+                PAUSE.wait(0.05)
 
     @property
     def running(self) -> bool:
@@ -309,7 +311,7 @@ class PatientUsers(ProviderUsers):
                 try:
                     return await super()._post(path, body)
                 except RetryLater:
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(0.02)
 
 
 class EngineProbe:
@@ -345,7 +347,7 @@ class EngineProbe:
             if "error" not in answer:
                 return answer
             assert time.monotonic() < deadline, answer
-            time.sleep(0.05)
+            PAUSE.wait(0.05)
 
     def close(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
@@ -371,7 +373,7 @@ def wait_until(holds: Callable[[], object], what: str, timeout_s: float = RECOVE
         else:
             last = ""
         assert time.monotonic() - began < timeout_s, f"not within {timeout_s} s: {what} {last}"
-        time.sleep(0.02)
+        PAUSE.wait(0.02)
 
 
 async def eventually(holds: Callable[[], object], what: str, timeout_s: float = RECOVERED_S_MAX) -> float:
