@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import assert_never
 
 from actors.effects import Turn
-from models.domain.messages import Birth, CommandResponse, Death, Reported, TerminalMessage
+from models.domain.presence import Birth, CommandResponse, Death, Reported, TerminalMessage
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,19 +11,30 @@ from actors.visit import Voiding
 from models.domain.errors import Refused
 from models.domain.facts import SaleVoided
 from models.domain.ids import SessionId, derived_id
-from models.domain.messages import Event, PaymentAnswered, PaymentOutcome, SaleFound, SaleNoted, TenderKind, Void
+from models.domain.messages import (
+    Event,
+    PaymentAnswered,
+    PaymentOutcome,
+    SaleFound,
+    SaleNoted,
+    TenderKind,
+    Void,
+    VoidBegun,
+    VoidEnded,
+)
 
 RETRY_EVERY = timedelta(seconds=3)
 TRIES_MAX = 20
 
 
 def void(stage: Stage, event: Event, body: Void) -> None:
-    """Find the sale; its answer goes on."""
+    """Find the sale; its answer goes on. The store refuses a second lane that voids the same receipt meanwhile."""
     session = stage.session
     if session.busy:
         raise Refused("lane_busy")
     if session.question is not None or session.enrolment is not None:
         raise Refused("question_open")
+    stage.tell_store(VoidBegun(body.receipt, session.lane))
     question = stage.ask(FindSale(stage.book.store, body.receipt))
     stage.keep(voiding=Voiding(question, body.receipt, event.terminal, stage.later(event)))
     stage.wake("void", f"{question}:0", RETRY_EVERY)
@@ -128,6 +139,7 @@ def _book(stage: Stage, work: Voiding) -> None:
     )
     if work.uses:
         stage.ask(ReverseUses(session.id or SessionId(""), stage.book.store, work.sale, work.uses, stage.now))
+    stage.tell_store(VoidEnded(work.receipt, session.lane))
     stage.tell_store(SaleNoted(-1, -work.taken_fen, -work.discount_fen))
     stage.reply(work.reply)
     stage.keep(voiding=None)
@@ -136,5 +148,6 @@ def _book(stage: Stage, work: Voiding) -> None:
 
 
 def _refuse(stage: Stage, work: Voiding, code: str) -> None:
+    stage.tell_store(VoidEnded(work.receipt, stage.session.lane))
     stage.refuse(work.reply, code)
     stage.keep(voiding=None)
