@@ -447,6 +447,22 @@ class IncidentNoted:
     kind: str
 
 
+@dataclass(frozen=True, slots=True)
+class VoidBegun:
+    """Told to the store: a lane voids this receipt. The store refuses when another lane does so already."""
+
+    receipt: str
+    lane: LaneId
+
+
+@dataclass(frozen=True, slots=True)
+class VoidEnded:
+    """Told to the store: the lane is done with this receipt, voided or not."""
+
+    receipt: str
+    lane: LaneId
+
+
 SessionMessage = (
     Event
     | FaceAnswered
@@ -458,7 +474,7 @@ SessionMessage = (
     | SaleFound
     | TimerFired
 )
-StoreMessage = SaleNoted | IncidentNoted
+StoreMessage = SaleNoted | IncidentNoted | VoidBegun | VoidEnded
 Message = SessionMessage | TerminalMessage | StoreMessage
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from actors.store import Store
 from actors.store import receive as receive_store
 from actors.terminal import Terminal, receive
-from models.domain.ids import MessageId
-from models.domain.messages import IncidentNoted, SaleNoted
+from models.domain.errors import Refused
+from models.domain.ids import LaneId, MessageId
+from models.domain.messages import IncidentNoted, SaleNoted, VoidBegun, VoidEnded
 from models.domain.presence import Birth, CommandResponse, Death, Reported
 from tests.actors.lane import NOW, book
 

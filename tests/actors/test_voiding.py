@@ -21,6 +21,8 @@ from models.domain.messages import (
     SessionOpen,
     TenderKind,
     Void,
+    VoidBegun,
+    VoidEnded,
 )
 from tests.actors.lane import Lane, buy, cash
 
@@ -70,7 +72,9 @@ def test_a_cash_sale_needs_no_provider() -> None:
     (void,) = voids(lane)
     assert (void.sale, void.business_date) == (SALE, "2026-05-01")
     assert lane.asks == []
-    assert lane.told[-1].message == SaleNoted(-1, -1200, 0)
+    begun, ended, noted = (tell.message for tell in lane.told)
+    assert (begun, ended) == (VoidBegun(RECEIPT, lane.session.lane), VoidEnded(RECEIPT, lane.session.lane))
+    assert noted == SaleNoted(-1, -1200, 0)
     lane.nobody_waits()
 
 
@@ -138,6 +142,10 @@ def test_what_cannot_be_voided(changes: dict[str, Any], expected: str) -> None:
     lane = Lane()
     event = asked(lane, **changes)
     assert (code(lane, event), voids(lane), lane.session.voiding) == (expected, [], None)
+    assert [tell.message for tell in lane.told] == [
+        VoidBegun(RECEIPT, lane.session.lane),
+        VoidEnded(RECEIPT, lane.session.lane),
+    ]
 
 
 def test_a_question_that_a_restart_lost_is_given_up_after_three_seconds() -> None:
