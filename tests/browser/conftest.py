@@ -119,9 +119,9 @@ def served(embedded_postgres: EmbeddedPostgres) -> Iterator[Served]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium."""
+    """Debian's Chromium. For one module: while it is open, playwright's loop runs in this thread, and no other can."""
     if not CHROMIUM.exists():
         pytest.skip("Debian's Chromium is not installed")
     with sync_playwright() as playwright:
