@@ -218,7 +218,7 @@ class Ports:
             question=answer.question,
             outcome=outcome,
             member=member,
-            # A prompt for the customer; when there is nothing to ask for, why: an unreadable image has a code of its own.
+            # A prompt for the customer; for an image that could not be read, why: the terminal's maker must know.
             reason=answer.reason if outcome is FaceOutcome.LOST else answer.prompt or answer.reason,
             sealed=answer.sealed,
             decision=answer.decision,

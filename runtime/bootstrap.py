@@ -385,10 +385,10 @@ class House:
         if self.broker is not None:
             broker = self.broker
             parts.append(("broker", lambda: broker.running, broker.start))
-        for name, again in (("provider", self._run_provider), ("gateway", self._start_gateway)):
+        for name, start in (("provider", self._run_provider), ("gateway", self._start_gateway)):
             child = self._children.get(name)
             if child is not None:
-                parts.append((name, lambda child=child: child.running, again))  # type: ignore[misc]
+                parts.append((name, lambda child=child: child.running, start))  # type: ignore[misc]
         for name, runs, again in parts:
             if not self._stopping.is_set() and not runs():
                 log.warning("restarting", part=name)
