@@ -61,10 +61,10 @@ def confirm(stage: Stage, event: Event, body: Confirm) -> None:
         check_tenders(body.tenders, quote(session, stage.book))
         _require_supported(body.tenders)
     assert session.id is not None
-    sale = SaleId(derived_id(event.id, "sale"))
+    sale = SaleId(derived_id(stage.cause, "sale"))
     payment = Payment(
         sale=sale,
-        order=_order(event.id),
+        order=_order(stage.cause),
         phase=Phase.RESERVING,
         terminal=event.terminal,
         seq=event.seq,
@@ -84,9 +84,9 @@ def confirm(stage: Stage, event: Event, body: Confirm) -> None:
         _collect(stage)
 
 
-def _order(event_id: str) -> str:
+def _order(cause: str) -> str:
     """Our number of a payment attempt: new for each `confirm`."""
-    return "P" + derived_id(event_id, "order").replace("-", "")
+    return "P" + derived_id(cause, "order").replace("-", "")
 
 
 def _require_supported(tenders: tuple[Tender, ...]) -> None:

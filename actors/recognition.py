@@ -10,7 +10,7 @@ from actors.visit import GivenConsent, Question, Session
 from models.domain.book import StoreBook
 from models.domain.errors import Refused
 from models.domain.facts import ConsentGiven
-from models.domain.ids import SessionId
+from models.domain.ids import SessionId, event_cause
 from models.domain.messages import Consent, Digits, Event, FaceAnswered, FaceOutcome, FaceShown, Purpose
 from models.domain.screen import ScreenState
 
@@ -86,7 +86,7 @@ def face(stage: Stage, event: Event, body: FaceShown) -> None:
     if enrolment is not None:
         if not enrolment.wants_face or enrolment.member is None:
             raise Refused("question_open")
-        question = stage.ask(TakeShot(session.id, given.event, event.id, body.kind))
+        question = stage.ask(TakeShot(session.id, given.event, _image(event), body.kind))
         stage.wait_for_face(question, "shot", stage.later(event))
         return
     if session.member is not None:
@@ -104,13 +104,18 @@ def ask_again(session: Session, event: Event, book: StoreBook) -> Ask | None:
     if question is None or not waits or given is None or session.id is None or not isinstance(event.body, FaceShown):
         return None
     if question.kind == "shot":
-        return Ask(question.id, TakeShot(session.id, given.event, event.id, event.body.kind))
+        return Ask(question.id, TakeShot(session.id, given.event, _image(event), event.body.kind))
     return Ask(question.id, _identify(session.id, book, given, event, event.body))
+
+
+def _image(event: Event) -> str:
+    """The door keeps the image under this name."""
+    return event_cause(event.terminal, event.id)
 
 
 def _identify(session: SessionId, book: StoreBook, given: GivenConsent, event: Event, body: FaceShown) -> IdentifyFace:
     liveness = None if body.liveness is None else round(body.liveness * 1_000_000)
-    return IdentifyFace(session, book.store, given.event, event.id, body.kind, liveness)
+    return IdentifyFace(session, book.store, given.event, _image(event), body.kind, liveness)
 
 
 def digits(stage: Stage, event: Event, body: Digits) -> None:

@@ -18,7 +18,7 @@ from actors.visit import Session
 from models.domain.book import StoreBook
 from models.domain.errors import Refused
 from models.domain.facts import FaceDecided
-from models.domain.ids import SessionId
+from models.domain.ids import SessionId, event_cause
 from models.domain.messages import (
     Basket,
     Cancel,
@@ -56,9 +56,12 @@ SHOT_KINDS = frozenset({"shot", "template"})
 def receive(session: Session, message: SessionMessage, cause: str, now: datetime, book: StoreBook) -> Turn[Session]:
     """Decide what one message does to a session. Pure: the host commits and then performs the effects.
 
-    `cause` is the message's id, from which ids made in the turn derive; `now` the business clock.
+    `cause` is the message's id, from which ids made in the turn derive (an event's id together with its terminal:
+    two devices may make the same one); `now` the business clock.
     Raises Refused when an event makes no sense in this state: old state stands, the customer sees its text.
     """
+    if isinstance(message, Event):
+        cause = event_cause(message.terminal, cause)
     stage = Stage(session, cause, now, book)
     match message:
         case Event():

@@ -18,7 +18,7 @@ from devices.bridge import Bridge, Inbound
 from devices.link import LinkError
 from devices.refusals import Undecodable, WireCode
 from devices.topics import Up
-from models.domain.ids import TerminalId, derived_id
+from models.domain.ids import TerminalId, derived_id, event_cause
 from models.domain.messages import Address, Event, FaceShown
 from models.domain.registry import RegisteredTerminal
 from models.tables.journal import InboxKey
@@ -116,7 +116,7 @@ class Door:
         if len(self._last_seq) > BOOTS_REMEMBERED_MAX:
             self._last_seq.popitem(last=False)
         if isinstance(event.body, FaceShown):
-            self._memory.put_image(event.id, event.body.jpeg)
+            self._memory.put_image(event_cause(event.terminal, event.id), event.body.jpeg)
             event = replace(event, body=replace(event.body, jpeg=b""))
         address = Address.session(record.region, record.store, record.lane)
         key = InboxKey(record.terminal, event.boot, event.seq, event.id)

@@ -39,6 +39,13 @@ def shard_of(store: StoreId) -> int:
     return hashlib.sha256(store.encode()).digest()[0]
 
 
+def event_cause(terminal: TerminalId, event: str) -> str:
+    """What ids made by an event's turn derive from. An event's id is unique per terminal only: devices with a poor
+    random source repeat each other's, and must not share sales, orders or visits.
+    """
+    return derived_id(event, terminal)
+
+
 def derived_id(cause: str, n: int | str) -> str:
     """The n-th id made by the turn of one message: uuid5(message id, n), so that a repeated turn makes the same.
 

@@ -14,7 +14,7 @@ from actors.visit import Session
 from devices.codec import decode_reply, decode_screen
 from devices.topics import Down, Up, parse
 from models.domain.charging import UseClass
-from models.domain.ids import TerminalId, derived_id
+from models.domain.ids import TerminalId, derived_id, event_cause
 from models.domain.messages import SaleTender, TenderKind
 from models.domain.screen import ReplyBody
 from models.tables.journal import Commit
@@ -218,7 +218,8 @@ class Auditor:
             _require(device is None or not device.waiting, f"{record.terminal} still waits")
         for event, ok in counter.report.confirms.items():
             if not ok:
-                _require(derived_id(event, "sale") not in self._database.sales, f"refused, and booked: {event}")
+                sale = derived_id(event_cause(record.terminal, event), "sale")
+                _require(sale not in self._database.sales, f"refused, and booked: {event}")
         for txn, reports in counter.report.paid_by_till.items():
             booked = [
                 sale for sale in self._database.sales.values() if (sale.store, sale.till_txn) == (record.store, txn)

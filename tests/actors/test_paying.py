@@ -7,6 +7,7 @@ import pytest
 from actors.paying import POLLS_MAX
 from actors.ports import PaymentRequest, PayVerb, PostUses, ReleaseUses, ReserveUses
 from models.domain.facts import Incident
+from models.domain.ids import TerminalId
 from models.domain.messages import (
     Cancel,
     Confirm,
@@ -393,3 +394,19 @@ def test_the_books_of_the_store_are_told() -> None:
     assert [str(tell.message) for tell in lane.told] == ["SaleNoted(sales=1, takings_fen=1200, discount_fen=0)"]
     assert lane.told[0].to.kind == "store"
     assert cancel(lane) is not None
+
+
+def _sold_at(terminal: TerminalId) -> tuple[str | None, str, str]:
+    lane = Lane()  # each lane's events have the same ids: event 1, event 2, ...
+    lane.ok(SessionOpen(), terminal=terminal)
+    lane.ok(Scan("tea", 1), terminal=terminal)
+    lane.later(Confirm(lane.session.rev, (face_pay(1200),), None), terminal)
+    request = lane.pay_answer(PaymentOutcome.SUCCEEDED)
+    (sale,) = lane.sales
+    return lane.session.id, request.order, sale.id
+
+
+def test_terminals_that_make_the_same_event_ids_share_no_visit_no_order_and_no_sale() -> None:
+    here, there = _sold_at(TerminalId("t-1")), _sold_at(TerminalId("t-2"))
+    assert not set(here) & set(there)
+    assert _sold_at(TerminalId("t-1")) == here, "the same turn again makes the same ids"

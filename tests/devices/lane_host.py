@@ -30,6 +30,7 @@ from devices.topics import Up
 from gateway.providers.alipay import AlipayProvider
 from gateway.providers.port import Scene
 from models.domain.facts import SaleMade
+from models.domain.ids import event_cause
 from models.domain.messages import (
     EnrolAnswered,
     Event,
@@ -122,7 +123,7 @@ class LaneHost:
         if inbound.topic.channel is Up.FACE:
             event = codec.decode_face(inbound.payload, inbound.properties, terminal, NOW)
             assert isinstance(event.body, FaceShown)
-            self._images[event.id] = event.body.jpeg
+            self._images[event_cause(event.terminal, event.id)] = event.body.jpeg
         else:
             event = codec.decode_event(inbound.payload, terminal)
         if event.id not in self.lane.sent:
