@@ -354,8 +354,10 @@ async def _write_outbox(
             ),
         )
     if commit.answered:
+        # What is done is never asked again: a phone number and a customer's payment token do not stay.
         await conn.execute(
-            """UPDATE outbox SET answer = u.a::jsonb, done_at = %s, lease_until = NULL
+            """UPDATE outbox SET answer = u.a::jsonb, done_at = %s, lease_until = NULL,
+                 request = request - '{phone,auth}'::text[]
                FROM unnest(%s::text[], %s::text[]) AS u(d, a) WHERE outbox.id = u.d AND outbox.done_at IS NULL""",
             (now, [ask for ask, _ in commit.answered], [answer.decode() for _, answer in commit.answered]),
         )

@@ -143,6 +143,18 @@ async def test_an_ask_is_leased_swept_and_ended(subject: Subject) -> None:
     assert await subject.sweep(NOW + timedelta(hours=1)) == [], "what has ended is not begun again"
 
 
+@pytest.mark.integration
+async def test_what_is_done_keeps_no_phone_number_and_no_token(migrated_database_url: str) -> None:
+    secret = b'{"phone": "13912345678", "auth": {"provider": "alipay", "token": "t0k"}, "plan": "light-10"}'
+    async with await psycopg.AsyncConnection.connect(migrated_database_url, autocommit=True) as conn:
+        slot = await postgres.claim(conn, REGION, 0, 1, "test")
+        enrol = OutboxEntry("e", LANE, "memberships", "EnrolMember", secret)
+        await postgres.commit_batch(conn, slot, Commit(outbox=[enrol]), 15.0, NOW)
+        await postgres.commit_batch(conn, slot, Commit(answered=[("e", b"{}")]), 15.0, NOW)
+        (left,) = await (await conn.execute("SELECT request FROM outbox WHERE id = 'e'")).fetchone() or (None,)
+    assert left == {"plan": "light-10"}
+
+
 async def test_an_ask_is_put_off(subject: Subject) -> None:
     await subject.commit(outbox=[ask("a")])
     await subject.commit(deferred=[("a", 2.0)])
