@@ -61,7 +61,9 @@ from runtime.clock import business_now
 from runtime.memberships import Memberships, NotYet
 
 VISITS_MAX = 20_000
-"""Visits whose key and last image are held in memory; the oldest is forgotten first."""
+"""Visits whose key is held in memory; the oldest is forgotten first."""
+IMAGES_BYTES_MAX = 64 * 1024 * 1024
+"""Images that wait for a face worker; beyond it the oldest is forgotten, and its customer asked to look again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +95,22 @@ class VisitMemory:
 
     def __init__(self) -> None:
         self._images: OrderedDict[str, bytes] = OrderedDict()
+        self._images_bytes = 0
         self._keys: OrderedDict[SessionId, bytes] = OrderedDict()
 
     def put_image(self, message: str, jpeg: bytes) -> None:
-        """Keep an image until it is taken."""
+        """Keep an image until it is taken, or until newer ones need its room."""
+        self.take_image(message)
         self._images[message] = jpeg
-        if len(self._images) > VISITS_MAX:
-            self._images.popitem(last=False)
+        self._images_bytes += len(jpeg)
+        while self._images_bytes > IMAGES_BYTES_MAX:
+            self.take_image(next(iter(self._images)))
 
     def take_image(self, message: str) -> bytes | None:
         """The image, which is forgotten now."""
-        return self._images.pop(message, None)
+        jpeg = self._images.pop(message, None)
+        self._images_bytes -= len(jpeg or b"")
+        return jpeg
 
     def key(self, session: SessionId) -> bytes:
         """The visit's key, made at its first use."""
