@@ -9,6 +9,7 @@ from actors.ports import EnrolFace, EnrolMember
 from actors.stage import Stage
 from actors.visit import Enrolment, Question
 from models.domain.errors import Refused
+from models.domain.face_quality import IMAGE_FAULTS
 from models.domain.facts import TemplateMade
 from models.domain.messages import Enrol, EnrolAnswered, Event, FaceAnswered, FaceOutcome, Purpose
 from models.domain.screen import ScreenState
@@ -118,6 +119,9 @@ def shot_answered(stage: Stage, question: Question, answer: FaceAnswered) -> Non
         case FaceOutcome.QUALITY:
             stage.reply(question.reply)
             stage.prompt(answer.reason)
+        case FaceOutcome.LOST if answer.reason in IMAGE_FAULTS:
+            stage.refuse(question.reply, "bad_image")
+            stage.prompt("look_at_camera", shot=len(enrolment.shots) + 1, of=of)
         case _:
             stage.reply(question.reply)
             _start_again(stage, enrolment, of)

@@ -39,6 +39,9 @@ POLLS_MAX = 20
 OVER = frozenset({FailReason.CLOSED, FailReason.REVERSED})
 """A cancel that fails for one of these finds the order ended already, with nothing kept."""
 
+PROVIDERS = frozenset({"alipay"})
+"""Whose tokens we can take."""
+
 PROVIDER_TENDERS = frozenset({TenderKind.FACE, TenderKind.CODE, TenderKind.QR})
 TAKEN_TENDERS = PROVIDER_TENDERS | {TenderKind.CASH}
 
@@ -97,6 +100,8 @@ def _require_supported(tenders: tuple[Tender, ...]) -> None:
         raise Refused("tender_unsupported")
     if any(tender.kind is not TenderKind.QR and tender.auth is None for tender in asked):
         raise Refused("token_missing")
+    if any(tender.auth is not None and tender.auth.provider not in PROVIDERS for tender in asked):
+        raise Refused("tender_unsupported")
 
 
 def _is_qr(payment: Payment) -> bool:
@@ -300,7 +305,8 @@ def till_went_silent(stage: Stage) -> None:
 
 
 def _as_reported(tender: Tender) -> SaleTender:
-    change = None if tender.tendered_fen is None else tender.tendered_fen - tender.fen
+    # A till that says it was handed less than it took is believed in what it took only.
+    change = None if tender.tendered_fen is None else max(0, tender.tendered_fen - tender.fen)
     return SaleTender(tender.kind, tender.fen, "", "", tender.tendered_fen, change)
 
 

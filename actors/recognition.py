@@ -9,6 +9,7 @@ from actors.stage import Stage
 from actors.visit import GivenConsent, Question, Session
 from models.domain.book import StoreBook
 from models.domain.errors import Refused
+from models.domain.face_quality import IMAGE_FAULTS
 from models.domain.facts import ConsentGiven
 from models.domain.ids import SessionId, event_cause
 from models.domain.messages import Consent, Digits, Event, FaceAnswered, FaceOutcome, FaceShown, Purpose
@@ -151,6 +152,9 @@ def answered(stage: Stage, question: Question, answer: FaceAnswered) -> None:
         case FaceOutcome.QUALITY:
             stage.prompt(answer.reason)
             stage.reply(question.reply)
+        case FaceOutcome.LOST if answer.reason in IMAGE_FAULTS:
+            stage.refuse(question.reply, "bad_image")
+            stage.prompt("face_lost")
         case FaceOutcome.LOST:
             lost(stage, question)
         case _:

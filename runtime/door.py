@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
+from actors.effects import Ask
 from actors.hosts import Delivery
+from actors.ports import IdentifyFace, TakeShot
 from devices import codec
 from devices.bridge import Bridge, Inbound
 from devices.link import LinkError
@@ -110,7 +112,7 @@ class Door:
     def _event_item(self, event: Event, record: RegisteredTerminal, source: Source) -> Item:
         last = self._last_seq.get((record.terminal, event.boot))
         if last is not None and event.seq > last + 1:
-            self._counts.seq_gaps += event.seq - last - 1
+            self._counts.seq_gaps += 1
             log.info("seq_gap", terminal=record.terminal, after=last, seq=event.seq)
         self._last_seq[record.terminal, event.boot] = max(last or 0, event.seq)
         if len(self._last_seq) > BOOTS_REMEMBERED_MAX:
@@ -134,3 +136,11 @@ class Door:
         except (LinkError, TimeoutError):
             self._counts.publish_failures += 1
         bridge.ack(inbound)
+
+    def forget_images(self, items: Sequence[Item], asks: Sequence[tuple[Address, Ask]]) -> None:
+        """A frame that nobody asks about (refused, or a duplicate) is not kept a moment longer."""
+        wanted = {ask.request.image for _, ask in asks if isinstance(ask.request, IdentifyFace | TakeShot)}
+        for item in items:
+            face = isinstance(item.message, Event) and isinstance(item.message.body, FaceShown)
+            if face and item.cause not in wanted:
+                self._memory.take_image(item.cause)

@@ -63,8 +63,7 @@ DATABASE_RETRY_S_MAX = 5.0
 INTERNAL_MESSAGES_MAX = 4_096
 DELIVER_S_MAX = 11.0
 RESOLVE_EVERY_TICKS = 3
-PRUNE_EVERY_TICKS = 60
-PRUNED_ROWS_MAX = 5_000
+PRUNE_EVERY_TICKS, PRUNED_ROWS_MAX = 60, 5_000
 RESYNC_DEADLINE = timedelta(seconds=30)
 
 Connect = Callable[[], Awaitable[AsyncConnection[TupleRow]]]
@@ -391,6 +390,7 @@ class StoreHost:
                 self._bridge.ack(item.source.inbound)
         for address, ask in work.asks:
             self._desk.dispatch(address, ask, 1)
+        self._door.forget_images(items, work.asks)
         self._update_tiles(work)
         born = [item.terminal for item in items if isinstance(item.message, Birth) and item.terminal is not None]
         if born:

@@ -41,6 +41,7 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
     "bad_digits": ("应为四位数字", "Four digits are needed", "重新输入", "enter them again"),
     "digits_exhausted": ("次数已用完", "Too many attempts", "不使用会员继续", "go on without membership"),
     "face_lost": ("图像已失效", "The image is gone", "再看一次摄像头", "look again"),
+    "bad_image": ("图像无法读取", "The image cannot be read", "发送完整的 JPEG", "send a whole baseline JPEG"),
     "unknown_plan": ("没有该方案", "There is no such plan", "选择屏幕上的方案", "choose one from the screen"),
     "guarantee_unavailable": ("不支持该担保方式", "That guarantee is not offered", "选择花呗冻结", "use huabei_hold"),
     "already_member": ("已是会员", "Already a member", "直接使用优惠", "use the benefits"),

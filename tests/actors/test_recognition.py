@@ -254,3 +254,15 @@ def test_a_session_starts_without_anything_of_the_one_before() -> None:
     session = lane.session
     assert (session.member, session.lines, session.consents, session.probe) == (None, (), (), None)
     assert (session.till_txn, session.rev) == ("till-7", 1)
+
+
+def test_an_image_that_cannot_be_read_has_a_code_of_its_own() -> None:
+    lane = Lane()
+    lane.open()
+    lane.consent()
+    event = lane.later(FACE)
+    lane.face_answer(FaceOutcome.LOST, reason="corrupt_jpeg")
+    error = lane.replies[event].error
+    assert error is not None
+    assert (error.code, lane.prompt) == ("bad_image", "face_lost")
+    lane.nobody_waits()

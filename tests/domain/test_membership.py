@@ -53,11 +53,10 @@ from tests.domain.lives import Life, cases, enrolled, event_of, live
 from tests.domain.test_plans import shipped
 
 PLAN = plan_from_dict(shipped())
-DAY = timedelta(days=1)
+DAY, COUPON = timedelta(days=1), BenefitId("coupon8")
 START = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)  # 10:00 in Shanghai
 EXPIRY = datetime(2026, 1, 31, 16, 0, tzinfo=UTC)  # 00:00 on 1 February in Shanghai
 CUTOFF = EXPIRY + DAY
-COUPON = BenefitId("coupon8")
 
 
 def use(number: int, at: datetime, fen: int = 800, offline: bool = False, biz: datetime | None = None) -> Event:
