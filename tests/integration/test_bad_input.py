@@ -249,7 +249,7 @@ async def test_a_damaged_photograph_is_refused_and_the_next_one_is_seen(house: H
         for damaged in (portrait[: len(portrait) // 8], b"\xff\xd8\xff" + bytes(range(256)) * 40):
             reply = await camera.agent.show_face(damaged, camera.session)
             assert reply.error is not None
-            assert reply.error.code == "face_lost"
+            assert reply.error.code == "bad_image"
             assert reply.error.do
         png = cv2.imencode(".png", pixels_of(portrait)[::4, ::4])[1].tobytes()
         drawing = await camera.agent.show_face(png, camera.session)
