@@ -108,13 +108,15 @@ async def _play(
         stopped = asyncio.create_task(asyncio.to_thread(stop.wait))
         await asyncio.wait({playing, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not playing.done():
+            if not once:
+                house.leave()  # Ctrl-C waits for nobody: what is unanswered stays in the terminals' outboxes
             playing.cancel()
             return {"ok": False, "error": {"code": "stopped", "message": "stopped by Ctrl-C", "do": ""}}
         return playing.result()
     finally:
         ended = stop.is_set()
         stop.set()
-        if not ended:  # Ctrl-C waits for nobody: unanswered events stay in the terminals' outboxes
+        if not ended:
             await shop.stop()
 
 
