@@ -244,7 +244,7 @@ class StoreHost:
             except asyncio.CancelledError:
                 raise
             except Exception:
-                # A bug outside a turn: say so and keep the loop alive; what was not acknowledged comes again.
+                # A bug outside a turn: say so and live on; terminals repeat what has no reply, the sweep repeats asks.
                 log.exception("host_loop")
                 await self._reconnect_database()
 

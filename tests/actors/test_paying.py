@@ -410,3 +410,17 @@ def test_terminals_that_make_the_same_event_ids_share_no_visit_no_order_and_no_s
     here, there = _sold_at(TerminalId("t-1")), _sold_at(TerminalId("t-2"))
     assert not set(here) & set(there)
     assert _sold_at(TerminalId("t-1")) == here, "the same turn again makes the same ids"
+
+
+def test_a_closed_screen_forgets_its_customer() -> None:
+    lane = Lane()
+    lane.open()
+    lane.identify()
+    buy(lane, "tea")
+    assert lane.screen is not None
+    assert lane.screen.member is not None
+    cancel(lane)
+    assert lane.screen is not None
+    assert lane.state == "closed"
+    closed = lane.screen
+    assert (closed.member, closed.lines, closed.receipt, closed.paid) == (None, (), None, None)

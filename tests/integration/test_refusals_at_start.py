@@ -1,0 +1,36 @@
+"""What a start refuses before it does harm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.domain.errors import NeedsOperator
+from runtime.bootstrap import reset_data
+
+pytestmark = [pytest.mark.integration]
+
+
+def test_reset_deletes_no_folder_that_storeops_did_not_make(data_dir: Path) -> None:
+    (data_dir / "thesis.txt").write_text("years of work")
+    with pytest.raises(NeedsOperator) as refused:
+        reset_data(data_dir)
+    assert refused.value.code == "not_a_data_folder"
+    assert (data_dir / "thesis.txt").exists()
+
+
+def test_the_console_is_not_served_in_clear_beyond_this_machine(data_dir: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "runtime", "up", "--data", str(data_dir)],
+        env={**os.environ, "STOREOPS__GATEWAY__HOST": "0.0.0.0"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "gateway_exposed" in done.stderr
