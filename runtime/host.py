@@ -7,7 +7,6 @@ applied in hosting.py, and the simulator runs the same engine over a lossy broke
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -21,17 +20,14 @@ from psycopg.rows import TupleRow
 from actors.effects import Ask
 from actors.hosts import Delivered, Delivery
 from actors.screens import render
-from actors.store import Store
-from actors.terminal import Terminal
 from actors.visit import Session
 from devices import codec
 from devices.bridge import Bridge
-from devices.link import LinkError
 from devices.refusals import Undecodable
 from models.domain.errors import Fenced, Refused, RetryLater
 from models.domain.facts import TemplateMade
-from models.domain.ids import LaneId, MessageId, RegionId, TerminalId, derived_id
-from models.domain.live import Changes, TerminalTile
+from models.domain.ids import LaneId, RegionId, TerminalId, derived_id
+from models.domain.live import Changes
 from models.domain.messages import Address, TimerFired
 from models.domain.presence import Birth
 from models.domain.registry import RegisteredTerminal
@@ -49,7 +45,8 @@ from runtime.outgoing import decode_request
 from runtime.publisher import Publisher
 from runtime.states import States
 from runtime.telemetry import HostCounts
-from runtime.tiles import Tiles, store_tile, terminal_tile
+from runtime.terminal_care import TerminalCare
+from runtime.tiles import Tiles, Wall
 
 log = structlog.get_logger()
 
@@ -64,7 +61,6 @@ INTERNAL_MESSAGES_MAX = 4_096
 DELIVER_S_MAX = 11.0
 RESOLVE_EVERY_TICKS = 3
 PRUNE_EVERY_TICKS, PRUNED_ROWS_MAX = 60, 5_000
-RESYNC_DEADLINE = timedelta(seconds=30)
 
 Connect = Callable[[], Awaitable[AsyncConnection[TupleRow]]]
 
@@ -106,8 +102,7 @@ class StoreHost:
         self._publisher = Publisher(self._directory, self.counts)
         self._desk = AskDesk(ports, memory, self.counts, self._put)
         self._states = States()
-        self._desired_told: set[TerminalId] = set()
-        """Terminals whose retained desired document this host has published."""
+        self._care = TerminalCare(self._directory, self._publisher, self.counts)
         self._internal: deque[Item] = deque()
         self._wake = asyncio.Event()
         self._offset = timedelta(0)
@@ -123,6 +118,7 @@ class StoreHost:
         self._conn = await self._connect_patiently()
         self._slot = await self._journal.claim(self._conn, self._region, self._k, self._slots, self._holder)
         self.tiles = Tiles(self._slot.epoch)
+        self._wall_tiles = Wall(self.tiles, self._directory, self._states, self._publisher)
         await self._directory.load(self._conn)
         self._offset = timedelta(microseconds=(await self._journal.read_batch(self._conn, [], [])).offset_us)
         await self._wake_entities()
@@ -167,11 +163,7 @@ class StoreHost:
             if isinstance(state, Session) and state.live:
                 screen = render(state, self._directory.book_of(address.store, state.book_version))
                 self._publisher.remember(address.store, LaneId(address.id), screen)
-        at_ms = time.time_ns() // 1_000_000
-        self.tiles.put(
-            [self._tile(record, at_ms) for record in self._directory.terminals() if self._slot.owns(record.shard)],
-            [store_tile(at.store, state) for at, (state, _) in self._states.items() if isinstance(state, Store)],
-        )
+        self._wall_tiles.begin(self._slot)
 
     # ------------------------------------------------------------ what the bridge tells (BridgeOwner)
 
@@ -180,7 +172,7 @@ class StoreHost:
         log.info("broker_connected", epoch=epoch, session_present=session_present)
         self._spawn(self._publisher.show_again(self._bridge, self._directory.terminals()))
         if not session_present:
-            self._spawn(self._resync())
+            self._spawn(self._care.resync(self._bridge, self._slot))
 
     def disconnected(self, reason: str) -> None:
         """The bridge comes back by itself; what was not acknowledged comes again."""
@@ -194,34 +186,6 @@ class StoreHost:
         log.error("fenced", taken_over=taken_over)
         self._fenced()
         return False
-
-    async def _resync(self) -> None:
-        """desired is retained and whole; resync asks every terminal for presence, report and what waits."""
-        stamp = time.time_ns()
-        for record in self._directory.terminals():
-            if self._slot.owns(record.shard):
-                try:
-                    await self._publish_desired(record)
-                    command = MessageId(derived_id(record.terminal, stamp))
-                    await self._bridge.publish_command(record, command, "resync", {}, RESYNC_DEADLINE)
-                except LinkError:
-                    self.counts.publish_failures += 1
-                    return  # the connection is gone; the next one starts again
-
-    async def _publish_desired(self, record: RegisteredTerminal) -> None:
-        book = self._directory.book_of(record.store, 0)
-        await self._bridge.publish_desired(record, book.version, self._directory.desired_config(book))
-        self._desired_told.add(record.terminal)
-
-    async def _greet(self, born: list[RegisteredTerminal]) -> None:
-        """The lane's screen once more; and desired for whoever was registered since the last resync."""
-        await self._publisher.show_again(self._bridge, born)
-        for record in born:
-            if record.terminal not in self._desired_told:
-                try:
-                    await self._publish_desired(record)
-                except LinkError:
-                    self.counts.publish_failures += 1
 
     # ------------------------------------------------------------ the loop
 
@@ -391,43 +355,12 @@ class StoreHost:
         for address, ask in work.asks:
             self._desk.dispatch(address, ask, 1)
         self._door.forget_images(items, work.asks)
-        self._update_tiles(work)
+        self._wall_tiles.moved(work)
         born = [item.terminal for item in items if isinstance(item.message, Birth) and item.terminal is not None]
         if born:
-            self._spawn(self._greet(born))
+            self._spawn(self._care.greet(self._bridge, born))
         if any(isinstance(fact, TemplateMade) for fact, _ in work.commit.facts):
             self._spawn(self._ports.templates_committed())
-
-    def _update_tiles(self, work: Work) -> None:
-        """Which cells of the wall this batch moved."""
-        at_ms = time.time_ns() // 1_000_000
-        terminals, stores = {}, {}
-        for address in work.commit.entities:
-            state = work.states[address][0]
-            if isinstance(state, Store):
-                stores[address.store] = store_tile(address.store, state)
-                continue
-            if isinstance(state, Terminal):
-                record = self._directory.terminal(TerminalId(address.id))
-                records = [record] if record is not None else []
-            else:
-                records = self._directory.lane(address.store, LaneId(address.id))
-            for record in records:
-                terminals[record.terminal] = self._tile(record, at_ms)
-        if terminals or stores:
-            self.tiles.put(terminals.values(), stores.values())
-
-    def _tile(self, record: RegisteredTerminal, at_ms: int) -> TerminalTile:
-        twin = self._states.get(Address(record.region, record.store, "terminal", record.terminal))
-        visit = self._states.get(Address.session(record.region, record.store, record.lane))
-        screen = self._publisher.screen(record.store, record.lane)
-        return terminal_tile(
-            record,
-            twin[0] if twin is not None and isinstance(twin[0], Terminal) else Terminal(),
-            visit[0] if visit is not None and isinstance(visit[0], Session) else None,
-            screen.due_fen if screen is not None else 0,
-            at_ms,
-        )
 
     def _put(self, item: Item) -> None:
         self._internal.append(item)

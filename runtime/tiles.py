@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime
@@ -11,9 +12,15 @@ from typing import TypeVar
 from actors.store import Store
 from actors.terminal import Terminal
 from actors.visit import Session
-from models.domain.ids import StoreId, TerminalId
+from models.domain.ids import LaneId, StoreId, TerminalId
 from models.domain.live import Changes, StoreTile, TerminalTile
+from models.domain.messages import Address
 from models.domain.registry import RegisteredTerminal
+from models.tables.journal import Slot
+from runtime.directory import Directory
+from runtime.engine import Work
+from runtime.publisher import Publisher
+from runtime.states import States
 
 POLL_S = 20.0
 
@@ -101,3 +108,52 @@ def terminal_tile(
 def store_tile(store_id: StoreId, store: Store) -> StoreTile:
     """One store's figures."""
     return StoreTile(store_id, store.sales, store.takings_fen, store.discount_fen, store.incidents)
+
+
+class Wall:
+    """Keeps the tiles in step with the entities that a batch moved."""
+
+    def __init__(self, tiles: Tiles, directory: Directory, states: States, publisher: Publisher) -> None:
+        self._tiles = tiles
+        self._directory = directory
+        self._states = states
+        self._publisher = publisher
+
+    def begin(self, slot: Slot) -> None:
+        """Everything that the slot owns, as it stands."""
+        at_ms = time.time_ns() // 1_000_000
+        self._tiles.put(
+            [self._tile(record, at_ms) for record in self._directory.terminals() if slot.owns(record.shard)],
+            [store_tile(at.store, state) for at, (state, _) in self._states.items() if isinstance(state, Store)],
+        )
+
+    def moved(self, work: Work) -> None:
+        """Which cells of the wall this batch moved."""
+        at_ms = time.time_ns() // 1_000_000
+        terminals, stores = {}, {}
+        for address in work.commit.entities:
+            state = work.states[address][0]
+            if isinstance(state, Store):
+                stores[address.store] = store_tile(address.store, state)
+                continue
+            if isinstance(state, Terminal):
+                record = self._directory.terminal(TerminalId(address.id))
+                records = [record] if record is not None else []
+            else:
+                records = self._directory.lane(address.store, LaneId(address.id))
+            for record in records:
+                terminals[record.terminal] = self._tile(record, at_ms)
+        if terminals or stores:
+            self._tiles.put(terminals.values(), stores.values())
+
+    def _tile(self, record: RegisteredTerminal, at_ms: int) -> TerminalTile:
+        twin = self._states.get(Address(record.region, record.store, "terminal", record.terminal))
+        visit = self._states.get(Address.session(record.region, record.store, record.lane))
+        screen = self._publisher.screen(record.store, record.lane)
+        return terminal_tile(
+            record,
+            twin[0] if twin is not None and isinstance(twin[0], Terminal) else Terminal(),
+            visit[0] if visit is not None and isinstance(visit[0], Session) else None,
+            screen.due_fen if screen is not None else 0,
+            at_ms,
+        )

@@ -204,6 +204,16 @@ EventBody = (
 
 
 @dataclass(frozen=True, slots=True)
+class Traits:
+    """What the sending terminal can do, as far as a visit must know it. From its profile; added at the door."""
+
+    digits_required: bool = False
+    """Recognition always asks for four phone digits (the first generation of face terminals)."""
+    takes_line_adjustments: bool = True
+    """Accepts prices that we adjusted; one that does not gets the benefit as a `coupon` tender."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One event or face of a terminal, decoded, its topic checked against the registry."""
 
@@ -217,6 +227,7 @@ class Event:
     clerk: str | None
     replay: bool
     body: EventBody
+    traits: Traits = Traits()
 
 
 # ---------------------------------------------------------------- what ports know about a member
