@@ -8,7 +8,7 @@ from actors.pricing import quote
 from actors.stage import Stage
 from actors.visit import Line, Session
 from models.domain.errors import Refused
-from models.domain.messages import Basket, Event, Remove, Scan
+from models.domain.events import Basket, Event, Remove, Scan
 from models.domain.screen import ScreenState
 
 LINES_MAX = 200

@@ -9,9 +9,10 @@ from actors.ports import EnrolFace, EnrolMember
 from actors.stage import Stage
 from actors.visit import Enrolment, Question
 from models.domain.errors import Refused
+from models.domain.events import Enrol, Event, Purpose
 from models.domain.face_quality import IMAGE_FAULTS
 from models.domain.facts import TemplateMade
-from models.domain.messages import Enrol, EnrolAnswered, Event, FaceAnswered, FaceOutcome, Purpose
+from models.domain.messages import EnrolAnswered, FaceAnswered, FaceOutcome
 from models.domain.screen import ScreenState
 
 ROUNDS_MAX = 3

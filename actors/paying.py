@@ -15,19 +15,9 @@ from actors.selling import book_sale, book_unknown_takings, dated
 from actors.stage import Stage
 from actors.visit import Payment, Phase
 from models.domain.errors import Refused
+from models.domain.events import Confirm, Event, Paid, Tender, TenderKind
 from models.domain.ids import SaleId, derived_id
-from models.domain.messages import (
-    Confirm,
-    Event,
-    Paid,
-    PaymentAnswered,
-    PaymentOutcome,
-    ReserveAnswered,
-    SaleTender,
-    Tender,
-    TenderKind,
-    UsesPosted,
-)
+from models.domain.messages import PaymentAnswered, PaymentOutcome, ReserveAnswered, SaleTender, UsesPosted
 from models.domain.payments import FailReason
 from models.domain.pricing import check_tenders
 from models.domain.screen import ScreenState

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
+from models.domain.events import ProviderAuth, TenderKind
 from models.domain.ids import (
     LegalEntityId,
     MemberId,
@@ -21,7 +22,7 @@ from models.domain.ids import (
     StoreId,
     TerminalId,
 )
-from models.domain.messages import ProviderAuth, SaleUse, TenderKind
+from models.domain.messages import SaleUse
 
 
 class Port(StrEnum):

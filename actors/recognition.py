@@ -9,10 +9,11 @@ from actors.stage import Stage
 from actors.visit import GivenConsent, Question, Session
 from models.domain.book import StoreBook
 from models.domain.errors import Refused
+from models.domain.events import Consent, Digits, Event, FaceShown, Purpose
 from models.domain.face_quality import IMAGE_FAULTS
 from models.domain.facts import ConsentGiven
 from models.domain.ids import SessionId, event_cause
-from models.domain.messages import Consent, Digits, Event, FaceAnswered, FaceOutcome, FaceShown, Purpose
+from models.domain.messages import FaceAnswered, FaceOutcome
 from models.domain.screen import ScreenState
 
 DIGITS_TRIES_MAX = 3

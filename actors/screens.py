@@ -6,7 +6,8 @@ from actors.pricing import quote, saves_now_fen, shown_lines
 from actors.visit import Phase, Session
 from models.domain.book import StoreBook
 from models.domain.charging import charge_fen
-from models.domain.messages import MembershipView, Purpose
+from models.domain.events import Purpose
+from models.domain.messages import MembershipView
 from models.domain.screen import (
     Screen,
     ScreenMember,

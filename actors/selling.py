@@ -7,9 +7,10 @@ from datetime import timedelta
 from actors.pricing import after_uses, quote, shown_lines
 from actors.stage import Stage
 from actors.visit import Payment
+from models.domain.events import Event, TenderKind
 from models.domain.facts import SaleMade
 from models.domain.ids import SaleId, SessionId
-from models.domain.messages import Event, SaleNoted, SaleTender, TenderKind
+from models.domain.messages import SaleNoted, SaleTender
 from models.domain.money import format_yuan
 from models.domain.screen import Receipt, ReceiptTender, ScreenPaid, ScreenState
 

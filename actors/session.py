@@ -17,9 +17,7 @@ from actors.stage import Stage
 from actors.visit import Session
 from models.domain.book import StoreBook
 from models.domain.errors import Refused
-from models.domain.facts import FaceDecided
-from models.domain.ids import SessionId, event_cause
-from models.domain.messages import (
+from models.domain.events import (
     Basket,
     Cancel,
     Complaint,
@@ -27,22 +25,26 @@ from models.domain.messages import (
     Consent,
     Digits,
     Enrol,
-    EnrolAnswered,
     Event,
-    FaceAnswered,
     FaceShown,
     Paid,
+    Remove,
+    Scan,
+    SessionOpen,
+    Void,
+)
+from models.domain.facts import FaceDecided
+from models.domain.ids import SessionId, event_cause
+from models.domain.messages import (
+    EnrolAnswered,
+    FaceAnswered,
     PaymentAnswered,
     ReleaseAnswered,
-    Remove,
     ReserveAnswered,
     SaleFound,
-    Scan,
     SessionMessage,
-    SessionOpen,
     TimerFired,
     UsesPosted,
-    Void,
 )
 from models.domain.screen import ScreenState
 

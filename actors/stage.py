@@ -14,9 +14,10 @@ from actors.ports import AskRequest
 from actors.screens import render
 from actors.visit import OpenReply, Question, Session
 from models.domain.book import StoreBook
+from models.domain.events import Event
 from models.domain.facts import Fact, Incident
 from models.domain.ids import SessionId, TerminalId, derived_id
-from models.domain.messages import Address, Event, IncidentNoted, StoreMessage
+from models.domain.messages import Address, IncidentNoted, StoreMessage
 from models.domain.texts import prompt, refusal
 
 REPLY_AFTER = timedelta(seconds=10)

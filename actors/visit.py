@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from models.domain.events import Purpose, Tender
 from models.domain.ids import LaneId, MemberId, MessageId, SaleId, SessionId, TerminalId
-from models.domain.messages import MemberView, Purpose, SaleTender, SaleUse, Tender
+from models.domain.messages import MemberView, SaleTender, SaleUse
 from models.domain.screen import Prompt, Receipt, ScreenPaid, ScreenState
 
 

@@ -9,19 +9,10 @@ from actors.ports import FindSale, PaymentRequest, PayVerb, ReverseUses
 from actors.stage import Stage
 from actors.visit import Voiding
 from models.domain.errors import Refused
+from models.domain.events import Event, TenderKind, Void
 from models.domain.facts import SaleVoided
 from models.domain.ids import SessionId, derived_id
-from models.domain.messages import (
-    Event,
-    PaymentAnswered,
-    PaymentOutcome,
-    SaleFound,
-    SaleNoted,
-    TenderKind,
-    Void,
-    VoidBegun,
-    VoidEnded,
-)
+from models.domain.messages import PaymentAnswered, PaymentOutcome, SaleFound, SaleNoted, VoidBegun, VoidEnded
 
 RETRY_EVERY = timedelta(seconds=3)
 TRIES_MAX = 20

@@ -16,8 +16,7 @@ from msgspec import UNSET
 
 from devices import wire
 from devices.refusals import Undecodable, WireCode
-from models.domain.ids import MessageId, PlanId, SessionId
-from models.domain.messages import (
+from models.domain.events import (
     Basket,
     Cancel,
     Complaint,
@@ -37,6 +36,7 @@ from models.domain.messages import (
     TillLine,
     Void,
 )
+from models.domain.ids import MessageId, PlanId, SessionId
 from models.domain.presence import Birth, CommandResponse, Death, Reported
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, Screen

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from models.domain.messages import Purpose, TenderKind
+from models.domain.events import Purpose, TenderKind
 from models.domain.screen import (
     Prompt,
     Receipt,

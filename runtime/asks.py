@@ -22,6 +22,7 @@ from actors.ports import (
     TakeShot,
 )
 from gateway.providers.port import PaymentProvider, Scene
+from models.domain.events import Purpose, TenderKind
 from models.domain.face_quality import FaceKind
 from models.domain.ids import ChainId, LegalEntityId, MessageId, RegionId, SaleId, SessionId, TerminalId, derived_id
 from models.domain.messages import (
@@ -30,12 +31,10 @@ from models.domain.messages import (
     FaceOutcome,
     PaymentAnswered,
     PaymentOutcome,
-    Purpose,
     SaleFound,
     SaleTender,
     SaleUse,
     SessionMessage,
-    TenderKind,
 )
 from models.domain.payments import (
     Answer,

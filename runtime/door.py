@@ -20,8 +20,9 @@ from devices.bridge import Bridge, Inbound
 from devices.link import LinkError
 from devices.refusals import Undecodable, WireCode
 from devices.topics import Up
+from models.domain.events import Event, FaceShown
 from models.domain.ids import TerminalId, derived_id, event_cause
-from models.domain.messages import Address, Event, FaceShown
+from models.domain.messages import Address
 from models.domain.registry import RegisteredTerminal
 from models.tables.journal import InboxKey
 from runtime.asks import VisitMemory

@@ -24,8 +24,9 @@ from actors.visit import Session
 from devices.codec import decode_reply, encode_reply
 from models.domain.book import StoreBook
 from models.domain.errors import Refused
+from models.domain.events import Event, FaceShown
 from models.domain.ids import LaneId, MessageId, StoreId, TerminalId
-from models.domain.messages import Address, Event, FaceShown, Message
+from models.domain.messages import Address, Message
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, Screen
 from models.domain.texts import refusal

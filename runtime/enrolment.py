@@ -20,9 +20,10 @@ from gateway.providers.port import PaymentProvider, Scene
 from models.domain import ledger
 from models.domain.charging import cutoff_instant, expiry_instant
 from models.domain.errors import Bug, Refused
+from models.domain.events import ProviderAuth
 from models.domain.ids import LegalEntityId, MemberId, MembershipId, SessionId, StoreId, derived_id
 from models.domain.membership import HOLD_TIMEOUT, HoldState, State, apply_for
-from models.domain.messages import EnrolAnswered, ProviderAuth
+from models.domain.messages import EnrolAnswered
 from models.domain.payments import Answer, Failed, HoldResult, Pending, Succeeded, Unknown
 from models.domain.plans import GuaranteeKind, Plan
 from models.domain.settlement import Standing, release_call

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from models.domain.calendar import business_date
+from models.domain.events import Purpose
 from models.domain.ids import ChainId, LegalEntityId, PlanId, RegionId, StoreId
-from models.domain.messages import Purpose
 from models.domain.plans import Plan
 from models.domain.pricing import Item
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from models.domain.events import Purpose
 from models.domain.ids import (
     LaneId,
     LegalEntityId,
@@ -16,13 +17,7 @@ from models.domain.ids import (
     StoreId,
     TerminalId,
 )
-from models.domain.messages import (
-    Purpose,
-    RecognitionDecision,
-    SaleTender,
-    SaleUse,
-    TemplateRow,
-)
+from models.domain.messages import RecognitionDecision, SaleTender, SaleUse, TemplateRow
 from models.domain.screen import ScreenLine
 
 

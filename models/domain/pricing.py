@@ -13,8 +13,8 @@ from enum import StrEnum
 
 from models.domain import charging
 from models.domain.errors import Refused
+from models.domain.events import Tender, TenderKind
 from models.domain.ids import BenefitId
-from models.domain.messages import Tender, TenderKind
 from models.domain.money import allocate, cash_rounded_fen, format_yuan, require_fen
 from models.domain.plans import Benefit, Plan, Text
 

@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import NewType
 
 from models.domain.errors import Refused
+from models.domain.events import Purpose
 from models.domain.face_quality import FaceKind, LookReason, QualityReport
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
-from models.domain.messages import FaceOutcome, Purpose, RecognitionDecision, TemplateRow
+from models.domain.messages import FaceOutcome, RecognitionDecision, TemplateRow
 
 Embedding = NewType("Embedding", bytes)
 """A unit vector as little-endian float32; never stored or logged in clear."""

@@ -9,8 +9,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from models.domain.book import ChainBook, ConsentText, StoreBook
+from models.domain.events import Purpose
 from models.domain.ids import ChainId, LaneId, LegalEntityId, PlanId, RegionId, StoreId, TerminalId
-from models.domain.messages import Purpose
 from models.domain.plans import Text, plan_from_dict
 from models.domain.pricing import Item
 from models.domain.registry import RegisteredTerminal

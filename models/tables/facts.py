@@ -10,6 +10,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from models.domain.events import TenderKind
 from models.domain.facts import (
     ConsentGiven,
     FaceDecided,
@@ -20,7 +21,7 @@ from models.domain.facts import (
     TemplateMade,
 )
 from models.domain.ledger import Place, Taking, Transaction, sale_paid, sale_voided, transaction_id
-from models.domain.messages import SaleTender, TenderKind
+from models.domain.messages import SaleTender
 from models.tables.ledger import insert_transactions, load_transaction
 
 PROVIDER = "alipay"

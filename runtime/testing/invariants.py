@@ -14,8 +14,9 @@ from actors.visit import Session
 from devices.codec import decode_reply, decode_screen
 from devices.topics import Down, Up, parse
 from models.domain.charging import UseClass
+from models.domain.events import TenderKind
 from models.domain.ids import TerminalId, derived_id, event_cause
-from models.domain.messages import SaleTender, TenderKind
+from models.domain.messages import SaleTender
 from models.domain.screen import ReplyBody
 from models.tables.journal import Commit
 from runtime.engine import decode_state

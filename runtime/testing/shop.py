@@ -21,8 +21,8 @@ from psycopg import OperationalError
 from actors.effects import Ask
 from devices.bridge import Bridge
 from models.domain.book import ChainBook, ConsentText, StoreBook
+from models.domain.events import Purpose
 from models.domain.ids import SHARDS_TOTAL, ChainId, LaneId, LegalEntityId, RegionId, StoreId, TerminalId
-from models.domain.messages import Purpose
 from models.domain.plans import Plan, Text
 from models.domain.pricing import Item
 from models.domain.registry import RegisteredTerminal

@@ -17,6 +17,20 @@ from actors.session import receive
 from actors.visit import Session
 from models.domain.book import ChainBook, ConsentText, StoreBook
 from models.domain.errors import Refused
+from models.domain.events import (
+    Cancel,
+    Confirm,
+    Consent,
+    Event,
+    EventBody,
+    FaceShown,
+    ProviderAuth,
+    Purpose,
+    Scan,
+    SessionOpen,
+    Tender,
+    TenderKind,
+)
 from models.domain.facts import Fact, SaleMade
 from models.domain.ids import (
     BenefitId,
@@ -34,26 +48,14 @@ from models.domain.ids import (
 )
 from models.domain.messages import (
     BenefitLeft,
-    Cancel,
-    Confirm,
-    Consent,
-    Event,
-    EventBody,
     FaceAnswered,
     FaceOutcome,
-    FaceShown,
     MembershipView,
     MemberView,
     PaymentAnswered,
     PaymentOutcome,
-    ProviderAuth,
-    Purpose,
     ReserveAnswered,
-    Scan,
     SessionMessage,
-    SessionOpen,
-    Tender,
-    TenderKind,
     TimerFired,
 )
 from models.domain.plans import Benefit, GuaranteeKind, MerchantCancel, Plan, Text

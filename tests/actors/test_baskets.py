@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from actors.baskets import LINES_MAX
+from models.domain.events import Basket, Cancel, Confirm, Remove, Scan, TillLine
 from models.domain.ids import SessionId
-from models.domain.messages import Basket, Cancel, Confirm, Remove, Scan, TillLine
 from tests.actors.lane import TILL, Lane, buy, cancel, cash
 
 

@@ -6,20 +6,10 @@ import pytest
 
 from actors.enrolling import ROUNDS_MAX
 from actors.ports import EnrolFace, EnrolMember, TakeShot
+from models.domain.events import Confirm, Enrol, FaceShown, Purpose, Scan, SessionOpen
 from models.domain.facts import TemplateMade
 from models.domain.ids import MemberId, PlanId
-from models.domain.messages import (
-    Confirm,
-    Enrol,
-    EnrolAnswered,
-    FaceOutcome,
-    FaceShown,
-    MemberView,
-    Purpose,
-    Scan,
-    SessionOpen,
-    TemplateRow,
-)
+from models.domain.messages import EnrolAnswered, FaceOutcome, MemberView, TemplateRow
 from tests.actors.lane import JPEG, PLAN, Lane, buy, cancel, cash, member
 
 FACE = FaceShown(JPEG, "frame")

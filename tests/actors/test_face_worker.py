@@ -9,6 +9,7 @@ import pytest
 
 from actors.face_worker import CHAINS_MAX, FaceWorker
 from models.domain.errors import Refused, RetryLater
+from models.domain.events import Purpose
 from models.domain.face_quality import (
     PRODUCTION,
     FaceKind,
@@ -18,7 +19,7 @@ from models.domain.face_quality import (
     QualityReport,
 )
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
-from models.domain.messages import FaceOutcome, Purpose
+from models.domain.messages import FaceOutcome
 from models.domain.recognition import (
     ConsentToken,
     Embedding,

@@ -6,24 +6,22 @@ import pytest
 
 from actors.paying import POLLS_MAX
 from actors.ports import PaymentRequest, PayVerb, PostUses, ReleaseUses, ReserveUses
-from models.domain.facts import Incident
-from models.domain.ids import TerminalId
-from models.domain.messages import (
+from models.domain.events import (
     Cancel,
     Confirm,
     Consent,
     Enrol,
     FaceShown,
-    PaymentOutcome,
     Purpose,
-    ReserveAnswered,
     Scan,
     SessionOpen,
     Tender,
     TenderKind,
-    UsesPosted,
     Void,
 )
+from models.domain.facts import Incident
+from models.domain.ids import TerminalId
+from models.domain.messages import PaymentOutcome, ReserveAnswered, UsesPosted
 from tests.actors.lane import JPEG, PLAN, Lane, buy, cancel, cash, face_pay, member, qr
 
 

@@ -6,19 +6,9 @@ import pytest
 
 from actors.ports import IdentifyFace, RescoreFace
 from actors.recognition import DIGITS_TRIES_MAX, ask_again
+from models.domain.events import Confirm, Consent, Digits, FaceShown, Purpose, Scan, SessionOpen
 from models.domain.facts import ConsentGiven, FaceDecided, Incident
-from models.domain.messages import (
-    Confirm,
-    Consent,
-    Digits,
-    FaceAnswered,
-    FaceOutcome,
-    FaceShown,
-    Purpose,
-    RecognitionDecision,
-    Scan,
-    SessionOpen,
-)
+from models.domain.messages import FaceAnswered, FaceOutcome, RecognitionDecision
 from tests.actors.lane import JPEG, Lane, buy, cancel, cash, member
 
 FACE = FaceShown(JPEG, "frame", 0.5)

@@ -30,10 +30,7 @@ from actors.ports import (
     TakeShot,
 )
 from actors.session import receive
-from models.domain.face_quality import IMAGE_FAULTS, PROMPTS
-from models.domain.facts import SaleMade
-from models.domain.ids import MemberId, SessionId, StoreId
-from models.domain.messages import (
+from models.domain.events import (
     Basket,
     Cancel,
     Complaint,
@@ -41,27 +38,32 @@ from models.domain.messages import (
     Consent,
     Digits,
     Enrol,
-    EnrolAnswered,
     EventBody,
-    FaceAnswered,
-    FaceOutcome,
     FaceShown,
     Paid,
-    PaymentOutcome,
     Purpose,
-    ReleaseAnswered,
     Remove,
-    ReserveAnswered,
-    SaleFound,
     Scan,
     SessionOpen,
-    TemplateRow,
     Tender,
     TenderKind,
     TillLine,
+    Void,
+)
+from models.domain.face_quality import IMAGE_FAULTS, PROMPTS
+from models.domain.facts import SaleMade
+from models.domain.ids import MemberId, SessionId, StoreId
+from models.domain.messages import (
+    EnrolAnswered,
+    FaceAnswered,
+    FaceOutcome,
+    PaymentOutcome,
+    ReleaseAnswered,
+    ReserveAnswered,
+    SaleFound,
+    TemplateRow,
     TimerFired,
     UsesPosted,
-    Void,
 )
 from models.domain.screen import ScreenState
 from models.domain.texts import prompt, prompt_codes, refusal, refusal_codes

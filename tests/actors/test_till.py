@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from actors.ports import PostUses, ReleaseUses, ReserveUses
-from models.domain.messages import Confirm, FaceShown, Paid, ReserveAnswered, SessionOpen, Tender, TenderKind
+from models.domain.events import Confirm, FaceShown, Paid, SessionOpen, Tender, TenderKind
+from models.domain.messages import ReserveAnswered
 from tests.actors.lane import JPEG, TILL, Lane, cancel, cash
 from tests.actors.test_baskets import till_basket
 

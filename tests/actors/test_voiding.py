@@ -9,21 +9,10 @@ import pytest
 
 from actors.ports import FindSale, PaymentRequest, PayVerb, ReverseUses
 from actors.voiding import TRIES_MAX
+from models.domain.events import Cancel, SessionOpen, TenderKind, Void
 from models.domain.facts import Incident, SaleVoided
 from models.domain.ids import BenefitId, MembershipId, SaleId, StoreId, UsageId
-from models.domain.messages import (
-    Cancel,
-    PaymentOutcome,
-    SaleFound,
-    SaleNoted,
-    SaleTender,
-    SaleUse,
-    SessionOpen,
-    TenderKind,
-    Void,
-    VoidBegun,
-    VoidEnded,
-)
+from models.domain.messages import PaymentOutcome, SaleFound, SaleNoted, SaleTender, SaleUse, VoidBegun, VoidEnded
 from tests.actors.lane import Lane, buy, cash
 
 RECEIPT = "s1-l1-000001"

@@ -29,14 +29,13 @@ from devices.mqtt import MqttLink
 from devices.topics import Up
 from gateway.providers.alipay import AlipayProvider
 from gateway.providers.port import Scene
+from models.domain.events import Event, FaceShown
 from models.domain.facts import SaleMade
 from models.domain.ids import event_cause
 from models.domain.messages import (
     EnrolAnswered,
-    Event,
     FaceAnswered,
     FaceOutcome,
-    FaceShown,
     PaymentAnswered,
     PaymentOutcome,
     ReserveAnswered,

@@ -18,8 +18,8 @@ from devices.link import Delivery, LinkError
 from devices.mqtt import LinkConfig, MqttLink
 from devices.refusals import Undecodable
 from devices.topics import Up
+from models.domain.events import Event
 from models.domain.ids import SHARDS_TOTAL, LaneId, RegionId, SessionId, StoreId, TerminalId
-from models.domain.messages import Event
 from models.domain.presence import Birth, Death
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, Screen, ScreenState

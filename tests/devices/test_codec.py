@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from devices import codec, wire
 from devices.refusals import Undecodable, WireCode
-from models.domain import messages as m
+from models.domain import events as m
 from models.domain.ids import MessageId, PlanId, SessionId
 from models.domain.presence import Birth, CommandResponse, Death, Reported
 from models.domain.screen import (

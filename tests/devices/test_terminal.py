@@ -19,8 +19,8 @@ from devices.outbox import EntryClass
 from devices.terminal import NoReply, TerminalAgent, require_ok
 from devices.topics import Down, Up, topic_of
 from models.domain.errors import Refused
+from models.domain.events import Scan
 from models.domain.ids import MessageId, SessionId
-from models.domain.messages import Scan
 from models.domain.presence import Birth, Death
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, ReplyError, Screen, ScreenState

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from models.domain.charging import charge_fen
 from models.domain.errors import Refused
+from models.domain.events import Tender, TenderKind
 from models.domain.ids import BenefitId
-from models.domain.messages import Tender, TenderKind
 from models.domain.plans import Benefit, Plan, Text, plan_from_dict
 from models.domain.pricing import (
     BasketLine,

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.domain.errors import Refused
+from models.domain.events import Purpose
 from models.domain.face_quality import FaceKind
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
-from models.domain.messages import Purpose
 from models.domain.recognition import (
     THRESHOLDS,
     Accepted,

@@ -10,9 +10,10 @@ import pytest
 
 from actors.face_worker import FaceWorker
 from models.domain.errors import NeedsOperator
+from models.domain.events import Purpose
 from models.domain.face_quality import JPEG_BYTES_MAX, FaceKind
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
-from models.domain.messages import FaceOutcome, Purpose
+from models.domain.messages import FaceOutcome
 from models.domain.recognition import (
     ConsentToken,
     EnrolRequest,

@@ -15,8 +15,8 @@ from gateway.queries.members import STATE_GROUPS
 from gateway.startup import PartState
 from models.domain import ledger
 from models.domain.charging import UseClass
+from models.domain.events import TenderKind
 from models.domain.membership import State
-from models.domain.messages import TenderKind
 from models.domain.plans import GuaranteeKind
 from models.domain.screen import ScreenState
 from models.domain.settlement import CallKind, CallState

@@ -20,6 +20,7 @@ from gateway.providers.alipay_gateway import AlipayGateway
 from gateway.providers.port import PaymentProvider
 from gateway.providers.simulator import SimulatorAdmin, create_simulator_app
 from gateway.providers.simulator.database import FILE_NAME
+from models.domain.events import ProviderAuth
 from models.domain.ids import (
     BenefitId,
     ChainId,
@@ -32,7 +33,7 @@ from models.domain.ids import (
     TerminalId,
     UsageId,
 )
-from models.domain.messages import EnrolAnswered, ProviderAuth, SaleUse
+from models.domain.messages import EnrolAnswered, SaleUse
 from models.tables.plans import save_plan
 from runtime.memberships import MembershipAnswer, Memberships, NotYet
 from runtime.settlement import SettlementLimits, SettlementReport, SettlementRunner

@@ -12,9 +12,10 @@ import pytest
 
 from gateway.providers.simulator.admin import SimulatorError
 from models.domain.errors import NeedsOperator, Refused
+from models.domain.events import ProviderAuth
 from models.domain.ids import ChainId, MemberId, MembershipId, PlanId
 from models.domain.membership import HOLD_TIMEOUT, State
-from models.domain.messages import EnrolAnswered, ProviderAuth, ReserveAnswered, UsesPosted
+from models.domain.messages import EnrolAnswered, ReserveAnswered, UsesPosted
 from models.domain.payments import HoldResult, Succeeded
 from models.tables.memberships import load_member_view, member_ids_by_tail
 from models.tables.plans import save_plan
