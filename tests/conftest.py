@@ -19,6 +19,24 @@ from runtime.broker import EmbeddedBroker
 from runtime.postgres import EmbeddedPostgres
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests stay in one process when several run side by side (`make test`): what shares a costly fixture.
+
+    The running house is one, Chromium's console another; else a file. Simulation slices are spread one by one.
+    """
+    for item in items:
+        folder = item.path.parent.name
+        if "_house" in getattr(item, "fixturenames", ()):
+            group = "house"
+        elif folder == "browser":
+            group = "browser"
+        elif folder == "simulation":
+            continue
+        else:
+            group = str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @contextmanager
 def scratch_data_dir() -> Iterator[Path]:
     """A data folder that the servers' user may enter; pytest's own tmp_path is closed to it under root."""
