@@ -10,36 +10,34 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 import structlog
-from psycopg import AsyncConnection, DataError, IntegrityError, InternalError, ProgrammingError
+from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from actors.effects import Ask
 from actors.hosts import Delivered, Delivery
 from actors.screens import render
 from actors.visit import Session
-from devices import codec
 from devices.bridge import Bridge
-from devices.refusals import Undecodable
-from models.domain.errors import Fenced, Refused, RetryLater
+from models.domain.errors import Fenced
 from models.domain.facts import TemplateMade
 from models.domain.ids import LaneId, RegionId, TerminalId, derived_id
 from models.domain.live import Changes
 from models.domain.messages import Address, TimerFired
 from models.domain.presence import Birth
 from models.domain.registry import RegisteredTerminal
-from models.domain.screen import ReplyBody, ReplyError
 from models.tables import journal as postgres_journal
 from models.tables.journal import Read, Slot
 from runtime.ask_desk import AskDesk
 from runtime.asks import AskPorts, VisitMemory
 from runtime.clock import wall_now
+from runtime.deliveries import Deliveries
 from runtime.directory import Directory
 from runtime.door import Door, Source
 from runtime.engine import Engine, Item, Work, decode_state
+from runtime.host_database import REFUSALS, Connect, HostDatabase
 from runtime.journal_port import Journal
 from runtime.outgoing import decode_request
 from runtime.publisher import Publisher
@@ -56,13 +54,8 @@ TICK_S = 1.0
 TIMERS_A_BATCH_MAX = 1_000
 SWEEP_ASKS_MAX = 256
 ASK_LEASE_S = 15.0
-DATABASE_RETRY_S_MAX = 5.0
-INTERNAL_MESSAGES_MAX = 4_096
-DELIVER_S_MAX = 11.0
 RESOLVE_EVERY_TICKS = 3
 PRUNE_EVERY_TICKS, PRUNED_ROWS_MAX = 60, 5_000
-
-Connect = Callable[[], Awaitable[AsyncConnection[TupleRow]]]
 
 
 class StoreHost:
@@ -89,13 +82,13 @@ class StoreHost:
         """
         self.counts = HostCounts()
         self._region, self._k, self._slots, self._holder = region, k, slots, holder
-        self._connect = connect
         self._new_bridge = bridge
         self._ports = ports
         self._fenced = fenced
         self._journal = journal
         self._wall = wall
         self._directory = directory or Directory(region)
+        self._db = HostDatabase(connect, self.counts)
         self._engine = Engine(self._directory.book_of)
         memory = VisitMemory()
         self._door = Door(self._directory, memory, self.counts)
@@ -104,6 +97,15 @@ class StoreHost:
         self._states = States()
         self._care = TerminalCare(self._directory, self._publisher, self.counts)
         self._internal: deque[Item] = deque()
+        self._deliveries = Deliveries(
+            self._directory,
+            self._door,
+            self._publisher,
+            self.counts,
+            connect,
+            put=self._put,
+            waiting=lambda: len(self._internal),
+        )
         self._wake = asyncio.Event()
         self._offset = timedelta(0)
         self._ticks = 0
@@ -115,12 +117,12 @@ class StoreHost:
 
     async def start(self) -> None:
         """Claim the slot (the host before is fenced from now on), load the directory, connect, begin."""
-        self._conn = await self._connect_patiently()
-        self._slot = await self._journal.claim(self._conn, self._region, self._k, self._slots, self._holder)
+        await self._db.open()
+        self._slot = await self._journal.claim(self._db.conn, self._region, self._k, self._slots, self._holder)
         self.tiles = Tiles(self._slot.epoch)
         self._wall_tiles = Wall(self.tiles, self._directory, self._states, self._publisher)
-        await self._directory.load(self._conn)
-        self._offset = timedelta(microseconds=(await self._journal.read_batch(self._conn, [], [])).offset_us)
+        await self._directory.load(self._db.conn)
+        self._offset = timedelta(microseconds=(await self._journal.read_batch(self._db.conn, [], [])).offset_us)
         await self._wake_entities()
         self._bridge = self._new_bridge(self, self._slot)
         await self._bridge.start()
@@ -129,6 +131,7 @@ class StoreHost:
     async def stop(self) -> None:
         """Finish the batch that runs, disconnect in order, end the asks in flight (the outbox repeats them)."""
         self._stopping = True
+        self._db.give_up()
         self._wake.set()
         if self._loop_task is not None:
             await asyncio.gather(self._loop_task, return_exceptions=True)
@@ -137,27 +140,11 @@ class StoreHost:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        await self._conn.close()
-
-    async def _connect_patiently(self) -> AsyncConnection[TupleRow]:
-        """A connection, however long the database is away: nothing is acknowledged meanwhile."""
-        wait_s = 0.1
-        while True:
-            try:
-                return await self._connect()
-            except OSError as error:
-                problem: Exception = error
-            except Exception as error:  # noqa: BLE001 - psycopg raises several kinds while a server starts
-                problem = error
-            if self._stopping:
-                raise problem
-            log.warning("database_unreachable", error=str(problem), retry_s=wait_s)
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, DATABASE_RETRY_S_MAX)
+        await self._db.close()
 
     async def _wake_entities(self) -> None:
         """Stores, terminals and the visits that were alive: shown again on the wall and on the screens."""
-        for address, stored in await self._journal.standing_entities(self._conn, self._slot):
+        for address, stored in await self._journal.standing_entities(self._db.conn, self._slot):
             state = decode_state(address.kind, stored.state)
             self._states[address] = (state, stored.version)
             if isinstance(state, Session) and state.live:
@@ -180,7 +167,7 @@ class StoreHost:
 
     async def may_reconnect(self, taken_over: bool) -> bool:
         """A host that lost its slot must not fight for the client id."""
-        async with await self._connect() as conn:
+        async with await self._db.connect() as conn:
             if await self._journal.still_holds(conn, self._slot):
                 return True
         log.error("fenced", taken_over=taken_over)
@@ -210,7 +197,7 @@ class StoreHost:
             except Exception:
                 # A bug outside a turn: say so and live on; terminals repeat what has no reply, the sweep repeats asks.
                 log.exception("host_loop")
-                await self._reconnect_database()
+                await self._db.reopen()
 
     async def _collect(self, wait_s: float) -> list[Item]:
         """The next batch: at least one message or `wait_s` over; then 2 ms of collecting, 256 at most."""
@@ -232,19 +219,18 @@ class StoreHost:
         return items
 
     async def _look_up(self, terminal: TerminalId) -> RegisteredTerminal | None:
-        found: RegisteredTerminal | None = await self._database(lambda conn: self._directory.look_up(conn, terminal))
-        return found
+        return await self._db.run(lambda conn: self._directory.look_up(conn, terminal))
 
     async def _tick(self) -> list[Item]:
         """Each second: timers that are due, asks that nobody holds, and old inbox rows."""
         wall = self._wall()
-        timers = await self._database(
+        timers = await self._db.run(
             lambda conn: self._journal.due_timers(conn, self._slot, wall, wall + self._offset, TIMERS_A_BATCH_MAX)
         )
         self.counts.timers += len(timers)
         asks_max = min(self._desk.free, SWEEP_ASKS_MAX)
         if asks_max:
-            swept = await self._database(
+            swept = await self._db.run(
                 lambda conn: self._journal.sweep_outbox(conn, self._slot, wall, ASK_LEASE_S, asks_max)
             )
             for entry in swept:
@@ -254,7 +240,7 @@ class StoreHost:
         if self._ticks % RESOLVE_EVERY_TICKS == 0:
             self._spawn(self._resolve())
         if self._ticks % PRUNE_EVERY_TICKS == 0:
-            await self._database(lambda conn: self._journal.prune_inbox(conn, self._slot, wall, PRUNED_ROWS_MAX))
+            await self._db.run(lambda conn: self._journal.prune_inbox(conn, self._slot, wall, PRUNED_ROWS_MAX))
         return [
             Item(
                 timer.address,
@@ -273,33 +259,11 @@ class StoreHost:
                 address = Address.session(record.region, record.store, record.lane)
                 self._put(Item(address, answer, derived_id(answer.ask, "resolved")))
 
-    async def _database(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[Any]]) -> Any:
-        """Run something idempotent on the connection, again after an outage."""
-        while True:
-            try:
-                return await work(self._conn)
-            except Fenced:
-                raise
-            except (DataError, IntegrityError, ProgrammingError, InternalError):
-                raise
-            except Exception as error:
-                if self._stopping:
-                    raise
-                log.warning("database_lost", error=str(error))
-                await self._reconnect_database()
-
-    async def _reconnect_database(self) -> None:
-        self.counts.database_outages += 1
-        try:
-            await self._conn.close()
-        finally:
-            self._conn = await self._connect_patiently()
-
     async def _cycle(self, items: list[Item]) -> None:
         """One batch, all the way: read, turns, commit, publish, acknowledge, ask."""
         try:
-            work = await self._database(lambda conn: self._attempt(conn, items))
-        except (DataError, IntegrityError, ProgrammingError, InternalError) as error:
+            work = await self._db.run(lambda conn: self._attempt(conn, items))
+        except REFUSALS as error:
             await self._isolate(items, error)
             return
         await self._perform(items, work)
@@ -336,7 +300,7 @@ class StoreHost:
             await self._journal.commit_batch(conn, self._slot, work.commit, ASK_LEASE_S, wall)
             return work
 
-        buried: Work = await self._database(bury)
+        buried = await self._db.run(bury)
         await self._perform(items, buried)
 
     # ------------------------------------------------------------ after the commit
@@ -382,42 +346,16 @@ class StoreHost:
     # ------------------------------------------------------------ Hosts port
 
     async def deliver(self, batch: Sequence[Delivery]) -> list[Delivered]:
-        """Handle wire messages of the gateway's virtual terminals. Returns after the commit, with the replies."""
-        return list(await asyncio.gather(*(self._deliver(delivery) for delivery in batch)))
-
-    async def _deliver(self, delivery: Delivery) -> Delivered:
-        record = self._directory.terminal(delivery.terminal)
-        if record is None:
-            record = await self._directory.look_up_by(self._connect, delivery.terminal)
-        if record is None:
-            raise Refused("unknown_terminal", "no such terminal", "register it: storeops terminal add")
-        if len(self._internal) >= INTERNAL_MESSAGES_MAX:
-            self.counts.refused_full += 1
-            raise RetryLater("host_full", "the host is busy", "try again", after_s=5.0)
-        try:
-            item = self._door.admit_delivery(delivery, record)
-        except Undecodable as refusal:
-            self.counts.undecodable += 1
-            told = ReplyBody(refusal.id, False, error=ReplyError(refusal.code, refusal.message, refusal.do))
-            return Delivered(codec.encode_reply(told), self._publisher.screen_bytes(record))
-        waiter = self._publisher.wait_reply(record.terminal, item.cause)
-        self._put(item)
-        try:
-            async with asyncio.timeout(DELIVER_S_MAX):
-                reply = await waiter
-        except TimeoutError:
-            self._publisher.forget(record.terminal, item.cause)
-            raise RetryLater("no_reply", "the host did not answer in time", "send the same bytes again") from None
-        return Delivered(codec.encode_reply(reply), self._publisher.screen_bytes(record))
+        """See Deliveries."""
+        return await self._deliveries.deliver(batch)
 
     async def changes(self, epoch: int, since: int) -> Changes:
         """Tiles changed after `since` of `epoch`."""
         return await self.tiles.changes(epoch, since, self._wall() + self._offset)
 
     async def screen(self, terminal: TerminalId, session: str, rev: int) -> bytes:
-        """The lane's screen once it is newer than (session, rev); after 20 s the same one."""
-        record = self._directory.terminal(terminal)
-        return b"" if record is None else await self._publisher.newer_screen(record, session, rev)
+        """See Deliveries."""
+        return await self._deliveries.screen(terminal, session, rev)
 
     def health(self) -> dict[str, int | str]:
         """One snapshot of plain figures."""

@@ -1,0 +1,77 @@
+"""The Hosts port of one host: wire messages that come through the gateway instead of the broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from actors.hosts import Delivered, Delivery
+from devices import codec
+from devices.refusals import Undecodable
+from models.domain.errors import Refused, RetryLater
+from models.domain.ids import TerminalId
+from models.domain.screen import ReplyBody, ReplyError
+from runtime.directory import Directory
+from runtime.door import Door
+from runtime.engine import Item
+from runtime.host_database import Connect
+from runtime.publisher import Publisher
+from runtime.telemetry import HostCounts
+
+INTERNAL_MESSAGES_MAX = 4_096
+DELIVER_S_MAX = 11.0
+
+
+class Deliveries:
+    """Puts what the gateway brings into the host's queue and waits for the replies. Bounded: full is said loudly."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        door: Door,
+        publisher: Publisher,
+        counts: HostCounts,
+        connect: Connect,
+        *,
+        put: Callable[[Item], None],
+        waiting: Callable[[], int],
+    ) -> None:
+        """`put` takes an item into the host's queue; `waiting` says how many wait there."""
+        self._directory, self._door, self._publisher, self._counts = directory, door, publisher, counts
+        self._connect = connect
+        self._put = put
+        self._waiting = waiting
+
+    async def deliver(self, batch: Sequence[Delivery]) -> list[Delivered]:
+        """Handle wire messages of the gateway's virtual terminals. Returns after the commit, with the replies."""
+        return list(await asyncio.gather(*(self._one(delivery) for delivery in batch)))
+
+    async def _one(self, delivery: Delivery) -> Delivered:
+        record = self._directory.terminal(delivery.terminal)
+        if record is None:
+            record = await self._directory.look_up_by(self._connect, delivery.terminal)
+        if record is None:
+            raise Refused("unknown_terminal", "no such terminal", "register it: storeops terminal add")
+        if self._waiting() >= INTERNAL_MESSAGES_MAX:
+            self._counts.refused_full += 1
+            raise RetryLater("host_full", "the host is busy", "try again", after_s=5.0)
+        try:
+            item = self._door.admit_delivery(delivery, record)
+        except Undecodable as refusal:
+            self._counts.undecodable += 1
+            told = ReplyBody(refusal.id, False, error=ReplyError(refusal.code, refusal.message, refusal.do))
+            return Delivered(codec.encode_reply(told), self._publisher.screen_bytes(record))
+        waiter = self._publisher.wait_reply(record.terminal, item.cause)
+        self._put(item)
+        try:
+            async with asyncio.timeout(DELIVER_S_MAX):
+                reply = await waiter
+        except TimeoutError:
+            self._publisher.forget(record.terminal, item.cause)
+            raise RetryLater("no_reply", "the host did not answer in time", "send the same bytes again") from None
+        return Delivered(codec.encode_reply(reply), self._publisher.screen_bytes(record))
+
+    async def screen(self, terminal: TerminalId, session: str, rev: int) -> bytes:
+        """The lane's screen once it is newer than (session, rev); after 20 s the same one."""
+        record = self._directory.terminal(terminal)
+        return b"" if record is None else await self._publisher.newer_screen(record, session, rev)
