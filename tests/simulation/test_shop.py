@@ -5,37 +5,22 @@ A failing seed is printed: `STOREOPS_SEED=17 pytest tests/simulation -k foul` ru
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import random
-
 import pytest
 
 from models.domain.plans import Plan
 from runtime.testing.invariants import InvariantBroken
 from runtime.testing.provider import Order
 from runtime.testing.shop import FAIR, FOUL, ShopSimulation, Weather
-from runtime.testing.visits import shopping, story
-from tests.simulation.conftest import SEEDS, SOAK_SEEDS, seeds
+from runtime.testing.visits import story
+from tests.simulation.conftest import SEEDS, seeds
+from tests.simulation.shops import go_shopping
 
-PEOPLE = ["ann", "bob", "cyd", "dan"]
 SLICES = 6
 """The kill points in so many tests: a failure names its neighbourhood, and each stays inside the time limit."""
 
 
 async def tell_story(shop: ShopSimulation) -> None:
     await story(shop.ours, shop.tills, shop.wallet)
-
-
-async def go_shopping(shop: ShopSimulation) -> None:
-    numbers = itertools.count(1)
-    counters = (shop.ours, shop.second, shop.tills)
-    await asyncio.gather(
-        *(
-            shopping(counter, shop.wallet, PEOPLE, random.Random(f"{shop.seed}/{n}"), 5, lambda: f"txn-{next(numbers)}")
-            for n, counter in enumerate(counters)
-        )
-    )
 
 
 def story_of(plan: Plan, kill_at: int | None = None) -> ShopSimulation:
@@ -101,12 +86,6 @@ def test_a_death_at_every_point_of_the_story(plan: Plan, undisturbed: ShopSimula
 
 @pytest.mark.parametrize("seed", seeds(SEEDS))
 def test_foul_weather(plan: Plan, seed: int) -> None:
-    ShopSimulation(seed, plan, weather=FOUL).run(go_shopping)
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("seed", seeds(SOAK_SEEDS, first=1000))
-def test_soak(plan: Plan, seed: int) -> None:
     ShopSimulation(seed, plan, weather=FOUL).run(go_shopping)
 
 
