@@ -143,6 +143,7 @@ class FaceWorker:
                 liveness=liveness,
                 partial=partial,
                 digits_given=tail is not None,
+                digits_required=request.digits_required,
             )
             if isinstance(decision.match, Accepted):
                 break

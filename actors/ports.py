@@ -47,6 +47,8 @@ class IdentifyFace:
     """The message id of the face; its bytes live only in the host's memory."""
     kind: str
     liveness_ppm: int | None = None
+    digits_required: bool = False
+    """The terminal's family never accepts a face alone (the first generation of face terminals)."""
 
 
 @dataclass(frozen=True, slots=True)

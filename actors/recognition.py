@@ -117,7 +117,8 @@ def _image(event: Event) -> str:
 
 def _identify(session: SessionId, book: StoreBook, given: GivenConsent, event: Event, body: FaceShown) -> IdentifyFace:
     liveness = None if body.liveness is None else round(body.liveness * 1_000_000)
-    return IdentifyFace(session, book.store, given.event, _image(event), body.kind, liveness)
+    required = event.traits.digits_required
+    return IdentifyFace(session, book.store, given.event, _image(event), body.kind, liveness, required)
 
 
 def digits(stage: Stage, event: Event, body: Digits) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET
 
 from devices import wire
+from devices.profiles import traits_of
 from devices.refusals import Undecodable, WireCode
 from models.domain.events import (
     Basket,
@@ -86,6 +87,7 @@ def decode_event(payload: bytes, terminal: RegisteredTerminal) -> Event:
         clerk=envelope.clerk,
         replay=envelope.replay,
         body=body,
+        traits=traits_of(terminal.profile),
     )
 
 
@@ -167,6 +169,7 @@ def decode_face(
         clerk=None,
         replay=False,
         body=FaceShown(payload, head.kind, head.liveness),
+        traits=traits_of(terminal.profile),
     )
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from devices.agent_config import AgentConfig
 from devices.interactive import run_terminal as play_terminal
-from devices.profiles import PROFILES
+from devices.profiles import profile_of, require_role
 from gateway.auth import make_login_link
 from gateway.settings import GatewaySettings
 from models.domain.errors import NeedsOperator, Refused
@@ -106,10 +106,10 @@ async def add_terminal(
 ) -> dict[str, str | int]:
     """Register a terminal and let it into the broker. The secret is returned once and kept as a hash.
 
-    Raises Refused for an unknown store or profile, a name that cannot stand in a topic, or an id that exists.
+    Raises Refused for an unknown store or profile, a role that the profile cannot play, a name that cannot stand in a
+    topic, or an id that exists.
     """
-    if profile not in PROFILES:
-        raise Refused("unknown_profile", f"no profile {profile!r}", f"one of {', '.join(sorted(PROFILES))}")
+    require_role(profile_of(profile), role)
     name = terminal or f"{store}-{role}-{secrets.token_hex(2)}"
     for what, text in (("lane", lane), ("role", role), ("terminal", name)):
         if not is_topic_level(text):

@@ -190,6 +190,7 @@ class Ports:
                     kind=FaceKind(request.kind),
                     visit_key=key,
                     liveness_ppm=request.liveness_ppm,
+                    digits_required=request.digits_required,
                 )
                 answer = await self._faces.identify(identify, consent)
             case RescoreFace():

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.domain.errors import NeedsOperator
+from devices.profiles import profile_of, require_role
+from models.domain.errors import NeedsOperator, Refused
 from models.domain.ids import StoreId, TerminalId
 from runtime.settings import CONFIGS
 
@@ -55,11 +56,12 @@ class ItemDoc(_Closed):
 
 
 class StoreDoc(_Closed):
-    """A store and who owns it."""
+    """A store and who owns it. `region` is needed where a chain's file serves several."""
 
     id: Slug
     name: Name
     entity: Slug
+    region: Slug | None = None
     basket_owner: Annotated[str, Field(pattern="^(pos|storeops)$")] = "storeops"
 
 
@@ -69,6 +71,14 @@ class TerminalDoc(_Closed):
     suffix: Slug
     role: Slug
     profile: Slug
+
+    @model_validator(mode="after")
+    def _plays_its_role(self) -> TerminalDoc:
+        try:
+            require_role(profile_of(self.profile), self.role)
+        except Refused as refusal:
+            raise ValueError(f"{refusal.message}; {refusal.do}") from None
+        return self
 
 
 class LaneDoc(_Closed):
@@ -91,6 +101,22 @@ class ChainDoc(_Closed):
     zone: str
     cutoff_hour: Annotated[int, Field(ge=0, le=23)]
     lanes: tuple[LaneDoc, ...]
+
+    @model_validator(mode="after")
+    def _each_store_once(self) -> ChainDoc:
+        ids = [store.id for store in self.stores]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"store {next(one for one in ids if ids.count(one) > 1)!r} is there twice")
+        return self
+
+    def of_region(self, region: str) -> ChainDoc:
+        """The same with this region's stores alone: those that name it, and those that name none."""
+        stores = tuple(store for store in self.stores if store.region in {None, region})
+        return self.model_copy(update={"stores": stores})
+
+    def without_stores(self) -> ChainDoc:
+        """What is the chain's everywhere."""
+        return self.model_copy(update={"stores": ()})
 
 
 @dataclass(frozen=True, slots=True)

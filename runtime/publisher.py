@@ -9,6 +9,8 @@ from typing import Any
 from devices import codec
 from devices.bridge import Bridge
 from devices.link import LinkError
+from devices.profiles import PROFILES
+from devices.profiles.fitting import fit
 from models.domain.ids import LaneId, StoreId, TerminalId
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, Screen
@@ -19,6 +21,31 @@ PUBLISH_S_MAX = 1.0
 SCREEN_POLL_S = 20.0
 
 LaneKey = tuple[StoreId, LaneId]
+
+
+class LaneScreen:
+    """One lane's screen for each of its members: fitted to family and role, encoded once for all who show the same."""
+
+    def __init__(self, screen: Screen, members: Sequence[RegisteredTerminal]) -> None:
+        self._screen = screen
+        self._families = [PROFILES[one.profile] for one in members if one.profile in PROFILES]
+        self._whole: bytes | None = None
+        self._fitted: dict[tuple[str, str], bytes] = {}
+
+    def bytes_for(self, member: RegisteredTerminal) -> bytes:
+        """Wire JSON. A family that this release does not know gets everything."""
+        profile = PROFILES.get(member.profile)
+        key = (member.profile, member.role)
+        found = self._fitted.get(key)
+        if found is not None:
+            return found
+        fitted = self._screen if profile is None else fit(self._screen, profile, member.role, self._families)
+        if fitted is not self._screen:
+            encoded = codec.encode_screen(fitted)
+        else:
+            encoded = self._whole = self._whole or codec.encode_screen(self._screen)
+        self._fitted[key] = encoded
+        return encoded
 
 
 class Publisher:
@@ -40,9 +67,9 @@ class Publisher:
         return self._screens.get((store, lane))
 
     def screen_bytes(self, record: RegisteredTerminal) -> bytes:
-        """The same as wire JSON; empty before the first."""
+        """The same as wire JSON, as this terminal shows it; empty before the first."""
         screen = self._screens.get((record.store, record.lane))
-        return codec.encode_screen(screen) if screen is not None else b""
+        return LaneScreen(screen, self._directory.lane(record.store, record.lane)).bytes_for(record) if screen else b""
 
     async def publish(
         self, bridge: Bridge, screens: Mapping[LaneKey, Screen], replies: Sequence[tuple[TerminalId, ReplyBody]]
@@ -54,8 +81,9 @@ class Publisher:
         self._screens.update(screens)
         publishes: list[Awaitable[None]] = []
         for (store, lane), screen in screens.items():
-            encoded = codec.encode_screen(screen)
-            publishes += [bridge.publish_screen_bytes(one, encoded) for one in self._directory.lane(store, lane)]
+            members = self._directory.lane(store, lane)
+            shown = LaneScreen(screen, members)
+            publishes += [bridge.publish_screen_bytes(one, shown.bytes_for(one)) for one in members]
         for terminal, reply in replies:
             record = self._directory.terminal(terminal)
             if record is not None:

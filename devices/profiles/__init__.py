@@ -4,17 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from devices.profiles import dragonfly_2, till
-from devices.profiles.profile import TerminalProfile
+from devices.profiles import (
+    dragonfly_1,
+    dragonfly_2,
+    dragonfly_extension,
+    dragonfly_plus,
+    kiosk,
+    parking,
+    till,
+    vending,
+)
+from devices.profiles.profile import CUSTOMER_ROLES, Role, TerminalProfile
 from models.domain.errors import Refused
+from models.domain.events import Traits
 
 PROFILES: Mapping[str, TerminalProfile] = {
     profile.name: profile
     for profile in (
+        dragonfly_1.PROFILE,
         dragonfly_2.PROFILE,
+        dragonfly_plus.PROFILE,
+        dragonfly_extension.PROFILE,
         till.PROFILE,
+        kiosk.PROFILE,
+        vending.PROFILE,
+        parking.PROFILE,
     )
 }
+_TRAITS: Mapping[str, Traits] = {
+    name: Traits(profile.digits_required, profile.takes_line_adjustments) for name, profile in PROFILES.items()
+}
+_UNKNOWN = Traits()
 
 
 def profile_of(name: str) -> TerminalProfile:
@@ -26,4 +46,16 @@ def profile_of(name: str) -> TerminalProfile:
         raise Refused("unknown_profile", f"there is no profile {name!a}", f"choose one of: {known}") from None
 
 
-__all__ = ["PROFILES", "TerminalProfile", "profile_of"]
+def require_role(profile: TerminalProfile, role: str) -> None:
+    """Refuse to register a family for a role that it cannot play. Raises Refused `unfit_role`."""
+    if role not in profile.roles:
+        roles = ", ".join(profile.roles)
+        raise Refused("unfit_role", f"a {profile.name} cannot be {role!a} in a lane", f"choose one of: {roles}")
+
+
+def traits_of(name: str) -> Traits:
+    """What a visit must know of the sending terminal; a family that this release does not know has no traits."""
+    return _TRAITS.get(name, _UNKNOWN)
+
+
+__all__ = ["CUSTOMER_ROLES", "PROFILES", "Role", "TerminalProfile", "profile_of", "require_role", "traits_of"]

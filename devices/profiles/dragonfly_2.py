@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from devices.profiles.profile import TerminalProfile
+from devices.profiles.profile import Role, TerminalProfile
 
 PROFILE = TerminalProfile(
     name="dragonfly-2",
     title_zh="蜻蜓 2 刷脸终端",
     title_en="Dragonfly 2 face terminal",
-    roles=("face", "customer"),
+    roles=(Role.FACE, Role.CUSTOMER),
+    screens=(Role.CUSTOMER,),
     can_show_lines=True,
     has_camera=True,
+    has_keypad=True,
+    has_scanner=True,
+    has_printer=False,
+    has_cash_drawer=False,
+    has_clerk=False,
+    sells_offline=True,
     digits_required=False,
     takes_line_adjustments=True,
 )

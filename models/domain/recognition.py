@@ -52,6 +52,7 @@ class DigitsReason(StrEnum):
     THIN_MARGIN = "thin_margin"
     PARTIAL = "partial"
     LIVENESS_IN_DOUBT = "liveness_in_doubt"
+    REQUIRED = "required"
 
 
 class UnknownReason(StrEnum):
@@ -165,14 +166,17 @@ def decide(
     liveness: Liveness = Liveness.NOT_CHECKED,
     partial: bool = False,
     digits_given: bool = False,
+    digits_required: bool = False,
 ) -> Decision:
     """The rule (docs: faces, 1:N is a budget). `partial`: a shard or an update was missing from the search.
 
-    Without digits anything but a clear, whole, live match asks for them. With digits (the search was inside
+    Without digits anything but a clear, whole, live match asks for them; with `digits_required` that one, too. With digits (the search was inside
     their bucket) there is no third question: accepted or not recognised. A failed liveness is a veto always.
     """
     t_ppm = _ppm(threshold(search.searched, policy.thresholds))
     match = _match(search, policy, t_ppm, liveness, partial=partial, digits_given=digits_given)
+    if digits_required and not digits_given and isinstance(match, Accepted):
+        match = NeedsDigits(DigitsReason.REQUIRED)
     return Decision(
         match,
         RecognitionDecision(
@@ -293,6 +297,8 @@ class IdentifyRequest:
     visit_key: bytes = field(repr=False)
     liveness_ppm: int | None = None
     digits_tail: str | None = None
+    digits_required: bool = False
+    """A face alone is never enough for this terminal: what would be accepted asks for digits."""
     scopes: tuple[SearchScope, ...] = (SearchScope.CHAIN,)
     gallery_version_min: int = 0
     """Templates committed up to here must have been searched; a worker behind it answers as partial."""

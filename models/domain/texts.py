@@ -12,6 +12,7 @@ _PROMPTS: dict[str, tuple[str, str]] = {
     "ask_consent": ("请确认是否同意刷脸识别", "May we recognise your face?"),
     "look_at_camera": ("请正视摄像头（{shot}/{of}）", "Please look at the camera ({shot} of {of})"),
     "ask_digits": ("请输入手机号后四位", "Please enter the last four digits of your phone"),
+    "digits_elsewhere": ("请在旁边的屏幕输入手机号后四位", "Please enter the four digits at the screen beside"),
     "come_closer": ("请靠近一点", "Please come a little closer"),
     "more_light": ("光线不足，请正对灯光", "More light, please face the lamp"),
     "several_faces": ("请一位顾客面对摄像头", "One person at a time, please"),
