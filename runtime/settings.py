@@ -25,6 +25,10 @@ SETTINGS_BYTES_MAX = 1024 * 1024
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]
 Port = Annotated[int, Field(ge=0, le=65_535)]
+Chain = Annotated[str, Field(pattern=r"^([a-z0-9-]{1,48}|.+\.ya?ml)$")]
+"""A chain's id, or its file."""
+DatabaseUrl = Annotated[str, Field(pattern=r"^postgres(ql)?://")]
+BrokerUrl = Annotated[str, Field(pattern=r"^mqtts?://[^/]+")]
 
 
 class SettingsError(NeedsOperator):
@@ -47,14 +51,14 @@ class Section(BaseModel):
 class Database(Section):
     """Which PostgreSQL; `url` null is the embedded one."""
 
-    url: Annotated[str, Field(pattern=r"^postgres(ql)?://")] | None = None
+    url: DatabaseUrl | None = None
 
 
 class Broker(Section):
     """Which MQTT broker."""
 
     kind: Literal["auto", "mosquitto", "iotcore", "url"] = "auto"
-    url: Annotated[str, Field(pattern=r"^mqtts?://[^/]+")] | None = None
+    url: BrokerUrl | None = None
     port: Port = 18830
 
     @model_validator(mode="before")
@@ -115,11 +119,26 @@ class Faces(Section):
 
 
 class Region(Section):
-    """What this process group serves."""
+    """The deployment's only region: the short form of `regions`."""
 
     name: Slug = "local"
-    chain: Slug = "chain"
+    chain: Chain = "chain"
     slots: Annotated[int, Field(ge=1, le=256)] = 1
+
+
+class RegionBroker(Section):
+    """A region's own broker; `url` null: the deployment's."""
+
+    url: BrokerUrl | None = None
+
+
+class RegionPlace(Section):
+    """One of several regions, by name. What it has of its own is a URL; null: the deployment's."""
+
+    chain: Chain
+    slots: Annotated[int, Field(ge=1, le=256)] = 1
+    database: Database = Database()
+    broker: RegionBroker = RegionBroker()
 
 
 class Clock(Section):
@@ -156,7 +175,14 @@ class Settings(BaseSettings):
     provider: Annotated[Provider, BeforeValidator(_bare)] = Provider()
     faces: Faces = Faces()
     region: Region = Region()
+    regions: dict[Slug, RegionPlace] = {}
     clock: Clock = Clock()
+
+    @property
+    def places(self) -> dict[str, RegionPlace]:
+        """Every region by name, in the order of the file; the short form is one of them."""
+        one = self.region
+        return dict(self.regions) or {one.name: RegionPlace(chain=one.chain, slots=one.slots)}
 
     @classmethod
     def settings_customise_sources(
@@ -173,16 +199,65 @@ class Settings(BaseSettings):
         return tuple(_LayerSource(settings_cls, layer) for layer in reversed(layers))
 
 
-def _expand(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The bare forms of broker and provider spelled out, so that layers merge key by key."""
-    return {key: _bare(value) if key in {"broker", "provider"} else value for key, value in values.items()}
+def _expand(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """The bare forms of broker and provider, and a list of regions, spelled out, so that layers merge key by key."""
+    expanded = {key: _bare(value) if key in {"broker", "provider"} else value for key, value in values.items()}
+    if "regions" in expanded:
+        expanded["regions"] = _by_name(expanded["regions"], origin)
+    return expanded
+
+
+def _by_name(regions: Any, origin: str) -> Any:
+    """`[{name: south, …}, …]` as `{south: {…}, …}`. What is neither is left for the validation to refuse."""
+    if isinstance(regions, list):
+        named: dict[str, Any] = {}
+        for region in regions:
+            if not isinstance(region, dict) or not isinstance(region.get("name"), str):
+                raise SettingsError("settings_invalid", f"regions (from {origin}): a region without a name", "name it")
+            values = dict(region)
+            name = values.pop("name")
+            if name in named:
+                raise SettingsError(
+                    "settings_invalid", f"regions (from {origin}): two regions of the name {name!r}", "rename one"
+                )
+            named[name] = values
+        regions = named
+    if not isinstance(regions, dict):
+        return regions
+    return {name: _region_spelled_out(values) for name, values in regions.items()}
+
+
+def _region_spelled_out(values: Any) -> Any:
+    if not isinstance(values, dict) or not isinstance(values.get("broker"), str):
+        return values
+    return {**values, "broker": {"url": values["broker"]}}
+
+
+def _beside(folder: Path, values: Any) -> Any:
+    """Chain files that a settings file names are looked for beside it."""
+    if isinstance(values, dict) and isinstance(values.get("chain"), str):
+        file = folder / values["chain"]
+        if file.suffix in {".yaml", ".yml"} and file.exists():
+            return {**values, "chain": str(file.resolve())}
+    return values
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML where a key that is there twice is an error: the last one would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _file_layer(path: Path) -> Layer:
     try:
         if path.stat().st_size > SETTINGS_BYTES_MAX:
             raise SettingsError("settings_file", f"{path}: larger than {SETTINGS_BYTES_MAX} bytes", "name a YAML file")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _StrictLoader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise SettingsError("settings_file", f"{path}: {error.strerror}", "check --config") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -190,7 +265,12 @@ def _file_layer(path: Path) -> Layer:
     values = {} if values is None else values
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise SettingsError("settings_file", f"{path}: the top is not a mapping of names", "see configs/default.yaml")
-    return Layer(str(path), _expand(values))
+    expanded = _expand(values, str(path))
+    if isinstance(regions := expanded.get("regions"), dict):
+        expanded["regions"] = {name: _beside(path.parent, region) for name, region in regions.items()}
+    if "region" in expanded:
+        expanded["region"] = _beside(path.parent, expanded["region"])
+    return Layer(str(path), expanded)
 
 
 def _env_layers(environment: Mapping[str, str]) -> list[Layer]:
@@ -206,7 +286,7 @@ def _env_layers(environment: Mapping[str, str]) -> list[Layer]:
             raise SettingsError("settings_env", f"{name}: {error}", "quote the value") from error
         for part in reversed(path[1:]):
             value = {part: value}
-        layers.append(Layer(name, _expand({path[0]: value})))
+        layers.append(Layer(name, _expand({path[0]: value}, name)))
     return layers
 
 
@@ -233,7 +313,7 @@ def _layers(config: Path | None, overrides: Mapping[str, Any], environment: Mapp
             place = place.setdefault(parent, {})
         place[last] = value
     if nested:
-        layers.append(Layer("command line", _expand(nested)))
+        layers.append(Layer("command line", _expand(nested, "command line")))
     return layers
 
 
@@ -267,8 +347,19 @@ def load_with_origins(
         raise SettingsError(
             "settings_invalid", "\n".join(lines), "see configs/default.yaml for every key and its meaning"
         ) from error
+    _refuse_both_forms(settings, origins)
     known = _flatten(settings.model_dump())
     return settings, {key: origins.get(key, "default") for key in known}
+
+
+def _refuse_both_forms(settings: Settings, origins: Mapping[str, str]) -> None:
+    """`region` of the shipped file is a default; set anywhere else beside `regions` it would be ignored in silence."""
+    said = [(key, at) for key, at in origins.items() if key.startswith("region.") and at != str(DEFAULT_FILE)]
+    if settings.regions and said:
+        key, at = said[0]
+        raise SettingsError(
+            "settings_invalid", f"{key} (from {at}): region is the short form of regions", "name each under regions"
+        )
 
 
 def _explain(location: tuple[int | str, ...], message: str, layers: list[Layer]) -> str:
