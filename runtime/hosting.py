@@ -193,7 +193,7 @@ class HostedStoreHost:
         log.info("host_ready", slot=self._k)
 
     def _bridge(self, host: StoreHost, slot: Slot) -> Bridge:
-        shards = [shard for shard in range(SHARDS_TOTAL) if slot.owns(shard)]
+        shards = slot.shards
         return Bridge(MqttLink(self._plant.link_config(slot.k)), self._plant.region, shards, host)
 
     async def ready(self) -> bool:

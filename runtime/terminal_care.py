@@ -31,7 +31,7 @@ class TerminalCare:
         """desired is retained and whole; resync asks every terminal for presence, report and what waits."""
         stamp = time.time_ns()
         for record in self._directory.terminals():
-            if slot.owns(record.shard):
+            if slot.owns(record.store):
                 try:
                     await self._publish_desired(bridge, record)
                     command = MessageId(derived_id(record.terminal, stamp))

@@ -123,7 +123,7 @@ class Wall:
         """Everything that the slot owns, as it stands."""
         at_ms = time.time_ns() // 1_000_000
         self._tiles.put(
-            [self._tile(record, at_ms) for record in self._directory.terminals() if slot.owns(record.shard)],
+            [self._tile(record, at_ms) for record in self._directory.terminals() if slot.owns(record.store)],
             [store_tile(at.store, state) for at, (state, _) in self._states.items() if isinstance(state, Store)],
         )
 

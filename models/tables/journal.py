@@ -15,26 +15,59 @@ from psycopg.rows import TupleRow
 
 from models.domain.errors import Fenced
 from models.domain.facts import Fact
-from models.domain.ids import RegionId, StoreId, TerminalId, shard_of
+from models.domain.ids import SHARDS_TOTAL, RegionId, StoreId, TerminalId, shard_of
 from models.domain.messages import Address
 from models.tables.facts import book_facts, save_facts
+from models.tables.layouts import claim_slot
 
 INBOX_KEPT_HOURS = 72
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Which shards a host owns, and the epoch of its claim."""
+    """Which stores a host owns, and the epoch of its claim."""
 
     region: RegionId
     layout: int
     k: int
     slots: int
     epoch: int
+    store: StoreId | None = None
+    """The one store of a dedicated slot."""
+    apart: tuple[StoreId, ...] = ()
+    """Stores that have slots of their own: no shared slot owns them, whatever their shard."""
 
-    def owns(self, shard: int) -> bool:
-        """True when this slot owns the shard."""
-        return shard % self.slots == self.k
+    def owns(self, store: StoreId) -> bool:
+        """True when this slot owns the store."""
+        if self.store is not None:
+            return store == self.store
+        return shard_of(store) % self.slots == self.k and store not in self.apart
+
+    @property
+    def shards(self) -> list[int]:
+        """Shards with stores of this slot."""
+        if self.store is not None:
+            return [shard_of(self.store)]
+        return list(range(self.k, SHARDS_TOTAL, self.slots))
+
+    @property
+    def owned(self) -> tuple[RegionId, int, int, StoreId | None, StoreId | None, list[StoreId]]:
+        """The values of OWNED."""
+        if self.store is not None:
+            return self.region, SHARDS_TOTAL, shard_of(self.store), self.store, self.store, []
+        return self.region, self.slots, self.k, None, None, list(self.apart)
+
+
+OWNED = "region = %s AND shard %% %s = %s AND (%s::text IS NULL OR store = %s) AND store <> ALL(%s::text[])"
+"""A row's store is the slot's; every table of a host has region, shard and store. Its values: `Slot.owned`."""
+
+HELD = "SELECT 1 FROM slot WHERE region = %s AND layout = %s AND k = %s AND epoch = %s"
+"""One row while nobody has claimed the slot since. Its values: `held(slot)`."""
+
+
+def held(slot: Slot) -> tuple[RegionId, int, int, int]:
+    """The values of HELD."""
+    return slot.region, slot.layout, slot.k, slot.epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,24 +171,18 @@ class Commit:
 
 
 async def claim(conn: AsyncConnection[TupleRow], region: RegionId, k: int, slots: int, holder: str) -> Slot:
-    """Claim a slot: from now on the one before is fenced out."""
-    cursor = await conn.execute(
-        """INSERT INTO slot (region, layout, k, epoch, claimed_at, holder) VALUES (%s, %s, %s, 1, now(), %s)
-           ON CONFLICT (region, layout, k) DO UPDATE
-           SET epoch = slot.epoch + 1, claimed_at = now(), holder = excluded.holder RETURNING epoch""",
-        (region, slots, k, holder),
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return Slot(region, slots, k, slots, row[0])
+    """Claim a slot of the current layout: from now on the one before is fenced out.
+
+    `slots` counts at a region's first start only. Raises Refused `no_slot` as `layouts.claim_slot` does.
+    """
+    layout, epoch = await claim_slot(conn, region, k, slots, holder)
+    store = layout.store_of(k)
+    return Slot(region, layout.number, k, layout.slots, epoch, store, () if store else layout.dedicated)
 
 
 async def still_holds(conn: AsyncConnection[TupleRow], slot: Slot) -> bool:
     """True while nobody else has claimed the slot."""
-    cursor = await conn.execute(
-        "SELECT 1 FROM slot WHERE region = %s AND layout = %s AND k = %s AND epoch = %s",
-        (slot.region, slot.layout, slot.k, slot.epoch),
-    )
+    cursor = await conn.execute(HELD, held(slot))
     return await cursor.fetchone() is not None
 
 
@@ -223,8 +250,8 @@ async def commit_batch(
     async with conn.transaction():
         async with conn.pipeline():
             fence = await conn.execute(
-                "SELECT 1 FROM slot WHERE region = %s AND layout = %s AND k = %s AND epoch = %s FOR SHARE",
-                (slot.region, slot.layout, slot.k, slot.epoch),
+                f"{HELD} FOR SHARE",
+                held(slot),
             )
             await _write_messages(conn, commit, now)
             await _write_entities(conn, commit, now)
@@ -374,11 +401,11 @@ async def due_timers(
 ) -> list[TimerKey]:
     """Timers of this slot at or past due, in due order, at most `rows_max`. Deleted by the turn's commit."""
     cursor = await conn.execute(
-        """SELECT region, store, entity_kind, entity_id, clock, kind, ref, due_at, n FROM timer
-           WHERE region = %s AND shard %% %s = %s
+        f"""SELECT region, store, entity_kind, entity_id, clock, kind, ref, due_at, n FROM timer
+           WHERE {OWNED}
              AND ((clock = 'wall' AND due_at <= %s) OR (clock = 'business' AND due_at <= %s))
            ORDER BY due_at, n LIMIT %s""",
-        (slot.region, slot.slots, slot.k, wall, business, rows_max),
+        (*slot.owned, wall, business, rows_max),
     )
     return [
         TimerKey(Address(row[0], row[1], row[2], row[3]), row[4], row[5], row[6], row[7], row[8])
@@ -389,20 +416,23 @@ async def due_timers(
 async def sweep_outbox(
     conn: AsyncConnection[TupleRow], slot: Slot, wall: datetime, lease_s: float, rows_max: int
 ) -> list[OutboxEntry]:
-    """Take asks that are not done and that nobody holds: lease them to this epoch and count the attempt."""
+    """Take asks that are not done and that nobody holds: lease them to this epoch and count the attempt.
+
+    A fenced host takes nothing.
+    """
     cursor = await conn.execute(
-        """UPDATE outbox SET attempts = attempts + 1, lease_until = %s + make_interval(secs => %s), lease_epoch = %s
-           WHERE id IN (SELECT id FROM outbox WHERE done_at IS NULL AND region = %s AND shard %% %s = %s
+        f"""WITH fence AS ({HELD} FOR SHARE)
+           UPDATE outbox SET attempts = attempts + 1, lease_until = %s + make_interval(secs => %s), lease_epoch = %s
+           WHERE EXISTS (SELECT 1 FROM fence) AND id IN (SELECT id FROM outbox WHERE done_at IS NULL AND {OWNED}
              AND not_before <= %s AND (lease_until IS NULL OR lease_until < %s OR lease_epoch < %s)
              ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED)
            RETURNING id, region, store, entity_kind, entity_id, port, verb, request::text, attempts""",
         (
+            *held(slot),
             wall,
             lease_s,
             slot.epoch,
-            slot.region,
-            slot.slots,
-            slot.k,
+            *slot.owned,
             wall,
             wall,
             slot.epoch,
@@ -418,9 +448,9 @@ async def sweep_outbox(
 async def standing_entities(conn: AsyncConnection[TupleRow], slot: Slot) -> list[tuple[Address, StoredEntity]]:
     """What a host shows from its first moment: its stores, its terminals, and sessions that are not closed."""
     cursor = await conn.execute(
-        """SELECT region, store, kind, id, state::text, version FROM entity
-           WHERE region = %s AND shard %% %s = %s AND (kind <> 'session' OR state->>'state' <> 'closed')""",
-        (slot.region, slot.slots, slot.k),
+        f"""SELECT region, store, kind, id, state::text, version FROM entity
+           WHERE {OWNED} AND (kind <> 'session' OR state->>'state' <> 'closed')""",
+        slot.owned,
     )
     return [(Address(*row[:4]), StoredEntity(row[4].encode(), row[5])) for row in await cursor.fetchall()]
 
@@ -432,9 +462,10 @@ async def prune_inbox(conn: AsyncConnection[TupleRow], slot: Slot, wall: datetim
     is never taken for one that was.
     """
     cursor = await conn.execute(
-        """WITH old AS (
+        f"""WITH fence AS ({HELD} FOR SHARE), old AS (
              SELECT n, terminal, boot, seq FROM inbox
              WHERE received_at < %s - make_interval(hours => %s) AND shard %% %s = %s AND reply IS NOT NULL
+             AND EXISTS (SELECT 1 FROM fence)
              ORDER BY terminal, boot, seq LIMIT %s),
            run AS (
              SELECT o.*, o.seq - row_number() OVER (PARTITION BY o.terminal, o.boot ORDER BY o.seq)
@@ -445,6 +476,6 @@ async def prune_inbox(conn: AsyncConnection[TupleRow], slot: Slot, wall: datetim
              SELECT terminal, boot, max(seq) FROM run WHERE gap = 0 GROUP BY terminal, boot
              ON CONFLICT (terminal, boot) DO UPDATE SET seq = excluded.seq)
            DELETE FROM inbox USING run WHERE inbox.n = run.n AND run.gap = 0""",
-        (wall, INBOX_KEPT_HOURS, slot.slots, slot.k, rows_max),
+        (*held(slot), wall, INBOX_KEPT_HOURS, slot.slots, slot.k, rows_max),
     )
     return cursor.rowcount

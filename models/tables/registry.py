@@ -61,7 +61,8 @@ class TerminalRow(SQLModel, table=True):
 
 
 class SlotRow(SQLModel, table=True):
-    """A host slot: k owns the shards with shard % N == k. `epoch` fences: claiming adds one."""
+    """A slot of a layout (layouts.py). `epoch` fences: claiming adds one. `restarts`: the holder before had not left
+    in order. `drained`: nobody may claim it."""
 
     __tablename__ = "slot"
     region: str = Field(primary_key=True)
@@ -70,6 +71,8 @@ class SlotRow(SQLModel, table=True):
     epoch: int = Field(default=0, sa_type=BigInteger)
     claimed_at: datetime | None = maybe_instant()
     holder: str = ""
+    drained: bool = False
+    restarts: int = Field(default=0, sa_type=BigInteger)
 
 
 class ClockRow(SQLModel, table=True):
