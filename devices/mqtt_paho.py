@@ -40,6 +40,8 @@ class LinkConfig:
     tls: ssl.SSLContext | None = None
     keepalive_s: int = 30
     session_expiry_s: int = 600
+    clean_start: bool = False
+    """Have the broker forget what it kept for this client id: every connection of this link begins anew."""
     receive_messages_max: int = 1000
     packet_bytes_max: int = 300 * 1024
     publish_waiting_max: int = 20_000
@@ -123,7 +125,9 @@ def make_client(config: LinkConfig, take_socket: Callable[[], BufferedSocket]) -
     properties.SessionExpiryInterval = config.session_expiry_s
     properties.ReceiveMaximum = config.receive_messages_max
     properties.MaximumPacketSize = config.packet_bytes_max
-    client.connect_async(config.host, config.port, config.keepalive_s, clean_start=False, properties=properties)
+    client.connect_async(
+        config.host, config.port, config.keepalive_s, clean_start=config.clean_start, properties=properties
+    )
     return client
 
 
