@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from models.domain.errors import Refused, StoreOpsError
-from runtime import origin
+from runtime import origin, verbs
 from runtime.bench.cli import bench_app
 from runtime.datadir import default_data_dir
 from runtime.settings import CONFIGS, Settings, flat_settings, load_settings, load_with_origins, masked
@@ -27,6 +27,7 @@ clock_app = typer.Typer(no_args_is_help=True, help="The business clock.")
 app.add_typer(terminal_app, name="terminal")
 app.add_typer(clock_app, name="clock")
 app.add_typer(bench_app, name="bench")
+verbs.register(app)
 config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
 app.add_typer(config_app, name="config")
 err = Console(stderr=True, highlight=False)
