@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -17,11 +17,7 @@ import structlog
 from psycopg import connect as connect_database
 from ray.exceptions import RayError
 
-from actors.hosts import Delivered, Delivery
-from devices.bridge import Bridge
-from devices.mqtt import MqttLink
-from models.domain.ids import SHARDS_TOTAL, ChainId, MemberId, RegionId, StoreId, TerminalId
-from models.domain.live import Changes
+from models.domain.ids import ChainId, MemberId, RegionId, StoreId
 from models.domain.messages import TemplateRow
 from models.domain.recognition import (
     ConsentToken,
@@ -33,15 +29,13 @@ from models.domain.recognition import (
     RescoreRequest,
     ShotRequest,
 )
-from models.tables.journal import Slot
+from models.tables.layouts import Layout, first_layout, next_layout, wanted_dedicated
 from runtime import origin
-from runtime.asks import Ports
 from runtime.faces import build_face_worker
-from runtime.host import StoreHost
-from runtime.memberships import Memberships
 from runtime.plant import Plant, Providers, connector, open_pool
-from runtime.ray_hosts import NAMESPACE, host_name, settlement_name
+from runtime.ray_hosts import NAMESPACE, host_name, host_names, settlement_name
 from runtime.settlement import SettlementRunner
+from runtime.slot_host import SlotHost
 from runtime.telemetry import configure_logs
 
 log = structlog.get_logger()
@@ -161,79 +155,6 @@ class RayFaces:
                     return answer
 
 
-# ---------------------------------------------------------------- hosts
-
-
-class HostedStoreHost:
-    """A slot's host as an async Ray actor. It starts itself: Ray restarts it without anyone calling."""
-
-    def __init__(self, plant: Plant, k: int) -> None:
-        origin.check()
-        configure_logs(plant.data_dir, f"host-{k}")
-        self._plant = plant
-        self._pool = open_pool(plant)
-        self._providers = Providers(plant)
-        memberships = Memberships(self._pool, self._providers, pepper=plant.pepper)
-        self._host = StoreHost(
-            plant.region,
-            k=k,
-            slots=plant.slots,
-            connect=connector(plant),
-            bridge=self._bridge,
-            ports=Ports(plant.chain, self._pool, RayFaces(plant.region), plant.region, memberships, self._providers),
-            holder=f"pid {os.getpid()}",
-            fenced=_exit_fenced,
-        )
-        self._k = k
-        self._started = asyncio.get_running_loop().create_task(self._start())
-
-    async def _start(self) -> None:
-        await self._pool.open()
-        await self._host.start()
-        log.info("host_ready", slot=self._k)
-
-    def _bridge(self, host: StoreHost, slot: Slot) -> Bridge:
-        shards = slot.shards
-        return Bridge(MqttLink(self._plant.link_config(slot.k)), self._plant.region, shards, host)
-
-    async def ready(self) -> bool:
-        """Returns when the host owns its shards and its bridge is connecting."""
-        await asyncio.shield(self._started)
-        return True
-
-    async def deliver(self, batch: Sequence[Delivery]) -> list[Delivered]:
-        """See Hosts."""
-        await self.ready()
-        return await self._host.deliver(batch)
-
-    async def changes(self, epoch: int, since: int) -> Changes:
-        """See Hosts."""
-        await self.ready()
-        return await self._host.changes(epoch, since)
-
-    async def screen(self, terminal: TerminalId, session: str, rev: int) -> bytes:
-        """See Hosts."""
-        await self.ready()
-        return await self._host.screen(terminal, session, rev)
-
-    async def health(self) -> dict[str, int | str]:
-        """One snapshot."""
-        await self.ready()
-        return {**self._host.health(), "pid": os.getpid()}
-
-    async def stop(self) -> None:
-        """Graceful: the batch that runs is finished."""
-        await self.ready()
-        await self._host.stop()
-        await self._providers.aclose()
-        await self._pool.close()
-
-
-def _exit_fenced() -> None:
-    """Another host owns the slot. Ray would start us again and again: the last claim wins, and one stays."""
-    os._exit(11)
-
-
 # ---------------------------------------------------------------- settlement
 
 
@@ -268,10 +189,57 @@ def start_face_worker(plant: Plant, n: int = 0) -> Any:
     return ray.remote(HostedFaceWorker).options(**options).remote(plant)
 
 
-def start_host(plant: Plant, k: int = 0) -> Any:
-    """A slot's host, started or found."""
+def start_host(plant: Plant, k: int) -> Any:
+    """A slot's host, started or found. It serves once the layout in force has its slot."""
     options = actor_options(plant.region, host_name(plant.region, k), max_concurrency=256)
     return ray.remote(HostedStoreHost).options(**options).remote(plant, k)
+
+
+class HostedStoreHost(SlotHost):
+    """With what only Ray knows: the node it runs on."""
+
+    def __init__(self, plant: Plant, k: int) -> None:
+        node = ray.get_runtime_context().get_node_id()
+        super().__init__(plant, k, RayFaces(plant.region), node)
+
+
+def start_hosts(plant: Plant) -> list[Any]:
+    """Every host of the region's layout in force, started or found; what is of no layout any more is ended.
+
+    A region's first start makes a layout of `plant.slots`. Repeating it changes nothing.
+    """
+    layout = asyncio.run(_layout_at_start(plant))
+    handles = [start_host(plant, k) for k in layout.ks]
+    end_hosts_beyond(layout)
+    return handles
+
+
+async def _layout_at_start(plant: Plant) -> Layout:
+    """The layout in force, brought in step with the stores that are to be dedicated."""
+    async with await connector(plant)() as conn:
+        layout = await first_layout(conn, plant.region, plant.slots)
+        wanted = await wanted_dedicated(conn, plant.region)
+        return layout if layout.dedicated == tuple(wanted) else await next_layout(conn, layout, layout.slots, wanted)
+
+
+def hosts_beyond(layout: Layout) -> list[str]:
+    """Names of the region's hosts that run and that the layout does not have."""
+    running = [name for name in ray.util.list_named_actors() if name.startswith(host_name(layout.region, 0)[:-1])]
+    return sorted(set(running) - set(host_names(layout)))
+
+
+def end_hosts_beyond(layout: Layout) -> list[str]:
+    """End them: they hold no slot and only wait. Returns their names."""
+    names = hosts_beyond(layout)
+    for name in names:
+        end_host(name)
+    return names
+
+
+def end_host(name: str) -> None:
+    """End a host's process for good, if there is one."""
+    with suppress(ValueError):
+        ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=True)
 
 
 def start_settlement(plant: Plant) -> Any:

@@ -28,7 +28,7 @@ async def _ask(plant: Plant, hosts: RayHosts, name: str) -> dict[str, Any]:
 
 
 async def _serve(plant: Plant) -> None:
-    hosts = RayHosts(plant.slots)
+    hosts = RayHosts(plant)
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
         try:
             answer = await _ask(plant, hosts, line)

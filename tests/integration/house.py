@@ -178,7 +178,9 @@ class House:
 
     def host(self) -> psutil.Process:
         """The process of the slot's host, as the slot's row names it."""
-        [(holder,)] = self.rows("SELECT holder FROM slot WHERE k = 0")
+        [(holder,)] = self.rows(
+            "SELECT holder FROM slot JOIN layout USING (region, layout) WHERE ended_at IS NULL AND k = 0"
+        )
         return psutil.Process(int(str(holder).removeprefix("pid ")))
 
     def face_worker(self) -> psutil.Process:
