@@ -1,8 +1,8 @@
 """The terminal's outbox: every event is kept until its reply, on disk, through a kill -9.
 
 SQLite in WAL mode; commits are batched (50 ms or 100 rows), and an entry that is money is on disk before it is sent.
-Bounded by bytes and age: when full, the oldest telemetry goes first, then new face payments and other new questions
-are refused; money is never dropped and never refused.
+Bounded by bytes and age, in all and for each class: when full, the oldest telemetry goes first, then new face payments
+and other new questions are refused; money is never dropped and never refused.
 """
 
 from __future__ import annotations
@@ -49,6 +49,12 @@ AGE_MAX: Mapping[EntryClass, timedelta] = {
 }
 """As long as the protocol lets the broker keep the same message. Money has no age."""
 
+CLASS_BYTES_MAX: Mapping[EntryClass, int] = {
+    EntryClass.TELEMETRY: 1024 * 1024,
+    EntryClass.QUESTION: 12 * 1024 * 1024,
+}
+"""So that neither losable figures nor a jammed scanner take the room that money will need."""
+
 _MONEY_TYPES = frozenset({"paid", "sale", "return", "void", "lease.end"})
 
 
@@ -79,11 +85,14 @@ class Outbox:
         path: Path | None,
         *,
         bytes_max: int = OUTBOX_BYTES_MAX,
+        class_bytes_max: Mapping[EntryClass, int] = CLASS_BYTES_MAX,
         executor: Executor | None = None,
     ) -> None:
         """`path` None keeps everything in memory. `executor` runs the disk work: one thread of it at a time."""
         self._path = path
         self._bytes_max = bytes_max
+        self._class_bytes_max = class_bytes_max
+        self._class_bytes = dict.fromkeys(EntryClass, 0)
         self._own_executor = executor is None
         self._executor = executor or ThreadPoolExecutor(1, "outbox")
         self._entries: dict[MessageId, OutboxEntry] = {}
@@ -105,8 +114,7 @@ class Outbox:
         self._db = await loop.run_in_executor(self._executor, self._open)
         rows, settings = await loop.run_in_executor(self._executor, self._read, self._db)
         for entry in rows:
-            self._entries[entry.id] = entry
-            self._bytes += len(entry.payload)
+            self._keep(entry)
         self._settings.update(settings)
 
     async def close(self) -> None:
@@ -136,8 +144,7 @@ class Outbox:
         Raises OutboxFull for a question when neither age nor dropped telemetry makes room.
         """
         self._make_room(entry)
-        self._entries[entry.id] = entry
-        self._bytes += len(entry.payload)
+        self._keep(entry)
         self._later(
             "INSERT OR IGNORE INTO entry (id, class, stored_at, bytes) VALUES (?, ?, ?, ?)",
             (entry.id, entry.kind.value, entry.stored_at.timestamp(), entry.payload),
@@ -152,6 +159,7 @@ class Outbox:
         entry = self._entries.pop(message_id, None)
         if entry is not None:
             self._bytes -= len(entry.payload)
+            self._class_bytes[entry.kind] -= len(entry.payload)
             self._later("DELETE FROM entry WHERE id = ?", (message_id,))
 
     def drop_old(self, now: datetime) -> list[OutboxEntry]:
@@ -194,22 +202,33 @@ class Outbox:
 
     # ------------------------------------------------------------ within
 
+    def _keep(self, entry: OutboxEntry) -> None:
+        self._entries[entry.id] = entry
+        self._bytes += len(entry.payload)
+        self._class_bytes[entry.kind] += len(entry.payload)
+
     def _make_room(self, entry: OutboxEntry) -> None:
-        if self._bytes + len(entry.payload) <= self._bytes_max:
+        if self._over(entry) <= 0:
             return
         self.drop_old(entry.stored_at)
         for old in [old for old in self._entries.values() if old.kind is EntryClass.TELEMETRY]:
-            if self._bytes + len(entry.payload) <= self._bytes_max:
+            if self._over(entry) <= 0:
                 return
             self.dropped_entries += 1
             self.remove(old.id)
-        if self._bytes + len(entry.payload) > self._bytes_max and entry.kind is not EntryClass.MONEY:
+        if self._over(entry) > 0 and entry.kind is not EntryClass.MONEY:
             self.refused_entries += 1
             raise OutboxFull(
                 "outbox_full",
                 f"{self._bytes} bytes wait for the server, {self._bytes_max} is the most",
                 "take cash, and check the network",
             )
+
+    def _over(self, entry: OutboxEntry) -> int:
+        """Bytes too many if this entry were kept: in all, or of its class."""
+        size = len(entry.payload)
+        class_max = self._class_bytes_max.get(entry.kind, self._bytes_max)
+        return max(self._bytes + size - self._bytes_max, self._class_bytes[entry.kind] + size - class_max)
 
     def _later(self, statement: str, values: tuple[Any, ...]) -> None:
         self._operations.append((statement, values))

@@ -1,20 +1,19 @@
 """TerminalAgent: the device side of the terminal protocol, and the reference for vendors.
 
 It keeps each event until its reply and sends the same bytes again after 5 s, doubling to 60 s with jitter, and after
-every reconnect. A face is sent again only within 10 s of its capture and never stored. The server owns the truth:
-the agent shows the newest screen, applies the newest desired document and answers commands.
+every reconnect (`devices.sending`). A face is sent again only within 10 s of its capture and never stored. The server
+owns the truth: the agent shows the newest screen, applies the newest desired document and answers commands
+(`devices.duties`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -22,22 +21,21 @@ import uuid_utils
 
 from devices import codec, wire
 from devices.agent_config import RESEND_FIRST_S, AgentConfig, AgentCounts
+from devices.duties import Duties
 from devices.link import Delivery, LinkError
 from devices.mqtt import LinkConfig, MqttLink, Will
-from devices.outbox import EntryClass, Outbox, OutboxEntry, class_of
+from devices.outbox import EntryClass, Outbox, OutboxEntry, OutboxFull, class_of
 from devices.refusals import Undecodable
+from devices.sending import TELEMETRY_EXPIRY_S, Unanswered, Waiting
 from devices.timings import Timings
 from devices.topics import Down, Topic, Up, parse, prefix
 from models.domain.errors import Refused, RetryLater
 from models.domain.ids import MessageId, SessionId
 from models.domain.screen import ReplyBody, Screen
 
-RESEND_S_MAX = 60.0
 FACE_AGE_S_MAX = 10.0
-EVENT_EXPIRY_S = 24 * 3600
-FACE_EXPIRY_S = 10
-RESPONSE_EXPIRY_S = 30
-TELEMETRY_EXPIRY_S = 60
+SHORT_CONNECTIONS_ALARM = 3
+SHORT_CONNECTION_S = 10.0
 _REMEMBERED_MAX = 64
 
 Now = Callable[[], datetime]
@@ -52,21 +50,6 @@ class NoReply(RetryLater):
     """No reply in time. The event stays in the outbox and is sent again; its outcome will be on the screen."""
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """An event or face without its reply."""
-
-    id: MessageId
-    channel: Up
-    payload: bytes
-    reply: asyncio.Future[ReplyBody] | None
-    resend_s: float
-    properties: Mapping[str, str] | None = None
-    next_at: float = 0.0
-    until: float | None = None
-    sends: int = 0
-
-
 class TerminalAgent:
     """One terminal of one lane. All calls on one event loop. Implements `devices.link.LinkListener`."""
 
@@ -75,30 +58,40 @@ class TerminalAgent:
         self.counts = AgentCounts()
         self.timings = Timings()
         self.screen: Screen | None = None
-        self.desired: Mapping[str, Any] = {}
         self.last_refusal: ReplyBody | None = None
         """The newest `id: null` reply: something that this terminal sent could not be read."""
+        self.alarm = ""
+        """What an operator must know of this connection; empty when all is well. Also in the reported health."""
         self.on_screen: Callable[[Screen], None] | None = None
+        self.on_text: Callable[[str], None] | None = None
+        """What the operator wants shown or printed."""
+        self.on_desired: Callable[[Mapping[str, Any]], None] | None = None
         self.boot = str(uuid_utils.uuid4())
         self.conn = ""
         self.outbox = outbox or Outbox(config.outbox_path)
-        self._now = now
+        self.now = now
         self._seq = 0
         self._topic = prefix(config.region, config.store, config.terminal)
-        self._waiting: OrderedDict[MessageId, _Waiting] = OrderedDict()
         self._screen_waits: list[tuple[Callable[[Screen], bool], asyncio.Future[Screen]]] = []
         self._left_sessions: deque[SessionId] = deque(maxlen=_REMEMBERED_MAX)
-        self._commands: OrderedDict[str, str] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._work = asyncio.Event()
         self._up = asyncio.Event()
-        self.link = MqttLink(
+        self._connected_at = 0.0
+        self.unanswered = Unanswered(
+            self.outbox, self.counts, self.publish, lambda: self.link.online, self.spawn, self.now
+        )
+        self.duties = Duties(self)
+        self.link = self._new_link(config)
+
+    def _new_link(self, config: AgentConfig) -> MqttLink:
+        link = MqttLink(
             LinkConfig(
                 host=config.host,
                 port=config.port,
                 client_id=config.terminal,
                 username=config.terminal,
                 password=config.secret,
+                tls=None if config.tls is None else config.tls.context(),
                 session_expiry_s=3600,
                 keepalive_s=30,
                 receive_messages_max=100,
@@ -107,35 +100,70 @@ class TerminalAgent:
             ),
             will=self._will,
         )
-        self.link.listen(self, (f"{self._topic}/down/#",))
+        link.listen(self, (f"{self._topic}/down/#",))
+        return link
 
     # ------------------------------------------------------------ life
 
     async def start(self, connect_timeout_s: float | None = None) -> None:
         """Open the outbox and begin to connect. With a timeout: return when connected, or raise TimeoutError."""
         await self.outbox.open()
-        self.desired = msgspec.json.decode(self.outbox.setting("config") or "{}")
-        self.outbox.drop_old(self._now())
-        for entry in self.outbox.entries():
-            channel = Up.TELEMETRY if entry.kind is EntryClass.TELEMETRY else Up.EVENT
-            self._waiting[entry.id] = _Waiting(entry.id, channel, entry.payload, None, self.config.resend_first_s)
+        self.duties.twin.load()
+        self.outbox.drop_old(self.now())
+        self.unanswered.load(self.config.resend_first_s)
+        await self.duties.boot()
         await self.link.start()
-        self._spawn(self._resend_forever())
+        self.spawn(self.unanswered.resend_forever())
+        self.spawn(self.duties.every())
         if connect_timeout_s is not None:
             await asyncio.wait_for(self._up.wait(), connect_timeout_s)
 
     async def stop(self) -> None:
         """Say that it goes, disconnect in order, keep the outbox on disk."""
-        with contextlib.suppress(LinkError):
-            await self._publish(Up.PRESENCE, self._death(), retain=True, timeout_s=1.0)
-        await self.link.stop()
+        self.duties.stop()
+        await self._leave()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for waiting in self._waiting.values():
-            if waiting.reply is not None:
-                waiting.reply.cancel()
+        self.unanswered.give_up()
         await self.outbox.close()
+
+    async def _leave(self) -> None:
+        with contextlib.suppress(LinkError):
+            await self.publish(Up.PRESENCE, self._death(), retain=True, timeout_s=1.0)
+        await self.link.stop()
+        self._up.clear()
+
+    async def reboot(self, reason: str) -> None:
+        """Begin a new boot in order: a new boot id, `seq` from 1, a new connection, a report that says why.
+
+        What waits for its reply keeps its bytes, and so the boot that it was made in.
+        """
+        await self.duties.note(reason)
+        await self._leave()
+        self.counts.reboots += 1
+        self.boot = str(uuid_utils.uuid4())
+        self._seq = 0
+        await self.duties.boot()
+        self.link = self._new_link(self.config)
+        await self.link.start()
+
+    async def reconnect(self, config: AgentConfig, timeout_s: float) -> bool:
+        """Connect with another credential; False when the broker does not let it in within `timeout_s`."""
+        await self._leave()
+        self.config = replace(self.config, host=config.host, port=config.port, secret=config.secret, tls=config.tls)
+        self.link = self._new_link(self.config)
+        await self.link.start()
+        return await self.connected_within(timeout_s)
+
+    async def connected_within(self, timeout_s: float) -> bool:
+        """Return True as soon as there is a connection, False after the time-out."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._up.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def drop(self) -> None:
         """Cut the network, as if a cable were pulled: no DISCONNECT, so the broker publishes the Will."""
@@ -149,6 +177,10 @@ class TerminalAgent:
     def online(self) -> bool:
         """Connected, as far as the terminal can know."""
         return self.link.online
+
+    def silent_s(self) -> float:
+        """Seconds without a reply although something that was sent waits for one."""
+        return self.unanswered.silent_s()
 
     # ------------------------------------------------------------ what a customer or clerk does
 
@@ -164,8 +196,30 @@ class TerminalAgent:
         """Send one event and return its one reply. `pending` in it: the outcome comes on the screen.
 
         A refusal is a reply with ok False, not an exception. Raises NoReply (the event is still sent until its reply
-        comes), OutboxFull, ValueError above 64 KiB.
+        comes), OutboxFull, Refused `too_large` (above the broker's packet size), ValueError above 64 KiB.
         """
+        waiting = await self._stored(event_type, body, session, clerk, replay=not self.online, future=self._future())
+        return await self._ask(waiting, event_type != "complaint", timeout_s)
+
+    async def store(self, event_type: str, body: Mapping[str, Any], *, clerk: str | None = None) -> MessageId:
+        """Keep an event that was made offline: marked `replay`, sent once there is a connection, until its reply.
+
+        Money is on the disk when this returns. Raises OutboxFull and ValueError as `request` does.
+        """
+        waiting = await self._stored(event_type, body, None, clerk, replay=True, future=None)
+        self.unanswered.add(waiting)
+        return waiting.id
+
+    async def _stored(
+        self,
+        event_type: str,
+        body: Mapping[str, Any] | None,
+        session: SessionId | None,
+        clerk: str | None,
+        *,
+        replay: bool,
+        future: asyncio.Future[ReplyBody] | None,
+    ) -> Waiting:
         event_id, seq = self._next()
         payload = msgspec.json.encode(
             {
@@ -173,20 +227,23 @@ class TerminalAgent:
                 "id": event_id,
                 "boot": self.boot,
                 "seq": seq,
-                "ts": _timestamp(self._now()),
+                "ts": _timestamp(self.now()),
                 "mono_ms": int(self._time() * 1000),
                 "type": event_type,
                 "session": session,
                 "clerk": clerk,
-                "replay": not self.online,
+                "replay": replay,
                 "body": body or {},
             }
         )
-        if len(payload) > wire.EVENT_BYTES_MAX:
-            raise ValueError(f"an event has at most {wire.EVENT_BYTES_MAX} bytes, this one {len(payload)}")
-        await self.outbox.put(OutboxEntry(event_id, class_of(event_type), payload, self._now()))
-        waiting = _Waiting(event_id, Up.EVENT, payload, self._future(), self.config.resend_first_s)
-        return await self._ask(waiting, event_type != "complaint", timeout_s)
+        try:
+            if len(payload) > wire.EVENT_BYTES_MAX:
+                raise ValueError(f"an event has at most {wire.EVENT_BYTES_MAX} bytes, this one {len(payload)}")
+            await self.outbox.put(OutboxEntry(event_id, class_of(event_type), payload, self.now()))
+        except (ValueError, OutboxFull):
+            self._seq -= self._seq == seq  # never sent: no gap that money would wait for
+            raise
+        return Waiting(event_id, Up.EVENT, payload, future, self.config.resend_first_s)
 
     async def show_face(
         self,
@@ -199,7 +256,7 @@ class TerminalAgent:
     ) -> ReplyBody:
         """Send one JPEG after a customer's action, never stored, and return its reply.
 
-        Raises NoReply, ValueError above 192 KiB (never sent: the broker would disconnect).
+        Raises NoReply, Refused `too_large`, ValueError above 192 KiB (never sent: the broker would disconnect).
         """
         if len(jpeg) > wire.FACE_BYTES_MAX:
             raise ValueError(f"a face has at most {wire.FACE_BYTES_MAX} bytes, this one {len(jpeg)}")
@@ -209,7 +266,7 @@ class TerminalAgent:
             properties["session"] = session
         if liveness is not None:
             properties["liveness"] = f"{liveness:.6f}"
-        waiting = _Waiting(face_id, Up.FACE, jpeg, self._future(), self.config.resend_first_s, properties)
+        waiting = Waiting(face_id, Up.FACE, jpeg, self._future(), self.config.resend_first_s, properties)
         waiting.until = self._time() + FACE_AGE_S_MAX
         return await self._ask(waiting, True, timeout_s)
 
@@ -227,88 +284,31 @@ class TerminalAgent:
 
     async def telemetry(self, document: Mapping[str, Any]) -> None:
         """Losable metrics: sent once; offline, kept while there is room."""
-        entry_id = MessageId(str(uuid_utils.uuid7()))
         payload = msgspec.json.encode(document)
         if self.online:
             with contextlib.suppress(LinkError):
-                await self._publish(Up.TELEMETRY, payload, qos=0, expiry_s=TELEMETRY_EXPIRY_S)
-        else:
-            await self.outbox.put(OutboxEntry(entry_id, EntryClass.TELEMETRY, payload, self._now()))
-            self._waiting[entry_id] = _Waiting(entry_id, Up.TELEMETRY, payload, None, RESEND_FIRST_S)
+                await self.publish(Up.TELEMETRY, payload, qos=0, expiry_s=TELEMETRY_EXPIRY_S)
+            return
+        entry_id = MessageId(str(uuid_utils.uuid7()))
+        await self.outbox.put(OutboxEntry(entry_id, EntryClass.TELEMETRY, payload, self.now()))
+        self.unanswered.add(Waiting(entry_id, Up.TELEMETRY, payload, None, RESEND_FIRST_S), send=False)
 
-    async def _ask(self, waiting: _Waiting, timed: bool, timeout_s: float) -> ReplyBody:
+    async def _ask(self, waiting: Waiting, timed: bool, timeout_s: float) -> ReplyBody:
         assert waiting.reply is not None, "request() and show_face() wait for a reply"
-        self._waiting[waiting.id] = waiting
         if timed:
             self.timings.sent(waiting.id, waiting.channel is Up.FACE, self._time())
-        self._send(waiting)
-        self._work.set()
+        self.unanswered.add(waiting)
         try:
             async with asyncio.timeout(timeout_s):
                 return await waiting.reply
         except TimeoutError:
             raise NoReply("no_reply", f"no reply within {timeout_s} s", "wait, or look at the screen") from None
 
-    # ------------------------------------------------------------ sending, and sending again
-
-    def _send(self, waiting: _Waiting) -> None:
-        now = self._time()
-        # Jitter of a fifth: a shop's terminals must not repeat themselves in step. Not a secret.
-        waiting.next_at = now + waiting.resend_s * random.uniform(0.8, 1.2)  # noqa: S311
-        if not self.online:
-            return
-        waiting.resend_s = min(RESEND_S_MAX, waiting.resend_s * 2)
-        self.counts.sent += 1
-        self.counts.resent += waiting.sends > 0
-        waiting.sends += 1
-        if waiting.channel is Up.FACE:
-            sending = self._publish(
-                Up.FACE,
-                waiting.payload,
-                expiry_s=FACE_EXPIRY_S,
-                content_type="image/jpeg",
-                properties=waiting.properties,
-            )
-        elif waiting.channel is Up.TELEMETRY:
-            self._waiting.pop(waiting.id, None)
-            self.outbox.remove(waiting.id)
-            sending = self._publish(Up.TELEMETRY, waiting.payload, qos=0, expiry_s=TELEMETRY_EXPIRY_S)
-        else:
-            sending = self._publish(Up.EVENT, waiting.payload, expiry_s=EVENT_EXPIRY_S)
-        self._spawn(sending)
-
-    def _resend_all(self) -> None:
-        """In the order in which they were made."""
-        for waiting in list(self._waiting.values()):
-            if not self._too_old(waiting):
-                self._send(waiting)
-
-    async def _resend_forever(self) -> None:
-        while True:
-            for dropped in self.outbox.drop_old(self._now()):
-                self._waiting.pop(dropped.id, None)
-            now = self._time()
-            for waiting in list(self._waiting.values()):
-                if not self._too_old(waiting) and waiting.next_at <= now:
-                    self._send(waiting)
-            due = min((waiting.next_at for waiting in self._waiting.values()), default=now + RESEND_S_MAX)
-            self._work.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._work.wait(), max(0.02, due - self._time()))
-
-    def _too_old(self, waiting: _Waiting) -> bool:
-        """A face is sent only within 10 s of its capture; its seq stays used."""
-        if waiting.until is None or self._time() < waiting.until:
-            return False
-        self._waiting.pop(waiting.id, None)
-        self.counts.faces_too_old += 1
-        return True
-
-    async def _publish(self, channel: Up, payload: bytes, **options: Any) -> None:
-        with contextlib.suppress(LinkError):
-            await self.link.publish(f"{self._topic}/up/{channel.value}", payload, **options)
-
     # ------------------------------------------------------------ the connection
+
+    async def publish(self, channel: Up, payload: bytes, **options: Any) -> None:
+        """To one of this terminal's own topics; returns at the broker's PUBACK. Raises LinkError."""
+        await self.link.publish(f"{self._topic}/up/{channel.value}", payload, **options)
 
     def _will(self) -> Will:
         self.conn = str(uuid_utils.uuid4())
@@ -318,20 +318,30 @@ class TerminalAgent:
         return msgspec.json.encode({"v": wire.VERSION, "online": False, "boot": self.boot, "conn": self.conn})
 
     def connected(self, epoch: int, session_present: bool) -> None:  # noqa: ARG002 - replies decide, not sessions
-        self._present()
+        self._connected_at = self._time()
+        self.present()
         self._up.set()
 
     def disconnected(self, reason: str) -> None:  # noqa: ARG002 - the link tries again by itself
         self._up.clear()
 
-    async def may_reconnect(self, taken_over: bool) -> bool:  # noqa: ARG002 - the pause grows by itself
+    async def may_reconnect(self, taken_over: bool) -> bool:
+        """Always, but later and later; two clients with one id push each other out, and must say so."""
+        early = self._time() - self._connected_at < SHORT_CONNECTION_S
+        self.counts.short_connections = self.counts.short_connections + 1 if early else 0
+        self.counts.takeovers += taken_over
+        if taken_over:
+            self.alarm = "client_id_taken: another client connects as this terminal"
+        elif self.counts.short_connections >= SHORT_CONNECTIONS_ALARM:
+            self.alarm = f"short_connections: {self.counts.short_connections} in a row; a twin, or a flapping network"
+        elif not early:
+            self.alarm = ""
         return True
 
-    def _present(self) -> None:
+    def present(self) -> None:
         """Birth and report, then everything that has no reply; nothing that is asked later overtakes it."""
-        self._spawn(self._announce())
-        self._resend_all()
-        self._work.set()
+        self.spawn(self._announce())
+        self.unanswered.resend_all()
 
     async def _announce(self) -> None:
         birth = {
@@ -339,30 +349,36 @@ class TerminalAgent:
             "online": True,
             "boot": self.boot,
             "conn": self.conn,
-            "software": self.config.software,
+            "software": self.duties.running,
             "profile": self.config.profile,
-            "ts": _timestamp(self._now()),
+            "ts": _timestamp(self.now()),
         }
-        await self._publish(Up.PRESENCE, msgspec.json.encode(birth), retain=True)
-        await self._report()
+        with contextlib.suppress(LinkError):
+            await self.publish(Up.PRESENCE, msgspec.json.encode(birth), retain=True)
+        await self.report()
 
-    async def _report(self) -> None:
+    async def report(self) -> None:
+        """Say what runs, and how it is."""
+        health: dict[str, Any] = {"outbox_bytes": self.outbox.bytes_stored, "outbox_events": len(self.unanswered)}
+        health |= self.duties.health()
+        if self.alarm:
+            health["alarm"] = self.alarm
         reported = {
             "v": wire.VERSION,
             "applied_gen": self.applied_gen,
-            "config_hash": self.outbox.setting("config_hash") or "",
-            "software": self.config.software,
+            "config_hash": self.duties.twin.config_hash,
+            "software": self.duties.running,
             "boot": self.boot,
-            "health": {"outbox_bytes": self.outbox.bytes_stored, "outbox_events": len(self._waiting)},
+            "health": health,
         }
-        await self._publish(Up.REPORTED, msgspec.json.encode(reported), retain=True)
+        with contextlib.suppress(LinkError):
+            await self.publish(Up.REPORTED, msgspec.json.encode(reported), retain=True)
 
     # ------------------------------------------------------------ receiving
 
     def delivered(self, delivery: Delivery) -> None:
         try:
-            topic = parse(delivery.topic)
-            self._handle(topic, delivery)
+            self._handle(parse(delivery.topic), delivery)
         except Undecodable:
             self.counts.unreadable += 1
         if delivery.receipt is not None:
@@ -376,9 +392,12 @@ class TerminalAgent:
                 self._shown(codec.decode_screen(delivery.payload))
             case Down.DESIRED:
                 if delivery.payload:
-                    self._desire(codec.decode_desired(delivery.payload))
+                    desired = codec.decode_desired(delivery.payload)
+                    self.spawn(self.duties.desire(delivery.payload, desired))
+            case Down.COMMAND if (delivery.response_topic or "").startswith(f"{self._topic}/up/"):
+                self.duties.command(delivery)
             case Down.COMMAND:
-                self._commanded(delivery)
+                self.counts.foreign_commands += 1
             case _:
                 self.counts.unreadable += 1
 
@@ -386,8 +405,7 @@ class TerminalAgent:
         if reply.id is None:
             self.last_refusal = reply
             return
-        self.outbox.remove(reply.id)
-        waiting = self._waiting.pop(reply.id, None)
+        waiting = self.unanswered.answered(reply.id)
         if waiting is None:
             self.counts.duplicate_replies += 1
             return
@@ -417,44 +435,22 @@ class TerminalAgent:
     @property
     def applied_gen(self) -> int:
         """The generation of the desired document that this terminal runs."""
-        return int(self.outbox.setting("applied_gen") or 0)
+        return self.duties.twin.gen
 
-    def _desire(self, desired: wire.DesiredDocument) -> None:
-        """A document, not a difference: the newest generation counts, older ones are ignored."""
-        if desired.gen <= self.applied_gen:
-            return
-        self.desired = desired.config
-        canonical = msgspec.json.encode(desired.config, order="sorted")
-        self.outbox.set_setting("config", canonical.decode())
-        self.outbox.set_setting("config_hash", sha256(canonical).hexdigest())
-        self.outbox.set_setting("applied_gen", str(desired.gen))
-        self._spawn(self._report())
+    @property
+    def desired(self) -> Mapping[str, Any]:
+        """The configuration that this terminal runs."""
+        return self.duties.twin.config
 
-    def _commanded(self, delivery: Delivery) -> None:
-        if delivery.response_topic is None or not delivery.response_topic.startswith(f"{self._topic}/up/"):
-            self.counts.foreign_commands += 1
-            return
-        command = codec.decode_command(delivery.payload)
-        status = self._commands.get(command.id)
-        if status is None:
-            if command.verb == "resync":
-                self._present()
-                status = "done"
-            else:
-                status = "rejected"
-            self._commands[command.id] = status
-            while len(self._commands) > _REMEMBERED_MAX:
-                self._commands.popitem(last=False)
-        detail = "" if status == "done" else "unknown_verb"
-        response = {"v": wire.VERSION, "status": status, "detail": detail}
-        self._spawn(
-            self._publish(
-                Up.RESPONSE,
-                msgspec.json.encode(response),
-                expiry_s=RESPONSE_EXPIRY_S,
-                correlation=delivery.correlation,
-            )
-        )
+    def configured(self) -> None:
+        """A newer configuration is in force."""
+        if self.on_desired is not None:
+            self.on_desired(self.desired)
+
+    def say(self, text: str) -> None:
+        """Something of the operator's to show or print."""
+        if self.on_text is not None:
+            self.on_text(text)
 
     # ------------------------------------------------------------ small things
 
@@ -468,7 +464,8 @@ class TerminalAgent:
     def _future(self) -> asyncio.Future[ReplyBody]:
         return asyncio.get_running_loop().create_future()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside; it ends with the agent."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,292 @@
+"""What a terminal does for its operator: desired documents, software, commands, rotation, and its own watchdog."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+
+from devices import codec, wire
+from devices.credentials import Credential, CredentialStore, rotate
+from devices.link import Delivery, LinkError
+from devices.outbox import Outbox
+from devices.profiles import PROFILES
+from devices.software import SoftwareStore, in_window
+from devices.topics import Up
+from devices.watchdog import last_restart, note_restart
+from models.domain.errors import RetryLater, StoreOpsError
+from models.domain.screen import ScreenState
+
+if TYPE_CHECKING:
+    from devices.terminal import TerminalAgent
+
+RESPONSE_EXPIRY_S = 30
+CONFIG_BYTES_MAX = 256 * 1024
+COMMANDS_REMEMBERED_MAX = 64
+FETCH_PAUSE_S_MAX = 600.0
+ROTATED_S_MAX = 20.0
+HTTP_TIMEOUT_S = 30.0
+_QUIET = frozenset({ScreenState.CLOSED, ScreenState.PAID})
+
+Act = Callable[[Mapping[str, str | int]], Awaitable[str]]
+
+
+class Rejected(StoreOpsError):
+    """The command cannot be done by this terminal; `code` is the answer's detail."""
+
+
+class Twin:
+    """The desired document that this terminal runs. One row, so that a power cut leaves the old or the new whole."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self.config: Mapping[str, Any] = {}
+        self.gen = 0
+        self.config_hash = ""
+        self.software: wire.SoftwareRelease | None = None
+        self.refused = ""
+        """Why the newest document was not applied; empty when it was."""
+
+    def load(self) -> None:
+        """What an earlier process applied."""
+        stored = self._outbox.setting("desired")
+        if stored is not None:
+            self._take(codec.decode_desired(stored.encode()))
+
+    async def apply(self, desired: wire.DesiredDocument, payload: bytes) -> bool:
+        """Apply a newer generation; on the disk when this returns. False: it is not newer, or cannot be run."""
+        if desired.gen <= self.gen:
+            return False
+        if len(payload) > CONFIG_BYTES_MAX:
+            self.refused = f"generation {desired.gen} has {len(payload)} bytes, {CONFIG_BYTES_MAX} at most"
+            return False
+        self.refused = ""
+        self._take(desired)
+        self._outbox.set_setting("desired", payload.decode())
+        await self._outbox.flush()
+        return True
+
+    def _take(self, desired: wire.DesiredDocument) -> None:
+        self.config, self.gen, self.software = desired.config, desired.gen, desired.software
+        # Sorted keys, no spaces, UTF-8: the host hashes the same text.
+        self.config_hash = sha256(msgspec.json.encode(desired.config, order="sorted")).hexdigest()
+
+
+class Duties:
+    """The operator's side of one agent. All calls on its event loop."""
+
+    def __init__(self, agent: TerminalAgent) -> None:
+        self._agent = agent
+        self._config = agent.config
+        self.twin = Twin(agent.outbox)
+        folder = agent.config.folder
+        self._store = SoftwareStore(folder / "software", agent.config.software) if folder is not None else None
+        self._credentials = CredentialStore(folder) if folder is not None else None
+        self._note = folder / "restart.json" if folder is not None else None
+        self._commands: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._fetching: asyncio.Task[None] | None = None
+        self._applying = asyncio.Lock()
+        self.running = agent.config.software
+        self.fetched = ""
+        self.fetch_error = ""
+        self.restarted: dict[str, str] | None = None
+        self.shown_text = ""
+        """What the operator last asked to be shown (`show_text`)."""
+        self.printed: list[str] = []
+        self._verbs: dict[str, Act] = {
+            "resync": self._resync,
+            "reboot": self._reboot,
+            "activate": self._activate,
+            "rotate": self._rotate,
+            "show_text": self._show_text,
+            "test_print": self._test_print,
+        }
+
+    # ------------------------------------------------------------ a boot begins
+
+    async def boot(self) -> None:
+        """Which version this boot runs, and why the one before it ended."""
+        if self._store is not None:
+            self.running = (await asyncio.to_thread(self._store.running)).version
+        if self._note is not None:
+            self.restarted = await asyncio.to_thread(last_restart, self._note)
+        self.prefetch()
+
+    def stop(self) -> None:
+        """No download goes on."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+
+    def health(self) -> dict[str, Any]:
+        """What stands in `reported.health` beside the outbox."""
+        health: dict[str, Any] = {}
+        if self.restarted is not None:
+            health["restarted"] = self.restarted
+        if self.twin.refused:
+            health["desired_refused"] = self.twin.refused
+        wanted = self.twin.software
+        if wanted is not None and wanted.version != self.running:
+            health["software_next"] = wanted.version
+            health["software_fetched"] = self.fetched == wanted.version
+        if self.fetch_error:
+            health["fetch_error"] = self.fetch_error
+        return health
+
+    async def every(self) -> None:
+        """Looked at each second: is the window open, is the server silent?"""
+        while True:
+            await asyncio.sleep(self._config.duties_every_s)
+            if self._agent.online and self._agent.silent_s() > self._config.silent_s_max:
+                await self._agent.reboot(f"no reply for {self._config.silent_s_max:.0f} s although connected")
+            elif in_window(self.twin.config.get("software_window"), self._agent.now()) and self._idle():
+                with contextlib.suppress(StoreOpsError):
+                    await self._switch()
+
+    # ------------------------------------------------------------ desired and software
+
+    async def desire(self, payload: bytes, desired: wire.DesiredDocument) -> None:
+        """A document, not a difference: the newest generation counts, older ones are ignored."""
+        async with self._applying:
+            if await self.twin.apply(desired, payload):
+                self._agent.configured()
+                self.prefetch()
+            elif not self.twin.refused:
+                return
+        await self._agent.report()
+
+    def prefetch(self) -> None:
+        """Fetch what is desired and does not run yet, in the background, until it is here."""
+        wanted = self.twin.software
+        if self._fetching is not None:
+            self._fetching.cancel()
+        if self._store is not None and wanted is not None and wanted.version != self.running:
+            self._fetching = asyncio.get_running_loop().create_task(self._fetch(self._store, wanted))
+
+    async def _fetch(self, store: SoftwareStore, wanted: wire.SoftwareRelease) -> None:
+        pause_s = 1.0
+        async with httpx.AsyncClient(timeout=HTTP_TIMEOUT_S) as http:
+            while True:
+                try:
+                    await store.fetch(wanted, http)
+                except RetryLater as error:
+                    self.fetch_error = f"{error.code}: {error.message}"[:200]
+                    await asyncio.sleep(min(pause_s, FETCH_PAUSE_S_MAX))
+                    pause_s *= 2
+                except (StoreOpsError, OSError) as error:
+                    self.fetch_error = str(error)[:200]
+                    break
+                else:
+                    self.fetched, self.fetch_error = wanted.version, ""
+                    break
+        await self._agent.report()
+
+    def _idle(self) -> bool:
+        """Nobody is being served, and nothing waits for a reply."""
+        screen = self._agent.screen
+        return (screen is None or screen.state in _QUIET) and not self._agent.unanswered
+
+    async def _switch(self) -> None:
+        """Run the fetched release from the next boot on, and boot. Raises Rejected."""
+        wanted = self.twin.software
+        if self._store is None or wanted is None or wanted.version == self.running:
+            raise Rejected("nothing_to_activate")
+        if not await asyncio.to_thread(self._store.ready, wanted):
+            raise Rejected("not_fetched")
+        await asyncio.to_thread(self._store.activate, wanted)
+        await self._agent.reboot(f"software {wanted.version}")
+
+    # ------------------------------------------------------------ commands
+
+    def command(self, delivery: Delivery) -> None:
+        """Do a command once; the same one again gets the same answer."""
+        command = codec.decode_command(delivery.payload)
+        known = self._commands.get(command.id)
+        if known is None:
+            self._commands[command.id] = ("running", "")
+            while len(self._commands) > COMMANDS_REMEMBERED_MAX:
+                self._commands.popitem(last=False)
+            self._agent.spawn(self._do(command, delivery.correlation))
+        else:
+            self._agent.spawn(self._respond(delivery.correlation, *known))
+
+    async def _do(self, command: wire.CommandDocument, correlation: bytes | None) -> None:
+        act = self._verbs.get(command.verb)
+        try:
+            if act is None:
+                raise Rejected("unknown_verb")  # noqa: TRY301 - one place answers
+            if command.verb in ("reboot", "activate", "rotate"):
+                await self._respond(correlation, "accepted", "")
+            status, detail = "done", await act(command.args)
+        except Rejected as rejected:
+            status, detail = "rejected", rejected.code
+        except (StoreOpsError, LinkError) as error:
+            status, detail = "failed", f"{error.code}: {error.message}"[:200]
+        self._commands[command.id] = (status, detail)
+        await self._respond(correlation, status, detail)
+
+    async def _respond(self, correlation: bytes | None, status: str, detail: str) -> None:
+        response = msgspec.json.encode({"v": wire.VERSION, "status": status, "detail": detail})
+        await self._agent.connected_within(RESPONSE_EXPIRY_S)
+        with contextlib.suppress(LinkError):
+            await self._agent.publish(Up.RESPONSE, response, expiry_s=RESPONSE_EXPIRY_S, correlation=correlation)
+
+    async def _resync(self, _: Mapping[str, str | int]) -> str:
+        self._agent.present()
+        return ""
+
+    async def _reboot(self, _: Mapping[str, str | int]) -> str:
+        await self._agent.reboot("asked by command")
+        return self._agent.boot
+
+    async def _activate(self, args: Mapping[str, str | int]) -> str:
+        if not self._idle() and args.get("now") != 1:
+            raise Rejected("busy")
+        await self._switch()
+        return self.running
+
+    async def _show_text(self, args: Mapping[str, str | int]) -> str:
+        self.shown_text = str(args.get("text", ""))[:512]
+        self._agent.say(self.shown_text)
+        return ""
+
+    async def _test_print(self, _: Mapping[str, str | int]) -> str:
+        family = PROFILES.get(self._config.profile)
+        if family is None or not family.has_printer:
+            raise Rejected("no_printer")
+        self._agent.say(f"--- {self._config.terminal} {datetime.now(UTC):%Y-%m-%d %H:%M} ---")
+        return ""
+
+    async def _rotate(self, args: Mapping[str, str | int]) -> str:
+        """Fetch the next credential, connect with it, keep it; when it does not connect, the present one stays."""
+        if self._credentials is None:
+            raise Rejected("no_folder")
+        present = await asyncio.to_thread(self._credentials.load)
+        url, code = str(args.get("url", "")), str(args.get("code", ""))
+        if present is None or not url or not code:
+            raise Rejected("not_enrolled" if present is None else "bad_args")
+        async with httpx.AsyncClient(timeout=HTTP_TIMEOUT_S) as http:
+            fresh = await rotate(url, code, http, present)
+        await self._try(self._credentials, fresh, present)
+        return ""
+
+    async def _try(self, store: CredentialStore, fresh: Credential, present: Credential) -> None:
+        connected = await self._agent.reconnect(await asyncio.to_thread(store.config, fresh), ROTATED_S_MAX)
+        if connected:
+            await asyncio.to_thread(store.save, fresh)
+            return
+        await self._agent.reconnect(await asyncio.to_thread(store.config, present), ROTATED_S_MAX)
+        raise RetryLater("not_let_in", "the broker does not take the new credential", "rotate again")
+
+    async def note(self, reason: str) -> None:
+        """Leave the reason of a restart for the next boot."""
+        if self._note is not None:
+            await asyncio.to_thread(note_restart, self._note, reason)
+        else:
+            self.restarted = {"reason": reason[:200], "at": datetime.now(UTC).isoformat(timespec="seconds")}
