@@ -93,6 +93,18 @@ async def current_layout(conn: Connection, region: RegionId) -> Layout | None:
     return None if row is None else Layout(region, row[0], row[1], tuple(StoreId(store) for store in row[2]))
 
 
+async def ended_since(conn: Connection, region: RegionId, seconds: float) -> list[Layout]:
+    """Layouts that ended in the last so many seconds."""
+    cursor = await conn.execute(
+        """SELECT layout, slots, dedicated FROM layout
+           WHERE region = %s AND ended_at > now() - make_interval(secs => %s) ORDER BY layout""",
+        (region, seconds),
+    )
+    return [
+        Layout(region, row[0], row[1], tuple(StoreId(store) for store in row[2])) for row in await cursor.fetchall()
+    ]
+
+
 async def first_layout(conn: Connection, region: RegionId, slots: int) -> Layout:
     """The layout in force; at a region's first start, one of so many slots."""
     standing = await current_layout(conn, region)
