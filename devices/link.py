@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from models.domain.errors import RetryLater
 
@@ -36,6 +36,15 @@ class Delivery:
     response_topic: str | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
     receipt: DeliveryReceipt | None = None
+
+
+class Outgoing(NamedTuple):
+    """One QoS 1 message of a batch. `topic` comes as bytes with its length before it, made once for each terminal."""
+
+    topic: bytes
+    payload: bytes
+    expiry_s: int | None = None
+    correlation: bytes | None = None
 
 
 class LinkListener(Protocol):
@@ -89,6 +98,12 @@ class Link(Protocol):
 
         PUBACK means that the broker has it, nothing more.
         """
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> int:
+        """Publish a batch in this order, QoS 1; return at the last PUBACK how many were not taken. Raises nothing of
+        its own and has no time-out: who calls bounds it.
+        """
+        ...
 
     def ack(self, receipt: DeliveryReceipt) -> bool:
         """Acknowledge a delivery. False, and nothing is sent, when its connection has ended: it comes again."""

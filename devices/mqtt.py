@@ -1,7 +1,8 @@
 """MqttLink: paho-mqtt 2 driven by the running asyncio loop, MQTT 5, manual acknowledgement.
 
-Every call of paho happens on the event loop's thread; only the opening of the TCP (and TLS) connection runs in an
-executor. Nothing is sent twice by this file: a publish that was not acknowledged before its connection ended fails,
+paho opens the session, subscribes and pings; PUBLISH and PUBACK, nearly all of the traffic, are read and written by
+`mqtt_packets`. Everything happens on the event loop's thread; only the opening of the TCP (and TLS) connection runs in
+an executor. Nothing is sent twice by this file: a publish that was not acknowledged before its connection ended fails,
 and who wanted it (the outbox, the session's screen revision) sends it again.
 """
 
@@ -10,20 +11,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from devices.link import Delivery, DeliveryReceipt, LinkError, LinkListener
+from devices.link import Delivery, DeliveryReceipt, LinkError, LinkListener, Outgoing
+from devices.mqtt_packets import (
+    PUBACK,
+    PUBLISH,
+    IncomingPublish,
+    counted,
+    frame,
+    puback_packet,
+    publish_packet,
+    publish_properties,
+    read_puback,
+    read_publish,
+)
 from devices.mqtt_paho import (
     LinkConfig,
-    PackedProperties,
     Will,
     close_late,
     make_client,
@@ -32,12 +43,14 @@ from devices.mqtt_paho import (
     subscription,
 )
 from devices.mqtt_socket import BufferedSocket
+from devices.mqtt_window import Acknowledgements, PublishWindow
 
 __all__ = ["LinkConfig", "LinkCounts", "MqttLink", "Will"]
 
 SESSION_TAKEN_OVER = 0x8E
-_READ_PACKETS_MAX = 64
+_READ_PACKETS_MAX = 256
 _FILTERS_PER_SUBSCRIBE_MAX = 64
+_HEADER_BYTES_MAX = 5
 
 
 @dataclass(slots=True)
@@ -78,10 +91,7 @@ class MqttLink:
         self._down = asyncio.Event()
         self._connack: asyncio.Future[bool] | None = None
         self._subacks: dict[int, asyncio.Future[None]] = {}
-        self._pubacks: dict[int, asyncio.Future[None]] = {}
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._in_flight = 0
-        self._in_flight_max = config.receive_messages_max
+        self._window = PublishWindow(config.receive_messages_max, config.publish_waiting_max)
         self._peer_packet_bytes_max = 2**28 - 1
         self._flush_scheduled = False
         self._writer_on = False
@@ -236,64 +246,67 @@ class MqttLink:
         properties: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        packed = PackedProperties(expiry_s, content_type, response_topic, correlation, properties)
+        packed = publish_properties(expiry_s, content_type, response_topic, correlation, properties)
+        name = counted(topic.encode())
         try:
             async with asyncio.timeout(self.config.publish_timeout_s if timeout_s is None else timeout_s):
-                while qos and self._online and self._in_flight >= self._in_flight_max:
-                    await self._wait_for_place()
-                acknowledged = self._publish(topic, payload, qos, retain, packed)
-                if acknowledged is not None:
-                    await acknowledged
+                while qos and self._window.full:
+                    await self._window.place()
+                acknowledged = Acknowledgements(1)
+                self._publish(name, packed, payload, qos, retain, acknowledged)
+                if qos:
+                    await acknowledged.all
         except TimeoutError:
             self.counts.publish_failures += 1
             raise LinkError("publish_timeout", f"no PUBACK in time for {topic}") from None
         except LinkError:
             self.counts.publish_failures += 1
             raise
+        if acknowledged.error is not None:
+            self.counts.publish_failures += 1
+            raise acknowledged.error
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> int:
+        acknowledged = Acknowledgements(len(messages))
+        for message in messages:
+            packed = publish_properties(message.expiry_s, correlation=message.correlation)
+            try:
+                while self._window.full:
+                    await self._window.place()
+                self._publish(message.topic, packed, message.payload, 1, False, acknowledged)
+            except LinkError as error:
+                acknowledged.one(error)
+        if messages:
+            await acknowledged.all
+        self.counts.publish_failures += acknowledged.failed
+        return acknowledged.failed
 
     def _publish(
-        self, topic: str, payload: bytes, qos: int, retain: bool, packed: PackedProperties
-    ) -> asyncio.Future[None] | None:
-        if not self._online:
+        self,
+        topic: bytes,
+        properties: bytes,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        acknowledged: Acknowledgements,
+    ) -> None:
+        sock = self._socket
+        if not self._online or sock is None:
             raise LinkError("not_connected", "no connection to the broker")
-        if len(payload) + len(topic) + len(packed.pack()) + 16 > self._peer_packet_bytes_max:
+        if len(topic) + len(properties) + len(payload) + _HEADER_BYTES_MAX + 2 > self._peer_packet_bytes_max:
             raise LinkError("packet_too_large", f"the broker takes {self._peer_packet_bytes_max} bytes at most")
-        info = self._client.publish(topic, payload, qos=qos, retain=retain, properties=packed)
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise LinkError("not_connected", f"paho refused the message: {info.rc}")
+        mid = self._window.take(acknowledged) if qos else 0
+        sock.send(publish_packet(topic, properties, payload, qos, mid, retain))
+        self._want_write()
         self.counts.publishes += 1
-        if not qos:
-            return None
-        self._in_flight += 1
-        acknowledged: asyncio.Future[None] = self._loop.create_future()
-        self._pubacks[info.mid] = acknowledged
-        return acknowledged
-
-    async def _wait_for_place(self) -> None:
-        """The broker's Receive Maximum bounds what may be unacknowledged; the rest waits here, bounded too."""
-        if len(self._waiting) >= self.config.publish_waiting_max:
-            raise LinkError("publish_queue_full", f"{len(self._waiting)} messages wait for the broker")
-        place: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(place)
-        try:
-            await place
-        except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self._free_places(1)
-            raise
-
-    def _free_places(self, places: int) -> None:
-        while places > 0 and self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_result(None)
-                places -= 1
 
     def ack(self, receipt: DeliveryReceipt) -> bool:
         if receipt.epoch != self.epoch or not self._online:
             self.counts.acks_dropped += 1
             return False
-        self._client.ack(receipt.mid, 1)
+        assert self._socket is not None, "online"
+        self._socket.send(puback_packet(receipt.mid))
+        self._want_write()
         self.counts.acks += 1
         return True
 
@@ -319,15 +332,39 @@ class MqttLink:
         if sock is None or sock.paused:
             return
         try:
+            while sock.fill():
+                pass
             for _ in range(_READ_PACKETS_MAX):
-                self._client.loop_read()
-                if self._socket is not sock or not sock.readable:
+                found = frame(sock.ahead, sock.at) if sock.at < len(sock.ahead) else None
+                if found is None:
+                    break
+                self._packet(sock, *found)
+                if self._socket is not sock or sock.paused:
                     return
-        except Exception:  # noqa: BLE001 - a packet that paho cannot take apart: this connection is of no use
+            else:
+                self._loop.call_soon(self._readable)
+                return
+            if sock.ended:
+                self._client.loop_read()
+            elif len(sock.ahead) - sock.at > self.config.packet_bytes_max + _HEADER_BYTES_MAX:
+                self.counts.protocol_errors += 1
+                self._abort()
+        except Exception:  # noqa: BLE001 - a packet that nobody can take apart: this connection is of no use
             self.counts.protocol_errors += 1
             self._abort()
+
+    def _packet(self, sock: BufferedSocket, body: int, end: int) -> None:
+        first = sock.ahead[sock.at]
+        kind = first & 0xF0
+        if kind == PUBLISH and self._online:
+            sock.at = end
+            self._incoming(read_publish(first, sock.ahead, body, end))
+        elif kind == PUBACK and self._online:
+            sock.at = end
+            self._window.acknowledged(*read_puback(sock.ahead, body, end))
         else:
-            self._loop.call_soon(self._readable)
+            sock.give_to_paho(end)
+            self._client.loop_read()
 
     def _want_write(self) -> None:
         # At the end of this turn of the loop, so that what one batch publishes leaves in one call.
@@ -365,14 +402,28 @@ class MqttLink:
             self._socket.kill()
             self._client.loop_read()
 
+    # ------------------------------------------------------------ the two busy packets
+
+    def _incoming(self, packet: IncomingPublish) -> None:
+        self.counts.deliveries += 1
+        self._listener_().delivered(
+            Delivery(
+                topic=packet.topic,
+                payload=packet.payload,
+                retained=packet.retained,
+                correlation=packet.correlation,
+                response_topic=packet.response_topic,
+                properties=packet.properties,
+                receipt=None if packet.mid is None else DeliveryReceipt(self.epoch, packet.mid),
+            )
+        )
+
     # ------------------------------------------------------------ paho's callbacks: short, never raising
 
     def _bind(self) -> None:
         client = self._client
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
-        client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
         client.on_socket_open = self._on_socket_open
         client.on_socket_close = self._on_socket_close
@@ -401,66 +452,29 @@ class MqttLink:
             return
         self.epoch += 1
         self._online = True
-        self._in_flight = 0
         server_max = getattr(properties, "ReceiveMaximum", 65535)
-        self._in_flight_max = min(server_max, self.config.receive_messages_max)
+        self._window.opened(min(server_max, self.config.receive_messages_max))
         self._peer_packet_bytes_max = getattr(properties, "MaximumPacketSize", 2**28 - 1)
         connack.set_result(flags.session_present)
 
     def _on_disconnect(
-        self, client: Client, _userdata: Any, flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
+        self, _client: Client, _userdata: Any, flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
     ) -> None:
         was_online, self._online = self._online, False
         if flags.is_disconnect_packet_from_server:
             self._ended_by = code.value
         lost = LinkError("not_connected", f"the connection ended: {code}")
-        waiting = [self._connack, *self._subacks.values(), *self._pubacks.values()]
+        waiting = [self._connack, *self._subacks.values()]
         self._subacks.clear()
-        self._pubacks.clear()
         for future in waiting:
             if future is not None and not future.done():
                 future.set_exception(lost)
                 # Its caller may have given up already; then nobody is left to hear of it.
                 future.exception()
-        self._free_places(len(self._waiting))
-        client.drop_out_messages()
+        self._window.closed(lost)
         self._down.set()
         if was_online:
             self._listener_().disconnected(str(code))
-
-    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        receipt = DeliveryReceipt(self.epoch, message.mid) if message.qos else None
-        properties = message.properties
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = ""
-        self.counts.deliveries += 1
-        self._listener_().delivered(
-            Delivery(
-                topic=topic,
-                payload=bytes(message.payload),
-                retained=message.retain,
-                correlation=getattr(properties, "CorrelationData", None),
-                response_topic=getattr(properties, "ResponseTopic", None),
-                properties=dict(getattr(properties, "UserProperty", ())),
-                receipt=receipt,
-            )
-        )
-
-    def _on_publish(
-        self, _client: Client, _userdata: Any, mid: int, code: ReasonCode, _properties: Properties | None
-    ) -> None:
-        acknowledged = self._pubacks.pop(mid, None)
-        if acknowledged is None:
-            return
-        self._in_flight -= 1
-        if not acknowledged.done():
-            if code.is_failure:
-                acknowledged.set_exception(LinkError("publish_refused", f"the broker refused a message: {code}"))
-            else:
-                acknowledged.set_result(None)
-        self._free_places(1)
 
     def _on_subscribe(
         self, _client: Client, _userdata: Any, mid: int, codes: list[ReasonCode], _properties: Properties | None

@@ -1,12 +1,11 @@
-"""What MqttLink needs around paho-mqtt: its settings, a client over our socket, cheaper properties, connecting."""
+"""What MqttLink needs around paho-mqtt: its settings, a client over our socket, connecting."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,50 +50,6 @@ class LinkConfig:
     reconnect_s_max: float = 60.0
     stable_after_s: float = 10.0
     """A connection that lasted this long makes the pauses short again; two clients that share an id back off."""
-
-
-class PackedProperties(Properties):
-    """PUBLISH properties as bytes. paho's own class builds two dictionaries of 27 entries for each message."""
-
-    def __init__(
-        self,
-        expiry_s: int | None,
-        content_type: str | None,
-        response_topic: str | None,
-        correlation: bytes | None,
-        user: Mapping[str, str] | None,
-    ) -> None:
-        parts = []
-        if expiry_s is not None:
-            parts.append(b"\x02" + struct.pack("!L", expiry_s))
-        if content_type is not None:
-            parts.append(b"\x03" + _counted(content_type.encode()))
-        if response_topic is not None:
-            parts.append(b"\x08" + _counted(response_topic.encode()))
-        if correlation is not None:
-            parts.append(b"\x09" + _counted(correlation))
-        for name, value in (user or {}).items():
-            parts.append(b"\x26" + _counted(name.encode()) + _counted(value.encode()))
-        joined = b"".join(parts)
-        object.__setattr__(self, "_packed", _varint(len(joined)) + joined)
-
-    def pack(self) -> bytes:
-        packed: bytes = object.__getattribute__(self, "_packed")
-        return packed
-
-
-def _varint(number: int) -> bytes:
-    """MQTT 5 section 1.5.5: seven bits a byte, the least first."""
-    out = bytearray()
-    while True:
-        number, low = divmod(number, 128)
-        out.append(low | (0x80 if number else 0))
-        if not number:
-            return bytes(out)
-
-
-def _counted(data: bytes) -> bytes:
-    return struct.pack("!H", len(data)) + data
 
 
 class PahoClient(Client):

@@ -1,8 +1,9 @@
-"""A socket for paho-mqtt that reads ahead and writes in one call.
+"""A socket for paho-mqtt that reads ahead, takes packets apart and writes in one call.
 
 paho reads a packet in three or more calls of recv (one byte, the length byte by byte, the rest) and sends each packet
-by a call of its own; between processes on one machine these calls are most of a message's cost. The buffers are
-bounded by what MQTT bounds: Receive Maximum both ways times the packet size.
+by a call of its own; between processes on one machine these calls are most of a message's cost. Here whole packets are
+cut from what one call read: `MqttLink` takes the busy kinds itself, and paho sees the others one at a time. The
+buffers are bounded by what MQTT bounds: Receive Maximum both ways times the packet size.
 """
 
 from __future__ import annotations
@@ -19,34 +20,47 @@ class BufferedSocket:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._ahead = b""
-        self._at = 0
+        self.ahead = b""
+        """What was read and not yet taken begins at `at`."""
+        self.at = 0
+        self._for_paho = 0
         self._out = bytearray()
         self._dead = False
         self.paused = False
-        """While True, paho sees a socket without data."""
 
-    def recv(self, buffer_size: int) -> bytes:
-        """As socket.recv; raises BlockingIOError when there is nothing, or while paused."""
-        if self._dead:
-            return b""
-        if self.paused:
-            raise BlockingIOError
-        if self._at >= len(self._ahead):
-            self._ahead = self._sock.recv(READ_AHEAD_BYTES)
-            self._at = 0
-        piece = self._ahead[self._at : self._at + buffer_size]
-        self._at += len(piece)
-        return piece
+    def fill(self) -> bool:
+        """Read what there is, one call; True when there may be more at once. The peer's end shows in `ended`."""
+        try:
+            data = self._sock.recv(READ_AHEAD_BYTES)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._dead = True
+            return False
+        self.ahead = self.ahead[self.at :] + data if self.at < len(self.ahead) else data
+        self.at = 0
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     @property
-    def readable(self) -> bool:
-        """True when data waits here, where the event loop cannot see it."""
-        if self._dead or self.paused:
-            return False
-        if self._at < len(self._ahead):
-            return True
-        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+    def ended(self) -> bool:
+        """True when nothing will be read any more: paho's next read says so."""
+        return self._dead
+
+    def give_to_paho(self, end: int) -> None:
+        """Let paho read up to there, and see a socket without data after it."""
+        self._for_paho = end
+
+    def recv(self, buffer_size: int) -> bytes:
+        """For paho, as socket.recv; raises BlockingIOError when nothing was given to it."""
+        if self._dead:
+            return b""
+        if self.at >= self._for_paho:
+            raise BlockingIOError
+        piece = self.ahead[self.at : min(self.at + buffer_size, self._for_paho)]
+        self.at += len(piece)
+        return piece
 
     def send(self, buffer: bytes | bytearray) -> int:
         """Take all of it; flush() sends."""
@@ -84,4 +98,4 @@ class BufferedSocket:
 
     def pending(self) -> int:
         """Bytes read ahead; part of paho's interface."""
-        return len(self._ahead) - self._at
+        return len(self.ahead) - self.at

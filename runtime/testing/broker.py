@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from devices.link import Delivery, DeliveryReceipt, LinkError, LinkListener
+from devices.link import Delivery, DeliveryReceipt, LinkError, LinkListener, Outgoing
 
 RECONNECT_S = (0.2, 3.0)
 
@@ -206,6 +206,20 @@ class MemoryLink:
         await asyncio.sleep(0.001)
         if not self.connected:
             raise LinkError("publish_timeout", "no PUBACK")
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> int:
+        failed = 0
+        for message in messages:
+            self._point("before_publish")
+            if not self.connected:
+                failed += 1
+                continue
+            topic = message.topic[2:].decode()
+            self.on_publish(topic, message.payload)
+            self._broker.publish_down(topic, message.payload)
+            self._point("after_publish")
+        await asyncio.sleep(0.001)
+        return failed if self.connected else len(messages)
 
     def ack(self, receipt: DeliveryReceipt) -> bool:
         self._point("before_ack")

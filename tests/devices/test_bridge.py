@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from devices.bridge import Bridge
-from devices.link import Delivery, DeliveryReceipt, Link, LinkListener
+from devices.link import Delivery, DeliveryReceipt, Link, LinkListener, Outgoing
 from devices.refusals import Undecodable, WireCode
 from devices.topics import Down, Up, topic_of
 from models.domain.ids import MessageId, SessionId
@@ -53,6 +53,12 @@ class PaperLink:
 
     async def publish(self, topic: str, payload: bytes, **options: Any) -> None:
         self.published.append((topic, payload, options))
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> int:
+        for message in messages:
+            options = {"expiry_s": message.expiry_s, "correlation": message.correlation}
+            self.published.append((message.topic[2:].decode(), message.payload, options))
+        return 0
 
     def ack(self, receipt: DeliveryReceipt) -> bool:
         self.acked.append(receipt)

@@ -11,7 +11,7 @@ import pytest
 
 from devices.link import Delivery, LinkError
 from devices.mqtt import LinkConfig, MqttLink, Will
-from devices.mqtt_paho import PackedProperties
+from devices.mqtt_packets import publish_properties
 from runtime.broker import EmbeddedBroker
 from tests.devices.support import Recorder, link_config, linked, until
 
@@ -352,6 +352,6 @@ def test_properties_are_packed_as_paho_packs_them() -> None:
     theirs.ResponseTopic = "a/b"
     theirs.CorrelationData = b"c" * 36
     theirs.UserProperty = [("id", "é" * 100)]
-    ours = PackedProperties(60, "image/jpeg", "a/b", b"c" * 36, {"id": "é" * 100})
-    assert ours.pack() == theirs.pack()  # type: ignore[no-untyped-call]
-    assert PackedProperties(None, None, None, None, None).pack() == b"\x00"
+    ours = publish_properties(60, "image/jpeg", "a/b", b"c" * 36, {"id": "é" * 100})
+    assert ours == theirs.pack()  # type: ignore[no-untyped-call]
+    assert publish_properties() == b"\x00"
