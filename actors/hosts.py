@@ -9,10 +9,19 @@ from typing import Protocol
 from models.domain.ids import RegionId, TerminalId
 from models.domain.live import Changes
 
+COMMAND_CHANNEL = "command"
+"""An administrator's CommandAsked as JSON; answered by an OrderResult as JSON, once it is durable."""
+DESIRED_CHANNEL = "desired"
+"""The same for a DesiredAsked; the host fills in `base`."""
+REGISTRY_CHANNEL = "registry"
+"""The registry has changed: the terminal's host reads it again within a second. No payload, no answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One wire message for a terminal of ours, as if it had come by MQTT: `event` or `face` channel bytes.
+
+    Or what is meant for the terminal itself, on the channels above.
 
     The message's own id is the idempotency key: after a crash the caller delivers the same bytes again.
     """
@@ -44,4 +53,8 @@ class Hosts(Protocol):
 
     async def screen(self, region: RegionId, terminal: TerminalId, session: str, rev: int) -> bytes:
         """The lane's screen once it is newer than (session, rev), as wire JSON; waits up to 20 s, then the same."""
+        ...
+
+    async def slots(self, region: RegionId) -> int:
+        """How many hosts the region has now, dedicated ones included. RetryLater while nobody can say."""
         ...

@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from actors.hosts import Hosts
@@ -18,10 +20,12 @@ from gateway.live import Wall
 from gateway.settings import GatewaySettings
 from gateway.startup import StartupReport, nothing_starts
 from models.domain.errors import RetryLater
-from models.tables.registry import ClockRow
+from models.tables.members import MembershipRow
+from models.tables.registry import ClockRow, StoreRow, TerminalRow
+from models.tables.sales import SaleRow
 
-Settle = Callable[[], Awaitable[Mapping[str, int | str]]]
-"""Runs settlement of everything due now to its end; answers its control totals, named with their unit."""
+Settle = Callable[[str], Awaitable[Mapping[str, int | str]]]
+"""Runs settlement of everything due now in a region to its end; answers its control totals, named with their unit."""
 
 
 def wall_clock() -> datetime:
@@ -36,6 +40,9 @@ class Edge:
     settings: GatewaySettings
     hosts: Hosts | None = None
     database: AsyncEngine | None = None
+    """Where people sign in, and the books of every region that is not in `databases`."""
+    databases: Mapping[str, AsyncEngine] = field(default_factory=dict)
+    """By region; regions that share one have the same engine."""
     settle: Settle | None = None
     startup: StartupReport = nothing_starts
     now: Callable[[], datetime] = wall_clock
@@ -66,6 +73,36 @@ class Edge:
             raise RetryLater("starting", "the database is still starting", "try again in a moment", after_s=1)
         return self.database
 
+    def database_of(self, region: str) -> AsyncEngine:
+        """A region's books; without a region those where people sign in. RetryLater while they start."""
+        return self.databases.get(region) or self.require_database()
+
+    @property
+    def books(self) -> dict[AsyncEngine, list[str]]:
+        """Each distinct database, and the regions whose books it keeps."""
+        found: dict[AsyncEngine, list[str]] = {}
+        for region in self.settings.regions:
+            found.setdefault(self.database_of(region.name), []).append(region.name)
+        return found
+
+    async def database_with(self, row: type[SQLModel], key: str) -> AsyncEngine:
+        """The database that has this row: ids are unique in a deployment. Any of them when none has it.
+
+        One that does not answer is passed over; what was to be found there raises its error.
+        """
+        books = list(self.books)
+        away: OperationalError | InterfaceError | None = None
+        for engine in books if len(books) > 1 else ():
+            try:
+                async with AsyncSession(engine) as session:
+                    if await session.get(row, key) is not None:
+                        return engine
+            except (OperationalError, InterfaceError) as error:
+                away = error
+        if away is not None:
+            raise away
+        return books[0]
+
     def close(self) -> None:
         """Ends every stream and long poll at once, so that the server can stop."""
         self.stopping.set()
@@ -83,11 +120,27 @@ def edge_of(request: Request) -> Edge:
     return edge
 
 
-async def database_session(edge: Annotated[Edge, Depends(edge_of)]) -> AsyncIterator[AsyncSession]:
-    """A session for reading, closed after the response was made."""
-    async with AsyncSession(edge.require_database(), expire_on_commit=False) as session:
+async def database_session(request: Request, edge: Annotated[Edge, Depends(edge_of)]) -> AsyncIterator[AsyncSession]:
+    """A session for reading, closed after the response was made: in the database of the query's `region`."""
+    engine = edge.database_of(request.query_params.get("region", ""))
+    async with AsyncSession(engine, expire_on_commit=False) as session:
         yield session
+
+
+def session_with(row: type[SQLModel], parameter: str) -> Callable[..., AsyncIterator[AsyncSession]]:
+    """A dependency: a session in whichever database has the row that `parameter` of the path names."""
+
+    async def session(request: Request, edge: Annotated[Edge, Depends(edge_of)]) -> AsyncIterator[AsyncSession]:
+        engine = await edge.database_with(row, request.path_params[parameter])
+        async with AsyncSession(engine, expire_on_commit=False) as opened:
+            yield opened
+
+    return session
 
 
 EdgeOf = Annotated[Edge, Depends(edge_of)]
 Database = Annotated[AsyncSession, Depends(database_session, scope="function")]
+OfStore = Annotated[AsyncSession, Depends(session_with(StoreRow, "store"), scope="function")]
+OfTerminal = Annotated[AsyncSession, Depends(session_with(TerminalRow, "terminal"), scope="function")]
+OfMembership = Annotated[AsyncSession, Depends(session_with(MembershipRow, "membership"), scope="function")]
+OfSale = Annotated[AsyncSession, Depends(session_with(SaleRow, "sale"), scope="function")]

@@ -22,19 +22,23 @@ log = structlog.get_logger()
 
 RETRY_S = 1.0
 """Pause after a host that did not answer."""
+LAYOUT_LOOK_S = 2.0
+"""How long a changed number of hosts may go unnoticed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One message to a console: tiles to replace, or with `full` all there are.
 
-    `waiting` names the slots that do not answer now: their tiles are the last ones known.
+    `waiting` names the slots, `region/k`, that do not answer now: their tiles are the last ones known. `clocks` is
+    business time by region: regions with databases of their own have clocks of their own; `business_now` is the latest.
     """
 
     n: int
     business_now: str
+    clocks: dict[str, str]
     full: bool
-    waiting: tuple[int, ...]
+    waiting: tuple[str, ...]
     terminals: tuple[TerminalTile, ...]
     stores: tuple[StoreTile, ...]
 
@@ -86,6 +90,8 @@ class Listener:
 class _Slot:
     """What one host last told."""
 
+    region: RegionId
+    k: int
     epoch: int = 0
     version: int = 0
     waiting: bool = True
@@ -94,19 +100,23 @@ class _Slot:
 
 
 class Wall:
-    """The tiles of a region as the hosts last told them, and the consoles that watch."""
+    """The tiles of all regions as the hosts last told them, and the consoles that watch."""
 
     def __init__(self, settings: GatewaySettings, hosts: Callable[[], Hosts | None]) -> None:
         self._settings = settings
         self._hosts = hosts
-        self._slots = [_Slot() for _ in range(settings.slots)]
+        self._slots = {
+            (region.name, k): _Slot(RegionId(region.name), k)
+            for region in settings.regions
+            for k in range(region.slots)
+        }
         self._listeners: set[Listener] = set()
         self._ring: deque[tuple[int, bytes]] = deque(maxlen=settings.stream_ring_events_max)
         self._generation = uuid.uuid4().hex[:12]
         self._full: tuple[int, bytes] | None = None
         self._closed = False
         self.n = 0
-        self.business_now = ""
+        self.clocks: dict[str, str] = {}
         self.terminals: dict[TerminalId, TerminalTile] = {}
         self.stores: dict[StoreId, StoreTile] = {}
         self.dropped = 0
@@ -117,57 +127,114 @@ class Wall:
         return len(self._listeners)
 
     @property
-    def waiting(self) -> tuple[int, ...]:
-        """Slots that do not answer now."""
-        return tuple(k for k, slot in enumerate(self._slots) if slot.waiting)
+    def waiting(self) -> tuple[str, ...]:
+        """Slots that do not answer now, as `region/k`."""
+        return tuple(f"{region}/{k}" for (region, k), slot in self._slots.items() if slot.waiting)
+
+    def waiting_in(self, region: str) -> tuple[int, ...]:
+        """One region's slots that do not answer now."""
+        return tuple(slot.k for slot in self._slots.values() if slot.waiting and slot.region == region)
+
+    def stores_in(self, region: str) -> set[StoreId]:
+        """Stores that a region's hosts told of."""
+        return {store for slot in self._slots.values() if slot.region == region for store in slot.stores}
+
+    def terminals_in(self, region: str) -> set[TerminalId]:
+        """Terminals that a region's hosts told of."""
+        return {terminal for slot in self._slots.values() if slot.region == region for terminal in slot.terminals}
+
+    @property
+    def business_now(self) -> str:
+        """The latest of all regions' business times; empty while none is known."""
+        return max(self.clocks.values(), default="")
 
     async def follow(self) -> None:
         """Follow every slot until cancelled. A host that is away or fails is asked again, and shown as waiting."""
         async with asyncio.TaskGroup() as group:
-            for k in range(len(self._slots)):
-                group.create_task(self._follow_slot(k))
+            for region in self._settings.regions:
+                group.create_task(self._follow_region(RegionId(region.name)))
 
-    async def _follow_slot(self, k: int) -> None:
-        slot = self._slots[k]
+    async def _follow_region(self, region: RegionId) -> None:
+        """As many slots as the region's layout has, looked at every LAYOUT_LOOK_S."""
+        following: dict[int, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while not self._closed:
+                wanted = await self._slots_of(region)
+                for k in wanted - following.keys():
+                    slot = self._slots.setdefault((region, k), _Slot(region, k))
+                    following[k] = group.create_task(self._follow_slot(slot))
+                for k in following.keys() - wanted:
+                    following.pop(k).cancel()
+                    self._end_slot(region, k)
+                await asyncio.sleep(LAYOUT_LOOK_S)
+
+    async def _slots_of(self, region: RegionId) -> set[int]:
+        """The slots that the hosts name; while nobody answers those that we know."""
+        known = {slot.k for slot in self._slots.values() if slot.region == region}
+        hosts = self._hosts()
+        if hosts is None:
+            return known
+        try:
+            return set(range(await hosts.slots(region)))
+        except Exception as error:  # noqa: BLE001 - whatever the engine raises, the wall goes on
+            log.warning("layout_unknown", region=region, error=repr(error))
+            return known
+
+    def _end_slot(self, region: RegionId, k: int) -> None:
+        """A slot of an older layout: what it alone told of is gone."""
+        slot = self._slots.pop((region, k))
+        if self._forget(slot, slot.terminals, slot.stores):
+            self._publish_everything()
+
+    def _forget(self, slot: _Slot, terminals: set[TerminalId], stores: set[StoreId]) -> bool:
+        """Tiles that a slot has no more, unless another slot has them meanwhile; True when one went."""
+        others = [other for other in self._slots.values() if other is not slot and other.region == slot.region]
+        gone = False
+        for terminal in terminals:
+            if not any(terminal in other.terminals for other in others):
+                gone = self.terminals.pop(terminal, None) is not None or gone
+        for store in stores:
+            if not any(store in other.stores for other in others):
+                gone = self.stores.pop(store, None) is not None or gone
+        return gone
+
+    async def _follow_slot(self, slot: _Slot) -> None:
         while not self._closed:
             hosts = self._hosts()
             if hosts is None:
                 await asyncio.sleep(self._settings.stream_frame_s)
                 continue
             try:
-                changes = await hosts.changes(RegionId(self._settings.region), k, slot.epoch, slot.version)
+                changes = await hosts.changes(slot.region, slot.k, slot.epoch, slot.version)
             except StoreOpsError as error:
-                self._lost(slot, k, error)
+                self._lost(slot, error)
                 await asyncio.sleep(min(error.after_s, RETRY_S) if isinstance(error, RetryLater) else RETRY_S)
             except Exception as error:  # noqa: BLE001 - whatever the engine raises, the wall goes on
-                self._lost(slot, k, error)
+                self._lost(slot, error)
                 await asyncio.sleep(RETRY_S)
             else:
-                self.apply(k, changes)
+                self.apply(slot.region, slot.k, changes)
                 await asyncio.sleep(self._settings.stream_frame_s)
 
-    def _lost(self, slot: _Slot, k: int, error: Exception) -> None:
+    def _lost(self, slot: _Slot, error: Exception) -> None:
         if slot.waiting:
             return
-        log.warning("host_away", slot=k, error=repr(error))
+        log.warning("host_away", region=slot.region, slot=slot.k, error=repr(error))
         slot.waiting = True
-        self._publish(Frame(0, self.business_now, False, self.waiting, (), ()))
+        self._publish(self._delta(slot.region))
 
-    def apply(self, k: int, changes: Changes) -> None:
-        """Take over what host `k` told and tell every console."""
-        slot = self._slots[k]
+    def apply(self, region: str, k: int, changes: Changes) -> None:
+        """Take over what a region's host `k` told and tell every console."""
+        slot = self._slots[region, k]
         came_back, slot.waiting = slot.waiting, False
         slot.epoch, slot.version = changes.epoch, changes.version
-        moved = changes.business_now != self.business_now
-        self.business_now = changes.business_now
+        moved = changes.business_now != self.clocks.get(region)
+        self.clocks[region] = changes.business_now
         terminals = {tile.terminal for tile in changes.terminals}
         stores = {tile.store for tile in changes.stores}
         gone = False
         if changes.full:
-            for terminal in slot.terminals - terminals:
-                gone = self.terminals.pop(terminal, None) is not None or gone
-            for store in slot.stores - stores:
-                gone = self.stores.pop(store, None) is not None or gone
+            gone = self._forget(slot, slot.terminals - terminals, slot.stores - stores)
             slot.terminals, slot.stores = terminals, stores
         else:
             slot.terminals |= terminals
@@ -177,9 +244,13 @@ class Wall:
         if gone:
             self._publish_everything()
         elif terminals or stores or came_back or moved:
-            self._publish(
-                Frame(0, self.business_now, False, self.waiting, changes.terminals, changes.stores),
-            )
+            self._publish(self._delta(region, changes.terminals, changes.stores))
+
+    def _delta(
+        self, region: str, terminals: tuple[TerminalTile, ...] = (), stores: tuple[StoreTile, ...] = ()
+    ) -> Frame:
+        clock = {region: self.clocks[region]} if region in self.clocks else {}
+        return Frame(0, self.business_now, clock, False, self.waiting, terminals, stores)
 
     def _event(self, name: str, frame: Frame) -> bytes:
         return format_sse_event(
@@ -206,6 +277,7 @@ class Wall:
         return Frame(
             self.n,
             self.business_now,
+            dict(self.clocks),
             True,
             self.waiting,
             tuple(self.terminals.values()),

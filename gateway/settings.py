@@ -7,15 +7,22 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, slots=True)
+class ServedRegion:
+    """One region of the deployment and the number of its host slots."""
+
+    name: str = "local"
+    chain: str = "chain"
+    slots: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """Values of one gateway process. `public_url` empty: http://host:port."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     public_url: str = ""
-    chain: str = "chain"
-    region: str = "local"
-    slots: int = 1
+    regions: tuple[ServedRegion, ...] = (ServedRegion(),)
     demo: bool = False
     """Shows the "try this" panel and offers the provider simulator's face tokens."""
     provider_url: str = ""
@@ -48,6 +55,11 @@ class GatewaySettings:
     def secure(self) -> bool:
         """Browsers reach us by TLS, so cookies may be Secure."""
         return self.base_url.startswith("https://")
+
+    def chain_of(self, region: str) -> str:
+        """The region's chain; without a region that of all, several named one after the other."""
+        chains = [served.chain for served in self.regions if region in {"", served.name}]
+        return ", ".join(dict.fromkeys(chains))
 
     @property
     def host_names(self) -> list[str]:

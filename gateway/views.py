@@ -211,6 +211,8 @@ class SettlementRunView(View):
     """What one settlement run did: control totals, named with their unit."""
 
     totals: dict[str, int | str]
+    regions: dict[str, dict[str, int | str]] | None = None
+    """Each region's own, where several were settled."""
 
 
 class SessionView(View):

@@ -18,6 +18,8 @@ from models.domain.errors import Refused, StoreOpsError
 from runtime import origin, verbs
 from runtime.bench.cli import bench_app
 from runtime.datadir import default_data_dir
+from runtime.fleet_cli import fleet
+from runtime.hosts_cli import hosts_app
 from runtime.settings import CONFIGS, Settings, flat_settings, load_settings, load_with_origins, masked
 from runtime.telemetry import configure_logs
 
@@ -27,11 +29,14 @@ clock_app = typer.Typer(no_args_is_help=True, help="The business clock.")
 app.add_typer(terminal_app, name="terminal")
 app.add_typer(clock_app, name="clock")
 app.add_typer(bench_app, name="bench")
+app.add_typer(hosts_app, name="hosts")
+app.command()(fleet)
 verbs.register(app)
 config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
 app.add_typer(config_app, name="config")
 err = Console(stderr=True, highlight=False)
 
+InRegion = Annotated[str | None, typer.Option("--region", help="Which region; not needed where there is one.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder; the default is shown by `storeops doctor`.")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file over configs/default.yaml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -93,7 +98,7 @@ def run_house(settings: Settings, *, chain_file: Path | None, reset: bool) -> No
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    plant = house.start()
+    plant, *_ = house.start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     watcher = threading.Thread(target=house.watch, daemon=True)
@@ -154,30 +159,24 @@ def login(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = Fa
     """A link that signs one browser in, once, within ten minutes."""
     from runtime import administration
 
-    plant = administration.running(data, demo_)
-    link = asyncio.run(administration.login_link(plant))
+    link = asyncio.run(administration.login_link(administration.running_all(data, demo_)[0]))
     print_result({"url": link}, as_json, link)
 
 
 @app.command()
-def settle(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = False, as_json: AsJson = False) -> None:
-    """Settle every membership of the region that is due now."""
+def settle(
+    region: InRegion = None,
+    data: Data = None,
+    demo_: Annotated[bool, typer.Option("--demo")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Settle every membership that is due now, of one region or of all of them side by side."""
     from runtime import administration
 
-    report = asyncio.run(administration.settle(administration.running(data, demo_)))
-    totals = report["totals"]
+    report = asyncio.run(administration.settle_regions(administration.running_all(data, demo_), region))
+    totals = {one["region"]: one["totals"] for one in report.get("regions", [report])}
     print_result(report, as_json, f"settled: {json.dumps(totals, default=str)}")
     raise typer.Exit(0 if report["ok"] else 1)
-
-
-@app.command()
-def hosts(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = False, as_json: AsJson = False) -> None:
-    """Each host's counters: messages, duplicates, refusals, gaps, dead letters, what waits."""
-    from runtime import administration
-
-    healths = asyncio.run(administration.hosts(administration.running(data, demo_)))
-    text = "\n".join(f"{name:<20} {value}" for health in healths for name, value in health.items())
-    print_result({"hosts": healths}, as_json, text)
 
 
 @config_app.command("show")
@@ -199,13 +198,18 @@ def config_show(
 
 @clock_app.command("now")
 def clock_now(
-    data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = False, as_json: AsJson = False
+    region: InRegion = None,
+    data: Data = None,
+    demo_: Annotated[bool, typer.Option("--demo")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Business time now."""
+    """Business time now, of one region or of each."""
     from runtime import administration
 
-    now = asyncio.run(administration.clock_now(administration.running(data, demo_)))
-    print_result({"business_now": now.isoformat()}, as_json, now.isoformat())
+    times = asyncio.run(administration.clocks(administration.running_all(data, demo_), region))
+    now = next(iter(times.values()))
+    text = "\n".join(f"{name:<20} {time}" for name, time in times.items()) if len(times) > 1 else now
+    print_result({"business_now": now, "regions": times}, as_json, text)
 
 
 @clock_app.command("advance")
@@ -214,19 +218,24 @@ def clock_advance(
         datetime | None, typer.Option(help="Business time to reach, ISO 8601; UTC unless it has an offset.")
     ] = None,
     days: Annotated[int, typer.Option(min=0, max=3_660, help="Instead: so many days from business time now.")] = 0,
+    region: InRegion = None,
     data: Data = None,
     demo_: Annotated[bool, typer.Option("--demo")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Move the business clock forward, stopping at everything that is due on the way. Never in production."""
+    """Move the business clock forward, stopping at everything that is due on the way. Never in production.
+
+    Regions that share a database share its clock. Without --region every region's clock is moved.
+    """
     from runtime import administration
 
     if (to is None) == (days == 0):
         raise Refused("clock_where", "how far shall the clock go?", "give either --to or --days")
-    plant = administration.running(data, demo_)
+    plants = administration.running_all(data, demo_)
     if to is None:
-        to = asyncio.run(administration.clock_now(plant)) + timedelta(days=days)
-    advanced = asyncio.run(administration.advance(plant, to, err))
+        times = asyncio.run(administration.clocks(plants, region))
+        to = max(datetime.fromisoformat(time) for time in times.values()) + timedelta(days=days)
+    advanced = asyncio.run(administration.advance_regions(plants, region, to, err))
     print_result(advanced, as_json, f"{advanced['was']} -> {advanced['now']}, {advanced['stops']} stops")
 
 
@@ -234,8 +243,8 @@ def clock_advance(
 def terminal_add(
     store: Annotated[str, typer.Option()],
     lane: Annotated[str, typer.Option()],
-    role: Annotated[str, typer.Option(help="face or till")],
-    profile: Annotated[str, typer.Option(help="dragonfly-2, till")],
+    role: Annotated[str, typer.Option(help="face, till, clerk, customer or self: what it does in the lane")],
+    profile: Annotated[str, typer.Option(help="Its family of hardware: dragonfly-2, till, kiosk, parking …")],
     terminal: Annotated[str | None, typer.Option("--id", help="Its id; made from store and role otherwise.")] = None,
     data: Data = None,
     demo_: Annotated[bool, typer.Option("--demo")] = False,
@@ -244,7 +253,7 @@ def terminal_add(
     """Register a terminal. Prints topic prefix, user name and secret: once, they are not kept in clear."""
     from runtime import administration
 
-    plant = administration.running(data, demo_)
+    plant = asyncio.run(administration.of_store(administration.running_all(data, demo_), store))
     added = asyncio.run(administration.add_terminal(plant, store, lane, role, profile, terminal))
     text = "\n".join(f"{name:<13} {value}" for name, value in added.items())
     print_result(added, as_json, text)
@@ -261,7 +270,7 @@ def terminal_run(
     """Run one terminal on this laptop: each folder of photographs is a customer."""
     from runtime import administration
 
-    plant = administration.running(data, demo_)
+    plant = asyncio.run(administration.of_terminal(administration.running_all(data, demo_), terminal))
     asyncio.run(administration.run_terminal(plant, terminal, secret, photos))
 
 

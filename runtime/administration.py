@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
@@ -26,16 +28,45 @@ from runtime.broker import let_in
 from runtime.chains import demo_secret, secret_sha256
 from runtime.datadir import default_data_dir, open_data_dir
 from runtime.edge import join_ray
-from runtime.plant import Plant, read_plant
+from runtime.plant import Plant, choose, read_plants
 from runtime.postgres import sqlalchemy_url
 
 DEMO_DATA = "storeops-demo"
 
 
-def running(data: Path | None, demo: bool) -> Plant:
-    """The house that runs on a data folder, the demonstration's if asked so."""
-    root = data or (default_data_dir().with_name(DEMO_DATA) if demo else default_data_dir())
-    return read_plant(root)
+def running_all(data: Path | None, demo: bool) -> tuple[Plant, ...]:
+    """Every region of the house that runs on a data folder, the demonstration's if asked so."""
+    return read_plants(data or (default_data_dir().with_name(DEMO_DATA) if demo else default_data_dir()))
+
+
+def running(data: Path | None, demo: bool, region: str | None = None) -> Plant:
+    """One region of it: the named one, or the only one. Raises NeedsOperator `which_region`, naming the choices."""
+    return choose(running_all(data, demo), region)
+
+
+def _chosen(plants: Sequence[Plant], region: str | None) -> tuple[Plant, ...]:
+    return tuple(plants) if region is None else (choose(plants, region),)
+
+
+async def of_store(plants: Sequence[Plant], store: str) -> Plant:
+    """The region where a store stands. Raises Refused `unknown_store`."""
+    return await _where(plants, "SELECT region FROM store WHERE id = %s", store, "store")
+
+
+async def of_terminal(plants: Sequence[Plant], terminal: str) -> Plant:
+    """The region where a terminal stands. Raises Refused `unknown_terminal`."""
+    query = "SELECT s.region FROM terminal t JOIN store s ON s.id = t.store WHERE t.id = %s"
+    return await _where(plants, query, terminal, "terminal")
+
+
+async def _where(plants: Sequence[Plant], query: LiteralString, name: str, what: str) -> Plant:
+    for url in dict.fromkeys(plant.database_url for plant in plants):
+        async with await AsyncConnection.connect(url, autocommit=True) as conn:
+            row = await (await conn.execute(query, (name,))).fetchone()
+        if row is not None:
+            return choose([plant for plant in plants if plant.database_url == url], row[0])
+    regions = ", ".join(plant.region for plant in plants)
+    raise Refused(f"unknown_{what}", f"no {what} {name!r} in {regions}", f"see the console's list of {what}s")
 
 
 async def login_link(plant: Plant) -> str:
@@ -53,13 +84,41 @@ async def clock_now(plant: Plant) -> datetime:
         return await clock.business_now(pool)
 
 
+async def hosts_of(plants: Sequence[Plant], region: str | None) -> list[dict[str, int | str]]:
+    """Each host's snapshot, of one region or of all. Raises as `hosts`."""
+    return [health for plant in _chosen(plants, region) for health in await hosts(plant)]
+
+
+async def clocks(plants: Sequence[Plant], region: str | None) -> dict[str, str]:
+    """Business time, ISO 8601, by region: of one or of all."""
+    return {plant.region: (await clock_now(plant)).isoformat() for plant in _chosen(plants, region)}
+
+
+async def settle_regions(plants: Sequence[Plant], region: str | None) -> dict[str, Any]:
+    """One region's report; for several `{"ok", "regions": [report, …]}`, settled side by side."""
+    reports = await asyncio.gather(*(settle(plant) for plant in _chosen(plants, region)))
+    return reports[0] if len(reports) == 1 else {"ok": all(one["ok"] for one in reports), "regions": reports}
+
+
+async def advance_regions(
+    plants: Sequence[Plant], region: str | None, to: datetime, console: Console | None = None
+) -> dict[str, Any]:
+    """As `advance`, for the clock of each database: one region's (with those that share it) or all, one by one."""
+    chosen = {plant.database_url for plant in _chosen(plants, region)}
+    done = []
+    for url in dict.fromkeys(plant.database_url for plant in plants if plant.database_url in chosen):
+        first, *others = [plant for plant in plants if plant.database_url == url]
+        done.append(await advance(first, to, console, others))
+    return {**done[0], **{name: sum(int(one[name]) for one in done) for name in ("stops", "unfinished", "settlements")}}
+
+
 async def hosts(plant: Plant) -> list[dict[str, int | str]]:
     """Each host's snapshot. Raises RetryLater while one is being restarted."""
     join_ray(plant)
     from runtime.ray_hosts import RayHosts
 
-    port = RayHosts(plant.slots)
-    return [await port.health(RegionId(plant.region), k) for k in range(plant.slots)]
+    port = RayHosts(plant)
+    return [await port.health(RegionId(plant.region), k) for k in range(await port.slots(plant.region))]
 
 
 async def settle(plant: Plant) -> dict[str, Any]:
@@ -76,14 +135,16 @@ async def _settle_at(plant: Plant, now: datetime) -> dict[str, Any]:
     return report
 
 
-async def advance(plant: Plant, to: datetime, console: Console | None = None) -> dict[str, Any]:
-    """Move the business clock to `to`, settling at every stop."""
+async def advance(
+    plant: Plant, to: datetime, console: Console | None = None, others: Sequence[Plant] = ()
+) -> dict[str, Any]:
+    """Move the business clock to `to`, settling at every stop; `others` are the regions that share its database."""
     if to.tzinfo is None:
         to = to.replace(tzinfo=UTC)
     reports: list[dict[str, Any]] = []
 
     async def settle_at(now: datetime) -> None:
-        reports.append(await _settle_at(plant, now))
+        reports.extend(await asyncio.gather(*(_settle_at(one, now) for one in (plant, *others))))
 
     async def fire(_now: datetime) -> None:
         """Hosts fire business timers by themselves, within a second of seeing the clock; none is set here yet."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import importlib
 import os
 import secrets
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,13 +26,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, ServedRegion
 from gateway.startup import Part, PartState, Startup, write_startup
 from models.domain.errors import NeedsOperator
-from models.domain.ids import ChainId, LegalEntityId, RegionId
+from models.domain.ids import RegionId
 from runtime import origin
-from runtime.chains import ChainDoc, provider_app_of, read_chain, terminals_of
-from runtime.datadir import PLANT_FILE, DataDir, default_data_dir, open_data_dir, write_private
+from runtime.chains import terminals_of
+from runtime.datadir import PLANT_FILE, DataDir, default_data_dir, open_data_dir, ray_token_path, write_private
+from runtime.deployment import Place, places_of
 from runtime.edge import gateway_argv
 from runtime.ports import LOOPBACK, accepts, hold_port, listens, preferred_or_free
 from runtime.processes import ChildProcess, ProcessSpec, kill_all, raise_file_limit
@@ -40,13 +42,15 @@ from runtime.settings import Settings
 
 if TYPE_CHECKING:  # what the gateway need not wait for is imported while it starts: see _import_the_rest
     from runtime.broker import BrokerServer
-    from runtime.plant import MerchantAccount, Plant
+    from runtime.plant import Plant
     from runtime.postgres import EmbeddedPostgres
+    from runtime.servers import Brokers, Databases
 
 log = structlog.get_logger()
 
 STARTUP_FILE = "startup.json"
-PARTS = ("console", "database", "broker", "provider", "ray", "faces", "hosts", "settlement")
+PARTS = ("console", "database", "broker", "provider", "ray")
+PARTS_OF_A_REGION = ("faces", "hosts", "settlement")
 ACTOR_READY_S_MAX = 60.0
 CHILD_READY_S_MAX = 20.0
 WATCH_EVERY_S = 0.25
@@ -55,15 +59,10 @@ RAY_STARTS_MAX = 2
 PROVIDER_PORT = 18_840
 DEMO_KEY = "demo-terminals"
 THE_REST = (
-    "models.tables.migrate",
-    "models.tables.clock",
-    "gateway.providers.signing",
-    "gateway.providers.simulator",
-    "runtime.broker",
-    "runtime.chain_tables",
     "runtime.faces",
+    "runtime.furnish",
     "runtime.plant",
-    "runtime.postgres",
+    "runtime.servers",
 )
 """Modules that take seconds to import, used inside methods only."""
 
@@ -74,27 +73,36 @@ class House:
     def __init__(self, settings: Settings, *, demo: bool, chain_file: Path | None, progress: Progress) -> None:
         self.settings = settings
         self.demo = demo
-        self.chain: ChainDoc | None = read_chain(chain_file) if chain_file is not None else None
+        self.places: tuple[Place, ...] = places_of(settings, chain_file)
         self._progress = progress
         self._stack = ExitStack()
-        self._parts: dict[str, Part] = {name: Part(name, PartState.WAITING) for name in PARTS}
+        names = [*PARTS, *(self._named(part, place.name) for place in self.places for part in PARTS_OF_A_REGION)]
+        self._parts: dict[str, Part] = {name: Part(name, PartState.WAITING) for name in names}
         self._parts_lock = threading.Lock()
         self._links: dict[str, str] = {}
         self._children: dict[str, ChildProcess] = {}
         self._stopping = threading.Event()
-        self._postgres: EmbeddedPostgres | None = None
+        self._databases: Databases | None = None
+        self._brokers: Brokers | None = None
         self._ray_temp: Path | None = None
-        self._host_handle: Any = None
-        self.broker: BrokerServer | None = None
-        self.plant: Plant | None = None
+        self._hosts: list[Any] = []
+        self._actors: list[Any] = []
+        self.plants: tuple[Plant, ...] = ()
         self.began = time.monotonic()
         self.console_s: float | None = None
         self.ready_s: float | None = None
 
     # ------------------------------------------------------------ up
 
-    def start(self) -> Plant:
-        """Everything, in order. Raises NeedsOperator naming the part that did not come up; then nothing is left."""
+    def _named(self, part: str, region: str) -> str:
+        """A region's part, on the screen and on the start-up page."""
+        return part if len(self.places) == 1 else f"{part}/{region}"
+
+    def start(self) -> tuple[Plant, ...]:
+        """Everything, in order; every region's plant.
+
+        Raises NeedsOperator naming the part that did not come up; then nothing is left.
+        """
         origin.check()
         raise_file_limit()
         self.data: DataDir = open_data_dir(self.settings.data_dir or default_data_dir())
@@ -116,10 +124,10 @@ class House:
                 "put a TLS proxy in front and set gateway.public_url to its https:// address, or keep 127.0.0.1",
             )
 
-    def _start(self) -> Plant:
+    def _start(self) -> tuple[Plant, ...]:
         self._require_safe_address()
         self._set_ray_environment()
-        self._gateway_port = port = preferred_or_free(self.settings.gateway.port, self.settings.gateway.host)
+        self._gateway_port = preferred_or_free(self.settings.gateway.port, self.settings.gateway.host)
         # Held until its process starts, seconds later: another house on this machine looks for one too.
         self._provider_port, self._provider_hold = hold_port(PROVIDER_PORT)
         self._stack.callback(self._provider_hold.close)
@@ -134,40 +142,64 @@ class House:
             broker = pool.submit(self._start_broker)
             provider = pool.submit(self._start_provider)
             ray_address = self._start_ray()
-            database_url, provider_url = database.result(), provider.result()
+            urls, provider_url = database.result(), provider.result()
             broker.result()
-        from runtime.faces import load_master_key
-        from runtime.plant import Plant, write_plant
+        from runtime.cluster import require_reachable
+        from runtime.plant import write_plants
 
-        assert self.broker is not None
-        accounts, chain = asyncio.run(self._furnish(database_url, provider_url))
-        info = self.broker.info
-        self.plant = Plant(
-            data_dir=self.data.root,
-            chain=chain,
-            region=RegionId(self.settings.region.name),
-            slots=self.settings.region.slots,
-            database_url=database_url,
-            broker_host=info.host,
-            broker_port=info.port,
-            broker_embedded=info.kind != "url",
-            broker_user=info.username,
-            broker_password=info.password,
-            provider_url=provider_url,
-            accounts=accounts,
-            faces_policy=self.settings.faces.policy,
-            faces_cache=self.data.root / "faces",
-            master_key=load_master_key(self.data.secrets),
-            pepper=self.data.secret("pepper").encode(),
-            ray_address=ray_address,
-            ray_token_path=os.environ["RAY_AUTH_TOKEN_PATH"],
-            gateway_port=port,
-            demo=self.demo,
-        )
-        self._start_actors(self.plant)
-        write_plant(self.data.secrets, self.plant)
+        require_reachable(self.places, simulator=self.settings.provider.kind == "simulator")
+
+        self.plants = self._plants(urls, provider_url, ray_address)
+        self._start_actors()
+        write_plants(self.data.secrets, self.plants)
         self.ready_s = time.monotonic() - self.began
-        return self.plant
+        return self.plants
+
+    def _plants(self, urls: Mapping[RegionId, str], provider_url: str, ray_address: str) -> tuple[Plant, ...]:
+        from runtime.faces import load_master_key
+        from runtime.furnish import furnish
+        from runtime.plant import Plant
+
+        assert self._brokers is not None
+        accounts = asyncio.run(
+            furnish(
+                self.data,
+                self.places,
+                urls,
+                provider_url=provider_url,
+                may_jump=self.settings.clock.may_jump,
+                key=self.data.secret(DEMO_KEY),
+            )
+        )
+        plants = []
+        for place in self.places:
+            info = self._brokers.info(place.name)
+            plants.append(
+                Plant(
+                    data_dir=self.data.root,
+                    chain=place.chain,
+                    region=place.name,
+                    slots=place.slots,
+                    database_url=urls[place.name],
+                    broker_host=info.host,
+                    broker_port=info.port,
+                    broker_embedded=info.kind != "url",
+                    broker_user=info.username,
+                    broker_password=info.password,
+                    broker_tls=info.tls,
+                    provider_url=provider_url,
+                    accounts=accounts.get(place.chain, ()),
+                    faces_policy=self.settings.faces.policy,
+                    faces_cache=self.data.root / "faces",
+                    master_key=load_master_key(self.data.secrets),
+                    pepper=self.data.secret("pepper").encode(),
+                    ray_address=ray_address,
+                    ray_token_path=os.environ["RAY_AUTH_TOKEN_PATH"],
+                    gateway_port=self._gateway_port,
+                    demo=self.demo,
+                )
+            )
+        return tuple(plants)
 
     def _start_console(self) -> None:
         with self._part("console") as part:
@@ -195,8 +227,8 @@ class House:
             write_startup(self.data.root / STARTUP_FILE, startup)
 
     def _set_ray_environment(self) -> None:
-        """Token authentication stays on; the token is ours, in a 0600 file."""
-        token = self.data.secrets / "ray-token"
+        """Token authentication stays on; the token is ours, in a 0600 file, or a cluster's, in the file it is in."""
+        token = ray_token_path(self.settings.data_dir, self.settings.ray.address)
         if not token.exists():
             write_private(token, secrets.token_hex(32))
         os.environ["RAY_AUTH_MODE"] = "token"
@@ -216,14 +248,11 @@ class House:
 
     def _start_gateway(self) -> None:
         host, port = self.settings.gateway.host, self._gateway_port
-        chain = self.chain.chain if self.chain is not None else self.settings.region.chain
         values = GatewaySettings(
             host=host,
             port=port,
             public_url=self.settings.gateway.public_url or "",
-            chain=chain,
-            region=self.settings.region.name,
-            slots=self.settings.region.slots,
+            regions=tuple(ServedRegion(place.name, place.chain, place.slots) for place in self.places),
             demo=self.demo,
             provider_url=self._provider_url if self.settings.provider.kind == "simulator" else "",
         )
@@ -243,31 +272,25 @@ class House:
         self._provider_hold.close()
         self._child("provider", (sys.executable, "-m", "runtime", *arguments), port)
 
-    def _start_database(self) -> str:
-        from models.tables.migrate import upgrade
-        from runtime.postgres import EmbeddedPostgres, check_url
+    def _start_database(self) -> Mapping[RegionId, str]:
+        from runtime.servers import Databases
 
         with self._part("database") as part:
-            if self.settings.database.url is not None:
-                url = self.settings.database.url
-                check_url(url)
-            else:
-                self._postgres = EmbeddedPostgres(self.data)
-                url = self._postgres.start()
-                part.detail = "adopted" if self._postgres.adopted else "PostgreSQL"
-            upgrade(url)
-        return url
+            deployment = hashlib.sha256(self.data.secret("deployment").encode()).hexdigest()[:12]
+            self._databases = Databases(self.data, self.places, deployment)
+            urls = self._databases.start()
+            part.detail = self._databases.detail
+        return urls
 
     def _start_broker(self) -> None:
-        from runtime.broker import open_broker
+        from runtime.servers import Brokers
 
         with self._part("broker") as part:
-            self.broker = open_broker(self.data, self.settings.broker)
-            if self.chain is not None and self.demo:
-                key = self.data.secret(DEMO_KEY)
-                self.broker.add_users({one.terminal: one.secret for one in terminals_of(self.chain, key)})
-            info = self.broker.start()
-            part.detail = f"{info.kind} {info.host}:{info.port}"
+            self._brokers = Brokers(self.data, self.settings.broker, self.places)
+            key = self.data.secret(DEMO_KEY)
+            docs = [place.doc for place in self.places if place.doc is not None and self.demo]
+            self._brokers.start({one.terminal: one.secret for doc in docs for one in terminals_of(doc, key)})
+            part.detail = self._brokers.detail
 
     def _start_ray(self) -> str:
         with self._part("ray") as part:
@@ -314,76 +337,44 @@ class House:
 
     # ------------------------------------------------------------ registry, accounts, actors
 
-    async def _furnish(self, database_url: str, provider_url: str) -> tuple[tuple[MerchantAccount, ...], ChainId]:
-        """The chain's file into the tables, the business clock's rule, and an account for each legal entity."""
-        from psycopg import AsyncConnection
-
-        from gateway.providers.signing import load_private_key, public_key_pem
-        from gateway.providers.simulator import SimulatorAdmin
-        from models.tables.clock import set_movable
-        from runtime.chain_tables import apply_chain
-        from runtime.plant import MerchantAccount
-
-        region = RegionId(self.settings.region.name)
-        async with await AsyncConnection.connect(database_url, autocommit=True) as conn:
-            await set_movable(conn, self.settings.clock.may_jump)
-            chain = ChainId(self.settings.region.chain)
-            if self.chain is not None:
-                chain = ChainId(self.chain.chain)
-                await apply_chain(conn, self.chain, region, self.data.secret(DEMO_KEY))
-            cursor = await conn.execute("SELECT id, name_en FROM legal_entity WHERE chain = %s", (chain,))
-            entities = await cursor.fetchall()
-        accounts = []
-        async with SimulatorAdmin(provider_url) as admin:
-            for entity, name in entities:
-                pem = self._merchant_key(entity)
-                public = public_key_pem(load_private_key(pem).public_key())
-                app = provider_app_of(entity)
-                provider_key = await admin.register_app(
-                    app_id=app, seller_id=f"seller-{entity}", public_key_pem=public, name=name
-                )
-                accounts.append(MerchantAccount(LegalEntityId(entity), app, f"seller-{entity}", pem, provider_key))
-        return tuple(accounts), chain
-
-    def _merchant_key(self, entity: str) -> str:
-        from gateway.providers.signing import generate_private_key, private_key_pem
-
-        path = self.data.secrets / f"merchant-{entity}.pem"
-        if not path.exists():
-            write_private(path, private_key_pem(generate_private_key()))
-        return path.read_text()
-
-    def _start_actors(self, plant: Plant) -> None:
+    def _start_actors(self) -> None:
+        """All regions at once: each waits for its own processes."""
         import ray
 
         from runtime import hosting
+        from runtime.cluster import end_left_behind
 
-        faces = hosting.start_face_worker(plant)
-        settlement = hosting.start_settlement(plant)
-        self._host_handle = hosting.start_host(plant)
-        with self._part("faces"):
-            ray.get(faces.health.remote(), timeout=ACTOR_READY_S_MAX)
-        with self._part("hosts"):
-            ray.get(self._host_handle.ready.remote(), timeout=ACTOR_READY_S_MAX)
-        with self._part("settlement"):
-            ray.get(settlement.__ray_ready__.remote(), timeout=ACTOR_READY_S_MAX)
+        if self._ray_temp is None:
+            end_left_behind(self.plants)
+        started = []
+        for plant in self.plants:
+            faces, settlement = hosting.start_face_worker(plant), hosting.start_settlement(plant)
+            hosts = hosting.start_hosts(plant)
+            self._actors += [faces, settlement, *hosts]
+            self._hosts += hosts
+            started.append((plant.region, faces, settlement, hosts))
+        for region, faces, settlement, hosts in started:
+            with self._part(self._named("faces", region)):
+                ray.get(faces.health.remote(), timeout=ACTOR_READY_S_MAX)
+            with self._part(self._named("hosts", region)):
+                ray.get([host.ready.remote() for host in hosts], timeout=ACTOR_READY_S_MAX)
+            with self._part(self._named("settlement", region)):
+                ray.get(settlement.__ray_ready__.remote(), timeout=ACTOR_READY_S_MAX)
 
     # ------------------------------------------------------------ while it runs
 
     def watch(self) -> None:
         """Start again what died, until `stop`: gateway, provider, broker, database. Ray looks after actors."""
         while not self._stopping.wait(WATCH_EVERY_S):
-            with contextlib.suppress(NeedsOperator):
-                self._revive()
+            self._revive()
 
     def _revive(self) -> None:
         """What the others need first: database, broker, provider, gateway."""
         parts: list[tuple[str, Callable[[], bool], Callable[[], object]]] = []
-        if self._postgres is not None:
-            postgres = self._postgres
+        broker, postgres = self._embedded()
+        if postgres is not None:
             parts.append(("database", lambda: postgres.pid is not None, postgres.start))
-        if self.broker is not None:
-            broker = self.broker
+        if broker is not None:
             parts.append(("broker", lambda: broker.running, broker.start))
         for name, start in (("provider", self._run_provider), ("gateway", self._start_gateway)):
             child = self._children.get(name)
@@ -393,7 +384,13 @@ class House:
             if not self._stopping.is_set() and not runs():
                 log.warning("restarting", part=name)
                 self._progress.say(f"! {name} ended, starting it again")
-                again()
+                with contextlib.suppress(NeedsOperator):  # the next look tries again; the others do not wait for it
+                    again()
+
+    def _embedded(self) -> tuple[BrokerServer | None, EmbeddedPostgres | None]:
+        """What we started, watch and stop; URLs are somebody else's."""
+        broker = self._brokers.embedded if self._brokers is not None else None
+        return broker, self._databases.embedded if self._databases is not None else None
 
     @property
     def gateway_url(self) -> str:
@@ -410,14 +407,15 @@ class House:
         (self.data.secrets / PLANT_FILE).unlink(missing_ok=True)
         with ThreadPoolExecutor(max_workers=8) as pool:
             with self._progress.stopping("hosts"):
-                self._stop_host()
+                self._stop_hosts()
             for name, child in self._children.items():
                 pool.submit(self._stopped, name, lambda child=child: child.stop(0.8))  # type: ignore[misc]
             pool.submit(self._stopped, "ray", self._stop_ray)
-            if self.broker is not None:
-                pool.submit(self._stopped, "broker", lambda: self.broker and self.broker.stop(0.5))
-            if self._postgres is not None:
-                pool.submit(self._stopped, "database", self._postgres.stop)
+            broker, postgres = self._embedded()
+            if broker is not None:
+                pool.submit(self._stopped, "broker", lambda: broker.stop(0.5))
+            if postgres is not None:
+                pool.submit(self._stopped, "database", postgres.stop)
         self._stack.close()
 
     def _stopped(self, name: str, stop: Callable[[], object]) -> None:
@@ -435,15 +433,19 @@ class House:
         sys.stderr.flush()
         os._exit(code)
 
-    def _stop_host(self) -> None:
-        if self._host_handle is None:
+    def _stop_hosts(self) -> None:
+        """Each finishes its batch; in a cluster that goes on without us, our actors end with us."""
+        if not self._hosts:
             return
         import ray
 
         try:
-            ray.get(self._host_handle.stop.remote(), timeout=HOST_STOP_S_MAX)
+            ray.get([host.stop.remote() for host in self._hosts], timeout=HOST_STOP_S_MAX)
         except Exception as error:  # noqa: BLE001 - the batch that runs is in the database or comes again
             log.info("host_stop", error=type(error).__name__)
+        if self._ray_temp is None:
+            for actor in self._actors:
+                ray.kill(actor)
 
     def _stop_ray(self) -> None:
         """Ray's own shutdown takes up to 5 s; its processes are our children and hold no truth: end them."""
@@ -453,9 +455,10 @@ class House:
 
         mine = psutil.Process().children(recursive=True)
         kept = {child.pid for child in self._children.values() if child.pid is not None}
-        servers = {self.broker.pid if self.broker is not None else None}
-        if self._postgres is not None and self._postgres.pid is not None:
-            family = psutil.Process(self._postgres.pid)
+        broker, postgres = self._embedded()
+        servers = {broker.pid if broker is not None else None}
+        if postgres is not None and postgres.pid is not None:
+            family = psutil.Process(postgres.pid)
             servers |= {family.pid, *(one.pid for one in family.children(recursive=True))}
         kill_all([one for one in mine if one.pid not in kept | servers])
         shutil.rmtree(self._ray_temp, ignore_errors=True)

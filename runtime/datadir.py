@@ -48,6 +48,16 @@ def default_data_dir() -> Path:
     return Path(platformdirs.user_data_dir("storeops", appauthor=False))
 
 
+def ray_token_path(data_dir: Path | None, address: str = "local") -> Path:
+    """Where Ray's token lies: RAY_AUTH_TOKEN_PATH; a cluster's where `ray` itself looks; else `secrets/ray-token`."""
+    configured = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if configured:
+        return Path(configured)
+    own = (data_dir or default_data_dir()) / "secrets" / "ray-token"
+    clusters = Path.home() / ".ray" / "auth_token"
+    return clusters if address != "local" and not own.exists() and clusters.exists() else own
+
+
 def write_private(path: Path, text: str, owner: ServiceUser | None = None) -> None:
     """Writes `text` so that a reader sees the old or the new content, never a part; mode 0600 from the start."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -51,7 +51,7 @@ def run_demo(
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
-    plant = house.start()
+    [plant] = house.start()
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
     threading.Thread(target=house.watch, daemon=True).start()

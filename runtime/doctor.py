@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import stat
@@ -21,7 +20,7 @@ from rich.text import Text
 from models.domain.errors import NeedsOperator
 from runtime import origin
 from runtime.broker_mosquitto import find_program
-from runtime.datadir import default_data_dir, open_data_dir
+from runtime.datadir import default_data_dir, open_data_dir, ray_token_path
 from runtime.ports import is_free
 from runtime.progress import Language, language_of_environment
 from runtime.settings import Settings
@@ -217,14 +216,8 @@ def _broker(settings: Settings, say: Say) -> Check:
     return Check(name, True, program)
 
 
-def ray_token_path(settings: Settings) -> Path:
-    """Where Ray's token lies: RAY_AUTH_TOKEN_PATH, else `secrets/ray-token` of the data folder."""
-    configured = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return Path(configured) if configured else (settings.data_dir or default_data_dir()) / "secrets" / "ray-token"
-
-
 def _ray(settings: Settings, say: Say) -> Check:
-    token = ray_token_path(settings)
+    token = ray_token_path(settings.data_dir, settings.ray.address)
     try:
         private = not token.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
     except OSError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,9 @@ from models.domain.errors import NeedsOperator
 from runtime import origin
 
 if TYPE_CHECKING:
-    from actors.hosts import Hosts
     from gateway.edge import Edge, Settle
     from runtime.plant import Plant
+    from runtime.region_hosts import RegionHosts
 
 VERB = "serve-gateway"
 LOOK_EVERY_S = 0.2
@@ -63,30 +63,35 @@ def serve_gateway(data_dir: Path, settings: GatewaySettings) -> None:
 
 async def join(edge: Edge, data_dir: Path) -> None:
     """Give the edge its database and hosts as soon as the house has them."""
-    plant = await _plant_when_there(data_dir)
+    plants = await _plants_when_there(data_dir)
     from sqlalchemy.ext.asyncio import create_async_engine
 
     from runtime.postgres import sqlalchemy_url
 
-    edge.database = create_async_engine(sqlalchemy_url(plant.database_url), pool_size=5, pool_pre_ping=True)
-    edge.hosts = await asyncio.to_thread(_hosts_of, plant)
-    edge.settle = _settle_of(plant)
+    engines = {
+        url: create_async_engine(sqlalchemy_url(url), pool_size=5, pool_pre_ping=True)
+        for url in dict.fromkeys(plant.database_url for plant in plants)
+    }
+    edge.databases = {plant.region: engines[plant.database_url] for plant in plants}
+    edge.hosts = await asyncio.to_thread(_hosts_of, plants)
+    edge.settle = _settle_of({plant.region: plant for plant in plants})
 
 
-def _hosts_of(plant: Plant) -> Hosts:
+def _hosts_of(plants: Sequence[Plant]) -> RegionHosts:
     """In a thread: joining takes seconds, and pages are served meanwhile."""
-    join_ray(plant)
+    join_ray(plants[0])
     from runtime.ray_hosts import RayHosts
+    from runtime.region_hosts import RegionHosts
 
-    return RayHosts(plant.slots)
+    return RegionHosts({plant.region: RayHosts(plant) for plant in plants})
 
 
-async def _plant_when_there(data_dir: Path) -> Plant:
-    from runtime.plant import read_plant
+async def _plants_when_there(data_dir: Path) -> tuple[Plant, ...]:
+    from runtime.plant import read_plants
 
     while True:
         try:
-            return read_plant(data_dir)
+            return read_plants(data_dir)
         except NeedsOperator:
             await asyncio.sleep(LOOK_EVERY_S)
 
@@ -106,13 +111,14 @@ def join_ray(plant: Plant) -> None:
     ray.init(address=plant.ray_address, namespace="storeops", log_to_driver=False, configure_logging=False)
 
 
-def _settle_of(plant: Plant) -> Settle:
-    async def settle() -> Mapping[str, int | str]:
+def _settle_of(plants: Mapping[str, Plant]) -> Settle:
+    async def settle(region: str) -> Mapping[str, int | str]:
         from psycopg_pool import AsyncConnectionPool
 
         from runtime.clock import business_now
         from runtime.ray_hosts import settlement_actor
 
+        plant = plants[region]
         pool = AsyncConnectionPool(plant.database_url, min_size=1, max_size=1, open=False)
         async with pool:
             now = await business_now(pool)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Plant:
     broker_embedded: bool = True
     broker_user: str | None = None
     broker_password: str | None = field(default=None, repr=False)
+    broker_tls: bool = False
     provider_url: str = ""
     accounts: tuple[MerchantAccount, ...] = ()
     faces_policy: str = "production"
@@ -71,6 +73,7 @@ class Plant:
             client_id=f"host-{self.region}-{k}",
             username=self.broker_user,
             password=self.broker_password,
+            tls=ssl.create_default_context() if self.broker_tls else None,
             reconnect_s_min=0.2,
             reconnect_s_max=2.0,
         )
@@ -94,19 +97,46 @@ def open_pool(plant: Plant, connections_max: int = POOL_CONNECTIONS_MAX) -> Asyn
     )
 
 
-def write_plant(secrets: Path, plant: Plant) -> None:
+@dataclass(frozen=True, slots=True)
+class _Plants:
+    """The file: one for each region of the deployment."""
+
+    plants: tuple[Plant, ...]
+
+
+def write_plants(secrets: Path, plants: Sequence[Plant]) -> None:
     """Say where everything is. Contains passwords: 0600 in a 0700 folder."""
-    write_private(secrets / PLANT_FILE, msgspec.json.encode(plant, enc_hook=str).decode())
+    write_private(secrets / PLANT_FILE, msgspec.json.encode(_Plants(tuple(plants)), enc_hook=str).decode())
 
 
-def read_plant(data_dir: Path) -> Plant:
-    """Where everything is. Raises NeedsOperator `not_running` when nothing runs on this data folder."""
+def read_plants(data_dir: Path) -> tuple[Plant, ...]:
+    """Every region's. Raises NeedsOperator `not_running` when nothing runs on this data folder."""
     try:
-        return msgspec.json.decode((data_dir / "secrets" / PLANT_FILE).read_bytes(), type=Plant, dec_hook=_path)
+        return msgspec.json.decode(
+            (data_dir / "secrets" / PLANT_FILE).read_bytes(), type=_Plants, dec_hook=_path
+        ).plants
     except FileNotFoundError:
         raise NeedsOperator(
             "not_running", f"nothing runs on {data_dir}", "start it: storeops up (or name its folder with --data)"
         ) from None
+
+
+def read_plant(data_dir: Path, region: str | None = None) -> Plant:
+    """One region's, by name; without a name the only one. Raises as `read_plants` and `choose`."""
+    return choose(read_plants(data_dir), region)
+
+
+def choose(plants: Sequence[Plant], region: str | None = None) -> Plant:
+    """The region's; without a name the only one. Raises NeedsOperator `which_region`, naming the choices."""
+    names = ", ".join(plant.region for plant in plants)
+    if region is None and len(plants) == 1:
+        return plants[0]
+    if region is None:
+        raise NeedsOperator("which_region", f"several regions run here: {names}", "name one: --region")
+    for plant in plants:
+        if plant.region == region:
+            return plant
+    raise NeedsOperator("which_region", f"no region {region!r} runs here", f"one of {names}")
 
 
 def _path(kind: type, value: Any) -> Any:

@@ -67,6 +67,14 @@ def same_query(request: Request, **changes: str | None) -> str:
     return f"?{query}" if query else ""
 
 
+def books_apart(edge: Edge, region: str) -> list[str]:
+    """The regions whose books a page without a region shows, where others keep theirs in another database."""
+    if region or len(edge.settings.regions) == 1 or getattr(edge, "database", None) is None:
+        return []
+    books = list(edge.books.values())
+    return books[0] if len(books) > 1 else []
+
+
 def is_fragment(request: Request) -> bool:
     """Asked for by htmx into a part of a page, not typed into the address bar."""
     return request.headers.get("hx-request") == "true"
@@ -95,6 +103,7 @@ def render(request: Request, template: str, **context: Any) -> str:
         "same_query": partial(same_query, request),
         "scope": {key: request.query_params.get(key, "") for key in SCOPE_KEYS},
         "settings": edge.settings,
+        "apart": books_apart(edge, request.query_params.get("region", "")),
         "fragment": is_fragment(request),
     }
     return environment.get_template(template).render(shared | context)

@@ -20,6 +20,7 @@ from gateway.routes.documented import problems
 from gateway.views import TerminalView
 from models.domain.errors import RetryLater
 from models.domain.ids import RegionId, TerminalId
+from models.tables.registry import TerminalRow
 
 router = APIRouter(prefix="/api/v1", tags=["counter"])
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class _Id(msgspec.Struct):
 
 
 async def _terminal(edge: Edge, name: str) -> TerminalView:
-    async with AsyncSession(edge.require_database()) as session:
+    async with AsyncSession(await edge.database_with(TerminalRow, name)) as session:
         found = await get_terminal(session, name)
     if found is None:
         raise not_found("terminal", name)

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from sqlalchemy import text
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.edge import Edge, EdgeOf
+from gateway.live import Wall
 from gateway.startup import startup_document
 
 router = APIRouter()
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+OF_A_REGION: dict[str, Callable[[Wall, str], int]] = {
+    "storeops_terminals_online": lambda wall, region: sum(
+        wall.terminals[terminal].online for terminal in wall.terminals_in(region) if terminal in wall.terminals
+    ),
+    "storeops_terminals": lambda wall, region: len(wall.terminals_in(region)),
+    "storeops_sales_today": lambda wall, region: sum(
+        wall.stores[store].sales for store in wall.stores_in(region) if store in wall.stores
+    ),
+    "storeops_takings_fen": lambda wall, region: sum(
+        wall.stores[store].takings_fen for store in wall.stores_in(region) if store in wall.stores
+    ),
+    "storeops_slots_waiting": lambda wall, region: len(wall.waiting_in(region)),
+}
+"""What the wall knows of a region, as Prometheus names it."""
 
 
 @router.get("/healthz", tags=["health"])
@@ -21,24 +42,41 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-async def _database_answers(edge: Edge) -> bool:
-    if edge.database is None:
-        return False
+async def _answers(engine: AsyncEngine) -> bool:
     try:
-        async with edge.database.connect() as connection:
+        async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
     except (OperationalError, InterfaceError):
         return False
     return True
 
 
+async def _region_health(edge: Edge) -> dict[str, dict[str, object]]:
+    """Each region by itself: one that is away says nothing about the others."""
+    if edge.database is None or edge.hosts is None:
+        return {}
+    books = list(edge.books)
+    answers = dict(zip(books, await asyncio.gather(*(_answers(engine) for engine in books)), strict=True))
+    health: dict[str, dict[str, object]] = {}
+    for region in edge.settings.regions:
+        database, waiting = answers[edge.database_of(region.name)], edge.wall.waiting_in(region.name)
+        health[region.name] = {"ready": database and not waiting, "database": database, "slots_waiting": list(waiting)}
+    return health
+
+
 @router.get("/readyz", tags=["health"], responses={503: {"description": "not ready; the parts say why"}})
-async def readyz(edge: EdgeOf) -> Response:
-    """Ready when the database answers and every slot's host does."""
-    database = await _database_answers(edge)
-    waiting = list(edge.wall.waiting) if edge.hosts is not None else None
-    ready = database and edge.hosts is not None and not waiting
-    body = {"ready": ready, "database": database, "hosts": edge.hosts is not None, "slots_waiting": waiting}
+async def readyz(edge: EdgeOf, region: Annotated[str, Query(max_length=48)] = "") -> Response:
+    """Ready when every region is, or with `region` that one: its database answers, and so does every slot's host."""
+    regions = await _region_health(edge)
+    asked = {name: health for name, health in regions.items() if region in {"", name}}
+    ready = bool(asked) and all(health["ready"] for health in asked.values())
+    body = {
+        "ready": ready,
+        "database": await _answers(edge.database) if edge.database is not None else False,
+        "hosts": edge.hosts is not None,
+        "slots_waiting": list(edge.wall.waiting) if edge.hosts is not None else None,
+        "regions": regions,
+    }
     return JSONResponse(body, 200 if ready else 503, headers={} if ready else {"Retry-After": "1"})
 
 
@@ -52,17 +90,16 @@ async def startup(edge: EdgeOf) -> dict[str, object]:
 async def metrics(edge: EdgeOf) -> PlainTextResponse:
     """Prometheus text: what this gateway and the wall know without asking anybody."""
     wall = edge.wall
-    region = edge.settings.region
-    online = sum(tile.online for tile in wall.terminals.values())
     lines = [
-        _metric("storeops_terminals_online", "gauge", {"region": region}, online),
-        _metric("storeops_terminals", "gauge", {"region": region}, len(wall.terminals)),
-        _metric("storeops_sales_today", "gauge", {"region": region}, sum(t.sales for t in wall.stores.values())),
-        _metric("storeops_takings_fen", "gauge", {"region": region}, sum(t.takings_fen for t in wall.stores.values())),
-        _metric("storeops_slots_waiting", "gauge", {"region": region}, len(wall.waiting)),
-        _metric("storeops_gateway_consoles", "gauge", {}, wall.consoles),
-        _metric("storeops_gateway_frames_total", "counter", {}, wall.n),
-        _metric("storeops_gateway_frames_dropped_total", "counter", {}, wall.dropped),
+        _metric(
+            name, "gauge", [({"region": region.name}, value(wall, region.name)) for region in edge.settings.regions]
+        )
+        for name, value in OF_A_REGION.items()
+    ]
+    lines += [
+        _metric("storeops_gateway_consoles", "gauge", [({}, wall.consoles)]),
+        _metric("storeops_gateway_frames_total", "counter", [({}, wall.n)]),
+        _metric("storeops_gateway_frames_dropped_total", "counter", [({}, wall.dropped)]),
     ]
     for number, (status, count) in enumerate(sorted(edge.responses.items())):
         head = "# TYPE storeops_gateway_responses_total counter\n" if number == 0 else ""
@@ -70,6 +107,9 @@ async def metrics(edge: EdgeOf) -> PlainTextResponse:
     return PlainTextResponse("".join(lines), media_type=METRICS_TYPE)
 
 
-def _metric(name: str, kind: str, labels: dict[str, str], value: int) -> str:
-    inside = ",".join(f'{key}="{text}"' for key, text in labels.items())
-    return f"# TYPE {name} {kind}\n{name}{f'{{{inside}}}' if inside else ''} {value}\n"
+def _metric(name: str, kind: str, samples: Sequence[tuple[dict[str, str], int]]) -> str:
+    lines = [f"# TYPE {name} {kind}\n"]
+    for labels, value in samples:
+        inside = ",".join(f'{key}="{text}"' for key, text in labels.items())
+        lines.append(f"{name}{f'{{{inside}}}' if inside else ''} {value}\n")
+    return "".join(lines)

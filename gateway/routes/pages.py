@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.console.render import page
-from gateway.edge import Database, EdgeOf
+from gateway.edge import Database, EdgeOf, OfMembership, OfSale, OfStore, OfTerminal
 from gateway.errors import not_found
 from gateway.paging import Cursor
 from gateway.queries import ledger, members, registry, sales
@@ -40,18 +40,27 @@ async def home() -> Response:
 
 
 @router.get("/scope")
-async def scope_choices(request: Request, database: Database, path: str = "/wall", q: Search = "") -> Response:
+async def scope_choices(request: Request, edge: EdgeOf, path: str = "/wall", q: Search = "") -> Response:
     """The scope picker's list: regions, and stores that begin with what was typed."""
-    stores = await registry.list_stores(database, Scope(), STORES_IN_THE_PICKER, None, q.strip())
-    regions = await registry.list_regions(database)
+    found = []
+    for engine in edge.books:
+        async with AsyncSession(engine) as session:
+            found.append(await registry.list_stores(session, Scope(), STORES_IN_THE_PICKER, None, q.strip()))
+    stores = sorted((store for one in found for store in one.items), key=lambda store: store.id)
+    more = len(stores) > STORES_IN_THE_PICKER or any(one.next for one in found)
     target = path if path.startswith("/") and not path.startswith("//") else "/wall"
-    return page(request, "parts/scope.html", stores=stores, regions=regions, target=target)
+    shown = stores[:STORES_IN_THE_PICKER]
+    return page(request, "parts/scope.html", stores=shown, more=more, regions=edge.settings.regions, target=target)
 
 
 @router.get("/wall")
 async def wall(request: Request, database: Database, edge: EdgeOf, scope: ScopeOf) -> Response:
     """Every store and terminal, live."""
     stores = await registry.wall_stores(database, scope)
+    if not scope.region and not scope.store:
+        for engine in list(edge.books)[1:]:
+            async with AsyncSession(engine) as session:
+                stores += await registry.wall_stores(session, scope)
     first = await registry.list_terminals(database, scope, 1, None)
     return page(
         request,
@@ -64,7 +73,7 @@ async def wall(request: Request, database: Database, edge: EdgeOf, scope: ScopeO
 
 
 @router.get("/wall/terminals/{terminal}")
-async def terminal_card(request: Request, database: Database, edge: EdgeOf, terminal: str) -> Response:
+async def terminal_card(request: Request, database: OfTerminal, edge: EdgeOf, terminal: str) -> Response:
     """One terminal: where it stands and what happens there now."""
     found = await registry.get_terminal(database, terminal)
     if found is None:
@@ -83,7 +92,7 @@ async def terminal_card(request: Request, database: Database, edge: EdgeOf, term
 
 
 @router.get("/wall/stores/{store}")
-async def store_card(request: Request, database: Database, edge: EdgeOf, store: str) -> Response:
+async def store_card(request: Request, database: OfStore, edge: EdgeOf, store: str) -> Response:
     """One store: its day so far, its terminals, its last sales."""
     row = await registry.get_store(database, store)
     if row is None:
@@ -127,7 +136,7 @@ async def memberships(
 
 
 @router.get("/memberships/{membership}")
-async def membership(request: Request, database: Database, membership: str) -> Response:
+async def membership(request: Request, database: OfMembership, membership: str) -> Response:
     """One member's charge, explained."""
     found = await members.explain(database, membership)
     if found is None:
@@ -145,7 +154,7 @@ async def payments(
 
 
 @router.get("/payments/{sale}")
-async def payment(request: Request, database: Database, sale: str) -> Response:
+async def payment(request: Request, database: OfSale, sale: str) -> Response:
     """One receipt and its bookings."""
     found = await sales.get_sale(database, sale)
     if found is None:
@@ -196,6 +205,7 @@ async def system(request: Request, database: Database, edge: EdgeOf) -> Response
         startup=edge.startup(),
         slots=await registry.list_slots(database),
         waiting=edge.wall.waiting,
+        books=list(edge.books.values()),
         backlog=await sales.backlog(database),
         ledger=await ledger.ledger(database),
         wall=edge.wall,
@@ -206,18 +216,19 @@ async def system(request: Request, database: Database, edge: EdgeOf) -> Response
 
 
 @router.get("/terminal/{terminal}")
-async def virtual_terminal(request: Request, database: Database, edge: EdgeOf, terminal: str) -> Response:
+async def virtual_terminal(request: Request, database: OfTerminal, edge: EdgeOf, terminal: str) -> Response:
     """A terminal in the browser: outside the shell, as a customer sees it."""
     found = await registry.get_terminal(database, terminal)
     if found is None:
         raise not_found("terminal", terminal)
     tile = edge.wall.terminals.get(TerminalId(terminal))
-    shelved = await shelf(database, edge.settings.chain)
+    store = await registry.get_store(database, found.store)
+    shelved = await shelf(database, store.chain if store is not None else "")
     return page(
         request,
         "terminal.html",
         terminal=found,
-        store=await registry.get_store(database, found.store),
+        store=store,
         online=tile.online if tile else found.online,
         shelf=shelved,
         consents=msgspec.to_builtins(shelved.consents),

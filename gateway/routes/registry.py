@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from gateway.auth import ConsoleSession
-from gateway.edge import Database, EdgeOf
+from gateway.edge import Database, EdgeOf, OfMembership, OfSale, OfTerminal
 from gateway.errors import not_found
 from gateway.paging import Cursor, Limit, link_next
 from gateway.queries import ledger as ledgers
@@ -36,7 +36,10 @@ Search = Annotated[str, Query(max_length=64)]
 def scope_of(
     region: Annotated[str, Query(max_length=48)] = "", store: Annotated[str, Query(max_length=48)] = ""
 ) -> Scope:
-    """`region` and `store` of the query: the same two words in every address of the API and the console."""
+    """`region` and `store` of the query: the same two words in every address of the API and the console.
+
+    Lists are of one database: that of `region`; without one that of the deployment's first region.
+    """
     return Scope(region, store)
 
 
@@ -85,7 +88,7 @@ async def terminals(
 
 
 @router.get("/terminals/{terminal}", tags=["registry"], responses=problems(404))
-async def terminal(database: Database, terminal: str) -> TerminalView:
+async def terminal(database: OfTerminal, terminal: str) -> TerminalView:
     """One terminal."""
     found = await registry.get_terminal(database, terminal)
     if found is None:
@@ -127,7 +130,7 @@ async def list_memberships(
 
 
 @router.get("/memberships/{membership}", tags=["members"], responses=problems(404))
-async def membership(database: Database, membership: str) -> MembershipView:
+async def membership(database: OfMembership, membership: str) -> MembershipView:
     """One membership."""
     found = await members.get_membership(database, membership)
     if found is None:
@@ -136,7 +139,7 @@ async def membership(database: Database, membership: str) -> MembershipView:
 
 
 @router.get("/memberships/{membership}/explain", tags=["members"], responses=problems(404))
-async def explain(database: Database, membership: str) -> ExplanationView:
+async def explain(database: OfMembership, membership: str) -> ExplanationView:
     """The charge in one sentence, in both languages, and the lines that it follows from."""
     found = await members.explain(database, membership)
     if found is None:
@@ -162,7 +165,7 @@ async def list_sales(
 
 
 @router.get("/sales/{sale}", tags=["payments"], responses=problems(404))
-async def sale(database: Database, sale: str) -> SaleView:
+async def sale(database: OfSale, sale: str) -> SaleView:
     """One sale."""
     found = await sales.get_sale(database, sale)
     if found is None:
@@ -171,14 +174,17 @@ async def sale(database: Database, sale: str) -> SaleView:
 
 
 @router.get("/ledger", tags=["ledger"], responses=problems())
-async def ledger(database: Database, entity: Annotated[str, Query(max_length=48)] = "") -> LedgerView:
-    """Balances; `sum_fen` and `unbalanced_transactions` are over the whole ledger and must be 0."""
+async def ledger(database: Database, _scope: ScopeOf, entity: Annotated[str, Query(max_length=48)] = "") -> LedgerView:
+    """Balances; `sum_fen` and `unbalanced_transactions` are over the whole ledger and must be 0.
+
+    Regions that share a database share a ledger; `region` picks the database.
+    """
     return await ledgers.ledger(database, entity)
 
 
 @router.get("/clock", tags=["clock"], responses=problems())
-async def clock(database: Database, edge: EdgeOf) -> ClockView:
-    """The business clock: wall time plus an offset."""
+async def clock(database: Database, edge: EdgeOf, _scope: ScopeOf) -> ClockView:
+    """The business clock: wall time plus an offset. Regions that share a database share it; `region` picks one."""
     row = await database.get(ClockRow, 1)
     wall_now = edge.now()
     return ClockView(

@@ -108,7 +108,7 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
             thread.join(READY_S)
 
 
-async def _settled() -> dict[str, int | str]:
+async def _settled(_region: str) -> dict[str, int | str]:
     return {"settled": 3, "captured_fen": 1800}
 
 

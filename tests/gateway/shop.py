@@ -78,6 +78,10 @@ class SmallShop:
             tuple(tile for tile in self.stores.values() if tile.store in moved),
         )
 
+    async def slots(self, region: RegionId) -> int:
+        self._require_here()
+        return 1
+
     async def screen(self, region: RegionId, terminal: TerminalId, session: str, rev: int) -> bytes:
         self._require_here()
 

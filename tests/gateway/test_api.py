@@ -139,7 +139,7 @@ async def test_every_refusal_is_a_problem_with_what_to_do(console: Console, path
 
 
 async def test_a_bug_is_a_problem_too(console: Console) -> None:
-    async def broken() -> Mapping[str, int | str]:
+    async def broken(_region: str) -> Mapping[str, int | str]:
         raise RuntimeError("secret detail")
 
     console.edge.settle = broken
@@ -291,7 +291,7 @@ async def test_settlement_runs_once_per_key(console: Console) -> None:
     runs = 0
     go, begun = asyncio.Event(), asyncio.Event()
 
-    async def settle() -> Mapping[str, int | str]:
+    async def settle(_region: str) -> Mapping[str, int | str]:
         nonlocal runs
         runs += 1
         begun.set()
@@ -322,7 +322,7 @@ async def test_a_settlement_that_failed_may_be_tried_under_the_same_key(console:
         {"settled": 1},
     ]
 
-    async def settle() -> Mapping[str, int | str]:
+    async def settle(_region: str) -> Mapping[str, int | str]:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer

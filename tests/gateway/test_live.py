@@ -27,7 +27,7 @@ def changes(version: int, *, full: bool = False, epoch: int = 1, n: int = 0) -> 
 
 def wall() -> Wall:
     made = Wall(SETTINGS, lambda: None)
-    made.apply(0, changes(1, full=True))
+    made.apply("local", 0, changes(1, full=True))
     return made
 
 
@@ -48,7 +48,7 @@ async def test_all_consoles_get_the_same_bytes_object() -> None:
     streams = [await live.stream() for _ in range(3)]
     for stream in streams:
         await anext(stream)
-    live.apply(0, changes(2))
+    live.apply("local", 0, changes(2))
     events = [await anext(stream) for stream in streams]
     assert events[0] is events[1] is events[2]
     name, _, frame = parse(events[0])
@@ -63,7 +63,7 @@ async def test_who_falls_behind_loses_the_oldest_and_starts_over() -> None:
     await anext(quick)
     seen = []
     for version in range(2, 2 + SETTINGS.stream_queue_events_max + 3):
-        live.apply(0, changes(version))
+        live.apply("local", 0, changes(version))
         seen.append(parse(await anext(quick))[0])
     assert set(seen) == {"delta"}
     assert live.dropped == 3
@@ -71,7 +71,7 @@ async def test_who_falls_behind_loses_the_oldest_and_starts_over() -> None:
     assert name == "resync"
     assert frame["n"] == live.n
     assert event_id.endswith(f"-{live.n}")
-    live.apply(0, changes(40))
+    live.apply("local", 0, changes(40))
     assert parse(await anext(slow))[0] == "delta"
 
 
@@ -80,7 +80,7 @@ async def test_a_full_queue_without_loss_is_told_in_order() -> None:
     stream = await live.stream()
     await anext(stream)
     for version in range(2, 2 + SETTINGS.stream_queue_events_max):
-        live.apply(0, changes(version))
+        live.apply("local", 0, changes(version))
     numbers = [parse(await anext(stream))[2]["n"] for _ in range(SETTINGS.stream_queue_events_max)]
     assert numbers == list(range(2, 10))
     assert live.dropped == 0
@@ -89,8 +89,8 @@ async def test_a_full_queue_without_loss_is_told_in_order() -> None:
 async def test_last_event_id_brings_only_what_was_missed() -> None:
     live = wall()
     _, seen, _ = parse(await anext(await live.stream()))
-    live.apply(0, changes(2))
-    live.apply(0, changes(3, n=1))
+    live.apply("local", 0, changes(2))
+    live.apply("local", 0, changes(3, n=1))
     stream = await live.stream(seen)
     missed = [parse(await anext(stream)) for _ in range(2)]
     assert [name for name, _, _ in missed] == ["delta", "delta"]
@@ -106,16 +106,16 @@ async def test_too_old_an_id_brings_everything() -> None:
     live = wall()
     _, seen, _ = parse(await anext(await live.stream()))
     for version in range(2, 2 + SETTINGS.stream_queue_events_max + 1):
-        live.apply(0, changes(version))
+        live.apply("local", 0, changes(version))
     assert parse(await anext(await live.stream(seen)))[0] == "resync"
 
 
 async def test_a_ring_that_has_moved_on_brings_everything_not_a_gap() -> None:
     live = Wall(replace(SETTINGS, stream_ring_events_max=4), lambda: None)
-    live.apply(0, changes(1, full=True))
+    live.apply("local", 0, changes(1, full=True))
     _, seen, _ = parse(await anext(await live.stream()))
     for version in range(2, 8):
-        live.apply(0, changes(version))
+        live.apply("local", 0, changes(version))
     assert parse(await anext(await live.stream(seen)))[0] == "resync"
 
 
@@ -123,7 +123,7 @@ async def test_tiles_that_are_gone_leave_every_console() -> None:
     live = wall()
     stream = await live.stream()
     await anext(stream)
-    live.apply(0, Changes(2, 1, True, TILES[1:], (), "2026-11-22T05:00:00Z"))
+    live.apply("local", 0, Changes(2, 1, True, TILES[1:], (), "2026-11-22T05:00:00Z"))
     name, _, frame = parse(await anext(stream))
     assert name == "resync"
     assert "t-001-1" not in {tile["terminal"] for tile in frame["terminals"]}  # type: ignore[attr-defined]
@@ -134,7 +134,7 @@ async def test_nothing_new_sends_nothing_but_a_comment_now_and_then() -> None:
     stream = await live.stream()
     await anext(stream)
     n = live.n
-    live.apply(0, Changes(1, 1, False, (), (), live.business_now))
+    live.apply("local", 0, Changes(1, 1, False, (), (), live.business_now))
     assert live.n == n
     assert await anext(stream) == b": ping\n\n"
 

@@ -25,6 +25,10 @@ SHELL: dict[str, tuple[str, str]] = {
     "scope.search": ("门店名称或编号", "Store name or id"),
     "scope.everything": ("整个连锁", "The whole chain"),
     "scope.region": ("区域", "Region"),
+    "scope.apart": (
+        "此处显示 {regions} 的账目；其他区域使用各自的数据库，请选择一个区域。",
+        "These are the books of {regions}. Other regions keep theirs in a database of their own: choose one.",
+    ),
     "scope.no_store": ("没有匹配的门店", "No store begins like that"),
     "scope.more": ("继续输入以缩小范围", "Type on to narrow it down"),
     "drawer.detail": ("详情", "Detail"),
