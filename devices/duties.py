@@ -97,9 +97,10 @@ class Duties:
         self.fetched = ""
         self.fetch_error = ""
         self.restarted: dict[str, str] | None = None
+        self.rotated_s_max = ROTATED_S_MAX
+        """How long a new credential may take to be let in."""
         self.shown_text = ""
         """What the operator last asked to be shown (`show_text`)."""
-        self.printed: list[str] = []
         self._verbs: dict[str, Act] = {
             "resync": self._resync,
             "reboot": self._reboot,
@@ -277,11 +278,11 @@ class Duties:
         return ""
 
     async def _try(self, store: CredentialStore, fresh: Credential, present: Credential) -> None:
-        connected = await self._agent.reconnect(await asyncio.to_thread(store.config, fresh), ROTATED_S_MAX)
+        connected = await self._agent.reconnect(await asyncio.to_thread(store.config, fresh), self.rotated_s_max)
         if connected:
             await asyncio.to_thread(store.save, fresh)
             return
-        await self._agent.reconnect(await asyncio.to_thread(store.config, present), ROTATED_S_MAX)
+        await self._agent.reconnect(await asyncio.to_thread(store.config, present), self.rotated_s_max)
         raise RetryLater("not_let_in", "the broker does not take the new credential", "rotate again")
 
     async def note(self, reason: str) -> None:

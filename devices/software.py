@@ -112,7 +112,7 @@ class SoftwareStore:
         file = await asyncio.to_thread(part.open, "r+b" if have else "wb")
         try:
             await asyncio.to_thread(file.seek, have)
-            async for chunk in answer.aiter_bytes(CHUNK_BYTES):
+            async for chunk in answer.aiter_raw():
                 have += len(chunk)
                 if have > size:
                     raise FetchBroken("fetch_too_long", f"more than the {size} bytes of the release", "check it", 60.0)
