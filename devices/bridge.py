@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Protocol
 
 from devices import codec
-from devices.link import Delivery, DeliveryReceipt, Link
+from devices.link import Delivery, DeliveryReceipt, Link, Outgoing
+from devices.mqtt_packets import counted
 from devices.refusals import Undecodable
 from devices.topics import Down, Topic, Up, host_filters, parse, topic_of
 from devices.wire import SoftwareRelease
@@ -26,6 +28,12 @@ REPLY_EXPIRY_S = 60
 COMMAND_DEADLINE_S_MAX = 30
 UNDECODABLE_REPLY_EVERY_S = 1.0
 _QUIET_TERMINALS_MAX = 10_000
+
+
+@lru_cache(maxsize=65_536)
+def _down(terminal: RegisteredTerminal, channel: Down) -> bytes:
+    """A topic as a PUBLISH carries it: made once for each terminal, not once for each message."""
+    return counted(str(topic_of(terminal, channel)).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +230,19 @@ class Bridge:
     async def publish_screen_bytes(self, terminal: RegisteredTerminal, encoded: bytes) -> None:
         """The same, encoded once for all screens of a lane."""
         await self._link.publish(str(topic_of(terminal, Down.SCREEN)), encoded, expiry_s=SCREEN_EXPIRY_S)
+
+    def screen_message(self, terminal: RegisteredTerminal, encoded: bytes) -> Outgoing:
+        """A screen for `publish_all`."""
+        return Outgoing(_down(terminal, Down.SCREEN), encoded, SCREEN_EXPIRY_S)
+
+    def reply_message(self, terminal: RegisteredTerminal, reply: ReplyBody) -> Outgoing:
+        """A reply for `publish_all`."""
+        correlation = None if reply.id is None else reply.id.encode("ascii")
+        return Outgoing(_down(terminal, Down.REPLY), codec.encode_reply(reply), REPLY_EXPIRY_S, correlation)
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> int:
+        """A batch's screens and replies, in this order; returns how many the broker did not take. No time-out."""
+        return await self._link.publish_all(messages)
 
     async def publish_desired(
         self,

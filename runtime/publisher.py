@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from devices import codec
 from devices.bridge import Bridge
-from devices.link import LinkError
+from devices.link import Outgoing
 from devices.profiles import PROFILES
 from devices.profiles.fitting import fit
 from models.domain.ids import LaneId, StoreId, TerminalId
@@ -19,6 +18,7 @@ from runtime.telemetry import HostCounts
 
 PUBLISH_S_MAX = 1.0
 SCREEN_POLL_S = 20.0
+SHOWN_AGAIN_AT_ONCE = 256
 
 LaneKey = tuple[StoreId, LaneId]
 
@@ -79,41 +79,32 @@ class Publisher:
         What is lost here is not lost: a terminal asks again until its reply, and a screen is shown at its birth.
         """
         self._screens.update(screens)
-        publishes: list[Awaitable[None]] = []
+        messages: list[Outgoing] = []
         for (store, lane), screen in screens.items():
             members = self._directory.lane(store, lane)
             shown = LaneScreen(screen, members)
-            publishes += [bridge.publish_screen_bytes(one, shown.bytes_for(one)) for one in members]
+            messages += [bridge.screen_message(one, shown.bytes_for(one)) for one in members]
         for terminal, reply in replies:
             record = self._directory.terminal(terminal)
             if record is not None:
-                publishes.append(bridge.publish_reply(record, reply))
-        await self._bounded(publishes)
+                messages.append(bridge.reply_message(record, reply))
+        await self._bounded(bridge, messages)
         self._tell_waiters(screens, replies)
 
     async def show_again(self, bridge: Bridge, records: Sequence[RegisteredTerminal]) -> None:
         """The newest screens once more, for terminals that were born again or a broker that forgot."""
-        publishes: list[Awaitable[None]] = []
-        for record in records:
-            encoded = self.screen_bytes(record)
-            if encoded:
-                publishes.append(bridge.publish_screen_bytes(record, encoded))
-        await self._bounded(publishes)
+        for first in range(0, len(records), SHOWN_AGAIN_AT_ONCE):
+            some = [(record, self.screen_bytes(record)) for record in records[first : first + SHOWN_AGAIN_AT_ONCE]]
+            await self._bounded(bridge, [bridge.screen_message(record, encoded) for record, encoded in some if encoded])
 
-    async def _bounded(self, publishes: list[Awaitable[None]]) -> None:
-        if not publishes:
+    async def _bounded(self, bridge: Bridge, messages: Sequence[Outgoing]) -> None:
+        if not messages:
             return
         try:
             async with asyncio.timeout(PUBLISH_S_MAX):
-                results: list[Any] = await asyncio.gather(*publishes, return_exceptions=True)
+                self._counts.publish_failures += await bridge.publish_all(messages)
         except TimeoutError:
-            self._counts.publish_failures += len(publishes)
-            return
-        for result in results:
-            if isinstance(result, LinkError):
-                self._counts.publish_failures += 1
-            elif isinstance(result, BaseException):
-                raise result
+            self._counts.publish_failures += len(messages)
 
     # ------------------------------------------------------------ who waits on this side
 
