@@ -13,8 +13,9 @@ from devices import examples, wire
 from devices.agent_config import WILL_DELAY_S
 from devices.bridge import COMMAND_DEADLINE_S_MAX, REPLY_EXPIRY_S, SCREEN_EXPIRY_S
 from devices.codec import EVENT_TYPES
+from devices.duties import RESPONSE_EXPIRY_S
 from devices.schema import codes, components
-from devices.terminal import EVENT_EXPIRY_S, FACE_EXPIRY_S, RESPONSE_EXPIRY_S, TELEMETRY_EXPIRY_S
+from devices.sending import EVENT_EXPIRY_S, FACE_EXPIRY_S, TELEMETRY_EXPIRY_S
 from devices.topics import ROOT, Down, Up
 
 PROTOCOL_VERSION = "1.0.0"
