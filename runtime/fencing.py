@@ -20,7 +20,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 from actors.effects import Ask
-from devices.link import Delivery, DeliveryReceipt, Link, LinkError, LinkListener, Outgoing
+from devices.link import Delivery, DeliveryReceipt, Link, LinkError, LinkListener, Outgoing, Outgoing
 from devices.topics import ROOT
 from gateway.providers.port import PaymentProvider
 from models.domain.errors import Fenced, RetryLater
@@ -264,6 +264,13 @@ class FencedLink:
             properties=properties,
             timeout_s=timeout_s,
         )
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> int:
+        try:
+            await self._fence.hold()
+        except RetryLater:
+            return len(messages)
+        return await self._link.publish_all(messages)
 
     async def publish_all(self, messages: Sequence[Outgoing]) -> int:
         try:
