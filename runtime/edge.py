@@ -72,6 +72,7 @@ async def join(edge: Edge, data_dir: Path) -> None:
         url: create_async_engine(sqlalchemy_url(url), pool_size=5, pool_pre_ping=True)
         for url in dict.fromkeys(plant.database_url for plant in plants)
     }
+    edge.database = engines[plants[0].database_url]
     edge.databases = {plant.region: engines[plant.database_url] for plant in plants}
     edge.hosts = await asyncio.to_thread(_hosts_of, plants)
     edge.settle = _settle_of({plant.region: plant for plant in plants})

@@ -41,7 +41,9 @@ for (const button of document.querySelectorAll("[data-settle]")) {
   button.addEventListener("click", async () => {
     button.disabled = true;
     try {
-      const response = await fetch("/api/v1/settlement/runs", {
+      const region = new URLSearchParams(location.search).get("region");
+      const query = region ? `?region=${encodeURIComponent(region)}` : "";
+      const response = await fetch(`/api/v1/settlement/runs${query}`, {
         method: "POST",
         headers: { "X-CSRF-Token": token, "Idempotency-Key": crypto.randomUUID() },
       });

@@ -3,13 +3,20 @@
 const list = document.getElementById("parts");
 const texts = JSON.parse(document.getElementById("texts").textContent);
 
+// A region's part is named part/region.
+function nameOf(part) {
+  const [kind, region] = part.split("/");
+  const name = texts[`part.${kind}`] ?? kind;
+  return region ? `${name} · ${region}` : name;
+}
+
 function row(part) {
   const item = document.createElement("li");
   item.dataset.part = part.name;
   item.dataset.state = part.state;
   const cells = [
     ["part-mark", ""],
-    ["part-name", texts[`part.${part.name}`] ?? part.name],
+    ["part-name", nameOf(part.name)],
     ["part-detail", part.detail],
     ["part-ms", part.ms ? `${(part.ms / 1000).toFixed(1)} s` : ""],
   ];

@@ -14,6 +14,9 @@ const terminals = new Map();
 const figures = new Map();
 const cellsOf = new Map(stores.map((store) => [store.id, []]));
 let businessNow = "";
+// Regions with databases of their own have clocks of their own.
+const region = new URLSearchParams(location.search).get("region") ?? "";
+const clocks = {};
 let waiting = [];
 
 const BUSY = new Set(["open", "digits", "enrolling", "identified", "basket", "quoted", "paying", "reversing", "declined"]);
@@ -58,8 +61,9 @@ function take(frame) {
     figures.set(tile.store, tile);
     touched.add(tile.store);
   }
-  businessNow = frame.business_now;
-  waiting = frame.waiting;
+  Object.assign(clocks, frame.clocks);
+  businessNow = region ? clocks[region] ?? "" : frame.business_now;
+  waiting = frame.waiting.filter((slot) => !region || slot.startsWith(`${region}/`));
   if (frame.full) picture.layout();
   else picture.redraw(touched);
   schedule();
