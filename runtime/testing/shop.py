@@ -228,11 +228,17 @@ class ShopSimulation:
 
     async def _become_quiet(self, problems: list[str]) -> None:
         until = asyncio.get_running_loop().time() + QUIET_S
-        while asyncio.get_running_loop().time() < until and not self.auditor.is_quiet(self.wall()):
+        while asyncio.get_running_loop().time() < until and not self._is_quiet():
             await asyncio.sleep(30.0)
             self._check(problems)
+            for device in self._devices.values():
+                device.resend()  # whoever asked may have gone; the terminal keeps an event until its reply
         self._end_life(self._life)
         await asyncio.sleep(0)
+
+    def _is_quiet(self) -> bool:
+        answered = not any(device.waiting for device in self._devices.values())
+        return answered and self.auditor.is_quiet(self.wall())
 
     def _check(self, problems: list[str]) -> None:
         found = [*self.broken, *problems]
