@@ -157,49 +157,27 @@ class House:
 
     def _plants(self, urls: Mapping[RegionId, str], provider_url: str, ray_address: str) -> tuple[Plant, ...]:
         from runtime.faces import load_master_key
-        from runtime.furnish import furnish
+        from runtime.furnish import furnish, plants_of
         from runtime.plant import Plant
 
         assert self._brokers is not None
+        key, may_jump = self.data.secret(DEMO_KEY), self.settings.clock.may_jump
         accounts = asyncio.run(
-            furnish(
-                self.data,
-                self.places,
-                urls,
-                provider_url=provider_url,
-                may_jump=self.settings.clock.may_jump,
-                key=self.data.secret(DEMO_KEY),
-            )
+            furnish(self.data, self.places, urls, provider_url=provider_url, may_jump=may_jump, key=key)
         )
-        plants = []
-        for place in self.places:
-            info = self._brokers.info(place.name)
-            plants.append(
-                Plant(
-                    data_dir=self.data.root,
-                    chain=place.chain,
-                    region=place.name,
-                    slots=place.slots,
-                    database_url=urls[place.name],
-                    broker_host=info.host,
-                    broker_port=info.port,
-                    broker_embedded=info.kind != "url",
-                    broker_user=info.username,
-                    broker_password=info.password,
-                    broker_tls=info.tls,
-                    provider_url=provider_url,
-                    accounts=accounts.get(place.chain, ()),
-                    faces_policy=self.settings.faces.policy,
-                    faces_cache=self.data.root / "faces",
-                    master_key=load_master_key(self.data.secrets),
-                    pepper=self.data.secret("pepper").encode(),
-                    ray_address=ray_address,
-                    ray_token_path=os.environ["RAY_AUTH_TOKEN_PATH"],
-                    gateway_port=self._gateway_port,
-                    demo=self.demo,
-                )
-            )
-        return tuple(plants)
+        everywhere = Plant(
+            data_dir=self.data.root,
+            provider_url=provider_url,
+            faces_policy=self.settings.faces.policy,
+            faces_cache=self.data.root / "faces",
+            master_key=load_master_key(self.data.secrets),
+            pepper=self.data.secret("pepper").encode(),
+            ray_address=ray_address,
+            ray_token_path=os.environ["RAY_AUTH_TOKEN_PATH"],
+            gateway_port=self._gateway_port,
+            demo=self.demo,
+        )
+        return plants_of(everywhere, self.places, urls, self._brokers, accounts)
 
     def _start_console(self) -> None:
         with self._part("console") as part:

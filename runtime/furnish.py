@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from psycopg import AsyncConnection
 
@@ -16,7 +17,8 @@ from runtime.chain_tables import apply_chain
 from runtime.chains import provider_app_of
 from runtime.datadir import DataDir, write_private
 from runtime.deployment import Place
-from runtime.plant import MerchantAccount
+from runtime.plant import MerchantAccount, Plant
+from runtime.servers import Brokers
 
 
 async def furnish(
@@ -44,6 +46,36 @@ async def furnish(
             chain: tuple([await _account(data, admin, entity, name) for entity, name in owners.items()])
             for chain, owners in entities.items()
         }
+
+
+def plants_of(
+    everywhere: Plant,
+    places: Sequence[Place],
+    urls: Mapping[RegionId, str],
+    brokers: Brokers,
+    accounts: Mapping[ChainId, tuple[MerchantAccount, ...]],
+) -> tuple[Plant, ...]:
+    """A plant for each region: `everywhere`, and what is the region's own."""
+    plants = []
+    for place in places:
+        info = brokers.info(place.name)
+        plants.append(
+            replace(
+                everywhere,
+                chain=place.chain,
+                region=place.name,
+                slots=place.slots,
+                database_url=urls[place.name],
+                broker_host=info.host,
+                broker_port=info.port,
+                broker_embedded=info.kind != "url",
+                broker_user=info.username,
+                broker_password=info.password,
+                broker_tls=info.tls,
+                accounts=accounts.get(place.chain, ()),
+            )
+        )
+    return tuple(plants)
 
 
 async def _check_stores(places: Sequence[Place], urls: Mapping[RegionId, str]) -> None:

@@ -19,6 +19,7 @@ from gateway.providers.port import PaymentProvider
 from gateway.providers.signing import load_private_key, load_public_key
 from models.domain.errors import NeedsOperator
 from models.domain.ids import ChainId, LegalEntityId, RegionId
+from models.tables.columns import quick_columns
 from runtime.datadir import PLANT_FILE, write_private
 
 HOST_DATABASE_OPTIONS = (
@@ -44,10 +45,10 @@ class Plant:
     """Where everything is, for one region of one chain."""
 
     data_dir: Path
-    chain: ChainId
-    region: RegionId
-    slots: int
-    database_url: str = field(repr=False)
+    chain: ChainId = ChainId("")
+    region: RegionId = RegionId("")
+    slots: int = 1
+    database_url: str = field(default="", repr=False)
     broker_host: str = ""
     broker_port: int = 0
     broker_embedded: bool = True
@@ -83,9 +84,11 @@ def connector(plant: Plant) -> Callable[[], Awaitable[AsyncConnection[tuple[Any,
     """Opens a host's own connection, with the time limits of a host."""
 
     async def connect() -> AsyncConnection[tuple[Any, ...]]:
-        return await AsyncConnection.connect(
+        conn = await AsyncConnection.connect(
             plant.database_url, autocommit=True, options=HOST_DATABASE_OPTIONS, connect_timeout=5
         )
+        quick_columns(conn)
+        return conn
 
     return connect
 

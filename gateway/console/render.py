@@ -67,13 +67,6 @@ def same_query(request: Request, **changes: str | None) -> str:
     return f"?{query}" if query else ""
 
 
-def part_name(language: str, name: str) -> str:
-    """What starts, in words; a region's part is named `part/region`."""
-    kind, _, region = name.partition("/")
-    words = text_or(language, f"part.{kind}", kind)
-    return f"{words} · {region}" if region else words
-
-
 def books_apart(edge: Edge, region: str) -> list[str]:
     """The regions whose books a page without a region shows, where others keep theirs in another database."""
     if region or len(edge.settings.regions) == 1 or getattr(edge, "database", None) is None:
@@ -98,7 +91,6 @@ def render(request: Request, template: str, **context: Any) -> str:
         "t": partial(text, language),
         "t_or": partial(text_or, language),
         "texts_under": partial(texts_under, language),
-        "part_name": partial(part_name, language),
         "yuan": yuan,
         "local_time": local_time,
         "static": static_url,
