@@ -11,7 +11,8 @@ from actors.ports import AskRequest
 from models.domain.facts import Fact
 from models.domain.ids import MessageId, SessionId, TerminalId
 from models.domain.messages import Address, StoreMessage
-from models.domain.screen import ReplyError, Screen
+from models.domain.screen import LeaseGrant, ReplyError, Screen
+from models.domain.twin import PendingCommand, SoftwareVersion
 
 S = TypeVar("S")
 
@@ -33,6 +34,7 @@ class Reply:
     pending: bool = False
     session: SessionId | None = None
     error: ReplyError | None = None
+    lease: LeaseGrant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,23 @@ class Wake:
     due: datetime | None = None
 
 
-Effect = Reply | Show | Save | Ask | Tell | Wake
+@dataclass(frozen=True, slots=True)
+class Desire:
+    """Publish the document of this generation; its row is written in the same commit. `config`: canonical JSON."""
+
+    gen: int
+    config: str
+    software: SoftwareVersion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Tell the terminal, with what is left of the deadline as the message's expiry; again after a restart."""
+
+    command: PendingCommand
+
+
+Effect = Reply | Show | Save | Ask | Tell | Wake | Desire | Command
 
 
 @dataclass(frozen=True, slots=True)

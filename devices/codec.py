@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -18,8 +18,11 @@ from devices import wire
 from devices.profiles import traits_of
 from devices.refusals import Undecodable, WireCode
 from models.domain.events import (
+    AgeCheck,
+    Amount,
     Basket,
     Cancel,
+    Claim,
     Complaint,
     Confirm,
     Consent,
@@ -28,16 +31,24 @@ from models.domain.events import (
     Event,
     EventBody,
     FaceShown,
+    Identify,
+    Lease,
+    LeaseEnd,
+    OfflineSale,
     Paid,
     ProviderAuth,
     Remove,
+    Return,
+    ReturnLine,
+    SaleBenefit,
     Scan,
     SessionOpen,
     Tender,
     TillLine,
     Void,
+    Voucher,
 )
-from models.domain.ids import MessageId, PlanId, SessionId
+from models.domain.ids import BenefitId, LeaseId, MembershipId, MessageId, PlanId, SessionId
 from models.domain.presence import Birth, CommandResponse, Death, Reported
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, Screen
@@ -103,12 +114,33 @@ def _enrol(body: wire.EnrolBody) -> Enrol:
     return Enrol(PlanId(body.plan), body.guarantee, body.phone, _auth(body.auth))
 
 
-def _basket(body: wire.BasketBody) -> Basket:
-    lines = tuple(
+def _till_lines(lines: tuple[wire.TillLineBody, ...]) -> tuple[TillLine, ...]:
+    return tuple(
         TillLine(line.line, line.code, line.name, line.quantity, line.unit_fen, line.net_fen, line.weight_g, line.flags)
-        for line in body.lines
+        for line in lines
     )
-    return Basket(body.till_txn, body.rev, lines, body.total_fen)
+
+
+def _basket(body: wire.BasketBody) -> Basket:
+    return Basket(body.till_txn, body.rev, _till_lines(body.lines), body.total_fen)
+
+
+def _return(body: wire.ReturnBody) -> Return:
+    lines = tuple(ReturnLine(line.line, line.quantity) for line in body.lines)
+    return Return(body.receipt, lines, body.reason)
+
+
+def _sale(body: wire.SaleBody) -> OfflineSale:
+    benefits = tuple(
+        SaleBenefit(
+            None if given.lease is None else LeaseId(given.lease),
+            MembershipId(given.membership),
+            BenefitId(given.benefit),
+            given.fen,
+        )
+        for given in body.benefits
+    )
+    return OfflineSale(_till_lines(body.lines), _tenders(body.tenders), body.total_fen, benefits, body.till_txn)
 
 
 def _body(document: type[D], convert: Callable[[D], EventBody]) -> Callable[[bytes | msgspec.Raw], EventBody]:
@@ -131,6 +163,15 @@ _BODIES: dict[str, Callable[[bytes | msgspec.Raw], EventBody]] = {
     "cancel": _body(wire.CancelBody, lambda _: Cancel()),
     "void": _body(wire.VoidBody, lambda b: Void(b.receipt)),
     "complaint": _body(wire.ComplaintBody, lambda b: Complaint(b.about)),
+    "identify": _body(wire.IdentifyBody, lambda b: Identify(b.by, b.value)),
+    "amount": _body(wire.AmountBody, lambda b: Amount(b.till_txn, b.fen)),
+    "voucher": _body(wire.VoucherBody, lambda b: Voucher(b.code)),
+    "claim": _body(wire.ClaimBody, lambda b: Claim(b.offer)),
+    "age_check": _body(wire.AgeCheckBody, lambda b: AgeCheck(b.result == "ok")),
+    "lease": _body(wire.LeaseBody, lambda b: Lease(BenefitId(b.benefit), b.uses)),
+    "lease.end": _body(wire.LeaseEndBody, lambda b: LeaseEnd(LeaseId(b.lease))),
+    "return": _body(wire.ReturnBody, _return),
+    "sale": _body(wire.SaleBody, _sale),
 }
 EVENT_TYPES = tuple(_BODIES)
 """The event types that this host accepts."""
@@ -186,7 +227,27 @@ def decode_presence(payload: bytes) -> Birth | Death:
 def decode_reported(payload: bytes) -> Reported:
     """`up/reported`: what the terminal runs."""
     document = _decode(_REPORTED, payload)
-    return Reported(document.applied_gen, document.config_hash, document.software, document.boot)
+    health = _ENCODER.encode(document.health)
+    kept = health.decode() if document.health and len(health) <= wire.HEALTH_BYTES_MAX else ""
+    return Reported(document.applied_gen, document.config_hash, document.software, document.boot, kept)
+
+
+def decode_telemetry(payload: bytes) -> dict[str, Any]:
+    """`up/telemetry`: one JSON object of the terminal's own, at most 4 KiB. Raises Undecodable.
+
+    `v` may be absent; another version than 1 is refused. NUL characters are refused: no database keeps them.
+    """
+    if len(payload) > wire.TELEMETRY_BYTES_MAX:
+        raise _too_large("telemetry", len(payload), wire.TELEMETRY_BYTES_MAX)
+    try:
+        document = _TELEMETRY.decode(payload)
+    except (ValueError, RecursionError) as error:
+        raise _refused_envelope(payload, error) from None
+    if document.get("v", wire.VERSION) != wire.VERSION:
+        raise Undecodable(WireCode.UNSUPPORTED_VERSION, "telemetry of another version", f"send v: {wire.VERSION}")
+    if b"\\u0000" in payload or b"\0" in payload:
+        raise Undecodable(WireCode.BAD_FIELD, "NUL in telemetry", "leave it out")
+    return document
 
 
 def decode_response(payload: bytes, correlation: bytes | None) -> CommandResponse:
@@ -199,12 +260,13 @@ def decode_response(payload: bytes, correlation: bytes | None) -> CommandRespons
             "copy the command's correlation data into the response",
         )
     document = _decode(_RESPONSE, payload)
-    return CommandResponse(command, document.status, document.detail)
+    return CommandResponse(command, document.status, document.detail.replace("\0", ""))
 
 
 _PRESENCE = msgspec.json.Decoder(wire.PresenceDocument)
 _REPORTED = msgspec.json.Decoder(wire.ReportedDocument)
 _RESPONSE = msgspec.json.Decoder(wire.ResponseDocument)
+_TELEMETRY = msgspec.json.Decoder(dict[str, Any])
 
 
 def _decode(decoder: msgspec.json.Decoder[D], payload: bytes) -> D:
@@ -231,6 +293,7 @@ def encode_reply(reply: ReplyBody) -> bytes:
             pending=reply.pending,
             session=UNSET if reply.session is None else reply.session,
             error=UNSET if reply.error is None else reply.error,
+            lease=UNSET if reply.lease is None else reply.lease,
         )
     )
 

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from models.domain.events import Purpose, TenderKind
 from models.domain.screen import (
+    LeaseGrant,
     Prompt,
     Receipt,
     ReplyError,
@@ -28,8 +29,12 @@ from models.domain.screen import (
 VERSION = 1
 EVENT_BYTES_MAX = 64 * 1024
 FACE_BYTES_MAX = 192 * 1024
+TELEMETRY_BYTES_MAX = 4 * 1024
+HEALTH_BYTES_MAX = 512
 TILL_LINES_MAX = 500
 TENDERS_MAX = 8
+LEASE_USES_MAX = 99
+SALE_BENEFITS_MAX = 16
 
 FEN_MAX = 1_000_000_000
 """Ten million yuan: no line, tender or basket of a shop is above it, and sums of 500 stay far inside 64 bits."""
@@ -188,6 +193,85 @@ class ComplaintBody(Struct, frozen=True):
     about: Literal["face", "price", "other"]
 
 
+class IdentifyBody(Struct, frozen=True):
+    """`identify`: a phone number, a card's number or the member's code."""
+
+    by: Literal["phone", "card", "code"]
+    value: Annotated[str, Meta(min_length=1, max_length=128, pattern=_PLAIN)]
+
+
+class AmountBody(Struct, frozen=True):
+    """`amount`: what is to be paid, where nobody sends lines."""
+
+    till_txn: Ref
+    fen: Annotated[int, Meta(ge=1, le=FEN_MAX)]
+
+
+class VoucherBody(Struct, frozen=True):
+    """`voucher`: its code."""
+
+    code: Code
+
+
+class ClaimBody(Struct, frozen=True):
+    """`claim`: an offer's id."""
+
+    offer: Ref
+
+
+class AgeCheckBody(Struct, frozen=True):
+    """`age_check`: what the clerk saw."""
+
+    result: Literal["ok", "refused"]
+
+
+class LeaseBody(Struct, frozen=True):
+    """`lease`: so many uses of one benefit, before going offline."""
+
+    benefit: Name
+    uses: Annotated[int, Meta(ge=1, le=LEASE_USES_MAX)]
+
+
+class LeaseEndBody(Struct, frozen=True):
+    """`lease.end`: gives back what was not used."""
+
+    lease: Ref
+
+
+class ReturnLineBody(Struct, frozen=True):
+    """So many pieces of a line of the receipt."""
+
+    line: Line
+    quantity: Quantity
+
+
+class ReturnBody(Struct, frozen=True):
+    """`return`: goods of one receipt come back."""
+
+    receipt: Ref
+    lines: Annotated[tuple[ReturnLineBody, ...], Meta(min_length=1, max_length=TILL_LINES_MAX)]
+    reason: Text
+
+
+class SaleBenefitBody(Struct, frozen=True):
+    """A benefit that was given offline; `lease` null: without one."""
+
+    lease: Ref | None
+    membership: Ref
+    benefit: Name
+    fen: Fen
+
+
+class SaleBody(Struct, frozen=True):
+    """`sale`: made offline. total_fen is the sum of net_fen; benefits come off it, tenders are the rest."""
+
+    lines: Annotated[tuple[TillLineBody, ...], Meta(max_length=TILL_LINES_MAX)]
+    tenders: Annotated[tuple[TenderBody, ...], Meta(max_length=TENDERS_MAX)]
+    total_fen: Fen
+    benefits: Annotated[tuple[SaleBenefitBody, ...], Meta(max_length=SALE_BENEFITS_MAX)] = ()
+    till_txn: Ref | None = None
+
+
 class FaceProperties(Struct, frozen=True):
     """The user properties of `up/face`; all are strings on the wire, `session` is absent when null."""
 
@@ -212,7 +296,7 @@ class PresenceDocument(Struct, frozen=True):
 
 
 class ReportedDocument(Struct, frozen=True):
-    """`up/reported`: what the terminal runs. `health` is free-form and not kept."""
+    """`up/reported`: what the terminal runs. `health` is free-form, kept up to 512 bytes."""
 
     v: Literal[1]
     applied_gen: Count
@@ -239,6 +323,7 @@ class ReplyDocument(Struct, frozen=True, omit_defaults=True):
     pending: bool = False
     session: str | UnsetType = UNSET
     error: ReplyError | UnsetType = UNSET
+    lease: LeaseGrant | UnsetType = UNSET
 
 
 class PaidDocument(Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from actors.hosts import Delivered, Delivery
+from actors.hosts import COMMAND_CHANNEL, DESIRED_CHANNEL, REGISTRY_CHANNEL, Delivered, Delivery
 from devices import codec
 from devices.refusals import Undecodable
 from models.domain.errors import Refused, RetryLater
@@ -15,8 +15,10 @@ from runtime.directory import Directory
 from runtime.door import Door
 from runtime.engine import Item
 from runtime.host_database import Connect
+from runtime.orders import Orders
 from runtime.publisher import Publisher
 from runtime.telemetry import HostCounts
+from runtime.terminal_care import TerminalCare
 
 INTERNAL_MESSAGES_MAX = 4_096
 DELIVER_S_MAX = 11.0
@@ -32,6 +34,8 @@ class Deliveries:
         publisher: Publisher,
         counts: HostCounts,
         connect: Connect,
+        care: TerminalCare,
+        orders: Orders,
         *,
         put: Callable[[Item], None],
         waiting: Callable[[], int],
@@ -39,6 +43,7 @@ class Deliveries:
         """`put` takes an item into the host's queue; `waiting` says how many wait there."""
         self._directory, self._door, self._publisher, self._counts = directory, door, publisher, counts
         self._connect = connect
+        self._care, self._orders = care, orders
         self._put = put
         self._waiting = waiting
 
@@ -55,6 +60,11 @@ class Deliveries:
         if self._waiting() >= INTERNAL_MESSAGES_MAX:
             self._counts.refused_full += 1
             raise RetryLater("host_full", "the host is busy", "try again", after_s=5.0)
+        if delivery.channel == REGISTRY_CHANNEL:
+            self._care.refresh()
+            return Delivered(b"", b"")
+        if delivery.channel in (COMMAND_CHANNEL, DESIRED_CHANNEL):
+            return await self._orders.give(record, delivery)
         try:
             item = self._door.admit_delivery(delivery, record)
         except Undecodable as refusal:

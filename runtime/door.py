@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,17 +22,18 @@ from devices.topics import Up
 from models.domain.events import Event, FaceShown
 from models.domain.ids import TerminalId, derived_id, event_cause
 from models.domain.messages import Address
+from models.domain.presence import Birth
 from models.domain.registry import RegisteredTerminal
 from models.tables.journal import InboxKey
 from runtime.asks import VisitMemory
 from runtime.directory import Directory
 from runtime.engine import Item
+from runtime.observed import Observed
 from runtime.telemetry import HostCounts
 
 log = structlog.get_logger()
 
 REFUSAL_PUBLISH_S_MAX = 1.0
-BOOTS_REMEMBERED_MAX = 100_000
 
 LookUp = Callable[[TerminalId], Awaitable[RegisteredTerminal | None]]
 
@@ -48,11 +48,11 @@ class Source:
 class Door:
     """Admits messages of registered terminals as items for the engine; refuses the rest with a code."""
 
-    def __init__(self, directory: Directory, memory: VisitMemory, counts: HostCounts) -> None:
+    def __init__(self, directory: Directory, memory: VisitMemory, counts: HostCounts, observed: Observed) -> None:
         self._directory = directory
         self._memory = memory
         self._counts = counts
-        self._last_seq: OrderedDict[tuple[TerminalId, str], int] = OrderedDict()
+        self._observed = observed
 
     async def admit(self, inbound: Inbound, bridge: Bridge, look_up: LookUp) -> Item | None:
         """Registry check, then decoding. What cannot be decoded is answered, counted and acknowledged."""
@@ -87,37 +87,34 @@ class Door:
         if delivery.channel == "face":
             event = codec.decode_face(delivery.payload, delivery.properties, record, datetime.now(UTC))
         else:
-            event = codec.decode_event(delivery.payload, record)
+            event = self._observed.event(record, codec.decode_event(delivery.payload, record))
         return self._event_item(event, record, Source())
 
     def _decode(self, record: RegisteredTerminal, channel: Any, inbound: Inbound) -> Item | None:
         source = Source(inbound)
         match channel:
             case Up.EVENT:
-                return self._event_item(codec.decode_event(inbound.payload, record), record, source)
+                event = self._observed.event(record, codec.decode_event(inbound.payload, record))
+                return self._event_item(event, record, source)
             case Up.FACE:
                 event = codec.decode_face(inbound.payload, inbound.properties, record, datetime.now(UTC))
                 return self._event_item(event, record, source)
             case Up.PRESENCE:
                 message: Any = codec.decode_presence(inbound.payload)
+                if isinstance(message, Birth) and not inbound.retained:
+                    self._observed.clock(record, message.ts)
             case Up.REPORTED:
                 message = codec.decode_reported(inbound.payload)
             case Up.RESPONSE:
                 message = codec.decode_response(inbound.payload, inbound.correlation)
             case _:
-                return None  # telemetry: losable, and nobody here keeps it yet
+                self._observed.telemetry(record, codec.decode_telemetry(inbound.payload))
+                return None
         cause = derived_id(record.terminal, f"{channel}:{time.time_ns()}")
         address = Address(record.region, record.store, "terminal", record.terminal)
         return Item(address, message, cause, terminal=record, source=source)
 
     def _event_item(self, event: Event, record: RegisteredTerminal, source: Source) -> Item:
-        last = self._last_seq.get((record.terminal, event.boot))
-        if last is not None and event.seq > last + 1:
-            self._counts.seq_gaps += 1
-            log.info("seq_gap", terminal=record.terminal, after=last, seq=event.seq)
-        self._last_seq[record.terminal, event.boot] = max(last or 0, event.seq)
-        if len(self._last_seq) > BOOTS_REMEMBERED_MAX:
-            self._last_seq.popitem(last=False)
         if isinstance(event.body, FaceShown):
             self._memory.put_image(event_cause(event.terminal, event.id), event.body.jpeg)
             event = replace(event, body=replace(event.body, jpeg=b""))
@@ -130,6 +127,7 @@ class Door:
         self, bridge: Bridge, record: RegisteredTerminal, inbound: Inbound, refusal: Undecodable
     ) -> None:
         self._counts.undecodable += 1
+        self._counts.unsupported_versions += refusal.code == WireCode.UNSUPPORTED_VERSION
         log.info("undecodable", terminal=record.terminal, code=refusal.code)
         try:
             async with asyncio.timeout(REFUSAL_PUBLISH_S_MAX):

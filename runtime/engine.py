@@ -16,7 +16,7 @@ import msgspec
 from actors import session as session_actor
 from actors import store as store_actor
 from actors import terminal as terminal_actor
-from actors.effects import Ask, ClockKind, Effect, Reply, Save, Show, Tell, Turn, Wake
+from actors.effects import Ask, ClockKind, Command, Desire, Effect, Reply, Save, Show, Tell, Turn, Wake
 from actors.recognition import ask_again
 from actors.store import Store
 from actors.terminal import Terminal
@@ -54,6 +54,8 @@ class Item:
     """Progress, not the end: the ask is tried again after this."""
     source: Any = None
     """The host's own: what to acknowledge, and who waits for the reply."""
+    refused: Refused | None = None
+    """Set by the turn, for a sender that is no terminal."""
 
 
 @dataclass(slots=True)
@@ -64,6 +66,7 @@ class Work:
     replies: list[tuple[TerminalId, ReplyBody]] = field(default_factory=list)
     screens: dict[tuple[StoreId, LaneId], Screen] = field(default_factory=dict)
     asks: list[tuple[Address, Ask]] = field(default_factory=list)
+    told: list[tuple[Address, Desire | Command]] = field(default_factory=list)
     states: dict[Address, tuple[Entity, int]] = field(default_factory=dict)
     duplicates: int = 0
     refused: int = 0
@@ -122,7 +125,7 @@ class _Batch:
             state, version = self._work.states[address]
             commit.entities[address] = (msgspec.json.encode(state), version)
             if isinstance(state, Terminal):
-                commit.presence[TerminalId(address.id)] = (address.store, state.online, state.software)
+                commit.presence[TerminalId(address.id)] = terminal_actor.presence_of(state, address)
         return self._work
 
     def bury(self, item: Item, error: Exception) -> Work:
@@ -224,7 +227,7 @@ class _Batch:
             case Session():
                 return session_actor.receive(state, message, cause, self._now, self._book(state, address))  # type: ignore[arg-type]
             case Terminal():
-                return terminal_actor.receive(state, message, self._wall_now)  # type: ignore[arg-type]
+                return terminal_actor.receive(state, message, address, cause, self._wall_now)  # type: ignore[arg-type]
             case Store():
                 return store_actor.receive(state, message, self._now, self._book(state, address))  # type: ignore[arg-type]
 
@@ -268,6 +271,8 @@ class _Batch:
                 self._ask(address, effect)
             case Tell():
                 pass  # was handled in this very turn
+            case Desire() | Command():
+                work.told.append((address, effect))
             case Wake():
                 due = effect.due if effect.clock is ClockKind.BUSINESS else None
                 if due is None:
@@ -284,7 +289,7 @@ class _Batch:
         self._work.asks.append((address, ask))
 
     def _reply(self, reply: Reply) -> None:
-        body = ReplyBody(reply.id, reply.ok, reply.pending, reply.session, reply.error)
+        body = ReplyBody(reply.id, reply.ok, reply.pending, reply.session, reply.error, lease=reply.lease)
         stored = encode_reply(body)
         fresh = self._fresh.get((reply.terminal, reply.id))
         inbox = self._work.commit.inbox
@@ -297,6 +302,7 @@ class _Batch:
 
     def _refuse(self, item: Item, refused: Refused) -> None:
         self._work.refused += 1
+        item.refused = refused
         event = item.message
         if isinstance(event, Event):
             book = self._book_of(item.address.store, 0)
@@ -306,6 +312,7 @@ class _Batch:
     def _bury(self, item: Item, error: Exception) -> None:
         """Dead-letter a message whose turn raised; its sender is told, so that it does not send it for ever."""
         self._work.crashed += 1
+        item.refused = Refused("internal_error", "the message could not be handled", "see the dead letters")
         text = f"{type(error).__name__}: {error}"
         self._work.commit.dead.append((item.cause, item.address, _plain(item.message), text))
         event = item.message

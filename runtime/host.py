@@ -29,6 +29,7 @@ from models.domain.messages import Address, TimerFired
 from models.domain.presence import Birth
 from models.domain.registry import RegisteredTerminal
 from models.tables import journal as postgres_journal
+from models.tables import terminals as postgres_twins
 from models.tables.journal import Read, Slot
 from runtime.ask_desk import AskDesk
 from runtime.asks import AskPorts, VisitMemory
@@ -38,13 +39,17 @@ from runtime.directory import Directory
 from runtime.door import Door, Source
 from runtime.engine import Engine, Item, Work, decode_state
 from runtime.host_database import REFUSALS, Connect, HostDatabase
+from runtime.intake import Intake
 from runtime.journal_port import Journal
+from runtime.observed import Observed
+from runtime.orders import Orders
 from runtime.outgoing import decode_request
 from runtime.publisher import Publisher
 from runtime.states import States
 from runtime.telemetry import HostCounts
 from runtime.terminal_care import TerminalCare
 from runtime.tiles import Tiles, Wall
+from runtime.twin_port import TwinStore
 
 log = structlog.get_logger()
 
@@ -75,6 +80,7 @@ class StoreHost:
         journal: Journal = postgres_journal,
         directory: Directory | None = None,
         wall: Callable[[], datetime] = wall_now,
+        twins: TwinStore = postgres_twins,
     ) -> None:
         """`fenced` is called once when another host has taken the slot: the process must exit.
 
@@ -91,11 +97,16 @@ class StoreHost:
         self._db = HostDatabase(connect, self.counts)
         self._engine = Engine(self._directory.book_of)
         memory = VisitMemory()
-        self._door = Door(self._directory, memory, self.counts)
+        self._states = States()
+        observed = Observed(self.counts, wall, self._put, self._states.skew_of)
+        self._door = Door(self._directory, memory, self.counts, observed)
         self._publisher = Publisher(self._directory, self.counts)
         self._desk = AskDesk(ports, memory, self.counts, self._put)
-        self._states = States()
-        self._care = TerminalCare(self._directory, self._publisher, self.counts)
+        self._care = TerminalCare(
+            self._directory, self._publisher, self.counts, self._states, observed, twins, put=self._put, wall=wall
+        )
+        self._intake = Intake(twins, self.counts)
+        self._orders = Orders(self._care, self._states, self._put)
         self._internal: deque[Item] = deque()
         self._deliveries = Deliveries(
             self._directory,
@@ -103,6 +114,8 @@ class StoreHost:
             self._publisher,
             self.counts,
             connect,
+            self._care,
+            self._orders,
             put=self._put,
             waiting=lambda: len(self._internal),
         )
@@ -158,6 +171,7 @@ class StoreHost:
         """Show live screens again; a broker that forgot us is told everything anew and terminals are asked."""
         log.info("broker_connected", epoch=epoch, session_present=session_present)
         self._spawn(self._publisher.show_again(self._bridge, self._directory.terminals()))
+        self._care.connected(self._slot)
         if not session_present:
             self._spawn(self._care.resync(self._bridge, self._slot))
 
@@ -182,7 +196,7 @@ class StoreHost:
         while not self._stopping:
             now = monotonic()
             try:
-                items = await self._collect(max(0.0, next_tick - now))
+                items = await self._collect(min(max(0.0, next_tick - now), self._intake.wait_s(now)))
                 if monotonic() >= next_tick:
                     next_tick = monotonic() + TICK_S
                     items = [*await self._tick(), *items]
@@ -216,7 +230,7 @@ class StoreHost:
             item = await self._door.admit(inbound, self._bridge, self._look_up)
             if item is not None:
                 items.append(item)
-        return items
+        return await self._intake.sort(items, asyncio.get_running_loop().time(), self._db.run, self._bridge.ack)
 
     async def _look_up(self, terminal: TerminalId) -> RegisteredTerminal | None:
         return await self._db.run(lambda conn: self._directory.look_up(conn, terminal))
@@ -236,6 +250,7 @@ class StoreHost:
             for entry in swept:
                 ask = Ask(entry.id, decode_request(entry.verb, entry.request))
                 self._desk.dispatch(entry.address, ask, entry.attempts)
+        self._spawn(self._care.publish(self._bridge, await self._care.tick(self._db.run, self._slot)))
         self._ticks += 1
         if self._ticks % RESOLVE_EVERY_TICKS == 0:
             self._spawn(self._resolve())
@@ -318,6 +333,10 @@ class StoreHost:
                 self._bridge.ack(item.source.inbound)
         for address, ask in work.asks:
             self._desk.dispatch(address, ask, 1)
+        if work.told:
+            self._spawn(self._care.tell(self._bridge, work.told))
+        self._care.after(items, work)
+        self._orders.after(items, work)
         self._door.forget_images(items, work.asks)
         self._wall_tiles.moved(work)
         born = [item.terminal for item in items if isinstance(item.message, Birth) and item.terminal is not None]
@@ -367,5 +386,6 @@ class StoreHost:
             "waiting": len(self._internal) + self._bridge.waiting,
             "bad_topics": self._bridge.counts.bad_topics,
             "asking": self._desk.in_flight,
+            "held": self._intake.waiting,
             "terminals": len(self._directory.terminals()),
         }

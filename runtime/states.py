@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from actors.screens import render
+from actors.terminal import Terminal
 from actors.visit import Session
 from models.domain.ids import LaneId
 from models.domain.messages import Address
@@ -19,6 +20,12 @@ class States(dict[Address, tuple[Entity, int]]):
     def __init__(self) -> None:
         super().__init__()
         self._unclear: set[Address] = set()
+
+    def skew_of(self, address: Address) -> tuple[int | None, bool]:
+        """What a terminal's entity holds of its clock: milliseconds ahead of ours, and whether that alarms."""
+        found = self.get(address)
+        state = found[0] if found is not None else None
+        return (state.skew_ms, state.skew_alarm) if isinstance(state, Terminal) else (None, False)
 
     def missing(self, items: Iterable[Item]) -> list[Address]:
         """What a batch must read first: states that are not here."""

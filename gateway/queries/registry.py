@@ -11,7 +11,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.paging import cut, decode_cursor, encode_cursor
 from gateway.views import Page, StoreView, TerminalView
-from models.tables.registry import PresenceRow, SlotRow, StoreEntityRow, StoreRow, TerminalRow
+from models.tables.registry import SlotRow, StoreEntityRow, StoreRow, TerminalRow
+from models.tables.terminals import PresenceRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from models.domain.ids import (
     StoreId,
     TerminalId,
 )
-from models.domain.messages import RecognitionDecision, SaleTender, SaleUse, TemplateRow
+from models.domain.messages import RecognitionDecision, ReturnedLine, SaleTender, SaleUse, TemplateRow
 from models.domain.screen import ScreenLine
+from models.domain.twin import TwinFact
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class SaleMade:
     tenders: tuple[SaleTender, ...]
     uses: tuple[SaleUse, ...]
     till_txn: str = ""
+    received_at: datetime | None = None
+    """When a sale made offline was heard of; None: it was made online. `at` is when it happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,34 @@ class SaleVoided:
     terminal: TerminalId
     at: datetime
     business_date: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaleReturned:
+    """The `n`-th return of a sale, from 0: money back to the original tenders, in one entity, on its own date.
+
+    What went back = due_fen - rounding_fen + suspense_fen, tender by tender of the sale. `uses` are the benefits'
+    parts that were reversed; they are posted by the memberships port.
+    """
+
+    id: str
+    sale: SaleId
+    n: int
+    store: StoreId
+    lane: LaneId
+    terminal: TerminalId
+    clerk: str | None
+    entity: LegalEntityId
+    business_date: str
+    at: datetime
+    due_fen: int
+    discount_fen: int
+    rounding_fen: int
+    suspense_fen: int
+    lines: tuple[ReturnedLine, ...]
+    tenders: tuple[SaleTender, ...]
+    uses: tuple[SaleUse, ...]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +146,4 @@ class Incident:
     detail: str = ""
 
 
-Fact = SaleMade | SaleVoided | ConsentGiven | FaceDecided | TemplateMade | Incident
+Fact = SaleMade | SaleVoided | SaleReturned | ConsentGiven | FaceDecided | TemplateMade | Incident | TwinFact

@@ -1,4 +1,4 @@
-"""What a terminal says of itself: there, gone, what it runs, how a command went."""
+"""What a terminal says of itself: there, gone, what it runs, how a command went; and what it is told."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from models.domain.ids import MessageId
+from models.domain.twin import CommandAsked, DesiredAsked
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,13 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What the terminal runs."""
+    """What the terminal runs. `health` is its own JSON object, "" when there is none or too much."""
 
     applied_gen: int
     config_hash: str
     software: str
     boot: str
+    health: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +48,45 @@ class CommandResponse:
     detail: str
 
 
-TerminalMessage = Birth | Death | Reported | CommandResponse
+@dataclass(frozen=True, slots=True)
+class PresenceAsked:
+    """The broker forgot, so its retained presence says nothing: `resync` was sent under this command id."""
+
+    command: MessageId
+
+
+@dataclass(frozen=True, slots=True)
+class SkewFound:
+    """The host's estimate of the terminal's clock moved: milliseconds ahead of ours."""
+
+    skew_ms: int
+    alarming: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GapSkipped:
+    """A money event went on although messages before it never came: seqs `first`..`last` of a boot."""
+
+    boot: str
+    first: int
+    last: int
+    event: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """The terminal was taken out of service and its retained topics are cleared."""
+
+
+TerminalMessage = (
+    Birth
+    | Death
+    | Reported
+    | CommandResponse
+    | PresenceAsked
+    | CommandAsked
+    | DesiredAsked
+    | SkewFound
+    | GapSkipped
+    | Retired
+)

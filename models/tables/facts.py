@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
@@ -17,12 +18,15 @@ from models.domain.facts import (
     Fact,
     Incident,
     SaleMade,
+    SaleReturned,
     SaleVoided,
     TemplateMade,
 )
-from models.domain.ledger import Place, Taking, Transaction, sale_paid, sale_voided, transaction_id
+from models.domain.ledger import Place, Taking, Transaction, sale_paid, sale_refunded, sale_voided, transaction_id
 from models.domain.messages import SaleTender
-from models.tables.ledger import insert_transactions, load_transaction
+from models.domain.twin import CommandAnswered, CommandRecord, DesiredRecord, TerminalRetired
+from models.tables.ledger import Booking, load_transaction
+from models.tables.terminals import save_twin
 
 PROVIDER = "alipay"
 """The provider of the slice; a sale's tender will carry its own when there are several."""
@@ -30,18 +34,25 @@ PROVIDER = "alipay"
 
 async def save_facts(conn: AsyncConnection[TupleRow], facts: Sequence[tuple[Fact, str]]) -> None:
     """Write the facts' rows inside the caller's transaction; statements only, so that it may run in a pipeline."""
+    sales = [fact for fact, _ in facts if isinstance(fact, SaleMade)]
+    if sales:
+        await _sales(conn, sales)
     for fact, _ in facts:
         match fact:
             case SaleMade():
-                await _sale(conn, fact)
+                pass  # all of them at once, above
             case SaleVoided():
                 await _void(conn, fact)
+            case SaleReturned():
+                await _return(conn, fact)
             case ConsentGiven():
                 await _consent(conn, fact)
             case FaceDecided():
                 await _decision(conn, fact)
             case TemplateMade():
                 await _template(conn, fact)
+            case DesiredRecord() | CommandRecord() | CommandAnswered() | TerminalRetired():
+                await save_twin(conn, fact)
             case Incident():
                 await conn.execute(
                     """INSERT INTO incident (id, store, terminal, kind, at, detail)
@@ -50,17 +61,20 @@ async def save_facts(conn: AsyncConnection[TupleRow], facts: Sequence[tuple[Fact
                 )
 
 
-async def book_facts(conn: AsyncConnection[TupleRow], facts: Sequence[tuple[Fact, str]]) -> None:
-    """Book what the facts mean in the ledger, in the same transaction; `trace` is the message that caused it."""
-    async with conn.cursor() as cursor:
-        for fact, trace in facts:
-            if isinstance(fact, SaleMade):
-                await insert_transactions(cursor, [sale_transaction(fact)], fact.at, trace)
-            elif isinstance(fact, SaleVoided):
+async def bookings_of(conn: AsyncConnection[TupleRow], facts: Sequence[tuple[Fact, str]]) -> list[Booking]:
+    """What the facts mean in the ledger. A void mirrors what its sale booked, which is read here: it never changes."""
+    bookings: list[Booking] = []
+    for fact, trace in facts:
+        if isinstance(fact, SaleMade):
+            bookings.append(Booking(sale_transaction(fact), fact.at, trace))
+        elif isinstance(fact, SaleReturned):
+            bookings.append(Booking(return_transaction(fact), fact.at, trace))
+        elif isinstance(fact, SaleVoided):
+            async with conn.cursor() as cursor:
                 sale = await load_transaction(cursor, transaction_id(fact.sale, "sale_paid"))
-                if sale is not None:
-                    voided = sale_voided(fact.id, sale, fact.business_date)
-                    await insert_transactions(cursor, [voided], fact.at, trace)
+            if sale is not None:
+                bookings.append(Booking(sale_voided(fact.id, sale, fact.business_date), fact.at, trace))
+    return bookings
 
 
 def sale_transaction(sale: SaleMade) -> Transaction:
@@ -78,7 +92,22 @@ def sale_transaction(sale: SaleMade) -> Transaction:
     )
 
 
-def _taking(sale: SaleMade, tender: SaleTender) -> Taking:
+def return_transaction(back: SaleReturned) -> Transaction:
+    """The ledger's view of a return: money back to the tenders, cash out of the drawer of the lane it came back to."""
+    takings = [_taking(back, tender) for tender in back.tenders]
+    return sale_refunded(
+        back.id,
+        back.sale,
+        place=Place(back.store, back.entity),
+        takings=[taking for taking in takings if taking.fen],
+        due_fen=back.due_fen,
+        business_date=back.business_date,
+        rounding_fen=back.rounding_fen,
+        suspense_fen=back.suspense_fen,
+    )
+
+
+def _taking(sale: SaleMade | SaleReturned, tender: SaleTender) -> Taking:
     if tender.kind is TenderKind.CASH:
         return Taking(tender.fen, drawer=sale.lane)
     # What a till collected by itself did not go through our merchant account: it has a clearing of its own.
@@ -90,37 +119,17 @@ def plain(values: Sequence[Any]) -> list[dict[str, Any]]:
     return [asdict(value) for value in values]
 
 
-async def _sale(conn: AsyncConnection[TupleRow], sale: SaleMade) -> None:
+_SALE = """id, receipt, session, store, lane, terminal, clerk, entity, business_date, at, member, membership, gross_fen,
+  discount_fen, due_fen, rounding_fen, suspense_fen, agency_fen, lines, tenders, uses, till_txn, received_at"""
+"""Columns of the table and fields of the fact, both under these names."""
+
+
+async def _sales(conn: AsyncConnection[TupleRow], sales: Sequence[SaleMade]) -> None:
+    """All sales of a batch by one statement."""
     await conn.execute(
-        """INSERT INTO sale (id, receipt, session, store, lane, terminal, clerk, entity, business_date, at, member,
-             membership, gross_fen, discount_fen, due_fen, rounding_fen, suspense_fen, agency_fen, lines, tenders,
-             uses, till_txn)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-           ON CONFLICT (id) DO NOTHING""",
-        (
-            sale.id,
-            sale.receipt,
-            sale.session,
-            sale.store,
-            sale.lane,
-            sale.terminal,
-            sale.clerk,
-            sale.entity,
-            sale.business_date,
-            sale.at,
-            sale.member,
-            sale.membership,
-            sale.gross_fen,
-            sale.discount_fen,
-            sale.due_fen,
-            sale.rounding_fen,
-            sale.suspense_fen,
-            sale.agency_fen,
-            Jsonb(plain(sale.lines)),
-            Jsonb(plain(sale.tenders)),
-            Jsonb(plain(sale.uses)),
-            sale.till_txn,
-        ),
+        f"""INSERT INTO sale ({_SALE}) SELECT {_SALE} FROM json_populate_recordset(NULL::sale, %s::json)
+            ON CONFLICT (id) DO NOTHING""",
+        (msgspec.json.encode(sales).decode(),),
     )
 
 
@@ -131,6 +140,36 @@ async def _void(conn: AsyncConnection[TupleRow], void: SaleVoided) -> None:
         (void.id, void.sale, void.store, void.terminal, void.business_date, void.at),
     )
     await conn.execute("UPDATE sale SET voided_at = %s WHERE id = %s AND voided_at IS NULL", (void.at, void.sale))
+
+
+async def _return(conn: AsyncConnection[TupleRow], back: SaleReturned) -> None:
+    """Repeated it writes nothing; another return under the same number of the sale is refused by the database."""
+    await conn.execute(
+        """INSERT INTO sale_return (id, sale, n, store, lane, terminal, clerk, entity, business_date, at, due_fen,
+             discount_fen, rounding_fen, suspense_fen, lines, tenders, uses, reason)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+           ON CONFLICT (id) DO NOTHING""",
+        (
+            back.id,
+            back.sale,
+            back.n,
+            back.store,
+            back.lane,
+            back.terminal,
+            back.clerk,
+            back.entity,
+            back.business_date,
+            back.at,
+            back.due_fen,
+            back.discount_fen,
+            back.rounding_fen,
+            back.suspense_fen,
+            Jsonb(plain(back.lines)),
+            Jsonb(plain(back.tenders)),
+            Jsonb(plain(back.uses)),
+            back.reason,
+        ),
+    )
 
 
 async def _consent(conn: AsyncConnection[TupleRow], fact: ConsentGiven) -> None:

@@ -1,6 +1,7 @@
 """The host's journal: what one batch reads before its turns, and the one transaction that it commits after.
 
-Raw psycopg 3 in pipeline mode: three round trips a batch whatever its size. SQLModel owns the schema only.
+Raw psycopg 3 in pipeline mode: two round trips a batch whatever its size, one to read and one to commit.
+SQLModel owns the schema only.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.errors import DivisionByZero
 from psycopg.rows import TupleRow
 
 from models.domain.errors import Fenced
 from models.domain.facts import Fact
 from models.domain.ids import SHARDS_TOTAL, RegionId, StoreId, TerminalId, shard_of
 from models.domain.messages import Address
-from models.tables.facts import book_facts, save_facts
+from models.domain.twin import PresenceRecord
+from models.tables.facts import bookings_of, save_facts
 from models.tables.layouts import claim_slot
+from models.tables.ledger import book
+from models.tables.terminals import write_presence
 
 INBOX_KEPT_HOURS = 72
 
@@ -148,7 +153,7 @@ class Commit:
     facts: list[tuple[Fact, str]] = field(default_factory=list)
     """(fact, trace: the message that caused it)"""
     dead: list[tuple[str, Address, bytes, str]] = field(default_factory=list)
-    presence: dict[TerminalId, tuple[StoreId, bool, str]] = field(default_factory=dict)
+    presence: dict[TerminalId, PresenceRecord] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -247,20 +252,29 @@ async def commit_batch(
 
     Raises Fenced, and writes nothing, when another host has claimed the slot. `now` is wall time.
     """
-    async with conn.transaction():
+    bookings = await bookings_of(conn, commit.facts)
+    try:
+        # One round trip from BEGIN to COMMIT: nobody waits for the epoch, a wrong one is an error, and the server
+        # skips what comes after an error.
         async with conn.pipeline():
-            fence = await conn.execute(
-                f"{HELD} FOR SHARE",
-                held(slot),
-            )
+            await conn.execute("BEGIN")
+            await conn.execute(f"WITH held AS ({HELD} FOR SHARE) SELECT 1 / count(*) FROM held", held(slot))
             await _write_messages(conn, commit, now)
             await _write_entities(conn, commit, now)
             await _write_timers(conn, commit)
             await _write_outbox(conn, slot, commit, lease_s, now)
             await save_facts(conn, commit.facts)
-        if await fence.fetchone() is None:
-            raise Fenced("fenced", f"slot {slot.region}/{slot.k} is held by a newer host than epoch {slot.epoch}")
-        await book_facts(conn, commit.facts)
+            if bookings:
+                async with conn.cursor() as cursor:
+                    await book(cursor, bookings)
+            await conn.execute("COMMIT")
+    except DivisionByZero:
+        await conn.rollback()
+        raise Fenced("fenced", f"slot {slot.region}/{slot.k} is held by a newer host than epoch {slot.epoch}") from None
+    except BaseException:
+        if not conn.closed:
+            await conn.rollback()
+        raise
 
 
 async def _write_messages(conn: AsyncConnection[TupleRow], commit: Commit, now: datetime) -> None:
@@ -318,20 +332,7 @@ async def _write_entities(conn: AsyncConnection[TupleRow], commit: Commit, now: 
             ),
         )
     if commit.presence:
-        rows = list(commit.presence.items())
-        await conn.execute(
-            """INSERT INTO presence (terminal, store, online, software, changed_at)
-               SELECT t, s, o, w, %s FROM unnest(%s::text[], %s::text[], %s::bool[], %s::text[]) AS u(t, s, o, w)
-               ON CONFLICT (terminal) DO UPDATE SET online = excluded.online, software = excluded.software,
-               changed_at = excluded.changed_at""",
-            (
-                now,
-                [terminal for terminal, _ in rows],
-                [store for _, (store, _, _) in rows],
-                [online for _, (_, online, _) in rows],
-                [software for _, (_, _, software) in rows],
-            ),
-        )
+        await write_presence(conn, commit.presence, now)
 
 
 async def _write_timers(conn: AsyncConnection[TupleRow], commit: Commit) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Index, UniqueConstraint
+from sqlalchemy import BigInteger, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from models.tables.base import document, instant, maybe_instant, small
@@ -92,18 +92,6 @@ class BookRow(SQLModel, table=True):
     version: int = Field(primary_key=True)
     doc: dict[str, object] = document()
     created_at: datetime = instant()
-
-
-class PresenceRow(SQLModel, table=True):
-    """The last known presence of each terminal, for pages; the truth of a turn is the entity's state."""
-
-    __tablename__ = "presence"
-    __table_args__ = (Index("presence_store", "store"),)
-    terminal: str = Field(primary_key=True)
-    store: str
-    online: bool
-    software: str = ""
-    changed_at: datetime = instant()
 
 
 class LoginRow(SQLModel, table=True):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlmodel import SQLModel
 
-from models.tables import books, entities, layouts, members, registry, sales
+from models.tables import books, entities, layouts, members, registry, sales, terminals
 
 metadata = SQLModel.metadata
 
-__all__ = ["books", "entities", "layouts", "members", "metadata", "registry", "sales"]
+__all__ = ["books", "entities", "layouts", "members", "metadata", "registry", "sales", "terminals"]

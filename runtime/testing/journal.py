@@ -15,11 +15,12 @@ from psycopg import OperationalError
 from psycopg.errors import UniqueViolation
 
 from models.domain.errors import Fenced
-from models.domain.facts import ConsentGiven, Fact, SaleMade, SaleVoided, TemplateMade
-from models.domain.ids import MemberId, RegionId, SaleId, StoreId, TerminalId
+from models.domain.facts import ConsentGiven, Fact, Incident, SaleMade, SaleReturned, SaleVoided, TemplateMade
+from models.domain.ids import LeaseId, MemberId, MessageId, RegionId, SaleId, StoreId, TerminalId
 from models.domain.ledger import Transaction, sale_voided, transaction_id
 from models.domain.messages import Address
-from models.tables.facts import sale_transaction
+from models.domain.twin import CommandAnswered, CommandRecord, DesiredRecord
+from models.tables.facts import return_transaction, sale_transaction
 from models.tables.journal import Commit, InboxKey, OutboxEntry, Read, Seen, Slot, StoredEntity, TimerKey
 
 Point = Callable[[str], None]
@@ -64,10 +65,16 @@ class MemoryDatabase:
     dead: list[tuple[str, Address, bytes, str]] = field(default_factory=list)
     sales: dict[SaleId, SaleMade] = field(default_factory=dict)
     voids: dict[SaleId, SaleVoided] = field(default_factory=dict)
+    returns: dict[tuple[SaleId, int], SaleReturned] = field(default_factory=dict)
     templates: dict[MemberId, TemplateMade] = field(default_factory=dict)
     consents: list[ConsentGiven] = field(default_factory=list)
     ledger: dict[str, Transaction] = field(default_factory=dict)
     online: dict[TerminalId, bool] = field(default_factory=dict)
+    desired: dict[TerminalId, DesiredRecord] = field(default_factory=dict)
+    commands: dict[MessageId, CommandRecord] = field(default_factory=dict)
+    command_answers: list[CommandAnswered] = field(default_factory=list)
+    telemetry: dict[tuple[TerminalId, int], dict[str, Any]] = field(default_factory=dict)
+    incidents: list[Incident] = field(default_factory=list)
     unreachable: bool = False
     lose_next_commit: str = ""
     """`before` or `after`: the connection breaks around the next commit, and the host cannot know whether it held."""
@@ -77,6 +84,14 @@ class MemoryDatabase:
     def sale_by_receipt(self, store: StoreId, receipt: str) -> SaleMade | None:
         """A sale by its receipt's number."""
         return next((sale for sale in self.sales.values() if (sale.store, sale.receipt) == (store, receipt)), None)
+
+    def returns_of(self, sale: SaleId) -> list[SaleReturned]:
+        """The returns of a sale, in their order."""
+        return [back for (of, _), back in sorted(self.returns.items(), key=lambda one: one[0]) if of == sale]
+
+    def lease_on_the_way(self, lease: LeaseId) -> bool:
+        """Is there a sale whose uses of this lease are not posted yet?"""
+        return any(not row.done and f'"lease":"{lease}"'.encode() in row.entry.request for row in self.outbox.values())
 
 
 class MemoryConnection:
@@ -223,6 +238,8 @@ def _check(database: MemoryDatabase, commit: Commit) -> None:
     for fact, _ in commit.facts:
         if isinstance(fact, SaleMade) and receipts.get((fact.store, fact.receipt), fact.id) != fact.id:
             raise UniqueViolation(f"sale: receipt {fact.receipt}")
+        if isinstance(fact, SaleReturned) and database.returns.get((fact.sale, fact.n), fact).id != fact.id:
+            raise UniqueViolation(f"sale_return: {fact.sale} {fact.n}")
 
 
 def _write(database: MemoryDatabase, slot: Slot, commit: Commit, lease_s: float, now: datetime) -> None:
@@ -252,8 +269,8 @@ def _write(database: MemoryDatabase, slot: Slot, commit: Commit, lease_s: float,
         if put_off is not None and not put_off.done:
             put_off.not_before, put_off.lease_until = now + timedelta(seconds=wait_s), None
     database.dead += commit.dead
-    for terminal, (_, online, _) in commit.presence.items():
-        database.online[terminal] = online
+    for terminal, presence in commit.presence.items():
+        database.online[terminal] = presence.online
     for fact, _ in commit.facts:
         _write_fact(database, fact)
 
@@ -267,10 +284,22 @@ def _write_fact(database: MemoryDatabase, fact: Fact) -> None:
             paid = database.ledger.get(transaction_id(fact.sale, "sale_paid"))
             if database.voids.setdefault(fact.sale, fact) is fact and paid is not None:
                 _book(database, sale_voided(fact.id, paid, fact.business_date))
+        case SaleReturned():
+            if database.returns.setdefault((fact.sale, fact.n), fact) is fact:
+                _book(database, return_transaction(fact))
         case TemplateMade():
             database.templates[fact.template.member] = fact
         case ConsentGiven():
             database.consents.append(fact)
+        case DesiredRecord():
+            if fact.terminal not in database.desired or database.desired[fact.terminal].gen < fact.gen:
+                database.desired[fact.terminal] = fact
+        case CommandRecord():
+            database.commands.setdefault(fact.command.id, fact)
+        case CommandAnswered():
+            database.command_answers.append(fact)
+        case Incident():
+            database.incidents.append(fact)
         case _:
             pass
 

@@ -37,6 +37,7 @@ from runtime.testing.memberships import MemberBooks, MemoryMemberships
 from runtime.testing.ports import MemoryPorts, ScriptedFaces
 from runtime.testing.provider import MemoryProvider, ProviderFaults
 from runtime.testing.terminal import Counter, SimulatedDevice
+from runtime.testing.twins import MemoryTwins
 from runtime.testing.visits import Wallet
 
 PROMPT = ProviderFaults()
@@ -287,7 +288,8 @@ class ShopSimulation:
         life.link = link = MemoryLink(self.broker, point)
         link.on_publish, link.on_ack = audited(self.auditor.published), audited(self.auditor.acknowledged)
         self.provider.point = point
-        memberships = MemoryMemberships(self.members, self.wall, self.rng, point, self.weather.memberships_away)
+        away, on_the_way = self.weather.memberships_away, self.database.lease_on_the_way
+        memberships = MemoryMemberships(self.members, self.wall, self.rng, point, away, on_the_way)
         faces = ScriptedFaces(self.database, self.rng, self.weather.faces_silent)
         asked: Callable[[Ask], None] = audited(self.auditor.asked)
         committed: Callable[[Commit], None] = audited(self.auditor.committed)
@@ -297,11 +299,12 @@ class ShopSimulation:
             slots=1,
             connect=connect,
             bridge=lambda owner, _: Bridge(link, REGION, range(SHARDS_TOTAL), owner),
-            ports=MemoryPorts(self.database, self.members, self.provider, memberships, faces, point, asked),
+            ports=MemoryPorts(self.database, self.members, self.provider, memberships, faces, point, asked, self.wall),
             holder=f"life {life.n}",
             fenced=lambda: self._end_life(life),
             journal=MemoryJournal(point, committed, self.broken.append),
             directory=_MemoryDirectory(self._records, self._books),
+            twins=MemoryTwins(),
             wall=self.wall,
         )
         await host.start()

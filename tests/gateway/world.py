@@ -12,8 +12,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from models.domain.ids import StoreId, derived_id, shard_of
 from models.tables.books import EntryRow, TransactionRow
 from models.tables.members import MemberRow, MembershipRow, PlanRow, SettlementCallRow, UsageRow
-from models.tables.registry import BookRow, LegalEntityRow, PresenceRow, SlotRow, StoreEntityRow, StoreRow, TerminalRow
+from models.tables.registry import BookRow, LegalEntityRow, SlotRow, StoreEntityRow, StoreRow, TerminalRow
 from models.tables.sales import SaleRow
+from models.tables.terminals import PresenceRow
 from tests.gateway.shop import SHELF, tiles
 
 NOW = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)

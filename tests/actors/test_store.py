@@ -1,4 +1,4 @@
-"""The twin's reported half, and a store's figures of the day."""
+"""A store's figures of the day."""
 
 from __future__ import annotations
 
@@ -8,37 +8,10 @@ import pytest
 
 from actors.store import Store
 from actors.store import receive as receive_store
-from actors.terminal import Terminal, receive
 from models.domain.errors import Refused
-from models.domain.ids import LaneId, MessageId
+from models.domain.ids import LaneId
 from models.domain.messages import IncidentNoted, SaleNoted, VoidBegun, VoidEnded
-from models.domain.presence import Birth, CommandResponse, Death, Reported
 from tests.actors.lane import NOW, book
-
-
-def birth(conn: str, boot: str = "b1") -> Birth:
-    return Birth(boot, conn, "agent 1.0", "dragonfly-2", NOW)
-
-
-def test_born_reported_and_gone() -> None:
-    terminal = receive(Terminal(), birth("c1"), NOW).state
-    assert (terminal.online, terminal.profile, terminal.births) == (True, "dragonfly-2", 1)
-    terminal = receive(terminal, Reported(7, "hash", "agent 1.1", "b1"), NOW).state
-    assert (terminal.applied_gen, terminal.software) == (7, "agent 1.1")
-    assert receive(terminal, CommandResponse(MessageId("x"), "done", ""), NOW).state == terminal
-    gone = receive(terminal, Death("b1", "c1"), NOW + timedelta(seconds=15)).state
-    assert (gone.online, gone.changed_at) == (False, NOW + timedelta(seconds=15))
-
-
-def test_the_will_of_an_older_connection_says_nothing() -> None:
-    terminal = receive(receive(Terminal(), birth("c1"), NOW).state, birth("c2"), NOW).state
-    assert receive(terminal, Death("b1", "c1"), NOW).state == terminal
-    assert not receive(terminal, Death("b1", "c2"), NOW).state.online
-
-
-def test_a_birth_delivered_twice_counts_once() -> None:
-    terminal = receive(receive(Terminal(), birth("c1"), NOW).state, birth("c1"), NOW).state
-    assert terminal.births == 1
 
 
 def test_a_store_counts_its_business_day_and_starts_the_next_from_zero() -> None:

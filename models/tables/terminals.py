@@ -1,0 +1,272 @@
+"""Twins as stored: presence for pages, desired documents, commands and their answers, telemetry samples.
+
+All but the telemetry is written in a host's commit. Telemetry is losable; a fenced host writes none either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
+from sqlalchemy import BigInteger, Index
+from sqlmodel import Field, SQLModel
+
+from models.domain.ids import LaneId, RegionId, StoreId, TerminalId
+from models.domain.registry import RegisteredTerminal
+from models.domain.twin import (
+    CommandAnswered,
+    CommandRecord,
+    DesiredRecord,
+    PresenceRecord,
+    SoftwareVersion,
+    TerminalRetired,
+    TwinFact,
+)
+from models.tables.base import document, instant, maybe_instant, small
+
+TELEMETRY_SAMPLES_MAX = 60
+"""A terminal's ring: one sample a minute, one hour."""
+COMMANDS_KEPT_DAYS = 30
+
+Connection = AsyncConnection[TupleRow]
+
+
+class PresenceRow(SQLModel, table=True):
+    """The last known state of each terminal, for pages; the truth of a turn is the entity's state.
+
+    `known` is false when the broker lost its memory and the terminal did not answer since.
+    """
+
+    __tablename__ = "presence"
+    __table_args__ = (Index("presence_store", "store"),)
+    terminal: str = Field(primary_key=True)
+    store: str
+    online: bool
+    known: bool = True
+    software: str = ""
+    boot: str = ""
+    gen: int = 0
+    applied_gen: int | None = None
+    config_hash: str = ""
+    sync: str = "unknown"
+    behind_since: datetime | None = maybe_instant()
+    skew_ms: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
+    skew_alarm: bool = False
+    takeovers: int = 0
+    takeover_at: datetime | None = maybe_instant()
+    gaps: int = 0
+    health: str = ""
+    changed_at: datetime = instant()
+
+
+class DesiredRow(SQLModel, table=True):
+    """The newest desired document of each terminal, as it is published."""
+
+    __tablename__ = "desired"
+    terminal: str = Field(primary_key=True)
+    gen: int
+    config: str
+    """Canonical JSON: `config_hash` is its SHA-256."""
+    config_hash: str
+    software: dict[str, object] | None = document(nullable=True)
+    set_at: datetime = instant()
+
+
+class CommandRow(SQLModel, table=True):
+    """A command and what became of it. `late_status`: the answer that came after it had expired."""
+
+    __tablename__ = "command"
+    __table_args__ = (Index("command_terminal_asked", "terminal", "asked_at"), Index("command_asked", "asked_at"))
+    id: str = Field(primary_key=True)
+    terminal: str
+    store: str
+    verb: str
+    args: dict[str, object] = document()
+    asked_at: datetime = instant()
+    deadline_at: datetime = instant()
+    status: str
+    detail: str = ""
+    answered_at: datetime | None = maybe_instant()
+    late_status: str | None = None
+
+
+class TelemetryRow(SQLModel, table=True):
+    """A ring of samples: minute of the hour, so that a terminal never has more than 60."""
+
+    __tablename__ = "telemetry"
+    terminal: str = Field(primary_key=True)
+    minute: int = small(primary_key=True)
+    at: datetime = instant()
+    doc: dict[str, object] = document()
+
+
+# ---------------------------------------------------------------- in a host's commit
+
+
+async def save_twin(conn: Connection, fact: TwinFact) -> None:
+    """Write one fact; statements only, so that it may run in a pipeline."""
+    match fact:
+        case DesiredRecord():
+            software = None if fact.software is None else Jsonb(asdict(fact.software))
+            await conn.execute(
+                """INSERT INTO desired (terminal, gen, config, config_hash, software, set_at)
+                   VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (terminal) DO UPDATE SET gen = excluded.gen,
+                   config = excluded.config, config_hash = excluded.config_hash, software = excluded.software,
+                   set_at = excluded.set_at WHERE desired.gen < excluded.gen""",
+                (fact.terminal, fact.gen, fact.config, fact.config_hash, software, fact.at),
+            )
+        case CommandRecord(command=command):
+            await conn.execute(
+                """INSERT INTO command (id, terminal, store, verb, args, asked_at, deadline_at, status, detail)
+                   VALUES (%s, %s, %s, %s, %s, %s, %s, %s, '') ON CONFLICT (id) DO NOTHING""",
+                (
+                    command.id,
+                    fact.terminal,
+                    fact.store,
+                    command.verb,
+                    Jsonb(dict(command.args)),
+                    fact.at,
+                    command.deadline_at,
+                    str(command.status),
+                ),
+            )
+        case CommandAnswered(late=True):
+            await conn.execute(
+                "UPDATE command SET late_status = %s, detail = %s, answered_at = %s WHERE id = %s",
+                (str(fact.status), fact.detail, fact.at, fact.command),
+            )
+        case CommandAnswered():
+            await conn.execute(
+                "UPDATE command SET status = %s, detail = %s, answered_at = %s WHERE id = %s",
+                (str(fact.status), fact.detail, fact.at, fact.command),
+            )
+        case TerminalRetired():
+            for table in ("presence", "desired", "telemetry"):
+                await conn.execute(f"DELETE FROM {table} WHERE terminal = %s", (fact.terminal,))
+
+
+async def write_presence(conn: Connection, rows: Mapping[TerminalId, PresenceRecord], now: datetime) -> None:
+    """A batch's presence in one statement."""
+    records = list(rows.values())
+    await conn.execute(
+        """INSERT INTO presence (terminal, store, online, known, software, boot, gen, applied_gen, config_hash, sync,
+             behind_since, skew_ms, skew_alarm, takeovers, takeover_at, gaps, health, changed_at)
+           SELECT u.*, %s FROM unnest(%s::text[], %s::text[], %s::bool[], %s::bool[], %s::text[], %s::text[],
+             %s::int[], %s::int[], %s::text[], %s::text[], %s::timestamptz[], %s::bigint[], %s::bool[], %s::int[],
+             %s::timestamptz[], %s::int[], %s::text[]) AS u
+           ON CONFLICT (terminal) DO UPDATE SET store = excluded.store, online = excluded.online,
+             known = excluded.known, software = excluded.software, boot = excluded.boot, gen = excluded.gen,
+             applied_gen = excluded.applied_gen, config_hash = excluded.config_hash, sync = excluded.sync,
+             behind_since = excluded.behind_since, skew_ms = excluded.skew_ms, skew_alarm = excluded.skew_alarm,
+             takeovers = excluded.takeovers, takeover_at = excluded.takeover_at, gaps = excluded.gaps,
+             health = excluded.health, changed_at = CASE WHEN presence.online = excluded.online
+             AND presence.boot = excluded.boot THEN presence.changed_at ELSE excluded.changed_at END""",
+        (
+            now,
+            list(rows),
+            [one.store for one in records],
+            [one.online for one in records],
+            [one.known for one in records],
+            [one.software for one in records],
+            [one.boot for one in records],
+            [one.gen for one in records],
+            [one.applied_gen for one in records],
+            [one.config_hash for one in records],
+            [str(one.sync) for one in records],
+            [one.behind_since for one in records],
+            [one.skew_ms for one in records],
+            [one.skew_alarm for one in records],
+            [one.takeovers for one in records],
+            [one.takeover_at for one in records],
+            [one.gaps for one in records],
+            [one.health for one in records],
+        ),
+    )
+
+
+# ---------------------------------------------------------------- what a host's care reads and writes beside
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredDocument:
+    """A stored desired document, as it is published."""
+
+    terminal: TerminalId
+    gen: int
+    config: str
+    software: SoftwareVersion | None
+
+
+async def load_desired(conn: Connection, terminals: Sequence[TerminalId]) -> list[DesiredDocument]:
+    """The newest documents of these terminals; none for those that were given none yet."""
+    cursor = await conn.execute(
+        "SELECT terminal, gen, config, software FROM desired WHERE terminal = ANY(%s)", (list(terminals),)
+    )
+    return [
+        DesiredDocument(TerminalId(row[0]), row[1], row[2], None if row[3] is None else SoftwareVersion(**row[3]))
+        for row in await cursor.fetchall()
+    ]
+
+
+async def registry_mark(conn: Connection, region: RegionId) -> str:
+    """Changes when a terminal of the region is registered or retired, or a chain's book has a new version."""
+    cursor = await conn.execute(
+        """SELECT (SELECT count(*) || ' ' || coalesce(max(greatest(t.registered_at, t.retired_at))::text, '')
+                   FROM terminal t JOIN store s ON s.id = t.store WHERE s.region = %s)
+               || (SELECT ' ' || count(*) || ' ' || coalesce(max(created_at)::text, '') FROM book)""",
+        (region,),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+async def load_departed(conn: Connection, region: RegionId) -> list[RegisteredTerminal]:
+    """Retired terminals whose retained topics nobody has cleared yet: their desired document is still there."""
+    cursor = await conn.execute(
+        """SELECT t.id, t.store, t.lane, t.role, t.profile FROM terminal t JOIN store s ON s.id = t.store
+           JOIN desired d ON d.terminal = t.id WHERE s.region = %s AND t.retired_at IS NOT NULL""",
+        (region,),
+    )
+    return [
+        RegisteredTerminal(TerminalId(row[0]), StoreId(row[1]), region, LaneId(row[2]), row[3], row[4])
+        for row in await cursor.fetchall()
+    ]
+
+
+async def seqs_before(conn: Connection, terminal: TerminalId, boot: str, seq: int, rows_max: int) -> list[int]:
+    """The newest seqs below `seq` that the inbox knows of a boot; the high-water mark counts as the one it names."""
+    cursor = await conn.execute(
+        """SELECT seq FROM inbox WHERE terminal = %s AND boot = %s AND seq < %s
+           UNION SELECT seq FROM inbox_mark WHERE terminal = %s AND boot = %s ORDER BY seq DESC LIMIT %s""",
+        (terminal, boot, seq, terminal, boot, rows_max),
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def save_telemetry(
+    conn: Connection, fence: tuple[str, int, int, int], samples: Mapping[TerminalId, Mapping[str, Any]], at: datetime
+) -> None:
+    """One sample a terminal into its ring. `fence`: the slot's region, layout, k, epoch; a fenced host writes none."""
+    await conn.execute(
+        """WITH held AS (SELECT 1 FROM slot WHERE region = %s AND layout = %s AND k = %s AND epoch = %s FOR SHARE)
+           INSERT INTO telemetry (terminal, minute, at, doc)
+           SELECT t, %s, %s, d FROM unnest(%s::text[], %s::jsonb[]) AS u(t, d) WHERE EXISTS (SELECT 1 FROM held)
+           ON CONFLICT (terminal, minute) DO UPDATE SET at = excluded.at, doc = excluded.doc""",
+        (*fence, at.minute % TELEMETRY_SAMPLES_MAX, at, list(samples), [Jsonb(dict(doc)) for doc in samples.values()]),
+    )
+
+
+async def prune_commands(conn: Connection, fence: tuple[str, int, int, int], now: datetime, rows_max: int) -> None:
+    """Forget commands older than 30 days."""
+    await conn.execute(
+        """WITH held AS (SELECT 1 FROM slot WHERE region = %s AND layout = %s AND k = %s AND epoch = %s FOR SHARE)
+           DELETE FROM command WHERE EXISTS (SELECT 1 FROM held) AND id IN (
+             SELECT id FROM command WHERE asked_at < %s - make_interval(days => %s) ORDER BY asked_at LIMIT %s)""",
+        (*fence, now, COMMANDS_KEPT_DAYS, rows_max),
+    )

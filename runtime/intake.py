@@ -1,0 +1,112 @@
+"""Between the door and the engine: floods are thinned out, and money waits for what was sent before it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from devices.bridge import Inbound
+from models.domain.events import Event
+from models.domain.ids import derived_id
+from models.domain.presence import Birth, CommandResponse, Death, GapSkipped, Reported
+from runtime.door import Source
+from runtime.engine import Item
+from runtime.floods import Moderator
+from runtime.journal_port import Connection
+from runtime.observed import address_of
+from runtime.order import MONEY_EVENTS, Boot, Passed, SeqGate
+from runtime.telemetry import HostCounts
+from runtime.twin_port import TwinStore
+
+log = structlog.get_logger()
+
+_ABOUT_ITSELF: dict[type, str] = {
+    Birth: "presence",
+    Death: "presence",
+    Reported: "reported",
+    CommandResponse: "response",
+}
+
+
+class Database(Protocol):
+    """`HostDatabase.run`."""
+
+    def __call__(self, work: Callable[[Connection], Awaitable[int]]) -> Awaitable[int]: ...
+
+
+class Intake:
+    """Hands items on in the order in which the engine may see them. All bounded; see floods.py and order.py."""
+
+    def __init__(self, twins: TwinStore, counts: HostCounts) -> None:
+        self._twins = twins
+        self._counts = counts
+        self._moderator: Moderator[Item] = Moderator()
+        self._gate: SeqGate[Item] = SeqGate(self._gap)
+
+    async def sort(
+        self, items: Sequence[Item], now_s: float, database: Database, drop: Callable[[Inbound], Any]
+    ) -> list[Item]:
+        """What may go on now: of these, and of those that waited. `drop` acknowledges what nobody needs any more."""
+        ready = self._moderator.due(now_s)
+        ready += _marked(self._gate.due(now_s))
+        for item in items:
+            channel = _ABOUT_ITSELF.get(type(item.message))
+            if item.key is not None:
+                ready += await self._in_order(item, now_s, database)
+            elif channel is not None and item.terminal is not None:
+                follows = isinstance(item.message, Death)
+                passed, replaced = self._moderator.admit(
+                    (item.terminal.terminal, channel), item, now_s, follows=follows
+                )
+                ready += passed
+                for old in replaced:
+                    self._counts.flooded += 1
+                    if isinstance(old.source, Source) and old.source.inbound is not None:
+                        drop(old.source.inbound)
+            else:
+                ready.append(item)
+        return ready
+
+    def wait_s(self, now_s: float) -> float:
+        """Seconds until something here may go on by itself."""
+        return self._gate.wait_s(now_s)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are held here."""
+        return self._gate.held + self._moderator.waiting
+
+    async def _in_order(self, item: Item, now_s: float, database: Database) -> list[Item]:
+        key = item.key
+        assert key is not None
+        boot: Boot = (key.terminal, key.boot)
+        if self._gate.unknown(boot, key.seq):
+
+            async def newest(conn: Connection) -> int:
+                known = await self._twins.seqs_before(conn, key.terminal, key.boot, key.seq, 1)
+                return known[0] if known else 0
+
+            self._gate.learn(boot, await database(newest))
+        money = isinstance(item.message, Event) and type(item.message.body).__name__ in MONEY_EVENTS
+        return _marked(self._gate.admit(boot, key.seq, money, item, now_s))
+
+    def _gap(self, boot: Boot, after: int, seq: int) -> None:
+        self._counts.seq_gaps += 1
+        log.info("seq_gap", terminal=boot[0], after=after, seq=seq)
+
+
+def _marked(passed: Sequence[Passed[Item]]) -> list[Item]:
+    """A money event that went over a gap leaves a mark at its terminal, durable with it or soon after."""
+    items: list[Item] = []
+    for one in passed:
+        items.append(one.item)
+        if one.skipped is not None and one.item.terminal is not None and one.item.key is not None:
+            key, record = one.item.key, one.item.terminal
+            log.warning("seq_gap_skipped", terminal=record.terminal, first=one.skipped.first, seq=key.seq)
+            mark = GapSkipped(key.boot, one.skipped.first, one.skipped.last, key.id)
+            cause = derived_id(key.id, f"gap:{record.terminal}:{time.time_ns()}")
+            items.append(Item(address_of(record), mark, cause, terminal=record))
+    return items
