@@ -272,13 +272,6 @@ class FencedLink:
             return len(messages)
         return await self._link.publish_all(messages)
 
-    async def publish_all(self, messages: Sequence[Outgoing]) -> int:
-        try:
-            await self._fence.hold()
-        except RetryLater:
-            return len(messages)
-        return await self._link.publish_all(messages)
-
     def ack(self, receipt: DeliveryReceipt) -> bool:
         return self._link.ack(receipt)
 

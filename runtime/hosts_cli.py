@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +24,7 @@ Demo = Annotated[bool, typer.Option("--demo", help="The demonstration's data fol
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Which = Annotated[str, typer.Argument(help="A slot's number, or all.")]
 
-COLUMNS = ("slot", "store", "state", "epoch", "pid", "entities", "waiting", "messages", "restarts", "lag_ms", "node")
+COLUMNS = ("k", "state", "epoch", "pid", "entities", "waiting", "messages", "restarts", "lag_ms", "node", "store")
 
 
 @hosts_app.callback(invoke_without_command=True)
@@ -140,7 +141,8 @@ def _layout(found: dict[str, Any]) -> dict[str, Any]:
 def _table(found: dict[str, Any]) -> Table:
     dedicated = f", {len(found['dedicated'])} dedicated" if found["dedicated"] else ""
     title = f"{found['region']} · layout {found['layout']}: {found['slots']} slots{dedicated}"
-    table = Table(*COLUMNS, title=title)
+    table = Table(*COLUMNS, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in found["hosts"]:
-        table.add_row(*(str(row.get(name, "")) if name != "node" else str(row.get(name, ""))[:8] for name in COLUMNS))
+        shown = row | {"k": row["slot"].rpartition("/")[2], "node": str(row.get("node", ""))[:8]}
+        table.add_row(*(str(shown.get(name, "")) for name in COLUMNS))
     return table

@@ -1,4 +1,8 @@
-"""`python -m tests.integration.engine_probe DATA`: a name per line on stdin, a JSON object per line on stdout."""
+"""`python -m tests.integration.engine_probe DATA`: a line of words on stdin, a JSON object per line on stdout.
+
+`host`, `faces`: a snapshot. `snapshot`, `resize 3`, `dedicate STORE`, `undedicate STORE`, `drain 0`, `resume`: as
+`storeops hosts` does it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,13 @@ from typing import Any
 import ray
 
 from models.domain.errors import StoreOpsError
+from models.domain.ids import StoreId
+from runtime import layouts
 from runtime.edge import join_ray
 from runtime.hosting import face_worker_name
 from runtime.plant import Plant, read_plant
 from runtime.ray_hosts import NAMESPACE, RayHosts
+from runtime.telemetry import configure_logs
 
 ANSWER_S_MAX = 5.0
 
@@ -27,11 +34,25 @@ async def _ask(plant: Plant, hosts: RayHosts, name: str) -> dict[str, Any]:
         return dict(await worker.health.remote())
 
 
+async def _change(plant: Plant, verb: str, value: str) -> dict[str, Any]:
+    if verb == "snapshot":
+        return await layouts.snapshot(plant)
+    if verb == "resize":
+        return await layouts.resize(plant, int(value))
+    if verb == "drain":
+        return await layouts.drain(plant, None if value == "all" else [int(value)])
+    if verb == "resume":
+        return await layouts.resume(plant)
+    return await layouts.dedicate(plant, StoreId(value), verb == "dedicate")
+
+
 async def _serve(plant: Plant) -> None:
     hosts = RayHosts(plant)
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
         try:
-            answer = await _ask(plant, hosts, line)
+            verb, _, value = line.partition(" ")
+            asks = verb in {"host", "faces"}
+            answer = await _ask(plant, hosts, verb) if asks else await _change(plant, verb, value)
         except (StoreOpsError, ray.exceptions.RayError, TimeoutError, ValueError) as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         sys.stdout.write(json.dumps(answer) + "\n")
@@ -40,5 +61,6 @@ async def _serve(plant: Plant) -> None:
 
 if __name__ == "__main__":
     running = read_plant(Path(sys.argv[1]))
+    configure_logs()  # to standard error: standard output has answers only
     join_ray(running)
     asyncio.run(_serve(running))

@@ -176,10 +176,10 @@ class House:
         wait_until(one, f"one process {words}")
         return found[0]
 
-    def host(self) -> psutil.Process:
-        """The process of the slot's host, as the slot's row names it."""
+    def host(self, k: int = 0) -> psutil.Process:
+        """The process of a slot's host, as the slot's row names it."""
         [(holder,)] = self.rows(
-            "SELECT holder FROM slot JOIN layout USING (region, layout) WHERE ended_at IS NULL AND k = 0"
+            "SELECT holder FROM slot JOIN layout USING (region, layout) WHERE ended_at IS NULL AND k = %s", (k,)
         )
         return psutil.Process(int(str(holder).removeprefix("pid ")))
 
@@ -248,6 +248,10 @@ class House:
     def health(self) -> dict[str, Any]:
         """The host's counters."""
         return self._probe().ask("host")
+
+    def hosts(self, change: str = "snapshot") -> dict[str, Any]:
+        """What `storeops hosts` prints, or does: `resize 3`, `dedicate STORE`, `drain 0`, `resume`."""
+        return self._probe().ask(change)
 
     def faces_health(self) -> dict[str, Any]:
         """The face worker's snapshot."""
