@@ -8,23 +8,43 @@ from actors.visit import Line, Session
 from models.domain.book import StoreBook
 from models.domain.ids import SaleId, UsageId, derived_id
 from models.domain.messages import BenefitLeft, MembershipView, MemberView, SaleUse
-from models.domain.plans import Plan
+from models.domain.plans import ALWAYS_EXCLUDED, Plan
 from models.domain.pricing import BasketLine, LightOffer, Quote, price
 from models.domain.pricing import saves_now_fen as _saves_now_fen
 from models.domain.screen import ScreenLine
 
 
+class _Last:
+    """The last answer, because one turn asks the same question up to six times: whether the basket can be priced, what
+    the screen shows, what is due. Held by identity: what a quote follows from are values that nobody changes.
+    """
+
+    lines: tuple[Line, ...] | None = None
+    basket: tuple[BasketLine, ...] = ()
+    quoted: tuple[tuple[Line, ...], MemberView | None, StoreBook, Quote] | None = None
+
+
 def basket_lines(lines: tuple[Line, ...]) -> tuple[BasketLine, ...]:
     """The session's lines as the rules take them."""
-    return tuple(
-        BasketLine(line.line, line.code, line.name, line.quantity, line.unit_fen, frozenset(line.flags), line.base_fen)
-        for line in lines
-    )
+    if _Last.lines is not lines:
+        _Last.basket = tuple(
+            BasketLine(
+                line.line, line.code, line.name, line.quantity, line.unit_fen, frozenset(line.flags), line.base_fen
+            )
+            for line in lines
+        )
+        _Last.lines = lines
+    return _Last.basket
 
 
 def quote(session: Session, book: StoreBook) -> Quote:
     """The basket priced for this member with the pinned book. Same question, same answer."""
-    return price(basket_lines(session.lines), _light(session, book), book.chain_book.items)
+    last = _Last.quoted
+    if last is not None and last[0] is session.lines and last[1] is session.member and last[2] is book:
+        return last[3]
+    priced = price(basket_lines(session.lines), _light(session, book), book.chain_book.items)
+    _Last.quoted = (session.lines, session.member, book, priced)
+    return priced
 
 
 def saves_now_fen(session: Session, book: StoreBook, plan: Plan) -> int:
@@ -38,7 +58,15 @@ def _light(session: Session, book: StoreBook) -> LightOffer | None:
     if view is None or plan is None:
         return None
     left = {str(benefit.benefit): benefit.uses_left for benefit in view.benefits}
+    if book.basket_owner == "none":
+        left = {benefit: uses for benefit, uses in left.items() if _for_whole_baskets(plan, benefit)}
     return LightOffer(plan, view.used_fen, left, view.fee_fen)
+
+
+def _for_whole_baskets(plan: Plan, benefit: str) -> bool:
+    """An amount names no goods: only a benefit that excludes no more than the law does can be given on it."""
+    offered = plan.benefit(benefit)
+    return offered is not None and offered.scope.excluded_flags <= ALWAYS_EXCLUDED
 
 
 def uses_of(session: Session, book: StoreBook, sale: SaleId) -> tuple[SaleUse, ...]:

@@ -20,6 +20,7 @@ PlanId = NewType("PlanId", str)
 BenefitId = NewType("BenefitId", str)
 UsageId = NewType("UsageId", str)
 SaleId = NewType("SaleId", str)
+LeaseId = NewType("LeaseId", str)
 LegalEntityId = NewType("LegalEntityId", str)
 """A company that keeps its own books: the chain, or a franchisee that owns stores."""
 
@@ -52,7 +53,20 @@ def derived_id(cause: str, n: int | str) -> str:
     `cause` is a UUID in text form, or any text (hashed into the URL namespace first).
     """
     try:
-        namespace = uuid.UUID(cause)
+        namespace = _namespace(cause)
     except ValueError:
-        namespace = uuid.uuid5(uuid.NAMESPACE_URL, cause)
-    return str(uuid.uuid5(namespace, str(n)))
+        namespace = uuid.uuid5(uuid.NAMESPACE_URL, cause).bytes
+    # As uuid.uuid5 makes it (RFC 9562 section 5.5), without its objects: each event of a terminal needs some.
+    digest = bytearray(hashlib.sha1(namespace + str(n).encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _namespace(cause: str) -> bytes:
+    """The bytes of a UUID in text form. Raises ValueError for any other text."""
+    digits = cause.replace("-", "")
+    if len(cause) == 36 and len(digits) == 32 and digits.isascii() and digits.isalnum():
+        return int(digits, 16).to_bytes(16, "big")
+    return uuid.UUID(cause).bytes

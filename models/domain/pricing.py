@@ -157,10 +157,14 @@ def price(
     Flags of `items` (the chain's book) count beside those of the line, so that a till cannot discount tobacco by
     leaving a flag out. Raises Refused `line_invalid` for a quantity below 1 or a negative price.
     """
+    flags: dict[int, frozenset[str]] = {}
+    grosses: list[int] = []
     for line in lines:
-        if require_fen(line.quantity, "quantity") < 1 or require_fen(line.gross_fen, "gross_fen") < 0:
+        gross_fen = line.gross_fen
+        if require_fen(line.quantity, "quantity") < 1 or require_fen(gross_fen, "gross_fen") < 0:
             raise Refused("line_invalid", f"line {line.line} has no possible price", "check quantity and price")
-    flags = {line.line: _flags(line, items) for line in lines}
+        flags[line.line] = _flags(line, items)
+        grosses.append(gross_fen)
     if len(flags) != len(lines):
         raise Refused("line_invalid", "two lines have one number", "number the lines")
     choice = _best(lines, flags, light) if light else None
@@ -170,24 +174,30 @@ def price(
         for number, fen in use.lines:
             off[number] += fen
     why = Text(zh=f"轻会员：{choice.benefit.name.zh}", en=f"light: {choice.benefit.name.en}") if choice else None
-    gross = sum(line.gross_fen for line in lines)
+    gross = sum(grosses)
     discount = sum(off.values())
     return Quote(
-        lines=tuple(_quoted(line, off[line.line], why) for line in lines),
+        lines=tuple(_quoted(line, own, off[line.line], why) for line, own in zip(lines, grosses, strict=True)),
         gross_fen=gross,
         discount_fen=discount,
         due_fen=gross - discount,
         cash_due_fen=cash_rounded_fen(gross - discount),
         uses=uses,
         later_fen=later_fen(light, discount) if light else 0,
-        agency_fen=sum(line.gross_fen - off[line.line] for line in lines if Flag.AGENCY in flags[line.line]),
+        agency_fen=sum(
+            own - off[line.line] for line, own in zip(lines, grosses, strict=True) if Flag.AGENCY in flags[line.line]
+        ),
         age_check=any(Flag.AGE_18 in those for those in flags.values()),
     )
 
 
 def saves_now_fen(lines: Sequence[BasketLine], plan: Plan, items: Mapping[str, Item] | None = None) -> int:
-    """What enrolling under `plan` would take off this basket at once, for the offer on the screen."""
-    return price(lines, LightOffer.fresh(plan), items).discount_fen
+    """What enrolling under `plan` would take off this basket at once, for the offer on the screen: the discount of
+    `price` for somebody who has everything left. The lines were priced already.
+    """
+    flags = {line.line: _flags(line, items) for line in lines}
+    choice = _best(lines, flags, LightOffer.fresh(plan))
+    return choice.fen if choice else 0
 
 
 def later_fen(light: LightOffer, fen: int) -> int:
@@ -201,16 +211,16 @@ def _flags(line: BasketLine, items: Mapping[str, Item] | None) -> frozenset[str]
     return line.flags | item.flags if item else line.flags
 
 
-def _quoted(line: BasketLine, off_fen: int, why: Text | None) -> QuoteLine:
+def _quoted(line: BasketLine, gross_fen: int, off_fen: int, why: Text | None) -> QuoteLine:
     return QuoteLine(
-        line=line.line,
-        code=line.code,
-        name=line.name,
-        quantity=line.quantity,
-        unit_fen=line.unit_fen,
-        discount_fen=off_fen,
-        net_fen=line.gross_fen - off_fen,
-        why=why if off_fen else None,
+        line.line,
+        line.code,
+        line.name,
+        line.quantity,
+        line.unit_fen,
+        off_fen,
+        gross_fen - off_fen,
+        why if off_fen else None,
     )
 
 
