@@ -20,7 +20,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 from actors.effects import Ask
-from devices.link import Delivery, DeliveryReceipt, Link, LinkError, LinkListener, Outgoing, Outgoing
+from devices.link import Delivery, DeliveryReceipt, Link, LinkError, LinkListener, Outgoing
 from devices.topics import ROOT
 from gateway.providers.port import PaymentProvider
 from models.domain.errors import Fenced, RetryLater
