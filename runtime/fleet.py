@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -276,6 +277,7 @@ def run_fleet(plan: FleetPlan, settings: Settings, *, as_json: bool, attach_to: 
         return _attached(plan, chain, attach_to, console, as_json)
     assert settings.data_dir is not None
     reset_data(settings.data_dir)
+    out, sys.stdout = sys.stdout, sys.stderr  # the engine tells of dead workers on standard output
     house = fleet_house(settings, chain, StartProgress(console))
     plant, *_ = house.start()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -290,6 +292,7 @@ def run_fleet(plan: FleetPlan, settings: Settings, *, as_json: bool, attach_to: 
     except Exception as error:  # noqa: BLE001 - whatever it is, the house is stopped
         console.print_exception()
         report = {"ok": False, "error": {"code": "fleet_failed", "message": f"{type(error).__name__}: {error}"}}
+    sys.stdout = out
     _print(report, as_json)
     return house.leave(0 if report["ok"] else 1)
 
