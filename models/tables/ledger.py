@@ -14,9 +14,10 @@ from models.domain.ledger import Book, Entry, Transaction
 _INSERT = """
 WITH added AS (
     INSERT INTO txn (id, kind, request_number, memo, refers_to, trace, booked_at)
-    SELECT id, kind, request_number, memo, refers_to, %(trace)s, %(booked_at)s
-    FROM unnest(%(ids)s::text[], %(kinds)s::text[], %(numbers)s::text[], %(memos)s::text[], %(refers)s::text[])
-        AS t(id, kind, request_number, memo, refers_to)
+    SELECT id, kind, request_number, memo, refers_to, trace, booked_at
+    FROM unnest(%(ids)s::text[], %(kinds)s::text[], %(numbers)s::text[], %(memos)s::text[], %(refers)s::text[],
+                %(traces)s::text[], %(booked_at)s::timestamptz[])
+        AS t(id, kind, request_number, memo, refers_to, trace, booked_at)
     ON CONFLICT (id) DO NOTHING RETURNING id
 ), legs AS (
     INSERT INTO entry (txn, leg, entity, account, amount_fen, business_date, book)
@@ -30,6 +31,15 @@ SELECT id FROM added
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """One transaction, when it was booked, and the message that caused it."""
+
+    transaction: Transaction
+    booked_at: datetime
+    trace: str = ""
+
+
 async def insert_transactions(
     cur: AsyncCursor[Any], transactions: Sequence[Transaction], booked_at: datetime, trace: str = ""
 ) -> set[str]:
@@ -38,20 +48,27 @@ async def insert_transactions(
     A transaction that is booked already (the same request number and kind) is left as it is. One without entries
     has nothing to book and is skipped.
     """
-    booked = {txn.id: txn for txn in transactions if txn.entries}
-    if not booked:
+    if not await book(cur, [Booking(one, booked_at, trace) for one in transactions]):
         return set()
-    entries = [(txn_id, entry) for txn_id, txn in booked.items() for entry in txn.entries]
+    return {str(row[0]) for row in await cur.fetchall()}
+
+
+async def book(cur: AsyncCursor[Any], bookings: Sequence[Booking]) -> bool:
+    """The same without looking at the result, so that it may run in a pipeline. False: there was nothing to book."""
+    booked = {one.transaction.id: one for one in bookings if one.transaction.entries}
+    if not booked:
+        return False
+    entries = [(txn_id, entry) for txn_id, one in booked.items() for entry in one.transaction.entries]
     await cur.execute(
         _INSERT,
         {
             "ids": list(booked),
-            "kinds": [txn.kind for txn in booked.values()],
-            "numbers": [txn.request_number for txn in booked.values()],
-            "memos": [txn.memo for txn in booked.values()],
-            "refers": [txn.refers_to for txn in booked.values()],
-            "trace": trace,
-            "booked_at": booked_at,
+            "kinds": [one.transaction.kind for one in booked.values()],
+            "numbers": [one.transaction.request_number for one in booked.values()],
+            "memos": [one.transaction.memo for one in booked.values()],
+            "refers": [one.transaction.refers_to for one in booked.values()],
+            "traces": [one.trace for one in booked.values()],
+            "booked_at": [one.booked_at for one in booked.values()],
             "txns": [txn_id for txn_id, _ in entries],
             "legs": [entry.leg for _, entry in entries],
             "entities": [entry.entity for _, entry in entries],
@@ -61,7 +78,7 @@ async def insert_transactions(
             "books": [entry.book.value for _, entry in entries],
         },
     )
-    return {str(row[0]) for row in await cur.fetchall()}
+    return True
 
 
 async def load_transaction(cur: AsyncCursor[Any], transaction_id: str) -> Transaction | None:

@@ -16,6 +16,7 @@ from models.domain.errors import Fenced
 from models.domain.ids import RegionId, StoreId, TerminalId, shard_of
 from models.domain.messages import Address
 from models.tables import journal as postgres
+from models.tables.columns import quick_columns
 from models.tables.journal import Commit, InboxKey, OutboxEntry, Slot, TimerKey
 from runtime.journal_port import Journal
 from runtime.testing.journal import MemoryConnection, MemoryDatabase, MemoryJournal
@@ -55,6 +56,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         return
     url = request.getfixturevalue("migrated_database_url")
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as real:
+        quick_columns(real)
         yield Subject(cast(Journal, postgres), real, await postgres.claim(real, REGION, 0, 1, "test"))
 
 
