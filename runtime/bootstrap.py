@@ -54,6 +54,7 @@ PARTS_OF_A_REGION = ("faces", "hosts", "settlement")
 ACTOR_READY_S_MAX = 60.0
 CHILD_READY_S_MAX = 20.0
 WATCH_EVERY_S = 0.25
+HOSTS_EVERY_LOOKS = 20
 HOST_STOP_S_MAX = 0.5
 RAY_STARTS_MAX = 2
 PROVIDER_PORT = 18_840
@@ -343,8 +344,25 @@ class House:
 
     def watch(self) -> None:
         """Start again what died, until `stop`: gateway, provider, broker, database. Ray looks after actors."""
+        looks = 0
         while not self._stopping.wait(WATCH_EVERY_S):
             self._revive()
+            looks += 1
+            if looks % HOSTS_EVERY_LOOKS == 0:
+                self._start_missing_hosts()
+
+    def _start_missing_hosts(self) -> None:
+        """A planned change of hosts that was killed on its way is brought to its end."""
+        from runtime import hosting
+
+        for plant in self.plants:
+            try:
+                missing = hosting.start_missing_hosts(plant)
+            except Exception as error:  # noqa: BLE001 - the database or the engine is away: the next look will see
+                log.info("hosts_unknown", region=plant.region, error=type(error).__name__)
+            else:
+                for name in missing:
+                    self._progress.say(f"! {name} was missing, starting it")
 
     def _revive(self) -> None:
         """What the others need first: database, broker, provider, gateway."""
@@ -417,8 +435,10 @@ class House:
             return
         import ray
 
+        from runtime import hosting
+
         try:
-            ray.get([host.stop.remote() for host in self._hosts], timeout=HOST_STOP_S_MAX)
+            self._actors += hosting.stop_hosts([plant.region for plant in self.plants], HOST_STOP_S_MAX)
         except Exception as error:  # noqa: BLE001 - the batch that runs is in the database or comes again
             log.info("host_stop", error=type(error).__name__)
         if self._ray_temp is None:

@@ -43,6 +43,8 @@ async def apply_chain(conn: AsyncConnection[Any], doc: ChainDoc, region: RegionI
                     now,
                 ),
             )
+            if cur.rowcount and store.placement == "dedicated":  # afterwards `storeops hosts dedicate` rules
+                await cur.execute("INSERT INTO dedicated_store (store) VALUES (%s)", (store.id,))
             await cur.execute(
                 "INSERT INTO store_entity (store, from_date, entity) VALUES (%s, '2000-01-01', %s)"
                 " ON CONFLICT DO NOTHING",

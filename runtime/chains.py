@@ -63,6 +63,7 @@ class StoreDoc(_Closed):
     entity: Slug
     region: Slug | None = None
     basket_owner: Annotated[str, Field(pattern="^(pos|storeops)$")] = "storeops"
+    placement: Annotated[str, Field(pattern="^(shared|dedicated)$")] = "shared"
 
 
 class TerminalDoc(_Closed):

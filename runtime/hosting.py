@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -29,7 +30,7 @@ from models.domain.recognition import (
     RescoreRequest,
     ShotRequest,
 )
-from models.tables.layouts import Layout, first_layout, next_layout, wanted_dedicated
+from models.tables.layouts import Layout, first_layout, next_layout, slot_states, wanted_dedicated
 from runtime import origin
 from runtime.faces import build_face_worker
 from runtime.plant import Plant, Providers, connector, open_pool
@@ -204,33 +205,62 @@ class HostedStoreHost(SlotHost):
 
 
 def start_hosts(plant: Plant) -> list[Any]:
-    """Every host of the region's layout in force, started or found; what is of no layout any more is ended.
+    """Every host of the region's layout in force that is not drained, started or found. Repeating it changes nothing.
 
-    A region's first start makes a layout of `plant.slots`. Repeating it changes nothing.
+    A region's first start makes a layout of `plant.slots`; processes of no layout are ended.
     """
-    layout = asyncio.run(_layout_at_start(plant))
-    handles = [start_host(plant, k) for k in layout.ks]
+    layout, drained = asyncio.run(_layout_at_start(plant))
+    handles = [start_host(plant, k) for k in layout.ks if k not in drained]
     end_hosts_beyond(layout)
     return handles
 
 
-async def _layout_at_start(plant: Plant) -> Layout:
-    """The layout in force, brought in step with the stores that are to be dedicated."""
+def start_missing_hosts(plant: Plant) -> list[str]:
+    """Start what the layout has and nobody runs: a change of layout was killed on its way. Returns the names."""
+    layout, drained = asyncio.run(_layout_in_force(plant))
+    running = set(running_hosts(plant.region))
+    missing = [k for k in layout.ks if k not in drained and host_name(plant.region, k) not in running]
+    for k in missing:
+        start_host(plant, k)
+    return [host_name(plant.region, k) for k in missing]
+
+
+async def _layout_in_force(plant: Plant) -> tuple[Layout, set[int]]:
     async with await connector(plant)() as conn:
         layout = await first_layout(conn, plant.region, plant.slots)
+        return layout, {k for k, state in (await slot_states(conn, layout)).items() if state.drained}
+
+
+async def _layout_at_start(plant: Plant) -> tuple[Layout, set[int]]:
+    """The layout in force, brought in step with the stores that are to be dedicated."""
+    layout, drained = await _layout_in_force(plant)
+    async with await connector(plant)() as conn:
         wanted = await wanted_dedicated(conn, plant.region)
-        return layout if layout.dedicated == tuple(wanted) else await next_layout(conn, layout, layout.slots, wanted)
+        if layout.dedicated != tuple(wanted):
+            return await next_layout(conn, layout, layout.slots, wanted), set()
+    return layout, drained
 
 
-def hosts_beyond(layout: Layout) -> list[str]:
-    """Names of the region's hosts that run and that the layout does not have."""
-    running = [name for name in ray.util.list_named_actors() if name.startswith(host_name(layout.region, 0)[:-1])]
-    return sorted(set(running) - set(host_names(layout)))
+def running_hosts(region: str) -> list[str]:
+    """Names of the region's hosts, of whatever layout."""
+    return [name for name in ray.util.list_named_actors() if name.startswith(host_name(region, 0)[:-1])]
+
+
+def stop_hosts(regions: Sequence[str], timeout_s: float) -> list[Any]:
+    """Stop every host of these regions in order, all at once, for so long at most; returns their handles."""
+    handles = []
+    for name in (name for region in regions for name in running_hosts(region)):
+        with suppress(ValueError):
+            handles.append(ray.get_actor(name, namespace=NAMESPACE))
+    calls = [handle.stop.remote() for handle in handles]
+    if calls:
+        ray.wait(calls, num_returns=len(calls), timeout=timeout_s)
+    return handles
 
 
 def end_hosts_beyond(layout: Layout) -> list[str]:
-    """End them: they hold no slot and only wait. Returns their names."""
-    names = hosts_beyond(layout)
+    """End processes that the layout does not have: they hold no slot and only wait. Returns their names."""
+    names = sorted(set(running_hosts(layout.region)) - set(host_names(layout)))
     for name in names:
         end_host(name)
     return names

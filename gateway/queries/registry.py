@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.paging import cut, decode_cursor, encode_cursor
 from gateway.views import Page, StoreView, TerminalView
+from models.tables.layouts import LayoutRow
 from models.tables.registry import SlotRow, StoreEntityRow, StoreRow, TerminalRow
 from models.tables.terminals import PresenceRow
 
@@ -160,6 +161,8 @@ class SlotState:
 
 
 async def list_slots(session: AsyncSession) -> list[SlotState]:
-    """Every host slot."""
-    rows = (await session.exec(select(SlotRow).order_by(col(SlotRow.region), col(SlotRow.k)).limit(1_000))).all()
+    """Every host slot of the layouts in force."""
+    standing = select(LayoutRow.region, LayoutRow.layout).where(col(LayoutRow.ended_at).is_(None))
+    query = select(SlotRow).where(tuple_(SlotRow.region, SlotRow.layout).in_(standing))
+    rows = (await session.exec(query.order_by(col(SlotRow.region), col(SlotRow.k)).limit(1_000))).all()
     return [SlotState(row.region, row.k, row.epoch, row.holder, row.claimed_at) for row in rows]
