@@ -1,4 +1,4 @@
-"""Chapter three: what is bought. Ours by scanning, or the till's whole basket with a rising revision."""
+"""Chapter three: what is bought. Ours by scanning, the till's whole basket with a rising revision, or an amount."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from dataclasses import replace
 from actors.pricing import quote
 from actors.stage import Stage
 from actors.visit import Line, Session
+from models.domain.book import StoreBook
 from models.domain.errors import Refused
-from models.domain.events import Basket, Event, Remove, Scan
+from models.domain.events import AgeCheck, Amount, Basket, Event, Remove, Scan, TillLine
+from models.domain.pricing import Flag
 from models.domain.screen import ScreenState
 
 LINES_MAX = 200
 QUANTITY_MAX = 99
+AMOUNT_CODE = "amount"
+"""The code of the line that stands for an amount."""
 
 
 def scan(stage: Stage, event: Event, body: Scan) -> None:
     """Add an item at today's price; the same item again adds to its line."""
     session = stage.session
-    if stage.book.basket_owner != "storeops":
-        raise Refused("basket_is_tills")
+    _require_owner(stage.book, "storeops")
     _may_change(session)
     item = stage.book.chain_book.items.get(body.code)
     if item is None:
@@ -44,8 +47,7 @@ def scan(stage: Stage, event: Event, body: Scan) -> None:
 def remove(stage: Stage, event: Event, body: Remove) -> None:
     """Take a line out."""
     session = stage.session
-    if stage.book.basket_owner != "storeops":
-        raise Refused("basket_is_tills")
+    _require_owner(stage.book, "storeops")
     _may_change(session)
     lines = tuple(line for line in session.lines if line.line != body.line)
     if len(lines) == len(session.lines):
@@ -57,8 +59,7 @@ def remove(stage: Stage, event: Event, body: Remove) -> None:
 def till_basket(stage: Stage, event: Event, body: Basket) -> None:
     """Take the till's basket as it is: its prices are the base, we only adjust."""
     session = stage.session
-    if stage.book.basket_owner != "pos":
-        raise Refused("basket_is_ours")
+    _require_owner(stage.book, "pos")
     _may_change(session)
     if body.rev <= session.basket_rev:
         raise Refused("stale_rev")
@@ -66,13 +67,54 @@ def till_basket(stage: Stage, event: Event, body: Basket) -> None:
         raise Refused("basket_full")
     if sum(line.net_fen for line in body.lines) != body.total_fen:
         raise Refused("total_mismatch")
-    lines = tuple(
-        Line(line.line, line.code, line.name, line.quantity, line.unit_fen, tuple(line.flags), line.net_fen)
-        for line in body.lines
-    )
     stage.keep(basket_rev=body.rev, till_txn=body.till_txn)
-    _changed(stage, lines)
+    _changed(stage, till_lines(body.lines, stage.book))
     stage.reply(event)
+
+
+def till_lines(lines: tuple[TillLine, ...], book: StoreBook) -> tuple[Line, ...]:
+    """A till's lines as ours. The book's flags count beside the till's: it cannot sell beer to a child by silence."""
+    made = []
+    for line in lines:
+        item = book.chain_book.items.get(line.code)
+        flags = tuple(sorted({*line.flags, *(item.flags if item is not None else ())}))
+        made.append(Line(line.line, line.code, line.name, line.quantity, line.unit_fen, flags, line.net_fen))
+    return tuple(made)
+
+
+def amount(stage: Stage, event: Event, body: Amount) -> None:
+    """What the clerk typed, as the one line of the basket; typed again, it is replaced."""
+    _require_owner(stage.book, "none")
+    _may_change(stage.session)
+    name = "金额" if stage.book.language == "zh" else "Amount"
+    stage.keep(till_txn=body.till_txn)
+    _changed(stage, (Line(1, AMOUNT_CODE, name, 1, body.fen),))
+    stage.reply(event)
+
+
+def age_check(stage: Stage, event: Event, body: AgeCheck) -> None:
+    """A clerk looked: the sale goes on, or what only adults may buy is taken out (of a till's basket by the till)."""
+    session = stage.session
+    if session.busy:
+        raise Refused("lane_busy")
+    if not session.age_missing:
+        raise Refused("no_age_check")
+    if session.clerk is None:
+        raise Refused("clerk_missing")
+    if body.ok:
+        stage.keep(age_ok=True)
+        _changed(stage, session.lines)
+    else:
+        stage.incident(event.terminal, "age_refused")
+        if stage.book.basket_owner == "storeops":
+            _changed(stage, tuple(line for line in session.lines if Flag.AGE_18 not in line.flags))
+        stage.prompt("age_refused")
+    stage.reply(event)
+
+
+def _require_owner(book: StoreBook, owner: str) -> None:
+    if book.basket_owner != owner:
+        raise Refused({"pos": "basket_is_tills", "none": "amount_only"}.get(book.basket_owner, "basket_is_ours"))
 
 
 def _may_change(session: Session) -> None:
@@ -90,3 +132,5 @@ def _changed(stage: Stage, lines: tuple[Line, ...]) -> None:
     stage.change(lines=lines)
     if not kept:
         stage.change(state=stage.session.resting_state, prompt=None)
+        if stage.session.state is ScreenState.BASKET:
+            stage.prompt("age_check")

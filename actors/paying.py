@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from actors.ports import PaymentRequest, PayVerb, PostUses, ReleaseUses, ReserveUses
 from actors.pricing import quote, uses_of
-from actors.selling import book_sale, book_unknown_takings, dated
+from actors.selling import book_sale, book_unknown_takings, dated, taken_fen, till_sale
 from actors.stage import Stage
 from actors.visit import Payment, Phase
 from models.domain.errors import Refused
@@ -26,14 +26,27 @@ POLL_EVERY = timedelta(seconds=3)
 POLLS_MAX = 20
 """Every 3 s up to 60 s, then cancel at once (money rules: at the counter)."""
 
+CANCEL_PAUSE_MAX = timedelta(minutes=5)
+CANCELS_QUICK_MAX = 5
+"""Cancels without a clear answer that are repeated after 3 s; from then on each pause is twice the one before."""
+CANCELS_ALARM = 8
+"""Then an operator is told: incident `cancel_unclear`, once."""
+CANCELS_MAX = 40
+"""Then the lane is free again (some three hours): incident `payment_parked` names the order, which reconciliation
+matches: whatever the provider took under it is explained there."""
+
 OVER = frozenset({FailReason.CLOSED, FailReason.REVERSED})
 """A cancel that fails for one of these finds the order ended already, with nothing kept."""
+
+DRAWER_TENDERS = frozenset({TenderKind.CASH, TenderKind.COUPON})
+"""What needs no provider."""
 
 PROVIDERS = frozenset({"alipay"})
 """Whose tokens we can take."""
 
 PROVIDER_TENDERS = frozenset({TenderKind.FACE, TenderKind.CODE, TenderKind.QR})
-TAKEN_TENDERS = PROVIDER_TENDERS | {TenderKind.CASH}
+TAKEN_TENDERS = PROVIDER_TENDERS | {TenderKind.CASH, TenderKind.COUPON}
+"""A coupon moves no money: it is how a till that takes no line adjustments shows the benefit."""
 
 
 def confirm(stage: Stage, event: Event, body: Confirm) -> None:
@@ -43,6 +56,8 @@ def confirm(stage: Stage, event: Event, body: Confirm) -> None:
         raise Refused("lane_busy")
     if session.question is not None:
         raise Refused("question_open")
+    if session.lines and session.age_missing:
+        raise Refused("age_check_missing")
     if session.state is not ScreenState.QUOTED or not session.lines:
         raise Refused("nothing_to_pay" if not session.lines else "not_now")
     if body.rev != session.rev:
@@ -51,7 +66,8 @@ def confirm(stage: Stage, event: Event, body: Confirm) -> None:
         return
     at_till = body.collect == "till"
     if not at_till:
-        check_tenders(body.tenders, quote(session, stage.book))
+        as_coupon = not event.traits.takes_line_adjustments
+        check_tenders(body.tenders, quote(session, stage.book), coupons=as_coupon)
         _require_supported(body.tenders)
     assert session.id is not None
     sale = SaleId(derived_id(stage.cause, "sale"))
@@ -253,25 +269,51 @@ def _cancel_answered(stage: Stage, payment: Payment, answer: PaymentAnswered) ->
     if answer.outcome is PaymentOutcome.SUCCEEDED or over:
         _give_up(stage, payment, "not_paid", answer.code or "cancelled")
         return
-    waiting = replace(payment, polls=payment.polls + 1)
+    waiting = replace(payment, polls=payment.polls + 1, cancels=payment.cancels + 1)
+    if waiting.cancels == CANCELS_ALARM:
+        stage.incident(payment.terminal, "cancel_unclear", payment.order)
+    if waiting.cancels >= CANCELS_MAX:
+        stage.incident(payment.terminal, "payment_parked", payment.order)
+        _give_up(stage, payment, "not_paid", "unclear")
+        return
     if answer.outcome is PaymentOutcome.FAILED:  # it may be paid and stay so: ask before anything else
         waiting = replace(waiting, phase=Phase.COLLECTING, code_shown=True)
     stage.keep(payment=waiting)
-    stage.wake("poll", f"{payment.order}:{waiting.polls}", POLL_EVERY)
+    stage.wake("poll", f"{payment.order}:{waiting.polls}", cancel_pause(waiting.cancels))
+
+
+def cancel_pause(cancels: int) -> timedelta:
+    """How long to wait after so many cancels without a clear answer."""
+    doubled: timedelta = POLL_EVERY * 2 ** min(max(0, cancels - CANCELS_QUICK_MAX), 10)
+    return min(CANCEL_PAUSE_MAX, doubled)
 
 
 def paid(stage: Stage, event: Event, body: Paid) -> None:
-    """The till took the money: booked as reported, whatever we think of it."""
+    """The till took the money: booked as reported, whatever we think of it.
+
+    The same number with the same amount is the same report. With another amount it is other money: a till that
+    counts from 1 again, or a second collection. It waits in suspense to be matched, and somebody is told.
+    """
     session = stage.session
-    number = dated(stage, body.till_txn)
-    if number in session.closed_txns:
-        stage.reply(event)
-        return
-    sale = SaleId(derived_id(f"{stage.book.store}:{session.lane}:{number}", "sale"))
-    tenders = tuple(_as_reported(tender) for tender in body.tenders)
+    number = dated(stage, stage.now, body.till_txn)
+    tenders = tuple(as_reported(tender) for tender in body.tenders)
+    sale = till_sale(stage, number, taken_fen(tenders))
     payment = session.payment
     stage.reply(event)
-    if not session.live or session.till_txn != body.till_txn or not session.lines or not _waits_for_till(payment):
+    known = [txn for txn in session.paid_txns if txn.number == number]
+    if any(txn.fen == taken_fen(tenders) for txn in known):
+        return
+    if known:
+        stage.incident(event.terminal, "paid_again", f"{body.till_txn} {taken_fen(tenders)}")
+    if session.age_missing and session.till_txn == body.till_txn:
+        stage.incident(event.terminal, "age_unchecked", body.till_txn)
+    if (
+        known
+        or not session.live
+        or session.till_txn != body.till_txn
+        or not session.lines
+        or not _waits_for_till(payment)
+    ):
         book_unknown_takings(stage, event, sale, body.till_txn, tenders)
         return
     reserved = payment is not None and payment.phase is Phase.AT_TILL and body.rev >= payment.rev
@@ -294,8 +336,8 @@ def till_went_silent(stage: Stage) -> None:
         _give_up(stage, payment, "not_paid", "till_silent")
 
 
-def _as_reported(tender: Tender) -> SaleTender:
-    # A till that says it was handed less than it took is believed in what it took only.
+def as_reported(tender: Tender) -> SaleTender:
+    """A tender as a till reports it. One that says it was handed less than it took is believed in what it took only."""
     change = None if tender.tendered_fen is None else max(0, tender.tendered_fen - tender.fen)
     return SaleTender(tender.kind, tender.fen, "", "", tender.tendered_fen, change)
 
@@ -305,7 +347,7 @@ def _finish(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...], unres
     session = stage.session
     assert session.id is not None
     if not payment.at_till:
-        cash = tuple(_as_reported(tender) for tender in payment.tenders if tender.kind is TenderKind.CASH)
+        cash = tuple(as_reported(tender) for tender in payment.tenders if tender.kind in DRAWER_TENDERS)
         taken = (*taken, *cash)
     book_sale(stage, payment, taken)
     if payment.uses:
@@ -315,7 +357,7 @@ def _finish(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...], unres
                 store=stage.book.store,
                 terminal=payment.terminal,
                 sale=payment.sale,
-                paid_fen=sum(tender.fen for tender in taken),
+                paid_fen=taken_fen(taken),
                 uses=payment.uses,
                 biz_time=stage.now,
                 seq=payment.seq,
@@ -327,6 +369,8 @@ def _finish(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...], unres
 
 def uses_posted(stage: Stage, answer: UsesPosted) -> None:
     """The uses are usage lines now: show the membership as it stands."""
+    if answer.unknown and answer.terminal is not None:
+        stage.incident(answer.terminal, "benefit_unknown", answer.ask)
     session = stage.session
     if session.id != answer.session or answer.member is None or not session.live:
         return

@@ -13,6 +13,8 @@ from typing import ClassVar
 
 from models.domain.events import ProviderAuth, TenderKind
 from models.domain.ids import (
+    BenefitId,
+    LeaseId,
     LegalEntityId,
     MemberId,
     MembershipId,
@@ -99,6 +101,18 @@ class FindSale:
 
 
 @dataclass(frozen=True, slots=True)
+class FindMember:
+    """The member of the chain behind a phone number, a card or a code. Kept nowhere: the number is the customer's."""
+
+    port: ClassVar[Port] = Port.MEMBERSHIPS
+    durable: ClassVar[bool] = False
+    session: SessionId
+    store: StoreId
+    by: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class EnrolMember:
     """Make a member (or find one by phone) and a light membership, with its guarantee. Idempotent by the ask's id."""
 
@@ -160,7 +174,7 @@ class ReleaseUses:
 
 @dataclass(frozen=True, slots=True)
 class ReverseUses:
-    """The sale was voided: reverse each use wholly. Reversal ids derive from the ask's id."""
+    """The sale was voided, or goods came back: take `fen` of each use back. Reversal ids derive from the ask's id."""
 
     port: ClassVar[Port] = Port.MEMBERSHIPS
     durable: ClassVar[bool] = True
@@ -168,6 +182,33 @@ class ReverseUses:
     store: StoreId
     sale: SaleId
     uses: tuple[SaleUse, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GrantLease:
+    """Keep so many uses of a benefit for a terminal that goes offline, under the membership's row lock."""
+
+    port: ClassVar[Port] = Port.MEMBERSHIPS
+    durable: ClassVar[bool] = True
+    session: SessionId
+    store: StoreId
+    terminal: TerminalId
+    membership: MembershipId
+    benefit: BenefitId
+    uses: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EndLease:
+    """Give back what was not used. Uses of the lease that are on their way are posted first."""
+
+    port: ClassVar[Port] = Port.MEMBERSHIPS
+    durable: ClassVar[bool] = True
+    session: SessionId
+    store: StoreId
+    lease: LeaseId
     at: datetime
 
 
@@ -202,5 +243,7 @@ class PaymentRequest:
 
 
 FaceRequest = IdentifyFace | RescoreFace | TakeShot | EnrolFace
-MembershipRequest = EnrolMember | ReserveUses | PostUses | ReleaseUses | ReverseUses
+MembershipRequest = (
+    FindMember | EnrolMember | ReserveUses | PostUses | ReleaseUses | ReverseUses | GrantLease | EndLease
+)
 AskRequest = FaceRequest | FindSale | MembershipRequest | PaymentRequest

@@ -6,7 +6,7 @@ from actors.pricing import quote, saves_now_fen, shown_lines
 from actors.visit import Phase, Session
 from models.domain.book import StoreBook
 from models.domain.charging import charge_fen
-from models.domain.events import Purpose
+from models.domain.events import Purpose, TenderKind
 from models.domain.messages import MembershipView
 from models.domain.screen import (
     Screen,
@@ -67,7 +67,7 @@ def _result_page(session: Session, book: StoreBook) -> Screen:
     lines = session.receipt.lines
     gross = sum(line.net_fen + line.discount_fen for line in lines)
     discount = sum(line.discount_fen for line in lines)
-    taken = sum(part.fen for part in session.paid)
+    taken = sum(part.fen for part in session.paid if part.kind != TenderKind.COUPON)
     return Screen(
         session=session.id,
         rev=session.rev,
@@ -128,7 +128,14 @@ def _actions(session: Session, book: StoreBook) -> tuple[str, ...]:
     """The event types that would not be refused now."""
     actions = list(_ACTIONS[session.state])
     if session.state in (ScreenState.OPEN, ScreenState.IDENTIFIED, ScreenState.BASKET, ScreenState.QUOTED):
-        actions += ["scan", "remove"] if book.basket_owner == "storeops" else ["basket"]
+        actions += {"storeops": ["scan", "remove"], "none": ["amount"]}.get(book.basket_owner, ["basket"])
+        if session.member is None:
+            actions.append("identify")
+    if session.state is ScreenState.BASKET:
+        actions.append("age_check")
+    view = session.member.membership if session.member is not None else None
+    if view is not None and any(benefit.uses_left for benefit in view.benefits) and session.state in _OFFER_STATES:
+        actions.append("lease")
     if session.payment is not None and session.payment.phase is Phase.AT_TILL:
         actions.append("paid")
     if session.member is not None or session.consent(Purpose.RECOGNISE) is None:

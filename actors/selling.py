@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from actors.pricing import after_uses, quote, shown_lines
 from actors.stage import Stage
-from actors.visit import Payment
+from actors.visit import PaidTxn, Payment
 from models.domain.events import Event, TenderKind
 from models.domain.facts import SaleMade
-from models.domain.ids import SaleId, SessionId
+from models.domain.ids import SaleId, SessionId, derived_id
 from models.domain.messages import SaleNoted, SaleTender
-from models.domain.money import format_yuan
+from models.domain.money import cash_rounded_fen, format_yuan
 from models.domain.screen import Receipt, ReceiptTender, ScreenPaid, ScreenState
 
 RESULT_PAGE = timedelta(seconds=30)
@@ -29,12 +29,10 @@ def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...]) -> 
     assert session.id is not None
     priced = quote(session, stage.book)
     lines = shown_lines(priced, stage.book)
-    total = sum(tender.fen for tender in taken if tender.kind is not TenderKind.COUPON)
-    all_cash = bool(taken) and all(tender.kind is TenderKind.CASH for tender in taken)
-    rounded = all_cash and total == priced.cash_due_fen
-    rounding = priced.due_fen - priced.cash_due_fen if rounded else 0
+    total = taken_fen(taken)
+    rounding = rounding_fen(taken, priced.due_fen)
     number = session.receipts + 1
-    receipt_no = f"{stage.book.store}-{session.lane}-{number:06d}"
+    receipt_no = receipt_number(stage, number)
     membership = session.member.membership if session.member is not None else None
     stage.save(
         SaleMade(
@@ -70,7 +68,7 @@ def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...]) -> 
     )
     stage.tell_store(SaleNoted(1, total, priced.discount_fen))
     stage.keep(member=after_uses(session.member, payment.uses), payment=None, receipts=number)
-    remember_closed(stage, session.till_txn)
+    remember_paid(stage, session.till_txn, total)
     stage.change(
         state=ScreenState.PAID,
         receipt=receipt,
@@ -82,16 +80,39 @@ def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...]) -> 
     stage.wake("close", session.id, RESULT_PAGE)
 
 
-def dated(stage: Stage, till_txn: str) -> str:
+def receipt_number(stage: Stage, number: int) -> str:
+    """The lane's `number`-th receipt."""
+    return f"{stage.book.store}-{stage.session.lane}-{number:06d}"
+
+
+def taken_fen(tenders: tuple[SaleTender, ...]) -> int:
+    """Money that was taken: a coupon is none."""
+    return sum(tender.fen for tender in tenders if tender.kind is not TenderKind.COUPON)
+
+
+def rounding_fen(tenders: tuple[SaleTender, ...], due_fen: int) -> int:
+    """What rounding down let the customer off: only when all the money was cash, and exactly the rounded due."""
+    money = [tender for tender in tenders if tender.kind is not TenderKind.COUPON]
+    all_cash = bool(money) and all(tender.kind is TenderKind.CASH for tender in money)
+    rounded = cash_rounded_fen(due_fen)
+    return due_fen - rounded if all_cash and taken_fen(tenders) == rounded else 0
+
+
+def dated(stage: Stage, at: datetime, till_txn: str) -> str:
     """A till transaction's number for ever: many tills start again from 1 each day."""
-    return f"{stage.book.business_date(stage.now)}:{till_txn}"
+    return f"{stage.book.business_date(at)}:{till_txn}"
 
 
-def remember_closed(stage: Stage, till_txn: str) -> None:
+def till_sale(stage: Stage, number: str, fen: int) -> SaleId:
+    """The one sale of this till transaction over so much money: reported again, it is the same row for ever."""
+    return SaleId(derived_id(f"{stage.book.store}:{stage.session.lane}:{number}", f"sale:{fen}"))
+
+
+def remember_paid(stage: Stage, till_txn: str, fen: int, at: datetime | None = None) -> None:
     """From now on this till transaction is paid."""
-    closed, number = stage.session.closed_txns, dated(stage, till_txn)
-    if till_txn and number not in closed:
-        stage.keep(closed_txns=(*closed, number)[-CLOSED_TXNS_KEPT:])
+    paid = PaidTxn(dated(stage, at or stage.now, till_txn), fen)
+    if till_txn and paid not in stage.session.paid_txns:
+        stage.keep(paid_txns=(*stage.session.paid_txns, paid)[-CLOSED_TXNS_KEPT:])
 
 
 def receipt_text(language: str, number: str, total_fen: int, discount_fen: int) -> str:
@@ -105,13 +126,13 @@ def book_unknown_takings(
     stage: Stage, event: Event, sale: SaleId, till_txn: str, tenders: tuple[SaleTender, ...]
 ) -> None:
     """A till took money for a basket that we do not have: all of it is suspense, matched later."""
-    total = sum(tender.fen for tender in tenders if tender.kind is not TenderKind.COUPON)
+    total = taken_fen(tenders)
     session = stage.session
     number = session.receipts + 1
     stage.save(
         SaleMade(
             id=sale,
-            receipt=f"{stage.book.store}-{session.lane}-{number:06d}",
+            receipt=receipt_number(stage, number),
             session=SessionId(session.id or ""),
             store=stage.book.store,
             lane=session.lane,
@@ -135,6 +156,6 @@ def book_unknown_takings(
         )
     )
     stage.keep(receipts=number)
-    remember_closed(stage, till_txn)
+    remember_paid(stage, till_txn, total)
     stage.incident(event.terminal, "takings_without_order", till_txn)
     stage.tell_store(SaleNoted(1, total, 0))

@@ -1,6 +1,7 @@
 """One customer at one lane: what one message does to the visit. Read this file first, then the chapters.
 
-recognition (consent, face, digits) · enrolling · baskets (scan, the till's basket) · paying · voiding.
+recognition (consent, face, digits) · identifying · enrolling · baskets (scan, the till's basket, amount, age check) ·
+offers · paying · offline · voiding and returning · leasing.
 Each chapter writes a `Stage`; nothing here awaits, reads a clock or touches a port.
 """
 
@@ -10,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from actors import baskets, enrolling, paying, recognition, voiding
+from actors import baskets, enrolling, identifying, leasing, offers, offline, paying, recognition, voiding
 from actors.effects import Turn
 from actors.selling import RESULT_PAGE
 from actors.stage import Stage
@@ -18,8 +19,11 @@ from actors.visit import Session
 from models.domain.book import StoreBook
 from models.domain.errors import Refused
 from models.domain.events import (
+    AgeCheck,
+    Amount,
     Basket,
     Cancel,
+    Claim,
     Complaint,
     Confirm,
     Consent,
@@ -27,17 +31,26 @@ from models.domain.events import (
     Enrol,
     Event,
     FaceShown,
+    Identify,
+    Lease,
+    LeaseEnd,
+    OfflineSale,
     Paid,
     Remove,
+    Return,
     Scan,
     SessionOpen,
     Void,
+    Voucher,
 )
 from models.domain.facts import FaceDecided
 from models.domain.ids import SessionId, event_cause
 from models.domain.messages import (
     EnrolAnswered,
     FaceAnswered,
+    LeaseEnded,
+    LeaseGranted,
+    MemberFound,
     PaymentAnswered,
     ReleaseAnswered,
     ReserveAnswered,
@@ -50,6 +63,25 @@ from models.domain.screen import ScreenState
 
 IDLE_AFTER = timedelta(minutes=5)
 """A visit in which nothing happens is closed after this."""
+
+VisitBody = (
+    Consent
+    | FaceShown
+    | Digits
+    | Enrol
+    | Scan
+    | Remove
+    | Basket
+    | Confirm
+    | Cancel
+    | Identify
+    | Amount
+    | AgeCheck
+    | Voucher
+    | Claim
+    | Lease
+)
+"""What a customer who stands there does, or a clerk for them."""
 
 SHOT_KINDS = frozenset({"shot", "template"})
 """Face questions of an enrolment; the others ask who it is."""
@@ -85,6 +117,12 @@ def receive(session: Session, message: SessionMessage, cause: str, now: datetime
             paying.uses_posted(stage, message)
         case SaleFound():
             voiding.sale_found(stage, message)
+        case MemberFound():
+            identifying.answered(stage, message)
+        case LeaseGranted():
+            leasing.granted(stage, message)
+        case LeaseEnded():
+            leasing.ended(stage, message)
         case ReleaseAnswered():
             pass
         case _:
@@ -93,26 +131,33 @@ def receive(session: Session, message: SessionMessage, cause: str, now: datetime
 
 
 def _event(stage: Stage, event: Event) -> None:
+    """Some need no visit; the others belong to the one that is open, or open it."""
     body = event.body
     match body:
         case SessionOpen():
             _open(stage, event, body.till_txn or "")
             stage.reply(event)
-            return
         case Paid():
             paying.paid(stage, event, body)
-            return
         case Void():
             voiding.void(stage, event, body)
-            return
+        case Return():
+            voiding.bring_back(stage, event, body)
+        case OfflineSale():
+            offline.sale(stage, event, body)
+        case LeaseEnd():
+            leasing.lease_end(stage, event, body)
         case Complaint():
             stage.incident(event.terminal, "complaint", body.about)
             stage.reply(event)
-            return
-        case Scan() | Basket():
+        case Scan() | Basket() | Amount():
             _open_for_basket(stage, event, body)
+            _of_visit(stage, event, body)
         case _:
-            pass
+            _of_visit(stage, event, body)
+
+
+def _of_visit(stage: Stage, event: Event, body: VisitBody) -> None:
     _require_visit(stage.session, event)
     if event.clerk is not None and stage.session.clerk != event.clerk:
         stage.keep(clerk=event.clerk)
@@ -135,6 +180,24 @@ def _event(stage: Stage, event: Event) -> None:
             paying.confirm(stage, event, body)
         case Cancel():
             _cancel(stage, event)
+        case _:
+            _more(stage, event, body)
+
+
+def _more(stage: Stage, event: Event, body: Identify | Amount | AgeCheck | Voucher | Claim | Lease) -> None:
+    match body:
+        case Identify():
+            identifying.identify(stage, event, body)
+        case Amount():
+            baskets.amount(stage, event, body)
+        case AgeCheck():
+            baskets.age_check(stage, event, body)
+        case Voucher():
+            offers.voucher(stage)
+        case Claim():
+            offers.claim(stage, body)
+        case Lease():
+            leasing.lease(stage, event, body)
         case _:
             assert_never(body)
 
@@ -160,19 +223,20 @@ def _open(stage: Stage, event: Event, till_txn: str) -> None:
         till_txn=till_txn,
         clerk=event.clerk,
         receipts=before.receipts,
-        closed_txns=before.closed_txns,
+        paid_txns=before.paid_txns,
+        leasing=before.leasing,
     )
     stage.session = fresh
     stage.prompt("welcome")
     stage.wake("idle", f"{fresh.id}:1", IDLE_AFTER)
 
 
-def _open_for_basket(stage: Stage, event: Event, body: Scan | Basket) -> None:
-    """scan and basket open a visit when there is none; another till transaction is another customer."""
+def _open_for_basket(stage: Stage, event: Event, body: Scan | Basket | Amount) -> None:
+    """scan, basket and amount open a visit when there is none; another till transaction is another customer."""
     session = stage.session
-    txn = body.till_txn if isinstance(body, Basket) else ""
+    txn = "" if isinstance(body, Scan) else body.till_txn
     over = not session.live or session.state is ScreenState.PAID
-    if isinstance(body, Basket) and session.live and not session.lines and not session.till_txn:
+    if txn and session.live and not session.lines and not session.till_txn:
         stage.keep(till_txn=txn)
     elif (over and event.session is None) or (txn and session.live and session.till_txn != txn):
         _open(stage, event, txn)
@@ -243,6 +307,8 @@ def _face_lost(stage: Stage, question_id: str) -> None:
     stage.keep(question=None)
     if question.kind in SHOT_KINDS:
         enrolling.shot_lost(stage, question)
+    elif question.kind == "member":
+        identifying.lost(stage, question)
     else:
         recognition.lost(stage, question)
 
@@ -313,3 +379,5 @@ def _answer_late(stage: Stage, event_id: str) -> None:
     elif void is not None and void.reply is not None and void.reply.id == event_id:
         stage.reply(void.reply, pending=True)
         stage.keep(voiding=replace(void, reply=None))
+    else:
+        leasing.answer_late(stage, event_id)

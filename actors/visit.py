@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from models.domain.events import Purpose, Tender
-from models.domain.ids import LaneId, MemberId, MessageId, SaleId, SessionId, TerminalId
+from models.domain.events import Purpose, ReturnLine, Tender
+from models.domain.ids import LaneId, LegalEntityId, MemberId, MessageId, SaleId, SessionId, TerminalId
 from models.domain.messages import MemberView, SaleTender, SaleUse
+from models.domain.pricing import Flag
+from models.domain.returns import Back
 from models.domain.screen import Prompt, Receipt, ScreenPaid, ScreenState
 
 
@@ -96,22 +98,49 @@ class Payment:
     code_shown: bool = False
     """The collection code is on the screen: from now on the order is queried."""
     cancel_reply: OpenReply | None = None
+    cancels: int = 0
+    """Cancels without a clear answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Voiding:
-    """A void in progress: find the sale, refund it, then book the mirror."""
+    """A void or a return in progress: find the sale, refund it, then book the mirror, whole or of some lines."""
 
     question: str
     receipt: str
     terminal: TerminalId
     reply: OpenReply | None
     sale: SaleId | None = None
+    entity: LegalEntityId | None = None
+    """Whose merchant account gives back."""
     uses: tuple[SaleUse, ...] = ()
     taken_fen: int = 0
     discount_fen: int = 0
     refunds: tuple[SaleTender, ...] = ()
     tries: int = 0
+    lines: tuple[ReturnLine, ...] = ()
+    """What is brought back; empty: the whole sale is undone."""
+    reason: str = ""
+    clerk: str | None = None
+    n: int = 0
+    """Returns of the sale before this one."""
+    back: Back | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leasing:
+    """A lease that is asked for, or given back. Without `reply` the terminal was told `pending`: it will not use it."""
+
+    ask: str
+    reply: OpenReply | None
+
+
+@dataclass(frozen=True, slots=True)
+class PaidTxn:
+    """A till transaction that was paid, by its number for ever, and how much it said."""
+
+    number: str
+    fen: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +170,12 @@ class Session:
     receipt: Receipt | None = None
     receipts: int = 0
     """Receipts of this lane so far: the next number."""
-    closed_txns: tuple[str, ...] = ()
+    paid_txns: tuple[PaidTxn, ...] = ()
     """The till transactions that were paid last in this lane, oldest first: a second `paid` changes nothing."""
+    age_ok: bool = False
+    """A clerk has looked at this customer."""
+    identify_tries: int = 0
+    leasing: tuple[Leasing, ...] = ()
 
     def consent(self, purpose: Purpose) -> GivenConsent | None:
         """The consent given in this session for a purpose."""
@@ -155,12 +188,18 @@ class Session:
 
     @property
     def resting_state(self) -> ScreenState:
-        """The state when no question is open: paid, quoted with lines, else identified or open."""
+        """The state when no question is open: paid, quoted with lines (basket while something is missing), else
+        identified or open."""
         if self.paid is not None:
             return ScreenState.PAID
         if self.lines:
-            return ScreenState.QUOTED
+            return ScreenState.BASKET if self.age_missing else ScreenState.QUOTED
         return ScreenState.IDENTIFIED if self.member is not None else ScreenState.OPEN
+
+    @property
+    def age_missing(self) -> bool:
+        """Something in the basket may be sold to adults only, and no clerk has looked yet."""
+        return not self.age_ok and any(Flag.AGE_18 in line.flags for line in self.lines)
 
     @property
     def busy(self) -> bool:

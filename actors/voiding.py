@@ -1,15 +1,20 @@
-"""Chapter five: a whole sale undone on its own business date. Money back first, then the mirror in the ledger."""
+"""Chapter five: a whole sale undone on its own business date, or goods brought back on any.
+
+Money back first, then the mirror in the ledger. The store lets one lane at a time at a receipt, so that a void and a
+return, or two of either, follow one another and see what was booked before.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
 
+from actors import returning
 from actors.ports import FindSale, PaymentRequest, PayVerb, ReverseUses
 from actors.stage import Stage
 from actors.visit import Voiding
 from models.domain.errors import Refused
-from models.domain.events import Event, TenderKind, Void
+from models.domain.events import Event, Return, TenderKind, Void
 from models.domain.facts import SaleVoided
 from models.domain.ids import SessionId, derived_id
 from models.domain.messages import PaymentAnswered, PaymentOutcome, SaleFound, SaleNoted, VoidBegun, VoidEnded
@@ -19,15 +24,26 @@ TRIES_MAX = 20
 
 
 def void(stage: Stage, event: Event, body: Void) -> None:
-    """Find the sale; its answer goes on. The store refuses a second lane that voids the same receipt meanwhile."""
+    """Find the sale; its answer goes on. The store refuses a second lane at the same receipt meanwhile."""
+    _begin(stage, event, Voiding("", body.receipt, event.terminal, None))
+
+
+def bring_back(stage: Stage, event: Event, body: Return) -> None:
+    """Goods of one receipt come back: find the sale, refund their share, book it."""
+    clerk = event.clerk or stage.session.clerk
+    work = Voiding("", body.receipt, event.terminal, None, lines=body.lines, reason=body.reason, clerk=clerk)
+    _begin(stage, event, work)
+
+
+def _begin(stage: Stage, event: Event, work: Voiding) -> None:
     session = stage.session
     if session.busy:
         raise Refused("lane_busy")
     if session.question is not None or session.enrolment is not None:
         raise Refused("question_open")
-    stage.tell_store(VoidBegun(body.receipt, session.lane))
-    question = stage.ask(FindSale(stage.book.store, body.receipt))
-    stage.keep(voiding=Voiding(question, body.receipt, event.terminal, stage.later(event)))
+    stage.tell_store(VoidBegun(work.receipt, session.lane))
+    question = stage.ask(FindSale(stage.book.store, work.receipt))
+    stage.keep(voiding=replace(work, question=question, reply=stage.later(event)))
     stage.wake("void", f"{question}:0", RETRY_EVERY)
 
 
@@ -42,18 +58,23 @@ def sale_found(stage: Stage, found: SaleFound) -> None:
     if found.voided:
         _refuse(stage, work, "already_voided")
         return
-    if found.business_date != stage.book.business_date(stage.now):
+    work = replace(work, sale=found.sale, entity=found.entity, n=len(found.returns))
+    if work.lines:
+        try:
+            work = returning.share(stage, work, found)
+        except Refused as refused:
+            _refuse(stage, work, refused.code)
+            return
+    elif found.returns:
+        _refuse(stage, work, "already_returned")
+        return
+    elif found.business_date != stage.book.business_date(stage.now):
         _refuse(stage, work, "wrong_day")
         return
-    taken = sum(tender.fen for tender in found.tenders if tender.kind is not TenderKind.COUPON)
-    work = replace(
-        work,
-        sale=found.sale,
-        uses=found.uses,
-        taken_fen=taken,
-        discount_fen=found.discount_fen,
-        refunds=tuple(tender for tender in found.tenders if tender.order),
-    )
+    else:
+        taken = sum(tender.fen for tender in found.tenders if tender.kind is not TenderKind.COUPON)
+        refunds = tuple(tender for tender in found.tenders if tender.order)
+        work = replace(work, uses=found.uses, taken_fen=taken, discount_fen=found.discount_fen, refunds=refunds)
     stage.keep(voiding=work)
     if work.refunds:
         _ask_refund(stage, work)
@@ -62,19 +83,20 @@ def sale_found(stage: Stage, found: SaleFound) -> None:
 
 
 def _ask_refund(stage: Stage, work: Voiding) -> None:
-    """One refund number for ever per sale and order: asking again cannot pay back twice."""
+    """One refund number for ever per sale and order, and per return: asking again cannot pay back twice."""
     tender = work.refunds[0]
+    cause = str(work.sale) if work.back is None else returning.return_id(work)
     stage.ask(
         PaymentRequest(
             verb=PayVerb.REFUND,
             session=stage.session.id or SessionId(""),
-            entity=stage.book.entity,
+            entity=work.entity or stage.book.entity,
             store=stage.book.store,
             terminal=work.terminal,
             order=tender.order,
             fen=tender.fen,
             kind=tender.kind,
-            refund_no="R" + derived_id(str(work.sale), tender.order).replace("-", ""),
+            refund_no="R" + derived_id(cause, tender.order).replace("-", ""),
         )
     )
 
@@ -118,6 +140,10 @@ def retry(stage: Stage, ref: str) -> None:
 def _book(stage: Stage, work: Voiding) -> None:
     session = stage.session
     assert work.sale is not None
+    if work.back is not None:
+        returning.book(stage, work, work.back)
+        stage.keep(voiding=None)
+        return
     stage.save(
         SaleVoided(
             derived_id(work.sale, "void"),

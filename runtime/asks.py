@@ -29,8 +29,10 @@ from models.domain.messages import (
     EnrolAnswered,
     FaceAnswered,
     FaceOutcome,
+    PastReturn,
     PaymentAnswered,
     PaymentOutcome,
+    ReturnedLine,
     SaleFound,
     SaleTender,
     SaleUse,
@@ -55,6 +57,7 @@ from models.domain.recognition import (
     RescoreRequest,
     ShotRequest,
 )
+from models.domain.screen import ScreenLine
 from models.tables.memberships import load_member_view
 from runtime.clock import business_now
 from runtime.memberships import Memberships, NotYet
@@ -237,13 +240,21 @@ class Ports:
     async def _find_sale(self, question: str, request: FindSale) -> SaleFound:
         async with self._pool.connection() as conn:
             cursor = await conn.execute(
-                """SELECT id, business_date, voided_at IS NOT NULL, gross_fen, discount_fen, rounding_fen, tenders, uses
+                """SELECT id, business_date, voided_at IS NOT NULL, gross_fen, discount_fen, rounding_fen, tenders,
+                     uses, entity, agency_fen, lines
                    FROM sale WHERE store = %s AND receipt = %s""",
                 (request.store, request.receipt),
             )
             row = await cursor.fetchone()
-        if row is None:
-            return SaleFound(question, None, request.receipt)
+            if row is None:
+                return SaleFound(question, None, request.receipt)
+            cursor = await conn.execute(
+                "SELECT lines, tenders, uses FROM sale_return WHERE sale = %s ORDER BY n", (row[0],)
+            )
+            returns = [
+                PastReturn(tuple(ReturnedLine(**line) for line in past[0]), _tenders(past[1]), _uses(past[2]))
+                for past in await cursor.fetchall()
+            ]
         return SaleFound(
             question=question,
             sale=SaleId(row[0]),
@@ -254,8 +265,12 @@ class Ports:
             gross_fen=row[3],
             discount_fen=row[4],
             rounding_fen=row[5],
-            tenders=tuple(SaleTender(**{**tender, "kind": TenderKind(tender["kind"])}) for tender in row[6]),
-            uses=tuple(SaleUse(**use) for use in row[7]),
+            tenders=_tenders(row[6]),
+            uses=_uses(row[7]),
+            entity=row[8],
+            agency_fen=row[9],
+            lines=tuple(ScreenLine(**line) for line in row[10]),
+            returns=tuple(returns),
         )
 
     # ------------------------------------------------------------ payments
@@ -267,6 +282,14 @@ class Ports:
         except ValueError as error:  # a number or an amount that could never be sent
             answer = Unknown(str(error)) if request.verb is PayVerb.QUERY else _never(error)
         return _payment_message(ask, request, answer)
+
+
+def _tenders(document: list[dict[str, Any]]) -> tuple[SaleTender, ...]:
+    return tuple(SaleTender(**{**tender, "kind": TenderKind(tender["kind"])}) for tender in document)
+
+
+def _uses(document: list[dict[str, Any]]) -> tuple[SaleUse, ...]:
+    return tuple(SaleUse(**use) for use in document)
 
 
 def _never(error: ValueError) -> Failed:

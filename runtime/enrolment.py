@@ -15,7 +15,7 @@ from typing import Any
 
 from psycopg import AsyncCursor
 
-from actors.ports import EnrolMember
+from actors.ports import EnrolMember, FindMember
 from gateway.providers.port import PaymentProvider, Scene
 from models.domain import ledger
 from models.domain.charging import cutoff_instant, expiry_instant
@@ -23,7 +23,7 @@ from models.domain.errors import Bug, Refused
 from models.domain.events import ProviderAuth
 from models.domain.ids import LegalEntityId, MemberId, MembershipId, SessionId, StoreId, derived_id
 from models.domain.membership import HOLD_TIMEOUT, HoldState, State, apply_for
-from models.domain.messages import EnrolAnswered
+from models.domain.messages import EnrolAnswered, MemberFound
 from models.domain.payments import Answer, Failed, HoldResult, Pending, Succeeded, Unknown
 from models.domain.plans import GuaranteeKind, Plan
 from models.domain.settlement import Standing, release_call
@@ -80,6 +80,25 @@ class Enrolment:
         self._pepper = pepper
         self._wall = wall
         self._provider_name = provider_name
+
+    async def find(self, question: str, request: FindMember) -> MemberFound:
+        """Who this number is of, with the membership that is open now; nobody when it is no number at all."""
+        value = request.value
+        if request.by == "phone":
+            try:
+                value = phone_of(value, self._pepper).digest
+            except Refused:
+                return MemberFound(question, request.session, None)
+        view = None
+        async with self._pool.connection() as conn:
+            async with conn.cursor() as cur:
+                store = await memberships.load_store(cur, request.store)
+                assert store is not None
+                member = await memberships.find_member(cur, store.chain, request.by, value)
+                now = await clock.business_now(cur, self._wall())
+            if member is not None:
+                view = await memberships.load_member_view(conn, member, now)
+        return MemberFound(question, request.session, view)
 
     async def enrol(self, ask_id: str, request: EnrolMember, attempts: int) -> EnrolAnswered | NotYet:
         try:

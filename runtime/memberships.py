@@ -1,4 +1,5 @@
-"""The memberships port: enrol, reserve, post, release, reverse. Each ask has one effect, however often it is made.
+"""The memberships port: find, enrol, reserve, post, release, reverse, lease. Each ask has one effect, however often
+it is made.
 
 Every effect happens under the membership's row lock, in one transaction with its ledger entries. The provider is
 asked between two transactions, never inside one.
@@ -8,19 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from actors.ports import EnrolMember, MembershipRequest, PostUses, ReleaseUses, ReserveUses, ReverseUses
+from actors.ports import (
+    EndLease,
+    EnrolMember,
+    FindMember,
+    GrantLease,
+    MembershipRequest,
+    PostUses,
+    ReleaseUses,
+    ReserveUses,
+    ReverseUses,
+)
 from gateway.providers.port import PaymentProvider
 from models.domain.ids import LegalEntityId
-from models.domain.messages import EnrolAnswered, ReleaseAnswered, ReserveAnswered, UsesPosted
+from models.domain.messages import (
+    EnrolAnswered,
+    LeaseEnded,
+    LeaseGranted,
+    MemberFound,
+    ReleaseAnswered,
+    ReserveAnswered,
+    UsesPosted,
+)
 from models.tables.facts import PROVIDER
 from runtime.clock import Pool, Wall, wall_now
 from runtime.enrolment import Enrolment, EnrolResolved
+from runtime.leases import Leases
 from runtime.member_views import NotYet
 from runtime.uses import Uses
 
 __all__ = ["PROVIDER", "EnrolResolved", "MembershipAnswer", "Memberships", "NotYet"]
 
-MembershipAnswer = EnrolAnswered | ReserveAnswered | UsesPosted | ReleaseAnswered
+MembershipAnswer = (
+    MemberFound | EnrolAnswered | ReserveAnswered | UsesPosted | ReleaseAnswered | LeaseGranted | LeaseEnded
+)
 
 
 class Memberships:
@@ -41,6 +63,7 @@ class Memberships:
         provider_name: str = PROVIDER,
     ) -> None:
         self._enrolment = Enrolment(pool, providers, pepper=pepper, wall=wall, provider_name=provider_name)
+        self._leases = Leases(pool, wall=wall)
         self._uses = Uses(pool, wall=wall, provider_name=provider_name)
 
     async def ask(self, ask_id: str, request: MembershipRequest, attempts: int = 0) -> MembershipAnswer | NotYet:
@@ -49,6 +72,12 @@ class Memberships:
         Returns after the commit. Raises what the database raises; nothing happened then, or all of it.
         """
         match request:
+            case FindMember():
+                return await self._enrolment.find(ask_id, request)
+            case GrantLease():
+                return await self._leases.grant(ask_id, request)
+            case EndLease():
+                return await self._leases.end(ask_id, request)
             case EnrolMember():
                 return await self._enrolment.enrol(ask_id, request, attempts)
             case ReserveUses():

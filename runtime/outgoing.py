@@ -6,7 +6,9 @@ import msgspec
 
 from actors.ports import (
     AskRequest,
+    EndLease,
     EnrolMember,
+    GrantLease,
     PaymentRequest,
     PostUses,
     ReleaseUses,
@@ -15,7 +17,17 @@ from actors.ports import (
 )
 
 _REQUESTS: dict[str, type[AskRequest]] = {
-    kind.__name__: kind for kind in (EnrolMember, ReserveUses, PostUses, ReleaseUses, ReverseUses, PaymentRequest)
+    kind.__name__: kind
+    for kind in (
+        EnrolMember,
+        ReserveUses,
+        PostUses,
+        ReleaseUses,
+        ReverseUses,
+        GrantLease,
+        EndLease,
+        PaymentRequest,
+    )
 }
 
 

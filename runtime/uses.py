@@ -4,6 +4,7 @@ with its ledger entries.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,11 +16,12 @@ from models.domain import ledger
 from models.domain.charging import TAKES_QUOTA, UseClass, classify_use
 from models.domain.errors import Bug
 from models.domain.ids import derived_id
+from models.domain.leases import LeaseStanding
 from models.domain.membership import State
 from models.domain.messages import ReleaseAnswered, ReserveAnswered, SaleUse, UsesPosted
 from models.domain.plans import Plan
 from models.domain.settlement import Standing
-from models.tables import clock, memberships, settlement, usage
+from models.tables import clock, leases, memberships, settlement, usage
 from models.tables.ledger import insert_transactions
 from runtime.clock import Pool, Wall
 from runtime.member_views import member_view
@@ -57,7 +59,8 @@ class Uses:
         """True when every use of the quote would be REGULAR now, at no more than its benefit is worth."""
         if standing.state is not State.ACTIVE:
             return False
-        taken = await memberships.quota_taken(cur, standing.id, tuple(use.usage for use in request.uses))
+        now = await clock.business_now(cur, self._wall())
+        taken = await memberships.quota_taken(cur, standing.id, now, tuple(use.usage for use in request.uses))
         for use in request.uses:
             if use.membership != standing.id:
                 raise Bug("foreign_use", f"use {use.usage} is not of membership {standing.id}")
@@ -71,23 +74,37 @@ class Uses:
 
     async def post(self, ask_id: str, request: PostUses) -> UsesPosted:
         async with self._pool.connection() as conn, conn.cursor() as cur:
-            standings = [await self._locked(cur, key) for key in sorted({use.membership for use in request.uses})]
+            store = await memberships.load_store(cur, request.store)
+            assert store is not None
+            keys = sorted({use.membership for use in request.uses})
+            locked = [await memberships.lock_membership(cur, key) for key in keys]
+            # What a terminal reports for a membership that this chain does not have is nobody's.
+            standings = [standing for standing in locked if standing is not None and standing.chain == store.chain]
+            if not request.unreserved and len(standings) < len(keys):
+                raise Bug("unknown_membership", f"a session used one of the unknown memberships {keys}")
             now = await clock.business_now(cur, self._wall())
             for standing in standings:
-                await self._post_uses(cur, ask_id, standing, request, now)
+                await self._post_uses(cur, ask_id, standing, request, store, now)
         member = await member_view(self._pool, standings[0], self._wall()) if standings else None
-        return UsesPosted(ask_id, request.session, member)
+        known = {standing.id for standing in standings}
+        unknown = sum(use.membership not in known for use in request.uses)
+        return UsesPosted(ask_id, request.session, member, unknown, request.terminal)
 
     async def _post_uses(
-        self, cur: AsyncCursor[Any], ask_id: str, standing: Standing, request: PostUses, now: datetime
+        self,
+        cur: AsyncCursor[Any],
+        ask_id: str,
+        standing: Standing,
+        request: PostUses,
+        store: memberships.StoreRecord,
+        now: datetime,
     ) -> None:
         uses = [use for use in request.uses if use.membership == standing.id]
         usages = [use.usage for use in uses]
         known = await usage.known_uses(cur, usages)
         reserved = await usage.reservations_of(cur, usages)
-        taken = await memberships.quota_taken(cur, standing.id, tuple(usages))
-        store = await memberships.load_store(cur, request.store)
-        assert store is not None
+        taken = await memberships.quota_taken(cur, standing.id, now, tuple(usages))
+        leased = await leases.load_leases(cur, [use.lease for use in uses if use.lease is not None])
         booked_on = store.business_date(request.biz_time).isoformat()
         place = await memberships.place_of(cur, request.store, booked_on)
         transactions: list[ledger.Transaction] = []
@@ -99,7 +116,12 @@ class Uses:
             biz_time = request.biz_time if reservation is None else reservation.biz_time
             # The sale happened, so nothing is refused any more: what was not reserved is judged as an offline use.
             use_class = UseClass.REGULAR
-            if reservation is None or state != "open" or standing.charge_fen is not None:
+            lease = _lease_of(standing, leased, use, request, now)
+            if lease is not None:
+                leased[lease.id] = replace(lease, used=lease.used + 1)
+                await leases.add_lease_use(cur, lease.id)
+                taken[use.benefit] -= 1  # the place that it held is the use's own now
+            elif reservation is None or state != "open" or standing.charge_fen is not None:
                 use_class = _class_of(standing, taken, use, biz_time, offline=True)
             tombstones = await usage.tombstones_of(cur, use.usage)
             reversed_fen = min(use.fen, sum(fen for _, fen in tombstones))
@@ -154,7 +176,7 @@ class Uses:
         reversal: str,
         request: ReverseUses,
     ) -> Standing:
-        """Take one use back wholly: its line, u, its entries, and what the member gets back if it was charged."""
+        """Take `fen` of one use back: its line, u, its entries, and what the member gets back if it was charged."""
         if not await usage.insert_reversal(cur, reversal, use.usage, use.fen, request.at):
             return standing
         known = (await usage.known_uses(cur, [use.usage])).get(use.usage)
@@ -198,9 +220,28 @@ class Uses:
         return standing
 
 
+def _lease_of(
+    standing: Standing, leased: dict[str, LeaseStanding], use: SaleUse, request: PostUses, now: datetime
+) -> LeaseStanding | None:
+    """The lease that this use is from: then it is REGULAR, whatever happened to the membership meanwhile."""
+    lease = leased.get(use.lease or "")
+    if lease is None or standing.charge_fen is not None or _worth_too_much(standing, use):
+        return None
+    covers = lease.covers(standing.id, use.benefit, request.store, request.biz_time, now)
+    return lease if covers else None
+
+
+def _worth_too_much(standing: Standing, use: SaleUse) -> bool:
+    """More than the benefit gives: a member never bears what a terminal made up."""
+    benefit = standing.plan.benefit(use.benefit)
+    return benefit is None or use.fen > benefit.value_fen
+
+
 def _class_of(
     standing: Standing, taken: dict[str, int], use: SaleUse, biz_time: datetime, *, offline: bool
 ) -> UseClass:
+    if offline and _worth_too_much(standing, use):
+        return UseClass.OVERUSE
     return classify_use(
         standing.plan,
         taken,

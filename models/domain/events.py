@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from models.domain.ids import MessageId, PlanId, SessionId, TerminalId
+from models.domain.ids import BenefitId, LeaseId, MembershipId, MessageId, PlanId, SessionId, TerminalId
 
 
 class Purpose(StrEnum):
@@ -154,6 +154,96 @@ class Void:
 
 
 @dataclass(frozen=True, slots=True)
+class Identify:
+    """A member without face or phone: `by` phone, card or code, `value` as typed, tapped or scanned."""
+
+    by: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Amount only: the clerk typed what is to be paid."""
+
+    till_txn: str
+    fen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Voucher:
+    """A voucher's code."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Take an offered coupon."""
+
+    offer: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgeCheck:
+    """A clerk looked at the customer; never estimated from a face."""
+
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Reserve so many uses of the member's benefit for selling offline."""
+
+    benefit: BenefitId
+    uses: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnd:
+    """Give back what was not used of a lease."""
+
+    lease: LeaseId
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnLine:
+    """So many pieces of one line of a receipt."""
+
+    line: int
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Goods brought back: money to the original tenders, benefits reversed in fen."""
+
+    receipt: str
+    lines: tuple[ReturnLine, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaleBenefit:
+    """A benefit that was given offline, `fen` off the lines' total; with the lease it was taken from, if any."""
+
+    lease: LeaseId | None
+    membership: MembershipId
+    benefit: BenefitId
+    fen: int
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineSale:
+    """A whole sale made offline. `total_fen` is the sum of the lines' net_fen, before `benefits`."""
+
+    lines: tuple[TillLine, ...]
+    tenders: tuple[Tender, ...]
+    total_fen: int
+    benefits: tuple[SaleBenefit, ...] = ()
+    till_txn: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Complaint:
     """A customer complained; counted by the rollout gates."""
 
@@ -183,6 +273,15 @@ EventBody = (
     | Void
     | Complaint
     | FaceShown
+    | Identify
+    | Amount
+    | Voucher
+    | Claim
+    | AgeCheck
+    | Lease
+    | LeaseEnd
+    | Return
+    | OfflineSale
 )
 
 

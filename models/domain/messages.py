@@ -14,6 +14,8 @@ from models.domain.events import Event, TenderKind
 from models.domain.ids import (
     BenefitId,
     LaneId,
+    LeaseId,
+    LegalEntityId,
     MemberId,
     MembershipId,
     PlanId,
@@ -21,9 +23,11 @@ from models.domain.ids import (
     SaleId,
     SessionId,
     StoreId,
+    TerminalId,
     UsageId,
 )
 from models.domain.presence import TerminalMessage
+from models.domain.screen import LeaseGrant, ScreenLine
 
 # ---------------------------------------------------------------- what ports know about a member
 
@@ -147,6 +151,38 @@ class UsesPosted:
     ask: str
     session: SessionId
     member: MemberView | None
+    unknown: int = 0
+    """Uses that were reported for a membership that nobody has: the sale stands, nothing was posted for them."""
+    terminal: TerminalId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFound:
+    """The member behind a phone, card or code; None: not recognised."""
+
+    question: str
+    session: SessionId
+    member: MemberView | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseGranted:
+    """Uses are kept for a terminal that goes offline, or refused with `code`."""
+
+    ask: str
+    session: SessionId
+    lease: LeaseGrant | None
+    code: str = ""
+    member: MemberView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """What a lease had left is free again; `code` when there is no such lease."""
+
+    ask: str
+    session: SessionId
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +229,8 @@ class SaleUse:
     membership: MembershipId
     benefit: BenefitId
     fen: int
+    lease: LeaseId | None = None
+    """The lease it was taken from, offline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +246,27 @@ class SaleTender:
 
 
 @dataclass(frozen=True, slots=True)
+class ReturnedLine:
+    """What of a line came back, with its share of the price and of the discount."""
+
+    line: int
+    quantity: int
+    net_fen: int
+    discount_fen: int
+
+
+@dataclass(frozen=True, slots=True)
+class PastReturn:
+    """A return that was booked: lines, what went back per tender of the sale (in its order), and per use."""
+
+    lines: tuple[ReturnedLine, ...]
+    tenders: tuple[SaleTender, ...]
+    uses: tuple[SaleUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SaleFound:
-    """A sale as a void needs it."""
+    """A sale as a void or a return needs it."""
 
     question: str
     sale: SaleId | None
@@ -223,6 +280,11 @@ class SaleFound:
     """Cash rounding that the customer was let off: due_fen less what was taken, >= 0."""
     tenders: tuple[SaleTender, ...] = ()
     uses: tuple[SaleUse, ...] = ()
+    entity: LegalEntityId | None = None
+    """Whose sale it was, and whose merchant account collected."""
+    agency_fen: int = 0
+    lines: tuple[ScreenLine, ...] = ()
+    returns: tuple[PastReturn, ...] = ()
 
 
 # ---------------------------------------------------------------- timers and notes between entities
@@ -255,7 +317,7 @@ class IncidentNoted:
 
 @dataclass(frozen=True, slots=True)
 class VoidBegun:
-    """Told to the store: a lane voids this receipt. The store refuses when another lane does so already."""
+    """Told to the store: a lane voids or takes back this receipt. The store refuses when another does so already."""
 
     receipt: str
     lane: LaneId
@@ -278,6 +340,9 @@ SessionMessage = (
     | ReleaseAnswered
     | PaymentAnswered
     | SaleFound
+    | MemberFound
+    | LeaseGranted
+    | LeaseEnded
     | TimerFired
 )
 StoreMessage = SaleNoted | IncidentNoted | VoidBegun | VoidEnded

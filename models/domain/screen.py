@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from models.domain.ids import MessageId, SessionId
+from models.domain.ids import BenefitId, LeaseId, MembershipId, MessageId, SessionId
 
 
 class ScreenState(StrEnum):
@@ -154,6 +154,17 @@ class ReplyError:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseGrant:
+    """Uses of a benefit that may be given offline until `until` (ISO 8601, business time)."""
+
+    id: LeaseId
+    membership: MembershipId
+    benefit: BenefitId
+    uses: int
+    until: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyBody:
     """The one answer to one event or face. `id` is null only for bytes that could not be decoded."""
 
@@ -163,3 +174,4 @@ class ReplyBody:
     session: SessionId | None = None
     error: ReplyError | None = None
     v: int = 1
+    lease: LeaseGrant | None = None

@@ -27,6 +27,12 @@ _PROMPTS: dict[str, tuple[str, str]] = {
     "enrol_failed": ("未能开通会员，可继续结账", "Membership could not be opened; you can go on"),
     "thank_you": ("谢谢惠顾", "Thank you"),
     "voided": ("已整单撤销", "The sale is undone"),
+    "returned": (
+        "已退货：退款 {back} 元，其中现金 {cash} 元",
+        "Goods returned: {back} goes back, {cash} of it in cash",
+    ),
+    "age_check": ("请店员确认顾客已满 18 岁", "A clerk must see that the customer is 18 or older"),
+    "age_refused": ("未满 18 岁：请取出限制商品", "Under 18: the restricted goods must be taken out"),
     "collect_at_till": ("请在收银机收款", "Please collect at the till"),
 }
 
@@ -75,6 +81,19 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
     "id_conflict": ("编号冲突", "The id was used for another message", "换新编号", "use a fresh id"),
     "enrol_refused": ("未能开通", "It could not be opened", "可继续结账", "go on without it"),
     "bad_phone": ("手机号不对", "That is no phone number", "重新输入", "enter it again"),
+    "identify_exhausted": ("查找次数已用完", "Too many look-ups", "不使用会员继续", "go on without membership"),
+    "amount_only": ("本店只输入金额", "This store takes amounts only", "发送 amount", "send amount"),
+    "unknown_voucher": ("没有该券", "There is no such voucher", "检查券码", "check its code"),
+    "unknown_offer": ("没有该优惠", "There is no such offer", "选择屏幕上的优惠", "choose one from the screen"),
+    "not_claimable": ("该方案需要开通", "A plan is entered, not claimed", "发送 enrol", "send enrol"),
+    "no_age_check": ("无需确认年龄", "No age is to be checked", "继续结账", "go on"),
+    "age_check_missing": ("尚未确认年龄", "The age has not been checked", "请店员确认", "ask the clerk"),
+    "clerk_missing": ("需要店员操作", "Only a clerk can do that", "先登录店员", "send the clerk's id"),
+    "no_membership": ("没有有效会员", "There is no membership", "先识别会员", "recognise a member first"),
+    "unknown_lease": ("没有该预留", "There is no such lease", "无需归还", "nothing to give back"),
+    "return_exceeds": ("退货数量超过所购", "More than was sold", "检查数量", "check the quantity"),
+    "not_returnable": ("代收业务不能退货", "Sold for somebody else: not returnable", "联系服务商", "ask its provider"),
+    "already_returned": ("该小票已有退货", "Goods of it came back already", "改用退货", "use return"),
     "internal_error": ("系统错误", "Something went wrong", "联系管理员", "ask an operator"),
     "host_full": ("系统繁忙", "The system is busy", "5 秒后重试", "try again in 5 s"),
 }

@@ -19,6 +19,9 @@ SELECT min(due) FROM (
         WHERE state = 'EXPIRED' AND cutoff_at > %(after)s AND cutoff_at <= %(to)s
     UNION ALL SELECT min(not_before) FROM settlement_call
         WHERE state IN ('NEW', 'UNKNOWN', 'ANSWERED') AND not_before > %(after)s AND not_before <= %(to)s
+    UNION ALL SELECT min(l.lapses_at) FROM lease l JOIN membership m ON m.id = l.membership
+        WHERE l.state = 'open' AND l.used < l.uses AND m.state = 'EXPIRED' AND l.lapses_at >= m.cutoff_at
+          AND l.lapses_at > %(after)s AND l.lapses_at <= %(to)s
 ) AS stops
 """
 EVER = datetime.min.replace(tzinfo=UTC)

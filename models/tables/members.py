@@ -114,6 +114,33 @@ class ReservationRow(SQLModel, table=True):
     expires_at: datetime = instant()
 
 
+class LeaseRow(SQLModel, table=True):
+    """Uses of a benefit kept for a store that goes offline; changed only under the membership's row lock.
+
+    `used` of `uses` came back as usage lines. While it is open and its sync window is not over, the rest holds places
+    of the quota and the cutoff waits. All instants are business time.
+    """
+
+    __tablename__ = "lease"
+    __table_args__ = (
+        Index("lease_open", "membership", "state"),
+        CheckConstraint("used >= 0 AND used <= uses", name="lease_gives_no_more"),
+    )
+    id: str = Field(primary_key=True)
+    membership: str = Field(foreign_key="membership.id")
+    benefit: str
+    store: str
+    terminal: str
+    session: str
+    uses: int
+    used: int = 0
+    state: str = "open"
+    granted_at: datetime = instant()
+    until: datetime = instant()
+    lapses_at: datetime = instant()
+    ended_at: datetime | None = maybe_instant()
+
+
 class UsageRow(SQLModel, table=True):
     """One use of a benefit, classed once (REGULAR, LATE, OVERUSE, REFUSED)."""
 
@@ -132,6 +159,7 @@ class UsageRow(SQLModel, table=True):
     store: str
     terminal: str
     sale: str
+    lease: str | None = None
     seq: int = Field(default=0, sa_type=BigInteger)
     clerk: str | None = None
 

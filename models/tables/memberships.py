@@ -239,7 +239,7 @@ async def load_member_view(
         if row is None:
             return MemberView(member, name, None)
         terms = await load_plan(cur, row[1], row[2])
-        taken = await quota_taken(cur, row[0])
+        taken = await quota_taken(cur, row[0], now)
         left = tuple(
             BenefitLeft(BenefitId(benefit.id), max(benefit.quota - taken.get(benefit.id, 0), 0))
             for benefit in terms.benefits
@@ -247,17 +247,38 @@ async def load_member_view(
         return MemberView(member, name, MembershipView(row[0], row[1], row[2], row[3], row[4], left, row[5]))
 
 
-async def quota_taken(cur: AsyncCursor[Any], membership: str, but_not: tuple[str, ...] = ()) -> dict[str, int]:
-    """Places taken per benefit: REGULAR and LATE uses not wholly reversed, and open reservations of others."""
+async def quota_taken(
+    cur: AsyncCursor[Any], membership: str, now: datetime, but_not: tuple[str, ...] = ()
+) -> dict[str, int]:
+    """Places taken per benefit at business time `now`: REGULAR and LATE uses not wholly reversed, open reservations of
+    others, and what open leases have left.
+    """
     await cur.execute(
-        "SELECT benefit, count(*) FROM ("
-        " SELECT benefit FROM usage WHERE membership = %(membership)s AND class IN ('REGULAR', 'LATE')"
+        "SELECT benefit, sum(places)::int FROM ("
+        " SELECT benefit, 1 AS places FROM usage WHERE membership = %(membership)s AND class IN ('REGULAR', 'LATE')"
         " AND reversed_fen < fen"
-        " UNION ALL SELECT benefit FROM reservation WHERE membership = %(membership)s AND state = 'open'"
-        " AND NOT usage = ANY(%(but_not)s)) AS taken GROUP BY benefit",
-        {"membership": membership, "but_not": list(but_not)},
+        " UNION ALL SELECT benefit, 1 FROM reservation WHERE membership = %(membership)s AND state = 'open'"
+        " AND NOT usage = ANY(%(but_not)s)"
+        " UNION ALL SELECT benefit, uses - used FROM lease WHERE membership = %(membership)s AND state = 'open'"
+        " AND lapses_at > %(now)s) AS taken GROUP BY benefit",
+        {"membership": membership, "but_not": list(but_not), "now": now},
     )
     return {row[0]: row[1] for row in await cur.fetchall()}
+
+
+async def find_member(cur: AsyncCursor[Any], chain: ChainId, by: str, value: str) -> MemberId | None:
+    """The member of the chain by `phone` (its digest), `card` (the member's number) or `code` (that, or the name
+    under which the payment provider knows the customer); None: nobody.
+    """
+    where = {"phone": "phone_sha256 = %(value)s", "card": "id = %(value)s"}.get(
+        by, "(id = %(value)s OR (provider_user <> '' AND provider_user = %(value)s))"
+    )
+    await cur.execute(
+        f"SELECT id FROM member WHERE chain = %(chain)s AND {where} ORDER BY id LIMIT 1",
+        {"chain": chain, "value": value},
+    )
+    row = await cur.fetchone()
+    return None if row is None else MemberId(row[0])
 
 
 async def member_ids_by_tail(connection: AsyncConnection[Any], chain: ChainId, tail: str) -> list[MemberId]:

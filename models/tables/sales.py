@@ -42,6 +42,7 @@ class SaleRow(SQLModel, table=True):
     uses: list[dict[str, object]] = document()
     till_txn: str = ""
     voided_at: datetime | None = maybe_instant()
+    received_at: datetime | None = maybe_instant()
 
 
 class VoidRow(SQLModel, table=True):
@@ -55,6 +56,31 @@ class VoidRow(SQLModel, table=True):
     terminal: str
     business_date: str = Field(max_length=10)
     at: datetime = instant()
+
+
+class ReturnRow(SQLModel, table=True):
+    """Goods of a sale brought back: the sale's n-th return, from 0. What went back is in `tenders`."""
+
+    __tablename__ = "sale_return"
+    __table_args__ = (UniqueConstraint("sale", "n"), Index("sale_return_store_date", "store", "business_date"))
+    id: str = Field(primary_key=True)
+    sale: str = Field(foreign_key="sale.id")
+    n: int
+    store: str
+    lane: str
+    terminal: str
+    clerk: str | None = None
+    entity: str
+    business_date: str = Field(max_length=10)
+    at: datetime = instant()
+    due_fen: int = fen_column()
+    discount_fen: int = fen_column()
+    rounding_fen: int = fen_column()
+    suspense_fen: int = fen_column()
+    lines: list[dict[str, object]] = document()
+    tenders: list[dict[str, object]] = document()
+    uses: list[dict[str, object]] = document()
+    reason: str = ""
 
 
 class ConsentRow(SQLModel, table=True):

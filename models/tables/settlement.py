@@ -46,6 +46,8 @@ WITH moved AS (
         settled_at = %(now)s
     WHERE m.id = ANY(%(ids)s)
       AND NOT EXISTS (SELECT 1 FROM reservation r WHERE r.membership = m.id AND r.state = 'open')
+      AND NOT EXISTS (SELECT 1 FROM lease l WHERE l.membership = m.id AND l.state = 'open' AND l.used < l.uses
+                                              AND l.lapses_at > %(now)s)
     RETURNING m.id, m.chain, m.region, m.owner, m.generation, m.charge_fen, m.hold_fen, m.hold_state
 ), calls AS (
     INSERT INTO settlement_call (id, membership, chain, region, owner, kind, request_number, fen, state, attempt,
@@ -158,7 +160,7 @@ async def cut_off_chunk(
 ) -> tuple[list[str], list[str]]:
     """EXPIRED past their cutoff get their charge and their call, in the caller's transaction.
 
-    Returns (ids that were looked at, ids that were cut off): the others still have an open reservation. Expired
+    Returns (ids that were looked at, ids that were cut off): the others still have an open reservation or lease. Expired
     reservations are released first, under the membership's lock.
     """
     await cur.execute(_LOCK_DUE, {"chain": chain, "region": region, "now": now, "limit": limit, "skip": list(skip)})

@@ -107,12 +107,12 @@ async def insert_use(cur: AsyncCursor[Any], line: UsageLine) -> None:
     use = line.use
     await cur.execute(
         "INSERT INTO usage (id, membership, benefit, fen, class, paid_fen, reversed_fen, biz_time, received_at,"
-        " entity, store, terminal, sale, seq, clerk)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " entity, store, terminal, sale, seq, clerk, lease)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             use.usage, use.membership, use.benefit, use.fen, line.use_class, line.paid_fen, line.reversed_fen,
             line.biz_time, line.received_at, line.place.entity, line.place.store, line.terminal, line.sale,
-            line.seq, line.clerk,
+            line.seq, line.clerk, use.lease,
         ),
     )  # fmt: skip
 

@@ -95,6 +95,7 @@ class Auditor:
             _require(taken == sale.due_fen - sale.rounding_fen + sale.suspense_fen, f"takings do not add up: {sale}")
         if commit.facts:
             self._one_sale_per_order()
+            self._returns()
             self._ledger()
 
     def _one_sale_per_order(self) -> None:
@@ -108,6 +109,27 @@ class Auditor:
                     assert order is not None
                     _require(order.fen == tender.fen and not order.reversed, f"booked {tender}, provider has {order}")
 
+    def _returns(self) -> None:
+        """However goods come back: never more pieces, money or benefit than were sold, and never beside a void."""
+        for sale in self._database.sales.values():
+            returns = self._database.returns_of(sale.id)
+            if not returns:
+                continue
+            _require(sale.id not in self._database.voids, f"voided and returned: {sale}")
+            pieces = Tally[int]()
+            for back in returns:
+                pieces.update({line.line: line.quantity for line in back.lines})
+                given = back.due_fen - back.rounding_fen + back.suspense_fen
+                _require(_taken(back.tenders) == given, f"a return does not add up: {back}")
+                _require(all(tender.fen >= 0 for tender in back.tenders), f"a return takes money: {back}")
+            sold = {line.line: line.quantity for line in sale.lines}
+            _require(all(pieces[n] <= sold.get(n, 0) for n in pieces), f"more came back than was sold: {returns}")
+            gone = sum(_taken(back.tenders) for back in returns)
+            _require(gone <= _taken(sale.tenders), f"more went back than was paid: {returns}")
+            if pieces == sold:
+                kept = max(sale.suspense_fen, 0)
+                _require(_taken(sale.tenders) - gone == kept, f"all came back, {kept} stay: {returns}")
+
     def _ledger(self) -> None:
         """Takings of all sales that stand = what the tills and clearing accounts hold; each transaction sums to 0."""
         accounts: defaultdict[str, int] = defaultdict(int)
@@ -115,11 +137,16 @@ class Auditor:
             for entry in transaction.entries:
                 accounts[entry.account.split(":")[0]] += entry.amount_fen
         standing = [sale for sale in self._database.sales.values() if sale.id not in self._database.voids]
+        backs = list(self._database.returns.values())
+        kept = sum(_taken(sale.tenders) for sale in standing) - sum(_taken(back.tenders) for back in backs)
         _require(
-            accounts["till"] + accounts["provider_clearing"] == sum(_taken(sale.tenders) for sale in standing),
-            "the ledger holds another sum than was taken",
+            accounts["till"] + accounts["provider_clearing"] == kept, "the ledger holds another sum than was taken"
         )
-        _require(-accounts["suspense"] == sum(sale.suspense_fen for sale in standing), "suspense differs")
+        waits = sum(sale.suspense_fen for sale in standing) - sum(back.suspense_fen for back in backs)
+        _require(-accounts["suspense"] == waits, "suspense differs")
+        sold = sum(sale.due_fen for sale in standing) - sum(back.due_fen for back in backs)
+        agency = sum(sale.agency_fen for sale in standing)
+        _require(-accounts["sales_gross"] == sold - agency, "sales differ")
 
     # ------------------------------------------------------------ when it is quiet
 
@@ -168,6 +195,10 @@ class Auditor:
             for tender in sale.tenders:
                 if tender.order:
                     ours[tender.order] = 0 if sale.id in self._database.voids else tender.fen
+            for back in self._database.returns_of(sale.id):
+                for tender in back.tenders:
+                    if tender.order:
+                        ours[tender.order] -= tender.fen
         theirs = {number: order.kept_fen for number, order in self._provider.orders.items() if order.kept_fen}
         _require(theirs == {k: v for k, v in ours.items() if v}, f"the provider has {theirs}, we have {ours}")
         _require(not self._provider.blind, f"paid again without asking first: {self._provider.blind}")
@@ -177,23 +208,48 @@ class Auditor:
     def _uses_agree(self) -> None:
         """Each use of a sale is posted once; u is what stands; no reservation outlives its payment."""
         books, database = self._books, self._database
-        sold = [use.usage for sale in database.sales.values() for use in sale.uses]
+        sold = [use.usage for sale in database.sales.values() for use in sale.uses if use.membership in books.rows]
         _require(Tally(sold) == Tally(list(books.usage)), "uses posted and uses sold differ")
         for sale in database.sales.values():
             for use in sale.uses:
+                if use.membership not in books.rows:
+                    continue
                 line = books.usage[use.usage]
-                voided = sale.id in database.voids
+                back = [
+                    part.fen for one in database.returns_of(sale.id) for part in one.uses if part.usage == use.usage
+                ]
+                gone = use.fen if sale.id in database.voids else sum(back)
                 _require((line.use, line.sale) == (use, sale.id), f"posted {line} for {use}")
-                _require(line.reversed_fen == (use.fen if voided else 0), f"reversed {line.reversed_fen} of {use}")
+                _require(line.reversed_fen == gone <= use.fen, f"reversed {line.reversed_fen} of {use}")
         for row in books.rows.values():
             lines = [line for line in books.usage.values() if line.use.membership == row.id]
             used = sum(line.use.fen - line.reversed_fen for line in lines if line.use_class is UseClass.REGULAR)
             _require(row.used_fen == used, f"u of {row} should be {used}")
             _require(used <= sum(b.value_fen * b.quota for b in books.plan.benefits), f"over quota: {row}")
+        self._leases_agree()
         for usage, reservation in books.reservations.items():
             posted = usage in books.usage
             _require(posted == (reservation.state == "posted"), f"{reservation} and its sale differ")
             _require(reservation.state != "open", f"a payment that is over still holds {reservation}")
+
+    def _leases_agree(self) -> None:
+        """A lease counts the uses that came back from it: each REGULAR, never more than it gave."""
+        books = self._books
+        for lease in books.leases.values():
+            lines = [line for line in books.usage.values() if line.use.lease == lease.id]
+            regular = [line for line in lines if line.use_class is UseClass.REGULAR]
+            _require(lease.used <= lease.uses, f"more than was leased: {lease}")
+            _require(lease.used <= len(regular), f"a leased use is not REGULAR: {lines} of {lease}")
+        for row in books.rows.values():
+            for benefit in books.plan.benefits:
+                taken = [
+                    line
+                    for line in books.usage.values()
+                    if (line.use.membership, line.use.benefit) == (row.id, benefit.id)
+                    and line.use_class is UseClass.REGULAR
+                    and line.reversed_fen < line.use.fen
+                ]
+                _require(len(taken) <= benefit.quota, f"{len(taken)} uses of {benefit.quota}: {row}")
 
     def _stores_agree(self) -> None:
         """A store's figures and a lane's receipts are the facts'."""
@@ -205,7 +261,8 @@ class Auditor:
             sales = [sale for sale in database.sales.values() if sale.store == at.store]
             standing = [sale for sale in sales if sale.id not in database.voids]
             _require(figures["sales"] == len(standing), f"{at.store} counts {figures['sales']}, has {len(standing)}")
-            takings = sum(_taken(sale.tenders) for sale in standing)
+            backs = [back for back in database.returns.values() if back.store == at.store]
+            takings = sum(_taken(sale.tenders) for sale in standing) - sum(_taken(back.tenders) for back in backs)
             _require(figures["takings_fen"] == takings, f"{at.store} counts {figures['takings_fen']}, took {takings}")
         for at, row in database.entities.items():
             if at.kind == "session":
@@ -225,8 +282,8 @@ class Auditor:
             booked = [
                 sale for sale in self._database.sales.values() if (sale.store, sale.till_txn) == (record.store, txn)
             ]
-            _require(len(booked) == 1, f"till transaction {txn} was booked {len(booked)} times")
-            _require(_taken(booked[0].tenders) == reports[0][1], f"till took {reports}, booked {booked[0].tenders}")
+            said = sorted({fen for _, fen in reports})
+            _require(sorted(_taken(sale.tenders) for sale in booked) == said, f"till took {reports}, booked {booked}")
 
 
 def _require(holds: bool, what: str) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, cast
 
 from actors.effects import Ask
 from actors.ports import FindSale
 from gateway.providers.port import PaymentProvider
 from models.domain.ids import ChainId, MemberId, RegionId, TerminalId
-from models.domain.messages import EnrolAnswered, FaceAnswered, FaceOutcome, SaleFound, TemplateRow
+from models.domain.messages import EnrolAnswered, FaceAnswered, FaceOutcome, PastReturn, SaleFound, TemplateRow
 from models.domain.recognition import (
     ConsentToken,
     EnrolRequest,
@@ -133,6 +134,7 @@ class MemoryPorts(Ports):
         faces: FaceService,
         point: Callable[[str], None],
         asked: Callable[[Ask], None],
+        wall: Callable[[], datetime],
     ) -> None:
         none: Any = None
         super().__init__(
@@ -147,6 +149,7 @@ class MemoryPorts(Ports):
         self._books = books
         self._point = point
         self._asked = asked
+        self._wall = wall
 
     async def ask(self, ask: Ask, attempts: int, memory: VisitMemory) -> Answered:
         self._point("before_ask")
@@ -167,7 +170,7 @@ class MemoryPorts(Ports):
             session=answer.session,
             question=answer.question,
             outcome=outcome,
-            member=self._books.view(row) if row is not None else None,
+            member=self._books.view(row, self._wall()) if row is not None else None,
             sealed=answer.sealed,
             templates=answer.templates,
         )
@@ -189,4 +192,10 @@ class MemoryPorts(Ports):
             rounding_fen=sale.rounding_fen,
             tenders=sale.tenders,
             uses=sale.uses,
+            entity=sale.entity,
+            agency_fen=sale.agency_fen,
+            lines=sale.lines,
+            returns=tuple(
+                PastReturn(back.lines, back.tenders, back.uses) for back in self._database.returns_of(sale.id)
+            ),
         )

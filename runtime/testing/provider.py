@@ -153,6 +153,8 @@ class MemoryProvider:
             order = self.orders.get(payment_number)
             if order is None or not order.paid or order.reversed:
                 return Failed(FailReason.ORDER_UNKNOWN, "no such payment")
+            if order.refunds.get(number, amount_fen) != amount_fen:
+                return Failed(FailReason.REFUSED, "this refund was made over another amount")
             if number not in order.refunds and order.kept_fen < amount_fen:
                 return Failed(FailReason.AMOUNT_EXCEEDED, "more than was paid")
             order.refunds[number] = amount_fen

@@ -28,7 +28,6 @@ IMAGE_BYTES_MAX = 300_000
 PROTOCOL = (ROOT / "docs" / "terminal-protocol.md").read_text("utf-8")
 FACES = (ROOT / "docs" / "faces.md").read_text("utf-8")
 RUNNING = (ROOT / "docs" / "running.md").read_text("utf-8")
-LATER = {"identify", "amount", "voucher", "claim", "age_check", "lease", "lease.end", "return", "sale"}
 
 
 def verbs() -> dict[str, set[str]]:
@@ -142,7 +141,10 @@ def test_pictures_are_small_and_the_drawing_is_the_script_s() -> None:
 def test_prompts_are_the_published_list() -> None:
     table = code_rows(section(PROTOCOL, "## Prompts"))
     assert set(table) == texts.prompt_codes()
-    params = {"look_at_camera": {"shot": "{shot}", "of": "{of}"}}
+    params = {
+        "look_at_camera": {"shot": "{shot}", "of": "{of}"},
+        "returned": {"back": "{back}", "cash": "{cash}"},
+    }
     for code, (chinese, english) in table.items():
         assert texts.prompt(code, "zh", **params.get(code, {})).text == chinese
         assert texts.prompt(code, "en", **params.get(code, {})).text == english
@@ -160,9 +162,6 @@ def test_refusals_are_the_published_list() -> None:
 def test_events_channels_and_states_are_those_of_the_code() -> None:
     events = section(PROTOCOL, "## Events")
     assert set(code_rows(events)) == set(EVENT_TYPES)
-    later = events.partition("*Later*, refused with `unknown_type`:")[2].partition("\n\n")[0]
-    assert set(documents.CODE.findall(later)) == LATER
-    assert not LATER & set(EVENT_TYPES)
     channels = {f"up/{one}" for one in topics.Up} | {f"down/{one}" for one in topics.Down}
     assert set(re.findall(r"^\| `((?:up|down)/[a-z]+)`", PROTOCOL, re.MULTILINE)) == channels
     assert set(code_rows(section(PROTOCOL, "## Screen"))) == {str(state) for state in ScreenState}

@@ -1,0 +1,57 @@
+"""A member without face or phone: by the whole phone number, a card or a code. Prices, and never moves money.
+
+No consent to recognise is needed, for no face is looked at. Numbers can be tried out, so a visit has few tries.
+"""
+
+from __future__ import annotations
+
+from actors.ports import FindMember
+from actors.stage import Stage
+from actors.visit import Question
+from models.domain.errors import Refused
+from models.domain.events import Event, Identify
+from models.domain.messages import MemberFound
+from models.domain.screen import ScreenState
+
+IDENTIFY_TRIES_MAX = 3
+"""Numbers that may be tried in one visit: whose number is a member's must stay hopeless to find out."""
+
+
+def identify(stage: Stage, event: Event, body: Identify) -> None:
+    """Look the member up; the answer goes on."""
+    session = stage.session
+    if session.member is not None:
+        raise Refused("already_identified")
+    if session.question is not None or session.enrolment is not None:
+        raise Refused("question_open")
+    if session.busy:
+        raise Refused("lane_busy")
+    if session.state is ScreenState.PAID:
+        raise Refused("not_now")
+    if session.identify_tries >= IDENTIFY_TRIES_MAX:
+        raise Refused("identify_exhausted")
+    assert session.id is not None
+    question = stage.ask(FindMember(session.id, stage.book.store, body.by, body.value))
+    stage.keep(identify_tries=session.identify_tries + 1)
+    stage.wait_for_face(question, "member", stage.later(event))
+
+
+def answered(stage: Stage, answer: MemberFound) -> None:
+    """Somebody we know, or nobody: the customer goes on either way."""
+    session = stage.session
+    question = session.question
+    if question is None or question.id != answer.question or session.id != answer.session:
+        return
+    stage.keep(question=None)
+    stage.reply(question.reply)
+    if answer.member is None:
+        stage.prompt("not_recognised")
+        return
+    stage.keep(member=answer.member, probe=None)
+    stage.change(state=stage.session.resting_state, prompt=None)
+
+
+def lost(stage: Stage, question: Question) -> None:
+    """The look-up did not come back in time: this try does not count."""
+    stage.keep(identify_tries=max(0, stage.session.identify_tries - 1))
+    stage.refuse(question.reply, "not_now")

@@ -1,0 +1,133 @@
+"""Goods brought back: which share of a sale they are, and to whom its money goes. Pure.
+
+Every share is cumulative (what k of n pieces are worth, less what went back before), so that however a sale is
+brought back, in one piece or line by line, the parts sum to the whole: never more than was sold, never a fen left.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from models.domain.errors import Refused
+from models.domain.events import ReturnLine, TenderKind
+from models.domain.messages import ReturnedLine, SaleFound, SaleTender, SaleUse
+from models.domain.money import Rounding, allocate, cash_rounded_fen, divide
+from models.domain.screen import ScreenLine
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """What one return moves. Money given back = due_fen - rounding_fen + suspense_fen.
+
+    `tenders`: the money tenders of the sale in their order, each with what goes back of it (0 is possible).
+    `uses`: the benefits' parts that are reversed.
+    """
+
+    lines: tuple[ReturnedLine, ...]
+    tenders: tuple[SaleTender, ...]
+    uses: tuple[SaleUse, ...]
+    due_fen: int
+    discount_fen: int
+    rounding_fen: int
+    suspense_fen: int
+
+    @property
+    def given_fen(self) -> int:
+        """Money that goes back to the customer."""
+        return sum(tender.fen for tender in self.tenders)
+
+    @property
+    def cash_fen(self) -> int:
+        """What of it comes out of the drawer."""
+        return sum(tender.fen for tender in self.tenders if tender.kind is TenderKind.CASH)
+
+
+def money_tenders(tenders: Sequence[SaleTender]) -> tuple[SaleTender, ...]:
+    """The tenders that moved money: all but coupons."""
+    return tuple(tender for tender in tenders if tender.kind is not TenderKind.COUPON)
+
+
+def bring_back(sale: SaleFound, wanted: Sequence[ReturnLine], own_goods: frozenset[str] = frozenset()) -> Back:
+    """The share of `sale` that these pieces are. `own_goods`: codes of articles that are not sold for somebody else.
+
+    Raises Refused: `no_such_line`, `return_exceeds` (more pieces than are left), `not_returnable` (agency sales).
+    """
+    sold = {line.line: line for line in sale.lines}
+    before = Counter[int]()
+    for past in sale.returns:
+        before.update({line.line: line.quantity for line in past.lines})
+    pieces = Counter[int]()
+    for asked in wanted:
+        pieces[asked.line] += asked.quantity
+    lines = []
+    for number, quantity in sorted(pieces.items()):
+        line = sold.get(number)
+        if line is None:
+            raise Refused("no_such_line")
+        if before[number] + quantity > line.quantity:
+            raise Refused("return_exceeds")
+        if sale.agency_fen and line.code not in own_goods:
+            raise Refused("not_returnable")
+        lines.append(_returned(line, before[number], quantity))
+    return _back(sale, tuple(lines))
+
+
+def _returned(line: ScreenLine, before: int, quantity: int) -> ReturnedLine:
+    def share(fen: int) -> int:
+        upto = divide(fen * (before + quantity), line.quantity, Rounding.FLOOR)
+        return upto - divide(fen * before, line.quantity, Rounding.FLOOR)
+
+    return ReturnedLine(line.line, quantity, share(line.net_fen), share(line.discount_fen))
+
+
+def _back(sale: SaleFound, lines: tuple[ReturnedLine, ...]) -> Back:
+    due_fen = sum(line.net_fen for line in lines)
+    discount_fen = sum(line.discount_fen for line in lines)
+    taken = money_tenders(sale.tenders)
+    gone = [sum(past.tenders[n].fen for past in sale.returns) for n in range(len(taken))]
+    due_before = sum(line.net_fen for past in sale.returns for line in past.lines)
+    given_fen = max(0, _given_upto(sale, taken, due_before + due_fen) - sum(gone))
+    parts = allocate(given_fen, [tender.fen - back for tender, back in zip(taken, gone, strict=True)])
+    exact = due_fen - given_fen
+    rounds = _is_rounded(sale, taken)
+    return Back(
+        lines=lines,
+        tenders=tuple(
+            replace(tender, fen=part, tendered_fen=None, change_fen=None)
+            for tender, part in zip(taken, parts, strict=True)
+        ),
+        uses=_uses_back(sale, discount_fen),
+        due_fen=due_fen,
+        discount_fen=discount_fen,
+        rounding_fen=exact if rounds else 0,
+        suspense_fen=0 if rounds else -exact,
+    )
+
+
+def _is_rounded(sale: SaleFound, taken: Sequence[SaleTender]) -> bool:
+    """All of it was cash, and enough: what a return gives less than the lines' price is cash rounding."""
+    due = sale.gross_fen - sale.discount_fen
+    all_cash = bool(taken) and all(tender.kind is TenderKind.CASH for tender in taken)
+    return all_cash and sum(tender.fen for tender in taken) + sale.rounding_fen >= due
+
+
+def _given_upto(sale: SaleFound, taken: Sequence[SaleTender], due_fen: int) -> int:
+    """Money back once goods worth `due_fen` have come back in all: never more than was taken for the order."""
+    taken_fen = sum(tender.fen for tender in taken)
+    due = sale.gross_fen - sale.discount_fen
+    if due_fen == due:
+        return min(due - sale.rounding_fen, taken_fen)
+    upto = min(due_fen, taken_fen)
+    return cash_rounded_fen(upto) if _is_rounded(sale, taken) else upto
+
+
+def _uses_back(sale: SaleFound, discount_fen: int) -> tuple[SaleUse, ...]:
+    """The discount of these lines, taken back from the uses that gave it."""
+    gone = Counter[str]()
+    for past in sale.returns:
+        gone.update({use.usage: use.fen for use in past.uses})
+    left = [use.fen - gone[use.usage] for use in sale.uses]
+    parts = allocate(min(discount_fen, sum(left)), left)
+    return tuple(replace(use, fen=part) for use, part in zip(sale.uses, parts, strict=True) if part)
