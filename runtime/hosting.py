@@ -252,7 +252,7 @@ def stop_hosts(regions: Sequence[str], timeout_s: float) -> list[Any]:
     for name in (name for region in regions for name in running_hosts(region)):
         with suppress(ValueError):
             handles.append(ray.get_actor(name, namespace=NAMESPACE))
-    calls = [handle.stop.remote() for handle in handles]
+    calls: list[Any] = [handle.stop.remote() for handle in handles]
     if calls:
         ray.wait(calls, num_returns=len(calls), timeout=timeout_s)
     return handles
