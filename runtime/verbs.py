@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from models.domain.errors import Refused
 
@@ -31,6 +34,35 @@ def asyncapi(
     typer.echo((published.as_json if as_json else published.as_yaml)(document()), nl=False)
 
 
+def conformance(
+    terminal: Annotated[str, typer.Option(help="The device's terminal id.")],
+    store: Annotated[str, typer.Option(help="The store that it believes to be in.")] = "conformance",
+    region: Annotated[str, typer.Option(help="The region of that store.")] = "lab",
+    listen: Annotated[str, typer.Option(help="Where the device connects to.")] = "127.0.0.1:18950",
+    broker: Annotated[
+        str | None, typer.Option(help="A broker of yours, as the server's user; else one of ours.")
+    ] = None,
+    secret: Annotated[
+        str | None, typer.Option(envvar="STOREOPS_TERMINAL_SECRET", help="The device's password.")
+    ] = None,
+    camera: Annotated[bool, typer.Option("--camera/--no-camera", help="Whether it can show a face.")] = True,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="Our own agent in the place of the device.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Examine a device: storeops plays the server, somebody works the device, each rule is judged. About a minute."""
+    from runtime import conformance as run
+
+    err = Console(stderr=True, highlight=False)
+    wanted = run.Wanted(terminal, store, region, listen, broker, secret, camera, rehearse)
+    findings = asyncio.run(run.conformance(wanted, err))
+    if as_json:
+        typer.echo(json.dumps(run.as_document(wanted, findings), ensure_ascii=False))
+    else:
+        Console().print(run.as_table(findings))
+    raise typer.Exit(0 if run.passed(findings) else 1)
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file to the command line."""
     app.command()(asyncapi)
+    app.command()(conformance)
