@@ -1,4 +1,7 @@
-"""One terminal on a laptop: each folder of photographs is a customer, a line typed is what that customer does."""
+"""One terminal on a laptop: photographs or a camera are its customers, a line typed is what somebody does.
+
+The keys shown are those that the screen's actions allow; with the cable pulled it sells alone.
+"""
 
 from __future__ import annotations
 
@@ -8,191 +11,269 @@ import shlex
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import TextIO
 
 import httpx
 from rich.console import Console
-from rich.table import Table
 
 from devices.agent_config import AgentConfig
+from devices.customers import Faces, faces_from
+from devices.keys import KEYS, keys_for, text_of, word
+from devices.offline_desk import OfflineDesk
 from devices.outbox import OutboxFull
-from devices.simulator import ProviderUsers, SimulatedTerminal
+from devices.pictures import basket_picture, pictures
+from devices.profiles import TerminalProfile, profile_of
+from devices.simulator import ProviderUsers, SimulatedTerminal, till_line
 from devices.terminal import NoReply, TerminalAgent
+from devices.watchdog import LoopWatch
 from models.domain.errors import StoreOpsError
 from models.domain.screen import Screen
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg"})
-CUSTOMERS_MAX = 1000
 _USER_UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
+CONNECT_S_MAX = 10.0
 
-HELP = """\
-who            the customers           who NAME     the next customer
-open           a customer steps up     look         agree, and look into the camera
-scan CODE [N]  scan a barcode          remove LINE  take a line out
-enrol PLAN     become a member         digits 1234  the phone's last four digits
-pay cash [FEN] | pay face | pay qr     cancel       stop
-void RECEIPT   undo a sale             drop, back   pull the cable, plug it in
-quit           or Ctrl-C"""
-
-
-@dataclass
-class Customers:
-    """The photographs of each customer, shown one after the other, from the first again at the end."""
-
-    photos: dict[str, list[bytes]]
-    now: str = ""
-
-    def __post_init__(self) -> None:
-        self._turns = {name: cycle(pictures) for name, pictures in self.photos.items()}
-        self.now = self.now or next(iter(self.photos), "")
-
-    def choose(self, beginning: str) -> None:
-        """The customer whose name begins so. Raises LookupError."""
-        for name in self.photos:
-            if name.lower().startswith(beginning.lower()):
-                self.now = name
-                return
-        raise LookupError(f"nobody is called {beginning}")
-
-    def photo(self) -> bytes:
-        """The present customer's next photograph. Raises LookupError when there is no customer."""
-        return next(self._turns[self.now])
-
-    def shots(self) -> list[bytes]:
-        """All photographs of the present customer, for an enrolment."""
-        return self.photos[self.now]
-
-
-def load_customers(folder: Path) -> Customers:
-    """A folder per customer, JPEG files inside. Raises StoreOpsError when there is none."""
-    photos: dict[str, list[bytes]] = {}
-    for place in sorted(path for path in folder.iterdir() if path.is_dir())[:CUSTOMERS_MAX]:
-        pictures = [p.read_bytes() for p in sorted(place.iterdir()) if p.suffix.lower() in PHOTO_SUFFIXES]
-        if pictures:
-            photos[place.name] = pictures
-    if not photos:
-        raise StoreOpsError("no_photos", f"{folder} has no folders with JPEG files", "make one folder per customer")
-    return Customers(photos)
+Act = Callable[[list[str]], Awaitable[object]]
 
 
 async def run_terminal(
     config: AgentConfig,
-    photos: Path,
+    photos: Path | None = None,
     *,
+    camera: str | None = None,
+    language: str | None = None,
     provider_url: str | None = None,
     console: Console | None = None,
     commands: TextIO | None = None,
+    restart: Callable[[str], None] | None = None,
 ) -> None:
     """Run one terminal until `quit`, the end of `commands` (default: standard input) or cancellation.
 
-    Shows on `console` (default: standard error) what the terminal's screen shows. Raises TimeoutError when the
-    broker cannot be reached within 10 s.
+    Shows on `console` (default: standard error) what the terminal's screens show, in `language` (default: the chain's).
+    `restart` is what a watchdog does when the program is stuck. Raises TimeoutError when the broker cannot be reached
+    within 10 s, StoreOpsError for photographs or a camera that are not there.
     """
-    console = console or Console(stderr=True)
-    customers = load_customers(photos)
-    async with httpx.AsyncClient(timeout=10.0) as http:
-        provider = None if provider_url is None else ProviderUsers(http, provider_url)
-        agent = TerminalAgent(config)
-        agent.on_screen = lambda screen: console.print(picture(screen))
-        terminal = SimulatedTerminal(agent, provider)
+    profile = profile_of(config.profile)
+    faces = await asyncio.to_thread(faces_from, photos, camera)
+    watch = LoopWatch(config.folder / "restart.json", restart) if restart is not None and config.folder else None
+    try:
+        async with httpx.AsyncClient(timeout=10.0) as http:
+            provider = None if provider_url is None else ProviderUsers(http, provider_url)
+            counter = Counter(config, profile, faces, provider, console or Console(stderr=True), language)
+            if watch is not None:
+                watch.start()
+            await counter.run(commands or sys.stdin)
+    finally:
+        if watch is not None:
+            watch.stop()
+        faces.close()
+
+
+class Counter:
+    """One terminal, whoever stands before it, and the person who types."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        profile: TerminalProfile,
+        faces: Faces,
+        provider: ProviderUsers | None,
+        console: Console,
+        language: str | None,
+    ) -> None:
+        self._profile = profile
+        self._faces = faces
+        self._console = console
+        self._language = language
+        self._agent = TerminalAgent(config)
+        self._terminal = SimulatedTerminal(self._agent, provider)
+        self._desk = OfflineDesk(self._agent)
+        self._verbs = self._all_verbs()
+        self._offline_verbs = self._verbs | self._offline()
+
+    @property
+    def language(self) -> str:
+        """zh or en."""
+        return self._language or str(self._agent.desired.get("language", "zh"))
+
+    async def run(self, commands: TextIO) -> None:
+        """Until `quit` or the end of the commands."""
+        agent, config = self._agent, self._agent.config
+        agent.on_screen = self._shown
+        agent.on_text = lambda text: self._console.print(f"★ {text}", markup=False)
+        agent.on_desired = lambda desired: agent.spawn(self._desk.take_prices(desired))
         try:
-            await agent.start(connect_timeout_s=10.0)
-            console.print(f"[bold]{config.terminal}[/] at {config.store}, {len(customers.photos)} customers")
-            console.print(HELP, style="dim", markup=False)
-            async for line in _lines(commands or sys.stdin):
+            await agent.start(connect_timeout_s=CONNECT_S_MAX)
+            self._desk.load()
+            await self._desk.take_prices(agent.desired)
+            title = self._profile.title_zh if self.language == "zh" else self._profile.title_en
+            people = f"{len(self._faces.names)} {word('customers', self.language)}"
+            self._console.print(f"[bold]{config.terminal}[/] · {title} · {config.store} · {people}")
+            self._show_keys()
+            async for line in _lines(commands):
                 if line.strip() == "quit":
                     break
-                await _do(terminal, customers, console, line)
+                await self._do(line)
         finally:
             await agent.stop()
 
+    # ------------------------------------------------------------ what is shown
 
-async def _do(terminal: SimulatedTerminal, customers: Customers, console: Console, line: str) -> None:
-    try:
-        words = shlex.split(line)
+    def _shown(self, screen: Screen) -> None:
+        for table in pictures(screen, self._profile, self.language):
+            self._console.print(table)
+        self._show_keys()
+
+    def _show_keys(self) -> None:
+        keys = keys_for(self._profile, self._agent.screen, offline=self._desk.open)
+        usages = " | ".join(key.usage for key in keys)
+        self._console.print(f"{word('keys', self.language)}: {usages}", style="dim", markup=False)
+
+    def _show_desk(self) -> None:
+        self._console.print(basket_picture(self._desk.till, self.language))
+        self._show_keys()
+
+    # ------------------------------------------------------------ what is typed
+
+    async def _do(self, line: str) -> None:
+        try:
+            words = shlex.split(line)
+            if words:
+                verbs = self._offline_verbs if self._desk.open else self._verbs
+                await verbs.get(words[0], self._help)(words[1:])
+        except (NoReply, OutboxFull, TimeoutError) as error:
+            self._console.print(f"{word('no answer yet', self.language)}: {error}", style="yellow", markup=False)
+        except StoreOpsError as error:
+            self._console.print(f"{error.code}: {error.message} - {error.do}", style="red", markup=False)
+        except (LookupError, ValueError) as error:
+            self._console.print(f"{word('not understood', self.language)}: {error}", style="red", markup=False)
+
+    async def _help(self, _: list[str]) -> None:
+        for key in KEYS:
+            self._console.print(text_of(key, self.language), style="dim", markup=False)
+
+    async def _who(self, words: list[str]) -> None:
         if words:
-            await _verb(terminal, customers, console, words[0], words[1:])
-    except (NoReply, OutboxFull, TimeoutError) as error:
-        console.print(f"no answer yet: {error}", style="yellow", markup=False)
-    except StoreOpsError as error:
-        console.print(f"{error.code}: {error.message} - {error.do}", style="red", markup=False)
-    except (LookupError, ValueError) as error:
-        console.print(f"not understood: {error}", style="red", markup=False)
+            self._faces.choose(words[0])
+        self._console.print(", ".join(self._faces.names), f"-> {self._faces.now}", markup=False)
 
+    async def _look(self, _: list[str]) -> None:
+        screen = self._agent.screen
+        enrolling = screen is not None and screen.state == "enrolling"
+        if not enrolling:
+            await self._terminal.consent("recognise")
+        await self._terminal.show(await asyncio.to_thread(self._faces.photo))
 
-async def _verb(
-    terminal: SimulatedTerminal, customers: Customers, console: Console, verb: str, words: list[str]
-) -> None:
-    async def look() -> None:
-        await terminal.consent("recognise")
-        await terminal.show(customers.photo())
+    async def _enrol(self, words: list[str]) -> None:
+        await self._terminal.consent("membership")
+        await self._terminal.enrol(words[0], user=self._user(), shots=self._faces.shots())
 
-    async def enrol() -> None:
-        await terminal.consent("membership")
-        user = _USER_UNFIT.sub("-", customers.now)[:64]
-        await terminal.enrol(words[0], user=user, shots=customers.shots())
+    async def _pay(self, words: list[str]) -> None:
+        match words[0]:
+            case "cash":
+                await self._terminal.pay_cash(int(words[1]) if len(words) > 1 else None)
+            case "face":
+                await self._terminal.pay_face(self._user())
+            case "code":
+                await self._terminal.pay_code(self._user())
+            case "qr":
+                await self._terminal.pay_qr(self._user())
+            case other:
+                raise ValueError(other)
 
-    async def who() -> None:
-        if words:
-            customers.choose(words[0])
-        console.print(", ".join(customers.photos), f"-> {customers.now}", markup=False)
+    async def _basket(self, words: list[str]) -> None:
+        pairs = list(zip(words[::2], words[1::2], strict=True))
+        lines = [till_line(n, code, code, int(fen)) for n, (code, fen) in enumerate(pairs, 1)]
+        await self._terminal.basket(lines)
 
-    async def pay() -> None:
-        user = _USER_UNFIT.sub("-", customers.now)[:64]
-        if words[0] == "cash":
-            await terminal.pay_cash(int(words[1]) if len(words) > 1 else None)
-        elif words[0] == "face":
-            await terminal.pay_face(user)
-        else:
-            await terminal.pay_qr(user)
+    async def _amount(self, words: list[str]) -> None:
+        await self._terminal.amount(int(words[0]), till_txn=words[1] if len(words) > 1 else None)
 
-    async def drop() -> None:
-        terminal.agent.drop()
+    async def _lease(self, words: list[str]) -> None:
+        screen = self._agent.screen
+        name = screen.member.name if screen is not None and screen.member is not None else ""
+        uses = int(words[1]) if len(words) > 1 else 1
+        held = await self._desk.lease(words[0], uses, self._terminal.session, name)
+        self._console.print(f"{held.id} {held.member} {held.benefit} x{held.uses} -> {held.until:%H:%M}", markup=False)
 
-    async def back() -> None:
-        terminal.agent.restore()
+    async def _give_back(self, _: list[str]) -> None:
+        self._console.print(f"{len(await self._desk.give_back())} {word('leases', self.language)}", markup=False)
 
-    async def show_help() -> None:
-        console.print(HELP, style="dim", markup=False)
+    async def _drop(self, _: list[str]) -> None:
+        self._agent.drop()
+        await self._agent.gone()
+        self._show_desk()
 
-    verbs: dict[str, Callable[[], Awaitable[object]]] = {
-        "who": who,
-        "open": terminal.open_session,
-        "look": look,
-        "enrol": enrol,
-        "scan": lambda: terminal.scan(words[0], int(words[1]) if len(words) > 1 else 1),
-        "remove": lambda: terminal.remove(int(words[0])),
-        "digits": lambda: terminal.digits(words[0]),
-        "pay": pay,
-        "cancel": terminal.cancel,
-        "void": lambda: terminal.void(words[0]),
-        "drop": drop,
-        "back": back,
-    }
-    await verbs.get(verb, show_help)()
+    async def _back(self, _: list[str]) -> None:
+        self._agent.restore()
+        if await self._agent.connected_within(CONNECT_S_MAX):
+            self._desk.reconnected()
+        self._show_keys()
 
+    def _user(self) -> str:
+        return _USER_UNFIT.sub("-", self._faces.now)[:64]
 
-def picture(screen: Screen) -> Table:
-    """The screen document as a small table."""
-    who = f" {screen.member.name}" if screen.member else ""
-    table = Table(title=f"{screen.state}{who} (rev {screen.rev})", title_justify="left", min_width=48)
-    table.add_column("item")
-    table.add_column("n", justify="right")
-    table.add_column("fen", justify="right")
-    for line in screen.lines:
-        table.add_row(f"{line.name} {line.why}".strip(), str(line.quantity), str(line.net_fen))
-    if screen.discount_fen:
-        table.add_row("discount", "", str(-screen.discount_fen))
-    table.add_row("due", "", str(screen.due_fen), style="bold")
-    if screen.prompt is not None:
-        params = " ".join(f"{name}={value}" for name, value in screen.prompt.params.items())
-        table.caption = f"{screen.prompt.text or screen.prompt.code} {params}".strip()
-    if screen.receipt is not None:
-        table.add_row(f"receipt {screen.receipt.no}", "", "")
-    return table
+    def _all_verbs(self) -> dict[str, Act]:
+        terminal = self._terminal
+        return {
+            "who": self._who,
+            "open": lambda words: terminal.open_session(*words[:1]),
+            "look": self._look,
+            "enrol": self._enrol,
+            "scan": lambda words: terminal.scan(words[0], int(words[1]) if len(words) > 1 else 1),
+            "remove": lambda words: terminal.remove(int(words[0])),
+            "digits": lambda words: terminal.digits(words[0]),
+            "identify": lambda words: terminal.identify(words[0], words[1]),
+            "amount": self._amount,
+            "basket": self._basket,
+            "age": lambda words: terminal.age_check(words[0]),
+            "voucher": lambda words: terminal.voucher(words[0]),
+            "pay": self._pay,
+            "collect": lambda _: terminal.confirm(collect="till"),
+            "paid": lambda words: terminal.paid([{"kind": words[0], "fen": int(words[1])}]),
+            "cancel": lambda _: terminal.cancel(),
+            "void": lambda words: terminal.void(words[0]),
+            "complain": lambda _: terminal.complain(),
+            "lease": self._lease,
+            "giveback": self._give_back,
+            "drop": self._drop,
+            "back": self._back,
+        }
+
+    # ------------------------------------------------------------ with the cable pulled
+
+    def _offline(self) -> dict[str, Act]:
+        desk = self._desk
+
+        async def change(make: Callable[[], object]) -> None:
+            make()
+            self._show_desk()
+
+        def basket(verb: Callable[[list[str]], object]) -> Act:
+            return lambda words: change(lambda: verb(words))
+
+        def scan(words: list[str]) -> None:
+            desk.till = desk.till.scan(words[0], int(words[1]) if len(words) > 1 else 1)
+
+        def remove(words: list[str]) -> None:
+            desk.till = desk.till.remove(int(words[0]))
+
+        def give(words: list[str]) -> None:
+            desk.till = desk.till.give(words[0], self._agent.now())
+
+        def age(words: list[str]) -> None:
+            desk.till = desk.till.age_checked(ok=words[0] == "ok")
+
+        def cancel(_: list[str]) -> None:
+            desk.till = desk.till.cancel()
+
+        async def pay(words: list[str]) -> None:
+            await desk.sell(words[0], tendered_fen=int(words[1]) if len(words) > 1 else None)
+            self._console.print(word("stored", self.language), markup=False)
+            self._show_desk()
+
+        verbs = {"scan": scan, "remove": remove, "give": give, "age": age, "cancel": cancel}
+        return {name: basket(verb) for name, verb in verbs.items()} | {"pay": pay}
 
 
 async def _lines(stream: TextIO) -> AsyncIterator[str]:

@@ -153,14 +153,15 @@ class SimulatedTerminal:
         before = self.agent.screen
         await self._request("enrol", body)
         seen = before.rev if before is not None and before.session == self.session else 0
-        left = list(shots)
+        left = iter(shots)
         while True:
             screen = await self._shot_or_end(seen, timeout_s)
             if _over(screen):
                 return screen
             seen = screen.rev
-            if left:
-                await self.agent.show_face(left.pop(0), self.session)
+            shot = await asyncio.to_thread(next, left, None)  # a camera takes its time
+            if shot is not None:
+                await self.agent.show_face(shot, self.session)
             else:
                 await self._request("cancel", {})
 
@@ -168,6 +169,10 @@ class SimulatedTerminal:
         return await self.agent.wait_screen(
             lambda s: s.session == self.session and s.rev > seen_rev and (_over(s) or _wants_shot(s)), timeout_s
         )
+
+    async def identify(self, by: str, value: str) -> Screen:
+        """A member without a face: by phone, card or code."""
+        return await self._act("identify", {"by": by, "value": value})
 
     # ------------------------------------------------------------ the basket
 
@@ -178,6 +183,21 @@ class SimulatedTerminal:
     async def remove(self, line: int) -> Screen:
         """Take a line out."""
         return await self._act("remove", {"line": line})
+
+    async def amount(self, fen: int, *, till_txn: str | None = None) -> Screen:
+        """An amount without lines; a parking gate's transaction is the plate."""
+        if till_txn is not None and till_txn != self.till_txn:
+            self.till_txn, self.session = till_txn, None
+        self.till_txn = self.till_txn or str(uuid_utils.uuid7())
+        return await self._act("amount", {"till_txn": self.till_txn, "fen": fen})
+
+    async def voucher(self, code: str) -> Screen:
+        """A voucher's code."""
+        return await self._act("voucher", {"code": code})
+
+    async def age_check(self, result: str) -> Screen:
+        """The clerk looked at the customer: ok or refused."""
+        return await self._act("age_check", {"result": result})
 
     async def basket(self, lines: Sequence[Mapping[str, Any]], *, till_txn: str | None = None) -> Screen:
         """The till's whole basket, with the next revision. `till_line` makes lines."""

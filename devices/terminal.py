@@ -75,7 +75,7 @@ class TerminalAgent:
         self._screen_waits: list[tuple[Callable[[Screen], bool], asyncio.Future[Screen]]] = []
         self._left_sessions: deque[SessionId] = deque(maxlen=_REMEMBERED_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._up = asyncio.Event()
+        self._up, self._down = asyncio.Event(), asyncio.Event()
         self._connected_at = 0.0
         self.unanswered = Unanswered(
             self.outbox, self.counts, self.publish, lambda: self.link.online, self.spawn, self.now
@@ -169,6 +169,11 @@ class TerminalAgent:
         """Cut the network, as if a cable were pulled: no DISCONNECT, so the broker publishes the Will."""
         self.link.drop()
 
+    async def gone(self) -> None:
+        """Return once there is no connection."""
+        if self.online:
+            await self._down.wait()
+
     def restore(self) -> None:
         """Plug the cable in again."""
         self.link.restore()
@@ -236,12 +241,13 @@ class TerminalAgent:
                 "body": body or {},
             }
         )
+        if len(payload) > wire.EVENT_BYTES_MAX:
+            self._seq -= 1  # never sent: no gap that money would wait for
+            raise ValueError(f"an event has at most {wire.EVENT_BYTES_MAX} bytes, this one {len(payload)}")
         try:
-            if len(payload) > wire.EVENT_BYTES_MAX:
-                raise ValueError(f"an event has at most {wire.EVENT_BYTES_MAX} bytes, this one {len(payload)}")
             await self.outbox.put(OutboxEntry(event_id, class_of(event_type), payload, self.now()))
-        except (ValueError, OutboxFull):
-            self._seq -= self._seq == seq  # never sent: no gap that money would wait for
+        except OutboxFull:
+            self._seq -= 1
             raise
         return Waiting(event_id, Up.EVENT, payload, future, self.config.resend_first_s)
 
@@ -320,10 +326,12 @@ class TerminalAgent:
     def connected(self, epoch: int, session_present: bool) -> None:  # noqa: ARG002 - replies decide, not sessions
         self._connected_at = self._time()
         self.present()
+        self._down.clear()
         self._up.set()
 
     def disconnected(self, reason: str) -> None:  # noqa: ARG002 - the link tries again by itself
         self._up.clear()
+        self._down.set()
 
     async def may_reconnect(self, taken_over: bool) -> bool:
         """Always, but later and later; two clients with one id push each other out, and must say so."""

@@ -11,7 +11,8 @@ import httpx
 import pytest
 from rich.console import Console
 
-from devices.interactive import load_customers, run_terminal
+from devices.customers import load_customers
+from devices.interactive import run_terminal
 from devices.simulator import ProviderUsers, SimulatedTerminal, till_line
 from devices.terminal import TerminalAgent
 from gateway.providers.alipay import AlipayProvider
@@ -212,6 +213,7 @@ async def test_the_laptop_terminal_plays_what_is_typed(
         await run_terminal(
             agent_config(shared_broker, terminal),
             tmp_path,
+            language="en",
             provider_url=provider_url,
             console=Console(file=output, width=100),
             commands=io.StringIO(typed),
