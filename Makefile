@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 BENCH ?= all
 
-.PHONY: help demo up install test lint format bench soak screenshots lock
+.PHONY: help demo up install test lint format bench soak fleet screenshots lock
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -48,10 +48,18 @@ bench:
 	@scripts/setup.sh dev photos
 	@$(BIN)/storeops bench $(BENCH) --json $(ARGS)
 
-## soak     the seeded shop for longer (STOREOPS_SOAK_SEEDS, default 2000)
+## soak     30 minutes: seeds of the simulated shop, a fleet through all chaos, long tests (SOAK_MINUTES)
+SOAK_MINUTES ?= 30
 soak:
 	@scripts/setup.sh dev photos
-	@STOREOPS_SOAK_SEEDS="$${STOREOPS_SOAK_SEEDS:-2000}" $(BIN)/pytest tests/simulation -m soak --timeout 7200 $(ARGS)
+	@$(BIN)/python -m tests.simulation.sweep --seeds 1000000 --minutes $$(( $(SOAK_MINUTES) * 4 / 10 ))
+	@$(BIN)/storeops fleet --stores 200 --rate 60 --seconds $$(( $(SOAK_MINUTES) * 60 * 4 / 10 )) --chaos all $(ARGS)
+	@$(BIN)/pytest -m soak --timeout 7200
+
+## fleet    1,000 stores x 3 terminals through one minute of all chaos
+fleet:
+	@scripts/setup.sh dev photos
+	@$(BIN)/storeops fleet --chaos all --brisk $(ARGS)
 
 ## screenshots  the pictures of the READMEs, from a demonstration of its own
 screenshots:
