@@ -22,21 +22,20 @@ from actors.screens import render
 from actors.visit import Session
 from devices.bridge import Bridge
 from models.domain.errors import Fenced
-from models.domain.facts import TemplateMade
 from models.domain.ids import LaneId, RegionId, TerminalId, derived_id
 from models.domain.live import Changes
 from models.domain.messages import Address, TimerFired
-from models.domain.presence import Birth
 from models.domain.registry import RegisteredTerminal
 from models.tables import journal as postgres_journal
 from models.tables import terminals as postgres_twins
 from models.tables.journal import Read, Slot
+from runtime.afterwards import Afterwards
 from runtime.ask_desk import AskDesk
 from runtime.asks import AskPorts, VisitMemory
 from runtime.clock import wall_now
 from runtime.deliveries import Deliveries
 from runtime.directory import Directory
-from runtime.door import Door, Source
+from runtime.door import Door
 from runtime.engine import Engine, Item, Work, decode_state
 from runtime.host_database import REFUSALS, Connect, HostDatabase
 from runtime.intake import Intake
@@ -119,6 +118,18 @@ class StoreHost:
             put=self._put,
             waiting=lambda: len(self._internal),
         )
+        self._after = Afterwards(
+            self.counts,
+            bridge=lambda: self._bridge,
+            publisher=self._publisher,
+            desk=self._desk,
+            door=self._door,
+            care=self._care,
+            orders=self._orders,
+            wall=lambda: self._wall_tiles,
+            ports=ports,
+            spawn=self._spawn,
+        )
         self._wake = asyncio.Event()
         self._offset = timedelta(0)
         self._ticks = 0
@@ -148,6 +159,7 @@ class StoreHost:
         self._wake.set()
         if self._loop_task is not None:
             await asyncio.gather(self._loop_task, return_exceptions=True)
+        await self._after.finish()
         await self._bridge.stop()
         await self._desk.stop()
         for task in self._background:
@@ -281,7 +293,7 @@ class StoreHost:
         except REFUSALS as error:
             await self._isolate(items, error)
             return
-        await self._perform(items, work)
+        await self._after.begin(items, work)
 
     async def _attempt(self, conn: AsyncConnection[TupleRow], items: list[Item]) -> Work:
         keys = [item.key for item in items if item.key is not None]
@@ -316,34 +328,7 @@ class StoreHost:
             return work
 
         buried = await self._db.run(bury)
-        await self._perform(items, buried)
-
-    # ------------------------------------------------------------ after the commit
-
-    async def _perform(self, items: list[Item], work: Work) -> None:
-        """Publish, then acknowledge, then ask. A crash between any two is repaired by a duplicate or the sweep."""
-        self.counts.batches += 1
-        self.counts.messages += len(items)
-        self.counts.duplicates += work.duplicates
-        self.counts.refused += work.refused
-        self.counts.dead_letters += work.crashed
-        await self._publisher.publish(self._bridge, work.screens, work.replies)
-        for item in items:
-            if isinstance(item.source, Source) and item.source.inbound is not None:
-                self._bridge.ack(item.source.inbound)
-        for address, ask in work.asks:
-            self._desk.dispatch(address, ask, 1)
-        if work.told:
-            self._spawn(self._care.tell(self._bridge, work.told))
-        self._care.after(items, work)
-        self._orders.after(items, work)
-        self._door.forget_images(items, work.asks)
-        self._wall_tiles.moved(work)
-        born = [item.terminal for item in items if isinstance(item.message, Birth) and item.terminal is not None]
-        if born:
-            self._spawn(self._care.greet(self._bridge, born))
-        if any(isinstance(fact, TemplateMade) for fact, _ in work.commit.facts):
-            self._spawn(self._ports.templates_committed())
+        await self._after.begin(items, buried)
 
     def _put(self, item: Item) -> None:
         self._internal.append(item)
