@@ -26,10 +26,10 @@ PACE = Pace(
     answer_s=5.0,
     resend_s=1.0,
     face_age_s=1.5,
-    reconnect_s=0.4,
+    reconnect_s=1.5,
     reconnect_s_max=10.0,
 )
-FAST = {"resend_first_s": 1.0, "reconnect_s_min": 0.1, "reconnect_s_max": 2.0, "will_delay_s": 15}
+FAST = {"resend_first_s": 1.0, "reconnect_s_min": 0.25, "reconnect_s_max": 2.0, "will_delay_s": 15}
 
 
 async def examine(broker: EmbeddedBroker, fault: Fault) -> list[Finding]:
