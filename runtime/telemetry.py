@@ -28,6 +28,8 @@ def configure_logs(data_dir: Path | None = None, name: str = "storeops", level: 
         renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     handler.setFormatter(logging.Formatter("%(message)s"))
     root = logging.getLogger("storeops")
+    for old in root.handlers:
+        old.close()
     root.handlers[:] = [handler]
     root.setLevel(level)
     root.propagate = False
