@@ -50,8 +50,8 @@ async def run_terminal(
     """Run one terminal until `quit`, the end of `commands` (default: standard input) or cancellation.
 
     Shows on `console` (default: standard error) what the terminal's screens show, in `language` (default: the chain's).
-    `restart` is what a watchdog does when the program is stuck. Raises TimeoutError when the broker cannot be reached
-    within 10 s, StoreOpsError for photographs or a camera that are not there.
+    `restart` is what a watchdog does when the program is stuck. Without a broker within 10 s it sells alone, or raises
+    TimeoutError when it has no prices; StoreOpsError for photographs or a camera that are not there.
     """
     profile = profile_of(config.profile)
     faces = await asyncio.to_thread(faces_from, photos, camera)
@@ -103,9 +103,11 @@ class Counter:
         agent.on_text = lambda text: self._console.print(f"★ {text}", markup=False)
         agent.on_desired = lambda desired: agent.spawn(self._desk.take_prices(desired))
         try:
-            await agent.start(connect_timeout_s=CONNECT_S_MAX)
+            await agent.start()
             self._desk.load()
             await self._desk.take_prices(agent.desired)
+            if not await agent.connected_within(CONNECT_S_MAX) and not self._desk.till.prices.items:
+                raise TimeoutError("the broker cannot be reached")
             title = self._profile.title_zh if self.language == "zh" else self._profile.title_en
             people = f"{len(self._faces.names)} {word('customers', self.language)}"
             self._console.print(f"[bold]{config.terminal}[/] · {title} · {config.store} · {people}")

@@ -261,17 +261,39 @@ def terminal_add(
 
 @terminal_app.command("run")
 def terminal_run(
-    photos: Annotated[Path, typer.Option(help="A folder per customer.")],
-    terminal: Annotated[str, typer.Option("--id", help="Which registered terminal.")],
+    terminal: Annotated[
+        str | None, typer.Option("--id", help="A registered terminal of a house that runs here.")
+    ] = None,
+    photos: Annotated[Path | None, typer.Option(help="A folder per customer.")] = None,
+    camera: Annotated[str | None, typer.Option(help="A camera's number (0), or a video file, as the customer.")] = None,
     secret: Annotated[str | None, typer.Option(envvar="STOREOPS_TERMINAL_SECRET")] = None,
+    enrol: Annotated[str | None, typer.Option(help="A one-time code: enrol this machine as a terminal first.")] = None,
+    gateway: Annotated[str | None, typer.Option(help="With --enrol: the gateway that made the code.")] = None,
+    certificate: Annotated[bool, typer.Option("--certificate", help="With --enrol: a certificate, no secret.")] = False,
+    home: Annotated[Path | None, typer.Option(help="Where an enrolled terminal keeps its credential.")] = None,
+    language: Annotated[str | None, typer.Option(help="zh or en; the chain's otherwise.")] = None,
     data: Data = None,
     demo_: Annotated[bool, typer.Option("--demo")] = False,
 ) -> None:
-    """Run one terminal on this laptop: each folder of photographs is a customer."""
-    from runtime import administration
+    """Run one terminal on this laptop: photographs or a camera are its customers, `help` lists the keys."""
+    from runtime import terminal_run as running
 
-    plant = asyncio.run(administration.of_terminal(administration.running_all(data, demo_), terminal))
-    asyncio.run(administration.run_terminal(plant, terminal, secret, photos))
+    if photos is not None and camera is not None:
+        raise Refused("which_customers", "photographs or a camera?", "give one of --photos and --camera")
+    if language not in (None, "zh", "en"):
+        raise Refused("which_language", f"{language!r} is not spoken here", "zh or en")
+    if terminal is None:
+        config, provider = (
+            asyncio.run(running.enrolled(home or running.default_home(), enrol, gateway, certificate=certificate)),
+            None,
+        )
+    else:
+        from runtime import administration
+
+        plant = asyncio.run(administration.of_terminal(administration.running_all(data, demo_), terminal))
+        config, provider = asyncio.run(running.registered(plant, terminal, secret)), plant.provider_url or None
+        config = running.with_home(config, home)
+    asyncio.run(running.play(config, photos=photos, camera=camera, language=language, provider_url=provider))
 
 
 @app.command("provider-sim")

@@ -16,16 +16,14 @@ from psycopg_pool import AsyncConnectionPool
 from rich.console import Console
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from devices.agent_config import AgentConfig
-from devices.interactive import run_terminal as play_terminal
 from devices.profiles import profile_of, require_role
 from gateway.auth import make_login_link
 from gateway.settings import GatewaySettings
-from models.domain.errors import NeedsOperator, Refused
-from models.domain.ids import RegionId, StoreId, TerminalId, is_topic_level, shard_of
+from models.domain.errors import Refused
+from models.domain.ids import RegionId, StoreId, is_topic_level, shard_of
 from runtime import clock
 from runtime.broker import let_in
-from runtime.chains import demo_secret, secret_sha256
+from runtime.chains import secret_sha256
 from runtime.datadir import default_data_dir, open_data_dir
 from runtime.edge import join_ray
 from runtime.plant import Plant, choose, read_plants
@@ -200,27 +198,3 @@ async def add_terminal(
         "broker_port": plant.broker_port,
         "usable": "now" if at_once else "once the broker knows this user",
     }
-
-
-async def run_terminal(plant: Plant, terminal: str, secret: str | None, photos: Path) -> None:
-    """Play one registered terminal on this laptop. A demonstration's terminal needs no secret."""
-    async with await AsyncConnection.connect(plant.database_url, autocommit=True) as conn:
-        cursor = await conn.execute("SELECT store, profile FROM terminal WHERE id = %s", (terminal,))
-        row = await cursor.fetchone()
-    if row is None:
-        raise Refused("unknown_terminal", f"no terminal {terminal!r}", "register it: storeops terminal add")
-    if secret is None and plant.demo:
-        secret = demo_secret(open_data_dir(plant.data_dir, create=False).secret("demo-terminals"), terminal)
-    if secret is None:
-        raise NeedsOperator("secret_missing", "the terminal's secret", "--secret or STOREOPS_TERMINAL_SECRET")
-    config = AgentConfig(
-        host=plant.broker_host,
-        port=plant.broker_port,
-        region=RegionId(plant.region),
-        store=StoreId(row[0]),
-        terminal=TerminalId(terminal),
-        profile=row[1],
-        secret=secret,
-        outbox_path=plant.data_dir / f"terminal-{terminal}.sqlite",
-    )
-    await play_terminal(config, photos, provider_url=plant.provider_url or None)

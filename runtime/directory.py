@@ -15,6 +15,7 @@ from models.domain.book import ChainBook, StoreBook
 from models.domain.ids import ChainId, LaneId, RegionId, StoreId, TerminalId
 from models.domain.registry import RegisteredTerminal
 from models.tables.directory import load_books, load_terminals
+from runtime.offline_prices import offline_prices
 
 LOOK_UP_EVERY_S = 1.0
 """A stranger's topic makes the directory read again, at most so often for each stranger."""
@@ -84,7 +85,9 @@ class Directory:
 
     def desired_config(self, book: StoreBook) -> dict[str, Any]:
         """The configuration half of `desired`."""
+        offline = offline_prices(book)
         return {
+            **({} if offline is None else {"offline": offline}),
             "language": book.language,
             "basket_owner": book.basket_owner,
             "consents": [
