@@ -4,7 +4,7 @@ desired documents and commands go out, each with the QoS, expiry and correlation
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,19 +12,28 @@ from functools import lru_cache
 from typing import Protocol
 
 from devices import codec
+from devices.fair_queue import FairQueue
 from devices.link import Delivery, DeliveryReceipt, Link, Outgoing
 from devices.mqtt_packets import counted
 from devices.refusals import Undecodable
 from devices.topics import Down, Topic, Up, host_filters, parse, topic_of
 from devices.wire import SoftwareRelease
-from models.domain.ids import MessageId, RegionId
+from models.domain.ids import MessageId, RegionId, TerminalId
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, ReplyError, Screen
 
-INBOUND_MESSAGES_HIGH = 512
-INBOUND_MESSAGES_LOW = 128
+INBOUND_MESSAGES_HIGH = 1_200
+"""Over the hosts' Receive Maximum of 1000: a broker that keeps to it is never left unread, because what is not read
+are its acknowledgements too. It bounds a broker that does not (iotcore)."""
+INBOUND_MESSAGES_LOW = 256
+TERMINAL_MESSAGES_MAX = 64
+"""Of one terminal; what it sends beyond is not taken."""
+TURN_MESSAGES = 8
+"""Of one terminal, before the next one's turn."""
 SCREEN_EXPIRY_S = 60
 REPLY_EXPIRY_S = 60
+REPEATED = frozenset({Up.EVENT, Up.FACE})
+"""What a terminal sends again until its reply."""
 COMMAND_DEADLINE_S_MAX = 30
 UNDECODABLE_REPLY_EVERY_S = 1.0
 _QUIET_TERMINALS_MAX = 10_000
@@ -58,6 +67,8 @@ class BridgeCounts:
     telemetry_dropped: int = 0
     pauses: int = 0
     undecodable: int = 0
+    flooded: int = 0
+    """Messages of terminals that had TERMINAL_MESSAGES_MAX waiting."""
 
 
 class BridgeOwner(Protocol):
@@ -103,7 +114,7 @@ class Bridge:
         self._owner = owner
         self._high = inbound_messages_high
         self._low = inbound_messages_low
-        self._queue: deque[Inbound] = deque()
+        self._queue: FairQueue[TerminalId, Inbound] = FairQueue(TERMINAL_MESSAGES_MAX, TURN_MESSAGES)
         self._arrived = asyncio.Event()
         self._paused = False
         self._quiet_until: OrderedDict[str, float] = OrderedDict()
@@ -136,7 +147,7 @@ class Bridge:
         return self._take(1)[0]
 
     def take(self, messages_max: int) -> list[Inbound]:
-        """What waits now, at most so many, oldest first; possibly nothing."""
+        """What waits now, at most so many; possibly nothing. Terminals in turn, each one's messages in their order."""
         return self._take(messages_max)
 
     async def batch(self, messages_max: int = 256, collect_s: float = 0.002) -> list[Inbound]:
@@ -151,7 +162,7 @@ class Bridge:
         return inbound.receipt is not None and self._link.ack(inbound.receipt)
 
     def _take(self, messages_max: int) -> list[Inbound]:
-        taken = [self._queue.popleft() for _ in range(min(messages_max, len(self._queue)))]
+        taken = self._queue.take(messages_max)
         if self._paused and len(self._queue) <= self._low:
             self._paused = False
             self._link.resume_reading()
@@ -173,8 +184,11 @@ class Bridge:
             self._drop(delivery)
         elif delivery.receipt is None and self._paused:
             self.counts.telemetry_dropped += 1
+        elif self._queue.full(topic.terminal) and not self._make_room(topic):
+            self._drop(delivery)
         else:
-            self._queue.append(
+            self._queue.put(
+                topic.terminal,
                 Inbound(
                     topic,
                     delivery.payload,
@@ -182,7 +196,7 @@ class Bridge:
                     delivery.properties,
                     delivery.receipt,
                     delivery.retained,
-                )
+                ),
             )
             self.counts.inbound += 1
             self._arrived.set()
@@ -190,6 +204,18 @@ class Bridge:
                 self._paused = True
                 self.counts.pauses += 1
                 self._link.pause_reading()
+
+    def _make_room(self, topic: Topic) -> bool:
+        """A terminal that floods. An event or a face is left out: it is sent again until its reply, 5 s later and
+        later. Of what a terminal says of itself the oldest is left out: the newest counts, and nobody repeats it.
+        """
+        self.counts.flooded += 1
+        if topic.channel in REPEATED:
+            return False
+        old = self._queue.take_first(topic.terminal, lambda one: one.topic.channel is topic.channel)
+        if old is not None:
+            self.ack(old)
+        return True  # at most one of each channel beyond the bound
 
     def _drop(self, delivery: Delivery) -> None:
         """Nobody can be answered and nothing can be done: counted, and off the broker's books."""
@@ -200,7 +226,7 @@ class Bridge:
 
     def connected(self, epoch: int, session_present: bool) -> None:
         # What waits belongs to a connection that has ended; it is delivered again on this one.
-        self._queue = deque(item for item in self._queue if item.receipt and item.receipt.epoch == epoch)
+        self._queue.keep(lambda item: item.receipt is not None and item.receipt.epoch == epoch)
         self._take(0)
         if self._owner is not None:
             self._owner.connected(epoch, session_present)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from devices.bridge import Bridge
+from devices.bridge import TERMINAL_MESSAGES_MAX, TURN_MESSAGES, Bridge
 from devices.link import Delivery, DeliveryReceipt, Link, LinkListener, Outgoing
 from devices.refusals import Undecodable, WireCode
 from devices.topics import Down, Up, topic_of
@@ -113,6 +113,32 @@ async def test_over_the_mark_it_stops_reading_and_under_the_other_it_reads_again
     bridge.take(1)
     assert reads(link)
     assert (bridge.waiting, bridge.counts.pauses) == (1, 1)
+
+
+async def test_one_terminal_that_floods_leaves_room_for_the_others() -> None:
+    link, bridge = paper_bridge()
+    quiet = registered("t-2")
+    for n in range(500):
+        bridge.delivered(delivery(n))
+    bridge.delivered(delivery(999, topic=str(topic_of(quiet, Up.EVENT))))
+    assert (bridge.waiting, bridge.counts.flooded) == (TERMINAL_MESSAGES_MAX + 1, 500 - TERMINAL_MESSAGES_MAX)
+    assert [one.mid for one in link.acked] == list(range(TERMINAL_MESSAGES_MAX, 500)), "it sends them again later"
+    assert reads(link)
+    assert "t-2" in {one.topic.terminal for one in bridge.take(TURN_MESSAGES + 1)}
+
+
+async def test_of_what_a_flooding_terminal_says_of_itself_the_newest_stays() -> None:
+    link, bridge = paper_bridge()
+    for n in range(TERMINAL_MESSAGES_MAX):
+        bridge.delivered(delivery(n, Up.PRESENCE if n % 2 else Up.EVENT))
+    bridge.delivered(delivery(1_000, Up.PRESENCE))
+    assert [one.mid for one in link.acked] == [1], "the oldest presence"
+    bridge.delivered(delivery(1_001, Up.REPORTED))
+    bridge.delivered(delivery(1_002, Up.REPORTED))
+    assert [one.mid for one in link.acked] == [1, 1_001], "the report before"
+    waiting = [one.receipt.mid for one in bridge.take(1_000) if one.receipt is not None]
+    assert len(waiting) == TERMINAL_MESSAGES_MAX + 1
+    assert waiting[-2:] == [1_000, 1_002]
 
 
 async def test_what_cannot_be_answered_is_counted_and_acknowledged() -> None:
