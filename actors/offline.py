@@ -6,7 +6,7 @@ the memberships port when they arrive: from a lease REGULAR, within quota as any
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from actors.baskets import till_lines
 from actors.paying import as_reported
@@ -21,9 +21,7 @@ from models.domain.messages import SaleNoted, SaleTender, SaleUse
 from models.domain.money import allocate
 from models.domain.pricing import Flag
 from models.domain.screen import ScreenLine
-
-OLD_MAX = timedelta(days=60)
-"""A sale that claims to be older happened now, as far as anybody can tell."""
+from models.domain.twin import REPLAY_AGE_MAX
 
 
 def sale(stage: Stage, event: Event, body: OfflineSale) -> None:
@@ -57,13 +55,10 @@ def sale(stage: Stage, event: Event, body: OfflineSale) -> None:
 
 
 def _when(stage: Stage, event: Event) -> datetime:
-    """A replayed event counts at its own time, as far as that is possible; an online one now."""
+    """A replayed event counts at its own time (the host corrected its `ts`), as far as possible; an online one now."""
     if not event.replay:
         return stage.now
-    if event.ts < stage.now - OLD_MAX:
-        stage.incident(event.terminal, "clock_wrong", event.ts.isoformat())
-        return stage.now
-    return min(event.ts, stage.now)
+    return min(max(event.ts, stage.now - REPLAY_AGE_MAX), stage.now)
 
 
 def _made(

@@ -62,7 +62,7 @@ class StoreDoc(_Closed):
     name: Name
     entity: Slug
     region: Slug | None = None
-    basket_owner: Annotated[str, Field(pattern="^(pos|storeops)$")] = "storeops"
+    basket_owner: Annotated[str, Field(pattern="^(pos|storeops|none)$")] = "storeops"
     placement: Annotated[str, Field(pattern="^(shared|dedicated)$")] = "shared"
 
 

@@ -225,6 +225,8 @@ class _Batch:
     def _receive(self, address: Address, state: Entity, message: Message, cause: str) -> Turn[Any]:
         match state:
             case Session():
+                if isinstance(message, Event) and message.replay:  # its moment by the wall, in business time
+                    message = replace(message, ts=message.ts + (self._now - self._wall_now))
                 return session_actor.receive(state, message, cause, self._now, self._book(state, address))  # type: ignore[arg-type]
             case Terminal():
                 return terminal_actor.receive(state, message, address, cause, self._wall_now)  # type: ignore[arg-type]
