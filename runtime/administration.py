@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
-from psycopg.errors import UniqueViolation
 from psycopg_pool import AsyncConnectionPool
 from rich.console import Console
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -179,14 +178,17 @@ async def add_terminal(
         row = await cursor.fetchone()
         if row is None:
             raise Refused("unknown_store", f"no store {store!r}", "see the console's list of stores")
-        try:
-            await conn.execute(
-                """INSERT INTO terminal (id, store, lane, role, profile, secret_sha256, registered_at)
-                   VALUES (%s, %s, %s, %s, %s, %s, now())""",
-                (name, store, lane, role, profile, secret_sha256(secret)),
-            )
-        except UniqueViolation:
-            raise Refused("terminal_exists", f"{name!r} is registered", "choose another --id") from None
+        # A retired terminal comes back by a new registration, in its own store: its books are there.
+        cursor = await conn.execute(
+            """INSERT INTO terminal (id, store, lane, role, profile, secret_sha256, registered_at)
+               VALUES (%s, %s, %s, %s, %s, %s, now()) ON CONFLICT (id) DO UPDATE SET lane = excluded.lane,
+               role = excluded.role, profile = excluded.profile, secret_sha256 = excluded.secret_sha256,
+               registered_at = excluded.registered_at, retired_at = NULL
+               WHERE terminal.retired_at IS NOT NULL AND terminal.store = excluded.store RETURNING 1""",
+            (name, store, lane, role, profile, secret_sha256(secret)),
+        )
+        if await cursor.fetchone() is None:
+            raise Refused("terminal_exists", f"{name!r} is registered", "choose another --id")
     at_once = let_in(open_data_dir(plant.data_dir, create=False), name, secret) if plant.broker_embedded else False
     shard = shard_of(StoreId(store))
     return {

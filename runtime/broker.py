@@ -360,6 +360,19 @@ def let_in(data_dir: DataDir, name: str, secret: str) -> bool:
     return True
 
 
+def let_out(data_dir: DataDir, name: str) -> bool:
+    """Refuses a user of the embedded broker that another process runs; True when it counts at once, as `let_in`."""
+    folder = data_dir.server_folder("broker")
+    pid_file = data_dir.root / "broker.pid"
+    program = psutil.Process(int(pid_file.read_text(encoding="ascii"))).name() if pid_file.exists() else ""
+    if "mosquitto" not in program:
+        Iotcore(folder).remove_users({name})
+        return False
+    Mosquitto(folder, data_dir.service_user, HOST_USER).remove_users({name})
+    os.kill(int(pid_file.read_text(encoding="ascii")), signal.SIGHUP)
+    return True
+
+
 def open_broker(data_dir: DataDir, settings: BrokerSettings) -> BrokerServer:
     """The broker that the settings ask for, not started yet."""
     if settings.kind == "url":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from actors.hosts import COMMAND_CHANNEL, DESIRED_CHANNEL, Delivered, Delivery
+from actors.hosts import COMMAND_CHANNEL, DESIRED_CHANNEL, REGISTRY_CHANNEL, Delivered, Delivery
 from actors.terminal import Terminal
 from models.domain.errors import Refused, RetryLater
 from models.domain.ids import TerminalId
@@ -76,3 +76,8 @@ def order(terminal: TerminalId, asked: CommandAsked | DesiredAsked) -> Delivery:
     """An order as it goes through the Hosts port."""
     channel = COMMAND_CHANNEL if isinstance(asked, CommandAsked) else DESIRED_CHANNEL
     return Delivery(terminal, channel, msgspec.json.encode(asked))
+
+
+def refresh(terminal: TerminalId) -> Delivery:
+    """Makes the terminal's host read the registry within a second."""
+    return Delivery(terminal, REGISTRY_CHANNEL, b"")
