@@ -345,17 +345,22 @@ class EmbeddedBroker:
 
 
 def let_in(data_dir: DataDir, name: str, secret: str) -> bool:
-    """Lets one more user into the embedded broker that another process runs; True when it counts at once.
+    """Lets one more user into the embedded broker that another process runs; True when it counts at once."""
+    return let_all_in(data_dir, {name: secret})
 
-    False: it counts from the broker's next start (iotcore reads its users only then).
+
+def let_all_in(data_dir: DataDir, users: Mapping[str, str]) -> bool:
+    """The same for many at once, by name.
+
+    False: they count from the broker's next start (iotcore reads its users only then).
     """
     folder = data_dir.server_folder("broker")
     pid_file = data_dir.root / "broker.pid"
     program = psutil.Process(int(pid_file.read_text(encoding="ascii"))).name() if pid_file.exists() else ""
     if "mosquitto" not in program:
-        Iotcore(folder).set_users({name: secret})
+        Iotcore(folder).set_users(users)
         return False
-    Mosquitto(folder, data_dir.service_user, HOST_USER).set_users({name: secret})
+    Mosquitto(folder, data_dir.service_user, HOST_USER).set_users(users)
     os.kill(int(pid_file.read_text(encoding="ascii")), signal.SIGHUP)
     return True
 

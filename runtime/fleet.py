@@ -27,7 +27,7 @@ from models.domain.ids import ChainId
 from runtime import fleet_books
 from runtime.administration import running
 from runtime.bootstrap import DEMO_KEY, House, reset_data
-from runtime.broker import let_in
+from runtime.broker import let_all_in
 from runtime.chain_tables import apply_chain
 from runtime.chains import ChainDoc
 from runtime.datadir import open_data_dir
@@ -120,9 +120,8 @@ async def attach(plant: Plant, chain: ChainDoc) -> str:
     key = data.secret(DEMO_KEY)
     async with await AsyncConnection.connect(plant.database_url, autocommit=True) as conn:
         await apply_chain(conn, chain.model_copy(update={"chain": plant.chain}), plant.region, key)
-    for lane in lanes_of(chain, key, 0):
-        for one in lane.terminals:
-            await asyncio.to_thread(let_in, data, one.terminal, one.secret)
+    users = {one.terminal: one.secret for lane in lanes_of(chain, key, 0) for one in lane.terminals}
+    await asyncio.to_thread(let_all_in, data, users)
     return key
 
 

@@ -33,6 +33,7 @@ class Counter:
         articles: tuple[Article, ...],
         plan: str,
         think_s: float,
+        cash_only: bool = False,
     ) -> None:
         self.lane = lane
         self.agents = agents
@@ -45,6 +46,7 @@ class Counter:
         self.last_screen_rev = 0
         self._articles = articles
         self._plan = plan
+        self._cash_only = cash_only
         self._faces = [one for name, one in terminals.items() if name != "till"]
         self.till = terminals.get("till")
         for one in terminals.values():
@@ -80,6 +82,8 @@ class Counter:
     async def serve(self) -> bool:
         """One customer, of a kind at random. False when it did not end as the customer wanted; nothing raises."""
         kinds = TILL_VISITS if self.lane.pos and self.till is not None else VISITS
+        if self._cash_only:
+            kinds = tuple(one for one in kinds if one[1] in CASH_VISITS)
         visit = self.rng.choices([one[1] for one in kinds], [one[0] for one in kinds])[0]
         self.visits += 1
         try:
@@ -240,5 +244,7 @@ TILL_VISITS: tuple[tuple[int, Visit], ...] = (
     (8, _till_stops),
 )
 """Shares where the till owns the basket."""
+CASH_VISITS = frozenset({_cash, _goes_away, _till_collects, _till_cash, _till_stops})
+"""Those that need no provider."""
 EVENTS_PER_VISIT = 4.2
 """What a visit sends on the average; the dispatcher corrects what is wrong with it."""
