@@ -4,9 +4,10 @@ desired documents and commands go out, each with the QoS, expiry and correlation
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from typing import Protocol
@@ -55,6 +56,8 @@ class Inbound:
     properties: Mapping[str, str]
     receipt: DeliveryReceipt | None
     retained: bool = False
+    at_s: float = field(default_factory=time.monotonic)
+    """When it arrived, on the monotonic clock."""
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -84,10 +85,13 @@ class Afterwards:
             log.exception("after_commit")
 
     def _settle(self, items: list[Item], work: Work) -> None:
-        bridge = self._bridge()
+        bridge, now = self._bridge(), time.monotonic()
         for item in items:
             if isinstance(item.source, Source) and item.source.inbound is not None:
                 bridge.ack(item.source.inbound)
+                if item.key is not None:
+                    kind = "face" if item.kind == "FaceShown" else "event"
+                    self._counts.took(kind, (now - item.source.inbound.at_s) * 1000)
         for address, ask in work.asks:
             self._desk.dispatch(address, ask, 1)
         if work.told:

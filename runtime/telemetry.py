@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import sys
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
+
+from runtime.metrics import LATENCY_MS
 
 LOG_BYTES_MAX = 16 * 1024 * 1024
 LOG_FILES_KEPT = 3
@@ -69,3 +72,12 @@ class HostCounts:
     flooded: int = 0
     unasked_responses: int = 0
     telemetry_dropped: int = 0
+    event_ms: dict[str, list[int]] = field(default_factory=dict)
+    """Milliseconds from arrival to reply by kind (event, face), as counts of metrics.LATENCY_MS's buckets."""
+
+    def took(self, kind: str, ms: float) -> None:
+        """One event or face was committed and answered after so many milliseconds."""
+        buckets = self.event_ms.get(kind)
+        if buckets is None:
+            buckets = self.event_ms[kind] = [0] * (len(LATENCY_MS) + 1)
+        buckets[bisect_left(LATENCY_MS, ms)] += 1

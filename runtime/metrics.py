@@ -1,0 +1,208 @@
+"""What is counted, under which name, and what it means: the list that docs/metrics.md, dashboards and alerts keep to.
+
+Hosts and workers count in plain ints; every few seconds the differences go to a sink (Ray's metrics agent, see
+runtime/ray_metrics.py). Labels are `region` and `kind` only: nothing that grows with stores or terminals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+import structlog
+
+log = structlog.get_logger()
+
+PUSH_EVERY_S = 3.0
+OBSERVED_AT_ONCE_MAX = 200
+LATENCY_MS = (2, 5, 10, 15, 20, 30, 50, 75, 100, 150, 250, 500, 1000, 2500)
+"""Upper bounds of the latency buckets, in milliseconds; the last bucket is open."""
+
+
+class Kind(StrEnum):
+    """How Prometheus reads it."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. `key` is its place in the part's snapshot; Ray exports `ray_` + name, counters with `_total`."""
+
+    part: str
+    key: str
+    kind: Kind
+    meaning: str
+    labels: tuple[str, ...] = ("region",)
+
+    @property
+    def name(self) -> str:
+        """As it is pushed."""
+        return f"storeops_{self.part}_{self.key}"
+
+    @property
+    def exported(self) -> str:
+        """As Prometheus finds it; a histogram has `_bucket`, `_sum` and `_count` behind it."""
+        return f"ray_{self.name}{'_total' if self.kind is Kind.COUNTER else ''}"
+
+
+def _metrics(part: str, kind: Kind, meanings: Mapping[str, str], *labels: str) -> tuple[Metric, ...]:
+    return tuple(Metric(part, key, kind, meaning, ("region", *labels)) for key, meaning in meanings.items())
+
+
+HOST_COUNTERS = _metrics(
+    "host",
+    Kind.COUNTER,
+    {
+        "batches": "batches committed",
+        "messages": "messages handled, timers and answers included",
+        "duplicates": "messages that came again and got the same reply",
+        "refused": "messages refused with a code (the sender was told)",
+        "undecodable": "messages that the codec refused",
+        "unknown_terminals": "messages of terminals that nobody registered",
+        "wrong_store": "messages on a topic that is not the registered terminal's",
+        "seq_gaps": "gaps in a terminal's seq",
+        "dead_letters": "messages whose turn raised: a bug",
+        "timers": "timers fired",
+        "asks": "questions sent to ports (faces, memberships, payments)",
+        "publish_failures": "replies and screens that the broker did not take in time",
+        "database_outages": "times that the database connection was lost",
+        "refused_full": "messages refused because a queue was full",
+        "unsupported_versions": "messages of a protocol version that is not spoken here",
+        "flooded": "messages left out because their terminal sent too many",
+        "unasked_responses": "responses to commands that nobody sent",
+        "telemetry_dropped": "telemetry left out under load",
+        "bad_topics": "messages on malformed topics",
+    },
+)
+HOST_GAUGES = _metrics(
+    "host",
+    Kind.GAUGE,
+    {
+        "entities": "entities in memory",
+        "waiting": "messages that wait for a batch",
+        "asking": "questions without an answer",
+        "held": "money events that wait for a gap in seq",
+        "terminals": "terminals registered in the host's stores",
+    },
+)
+HOST_LATENCY = (
+    Metric(
+        "host",
+        "event_ms",
+        Kind.HISTOGRAM,
+        "milliseconds from an event's arrival at the host until its batch is committed and its reply and screens are "
+        "with the broker",
+        ("region", "kind"),
+    ),
+)
+FACES = (
+    Metric("faces", "answers", Kind.COUNTER, "questions answered, by `kind` of question", ("region", "kind")),
+    Metric(
+        "faces",
+        "answer_ms",
+        Kind.HISTOGRAM,
+        "milliseconds of the face worker for one question, by `kind` of question",
+        ("region", "kind"),
+    ),
+    Metric("faces", "templates", Kind.GAUGE, "templates that are searchable"),
+)
+SETTLEMENT = (
+    Metric("settlement", "runs", Kind.COUNTER, "settlement runs that ended"),
+    Metric(
+        "settlement", "disagreements", Kind.COUNTER, "runs whose control totals differ from the ledger: look at once"
+    ),
+    Metric("settlement", "memberships", Kind.COUNTER, "memberships cut off"),
+    Metric("settlement", "charge_fen", Kind.COUNTER, "fen charged at cutoff"),
+    Metric("settlement", "run_ms", Kind.HISTOGRAM, "milliseconds of one settlement run"),
+)
+PUSHED = (*HOST_COUNTERS, *HOST_GAUGES, *HOST_LATENCY, *FACES, *SETTLEMENT)
+"""Everything that goes to Ray's metrics agent."""
+
+
+class Sink(Protocol):
+    """Where figures go."""
+
+    def add(self, metric: Metric, amount: int, labels: Mapping[str, str]) -> None:
+        """A counter grew by `amount` > 0."""
+
+    def put(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        """A gauge stands at `value`."""
+
+    def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        """One observation of a histogram."""
+
+
+def representative_ms(bucket: int) -> float:
+    """A value inside a bucket: what stands for each of its observations in sums."""
+    if bucket == len(LATENCY_MS):
+        return LATENCY_MS[-1] * 1.5
+    low = LATENCY_MS[bucket - 1] if bucket else 0
+    return (low + LATENCY_MS[bucket]) / 2
+
+
+@dataclass(slots=True)
+class Pusher:
+    """Pushes what changed since the last time. A snapshot that shrank belongs to a new process life: counted anew."""
+
+    sink: Sink
+    region: str
+    _before: dict[tuple[str, str], int] = field(default_factory=dict)
+    _buckets: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+
+    def push(self, metrics: Iterable[Metric], snapshot: Mapping[str, Any]) -> None:
+        """Counters and gauges of a part; a key that the snapshot lacks is left out."""
+        labels = {"region": self.region}
+        for metric in metrics:
+            value = snapshot.get(metric.key)
+            if not isinstance(value, int | float):
+                continue
+            if metric.kind is Kind.GAUGE:
+                self.sink.put(metric, value, labels)
+            elif metric.kind is Kind.COUNTER:
+                self.grow(metric, int(value))
+
+    def grow(self, metric: Metric, total: int, kind: str | None = None) -> None:
+        """A counter stands at `total`."""
+        key = (metric.name, kind or "")
+        grown = total - self._before.get(key, 0)
+        self._before[key] = total
+        amount = total if grown < 0 else grown
+        if amount > 0:
+            self.sink.add(metric, amount, self._labels(kind))
+
+    async def observe(self, metric: Metric, counts: list[int], kind: str | None = None) -> None:
+        """A histogram's buckets stand at `counts`. Gives the event loop its turn in between."""
+        key = (metric.name, kind or "")
+        before = self._buckets.get(key, [0] * len(counts))
+        self._buckets[key] = list(counts)
+        labels, done = self._labels(kind), 0
+        for bucket, (now, was) in enumerate(zip(counts, before, strict=True)):
+            for _ in range(now - was if now >= was else now):
+                self.sink.observe(metric, representative_ms(bucket), labels)
+                done += 1
+                if done % OBSERVED_AT_ONCE_MAX == 0:
+                    await asyncio.sleep(0)
+
+    def _labels(self, kind: str | None) -> dict[str, str]:
+        return {"region": self.region} | ({} if kind is None else {"kind": kind})
+
+
+async def push_host(pusher: Pusher, snapshot: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+    """Push a host's snapshot every few seconds, for ever. A host that does not serve has nothing to say."""
+    while True:
+        await asyncio.sleep(PUSH_EVERY_S)
+        try:
+            health = await snapshot()
+            pusher.push((*HOST_COUNTERS, *HOST_GAUGES), health)
+            for kind, counts in dict(health.get("event_ms", {})).items():
+                await pusher.observe(HOST_LATENCY[0], counts, kind)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - figures are losable, the host is not
+            log.warning("metrics_not_pushed", error=f"{type(error).__name__}: {error}")
