@@ -120,7 +120,7 @@ async def attach(plant: Plant, chain: ChainDoc) -> str:
     key = data.secret(DEMO_KEY)
     async with await AsyncConnection.connect(plant.database_url, autocommit=True) as conn:
         await apply_chain(conn, chain.model_copy(update={"chain": plant.chain}), plant.region, key)
-    users = {one.terminal: one.secret for lane in lanes_of(chain, key, 0) for one in lane.terminals}
+    users = {str(one.terminal): one.secret for lane in lanes_of(chain, key, 0) for one in lane.terminals}
     await asyncio.to_thread(let_all_in, data, users)
     return key
 
