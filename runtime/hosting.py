@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -33,8 +34,10 @@ from models.domain.recognition import (
 from models.tables.layouts import Layout, first_layout, next_layout, slot_states, wanted_dedicated
 from runtime import origin
 from runtime.faces import build_face_worker
+from runtime.metrics import Pusher, push_host
 from runtime.plant import Plant, Providers, connector, open_pool
 from runtime.ray_hosts import NAMESPACE, host_name, host_names, settlement_name
+from runtime.ray_metrics import FaceMetrics, RaySink, SettlementMetrics
 from runtime.settlement import SettlementRunner
 from runtime.slot_host import SlotHost
 from runtime.telemetry import configure_logs
@@ -69,23 +72,28 @@ class HostedFaceWorker:
         self._plant = plant
         self._worker = build_face_worker(plant.faces_cache, plant.master_key, policy=plant.faces_policy)
         self._version = 0
+        self._metrics = FaceMetrics(plant.region)
         self.refresh()
 
     def identify(self, request: IdentifyRequest, consent: ConsentToken) -> FaceAnswer:
         """See FaceWorker."""
-        return self._worker.identify(request, consent)
+        with self._metrics.timed("identify"):
+            return self._worker.identify(request, consent)
 
     def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer:
         """See FaceWorker."""
-        return self._worker.rescore(request, consent)
+        with self._metrics.timed("rescore"):
+            return self._worker.rescore(request, consent)
 
     def shoot(self, request: ShotRequest, consent: ConsentToken) -> FaceAnswer:
         """See FaceWorker."""
-        return self._worker.shoot(request, consent)
+        with self._metrics.timed("shoot"):
+            return self._worker.shoot(request, consent)
 
     def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer:
         """See FaceWorker."""
-        return self._worker.enrol(request, consent)
+        with self._metrics.timed("enrol"):
+            return self._worker.enrol(request, consent)
 
     def refresh(self) -> int:
         """Read templates committed since the last time; returns the version that is searchable now."""
@@ -109,6 +117,7 @@ class HostedFaceWorker:
             version = rows[-1][0]
             self._worker.apply_deltas(GalleryDelta(ChainId(self._plant.chain), self._version, version, upserts))
             self._version = version
+        self._metrics.templates(sum(self._worker.health().templates.values()))
         return self._version
 
     def health(self) -> dict[str, Any]:
@@ -168,6 +177,7 @@ class HostedSettlement:
         self._pool = open_pool(plant)
         self._providers = Providers(plant)
         self._runner = SettlementRunner(plant.chain, plant.region, self._pool, self._providers)
+        self._metrics = SettlementMetrics(plant.region)
         self._lock = asyncio.Lock()
         self._opened = False
 
@@ -177,7 +187,9 @@ class HostedSettlement:
             if not self._opened:
                 await self._pool.open()
                 self._opened = True
+            began = time.monotonic()
             report = await self._runner.run(now)
+            self._metrics.ran(report, (time.monotonic() - began) * 1000)
         return {**asdict(report), "ok": report.ok}
 
 
@@ -202,6 +214,7 @@ class HostedStoreHost(SlotHost):
     def __init__(self, plant: Plant, k: int) -> None:
         node = ray.get_runtime_context().get_node_id()
         super().__init__(plant, k, RayFaces(plant.region), node)
+        self._pushing = asyncio.get_running_loop().create_task(push_host(Pusher(RaySink(), plant.region), self.health))
 
 
 def start_hosts(plant: Plant) -> list[Any]:
