@@ -114,9 +114,7 @@ FACES = (
 )
 SETTLEMENT = (
     Metric("settlement", "runs", Kind.COUNTER, "settlement runs that ended"),
-    Metric(
-        "settlement", "disagreements", Kind.COUNTER, "runs whose control totals differ from the ledger: look at once"
-    ),
+    Metric("settlement", "disagreements", Kind.COUNTER, "runs whose totals differ from the ledger: look at once"),
     Metric("settlement", "memberships", Kind.COUNTER, "memberships cut off"),
     Metric("settlement", "charge_fen", Kind.COUNTER, "fen charged at cutoff"),
     Metric("settlement", "run_ms", Kind.HISTOGRAM, "milliseconds of one settlement run"),
@@ -178,16 +176,19 @@ class Pusher:
 
     async def observe(self, metric: Metric, counts: list[int], kind: str | None = None) -> None:
         """A histogram's buckets stand at `counts`. Gives the event loop its turn in between."""
+        labels = self._labels(kind)
+        for done, bucket in enumerate(self._new(metric, counts, kind), 1):
+            self.sink.observe(metric, representative_ms(bucket), labels)
+            if done % OBSERVED_AT_ONCE_MAX == 0:
+                await asyncio.sleep(0)
+
+    def _new(self, metric: Metric, counts: list[int], kind: str | None) -> list[int]:
+        """The bucket of each observation that was not pushed yet."""
         key = (metric.name, kind or "")
         before = self._buckets.get(key, [0] * len(counts))
         self._buckets[key] = list(counts)
-        labels, done = self._labels(kind), 0
-        for bucket, (now, was) in enumerate(zip(counts, before, strict=True)):
-            for _ in range(now - was if now >= was else now):
-                self.sink.observe(metric, representative_ms(bucket), labels)
-                done += 1
-                if done % OBSERVED_AT_ONCE_MAX == 0:
-                    await asyncio.sleep(0)
+        grown = [now - was if now >= was else now for now, was in zip(counts, before, strict=True)]
+        return [bucket for bucket, times in enumerate(grown) for _ in range(times)]
 
     def _labels(self, kind: str | None) -> dict[str, str]:
         return {"region": self.region} | ({} if kind is None else {"kind": kind})
