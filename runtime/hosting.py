@@ -217,6 +217,19 @@ class HostedStoreHost(SlotHost):
         self._pushing = asyncio.get_running_loop().create_task(push_host(Pusher(RaySink(), plant.region), self.health))
 
 
+class Bare:
+    """The least that Ray can start again: what a host's restart is measured against."""
+
+    def pid(self) -> int:
+        """Its process."""
+        return os.getpid()
+
+
+def start_bare() -> Any:
+    """A bare actor, nameless: it ends with whoever started it."""
+    return ray.remote(Bare).options(num_cpus=0, max_restarts=-1).remote()
+
+
 def start_hosts(plant: Plant) -> list[Any]:
     """Every host of the region's layout in force that is not drained, started or found. Repeating it changes nothing.
 

@@ -64,7 +64,7 @@ class SlotHost:
         configure_logs(plant.data_dir, f"host-{plant.region}-{k}")
         self._plant, self._k, self._faces, self._node = plant, k, faces, node
         self._state = "starting"
-        self._service: _Service | None = None
+        self._service: Service | None = None
         self._settled = asyncio.Event()
         self._stop_serving = asyncio.Event()
         self._stopped = False
@@ -78,7 +78,7 @@ class SlotHost:
         while not self._stopped:
             await self._turn()
             self._stop_serving.clear()
-            service = _Service(self._plant, self._k, self._faces)
+            service = Service(self._plant, self._k, self._faces)
             try:
                 await service.start()
             except Refused as error:
@@ -154,7 +154,7 @@ class SlotHost:
 
     # ------------------------------------------------------------ Hosts port
 
-    def _serving(self, layout: int | None = None) -> _Service:
+    def _serving(self, layout: int | None = None) -> Service:
         if self._service is None:
             raise RetryLater("host_restarting", "the host does not serve now", "try again", after_s=1.0)
         if layout is not None and layout != self._service.slot.layout:
@@ -183,7 +183,7 @@ class SlotHost:
         return {**own, **({} if self._service is None else self._service.health())}
 
 
-class _Service:
+class Service:
     """One stretch of serving: a host with all it needs, made at the claim and ended in order."""
 
     def __init__(self, plant: Plant, k: int, faces: FaceService) -> None:
