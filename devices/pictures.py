@@ -31,8 +31,8 @@ def picture(screen: Screen, profile: TerminalProfile, language: str, reader: str
     for suggestion in screen.suggestions:
         table.add_row(f"? {suggestion.name}: {suggestion.why}", "", "", style="dim")
     if screen.prompt is not None:
-        params = " ".join(f"{name}={value}" for name, value in screen.prompt.params.items())
-        table.caption = f"{screen.prompt.text or screen.prompt.code} {params}".strip()
+        code_url = screen.prompt.params.get("code_url", "")
+        table.caption = f"{screen.prompt.text or screen.prompt.code} {code_url}".strip()
     if screen.receipt is not None:
         table.add_row(f"{word('receipt', language)} {screen.receipt.no}", "", "")
         if profile.has_printer:
