@@ -11,7 +11,7 @@ from datetime import datetime
 from actors.baskets import till_lines
 from actors.paying import as_reported
 from actors.ports import PostUses
-from actors.selling import dated, receipt_number, remember_paid, rounding_fen, taken_fen, till_sale
+from actors.selling import dated, moment, receipt_number, remember_paid, rounding_fen, taken_fen, till_sale
 from actors.stage import Stage
 from actors.visit import Line
 from models.domain.events import Event, OfflineSale
@@ -21,13 +21,12 @@ from models.domain.messages import SaleNoted, SaleTender, SaleUse
 from models.domain.money import allocate
 from models.domain.pricing import Flag
 from models.domain.screen import ScreenLine
-from models.domain.twin import REPLAY_AGE_MAX
 
 
 def sale(stage: Stage, event: Event, body: OfflineSale) -> None:
     """Book it, unless this number with this amount is booked already."""
     stage.reply(event)
-    at = _when(stage, event)
+    at = moment(stage, event)
     tenders = tuple(as_reported(tender) for tender in body.tenders)
     taken = taken_fen(tenders)
     known = False
@@ -52,13 +51,6 @@ def sale(stage: Stage, event: Event, body: OfflineSale) -> None:
         stage.incident(event.terminal, "sale_does_not_add_up", made.receipt)
     if made.uses:
         stage.ask(_post(stage, event, made, taken))
-
-
-def _when(stage: Stage, event: Event) -> datetime:
-    """A replayed event counts at its own time (the host corrected its `ts`), as far as possible; an online one now."""
-    if not event.replay:
-        return stage.now
-    return min(max(event.ts, stage.now - REPLAY_AGE_MAX), stage.now)
 
 
 def _made(

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from actors.ports import PaymentRequest, PayVerb, PostUses, ReleaseUses, ReserveUses
 from actors.pricing import quote, uses_of
-from actors.selling import book_sale, book_unknown_takings, dated, taken_fen, till_sale
+from actors.selling import book_sale, book_unknown_takings, dated, moment, taken_fen, till_sale
 from actors.stage import Stage
 from actors.visit import Payment, Phase
 from models.domain.errors import Refused
@@ -295,7 +295,7 @@ def paid(stage: Stage, event: Event, body: Paid) -> None:
     counts from 1 again, or a second collection. It waits in suspense to be matched, and somebody is told.
     """
     session = stage.session
-    number = dated(stage, stage.now, body.till_txn)
+    number = dated(stage, moment(stage, event), body.till_txn)
     tenders = tuple(as_reported(tender) for tender in body.tenders)
     sale = till_sale(stage, number, taken_fen(tenders))
     payment = session.payment

@@ -13,6 +13,7 @@ from models.domain.ids import SaleId, SessionId, derived_id
 from models.domain.messages import SaleNoted, SaleTender
 from models.domain.money import cash_rounded_fen, format_yuan
 from models.domain.screen import Receipt, ReceiptTender, ScreenPaid, ScreenState
+from models.domain.twin import REPLAY_AGE_MAX
 
 RESULT_PAGE = timedelta(seconds=30)
 CLOSED_TXNS_KEPT = 32
@@ -122,10 +123,18 @@ def receipt_text(language: str, number: str, total_fen: int, discount_fen: int) 
     return f"Receipt {number}: paid {format_yuan(total_fen)}, saved {format_yuan(discount_fen)}"
 
 
+def moment(stage: Stage, event: Event) -> datetime:
+    """When it happened: a replayed event at its own time (the host corrected its `ts`), an online one now."""
+    if not event.replay:
+        return stage.now
+    return min(max(event.ts, stage.now - REPLAY_AGE_MAX), stage.now)
+
+
 def book_unknown_takings(
     stage: Stage, event: Event, sale: SaleId, till_txn: str, tenders: tuple[SaleTender, ...]
 ) -> None:
     """A till took money for a basket that we do not have: all of it is suspense, matched later."""
+    at = moment(stage, event)
     total = taken_fen(tenders)
     session = stage.session
     number = session.receipts + 1
@@ -139,8 +148,8 @@ def book_unknown_takings(
             terminal=event.terminal,
             clerk=event.clerk,
             entity=stage.book.entity,
-            business_date=stage.book.business_date(stage.now),
-            at=stage.now,
+            business_date=stage.book.business_date(at),
+            at=at,
             member=None,
             membership=None,
             gross_fen=0,
@@ -153,9 +162,11 @@ def book_unknown_takings(
             tenders=tenders,
             uses=(),
             till_txn=till_txn,
+            received_at=stage.now if event.replay else None,
         )
     )
     stage.keep(receipts=number)
-    remember_paid(stage, till_txn, total)
+    remember_paid(stage, till_txn, total, at)
     stage.incident(event.terminal, "takings_without_order", till_txn)
-    stage.tell_store(SaleNoted(1, total, 0))
+    if stage.book.business_date(at) == stage.book.business_date(stage.now):
+        stage.tell_store(SaleNoted(1, total, 0))

@@ -30,6 +30,7 @@ from models.domain.events import (
     SessionOpen,
     Tender,
     TenderKind,
+    Traits,
 )
 from models.domain.facts import Fact, SaleMade
 from models.domain.ids import (
@@ -66,6 +67,7 @@ from models.domain.texts import prompt_codes, refusal, refusal_codes
 NOW = datetime(2026, 5, 1, 2, 0, tzinfo=UTC)
 BOOT = "00000000-0000-4000-8000-00000000b007"
 JPEG = b"\xff\xd8 a face"
+ANY_TILL = Traits()
 FACE_TERMINAL, TILL = TerminalId("t-face"), TerminalId("t-till")
 R = TypeVar("R", bound=AskRequest)
 
@@ -160,10 +162,13 @@ class Lane:
         *,
         terminal: TerminalId = FACE_TERMINAL,
         clerk: str | None = None,
+        traits: Traits = ANY_TILL,
+        sold_at: datetime | None = None,
     ) -> Event:
         self._seq += 1
         message = MessageId(str(uuid.uuid5(uuid.NAMESPACE_OID, f"event {self._seq}")))
-        return Event(message, BOOT, self._seq, self.now, terminal, "face", session, clerk, False, body)
+        ts, replay = sold_at or self.now, sold_at is not None
+        return Event(message, BOOT, self._seq, ts, terminal, "face", session, clerk, replay, body, traits)
 
     def send(
         self,
@@ -172,9 +177,14 @@ class Lane:
         *,
         terminal: TerminalId = FACE_TERMINAL,
         clerk: str | None = None,
+        traits: Traits = ANY_TILL,
+        sold_at: datetime | None = None,
     ) -> Reply | None:
-        """Send one event; its reply if it came in the same turn. A refusal is a reply, too."""
-        event = self.event(body, session, terminal=terminal, clerk=clerk)
+        """Send one event; its reply if it came in the same turn. A refusal is a reply, too.
+
+        `sold_at`: it was stored while offline, and happened then.
+        """
+        event = self.event(body, session, terminal=terminal, clerk=clerk, traits=traits, sold_at=sold_at)
         self.sent[event.id] = self.now
         self._turn(event, event.id, event)
         return self.replies.get(event.id)

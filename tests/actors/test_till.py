@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from actors.ports import PostUses, ReleaseUses, ReserveUses
-from models.domain.events import Confirm, FaceShown, Paid, SessionOpen, Tender, TenderKind
+from models.domain.events import Confirm, FaceShown, Paid, SessionOpen, Tender, TenderKind, Traits
+from models.domain.facts import Incident
 from models.domain.messages import ReserveAnswered
+from models.tables.facts import sale_transaction
 from tests.actors.lane import JPEG, TILL, Lane, cancel, cash
 from tests.actors.test_baskets import till_basket
 
@@ -170,6 +175,79 @@ def test_paid_is_never_refused() -> None:
     lane.after(60)
     assert lane.state == "closed"
     lane.nobody_waits()
+
+
+def test_the_same_number_over_another_amount_is_other_money() -> None:
+    lane = till_lane()
+    rev = collecting(lane)
+    lane.ok(Paid("till-1", rev, (CARD,)))
+    other = Paid("till-1", rev, (Tender(TenderKind.CARD, 777),))
+    lane.ok(other)
+    lane.ok(other)
+    lane.ok(Paid("till-1", rev, (CARD,)))
+    assert [(sale.due_fen, sale.suspense_fen) for sale in lane.sales] == [(400, 0), (0, 777)]
+    assert [fact.kind for fact in lane.facts if isinstance(fact, Incident)] == ["paid_again", "takings_without_order"]
+    lane.session = replace(lane.session, paid_txns=())
+    lane.ok(other)
+    assert lane.sales[-1].id == lane.sales[1].id, "forgotten by the lane, the database still knows the number"
+
+
+def coupon_till() -> Lane:
+    """A till that takes no line adjustments, with a member's basket of 12.00 that costs 4.00."""
+    lane = till_lane()
+    assert lane.screen is not None
+    assert (lane.screen.due_fen, lane.screen.discount_fen) == (400, 800)
+    return lane
+
+
+NO_LINES = Traits(takes_line_adjustments=False)
+COUPON = Tender(TenderKind.COUPON, 800)
+
+
+def test_a_till_without_line_adjustments_shows_the_benefit_as_a_coupon() -> None:
+    lane = coupon_till()
+    event = lane.send(Confirm(lane.session.rev, (cash(400, 1000), COUPON)), traits=NO_LINES, terminal=TILL)
+    assert event is None
+    lane.reserve_answer()
+    (sale,) = lane.sales
+    assert (sale.gross_fen, sale.discount_fen, sale.due_fen, sale.suspense_fen) == (1200, 800, 400, 0)
+    assert [(tender.kind, tender.fen) for tender in sale.tenders] == [(TenderKind.CASH, 400), (TenderKind.COUPON, 800)]
+    post = lane.asked(PostUses)[1]
+    assert (post.paid_fen, post.uses) == (400, sale.uses), "a coupon is no money"
+    assert lane.screen is not None
+    assert lane.screen.cash_due_fen == 400
+    assert sale_transaction(sale).entries[0].amount_fen == 400
+    assert sum(entry.amount_fen for entry in sale_transaction(sale).entries) == 0
+
+
+def test_cash_is_rounded_beside_a_coupon() -> None:
+    lane = Lane("pos")
+    lane.ok(SessionOpen("till-1"), terminal=TILL)
+    lane.identify()
+    lane.ok(till_basket(1, 1207), terminal=TILL)
+    lane.send(Confirm(lane.session.rev, (cash(400), COUPON)), traits=NO_LINES, terminal=TILL)
+    lane.reserve_answer()
+    (sale,) = lane.sales
+    assert (sale.due_fen, sale.rounding_fen, sale.suspense_fen) == (407, 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("tenders", "traits", "code"),
+    [
+        ((cash(400),), NO_LINES, "coupon_mismatch"),
+        ((cash(400), Tender(TenderKind.COUPON, 799)), NO_LINES, "coupon_mismatch"),
+        ((cash(1200),), NO_LINES, "coupon_mismatch"),
+        ((cash(1200), COUPON), NO_LINES, "tender_mismatch"),
+        ((cash(400), COUPON), Traits(), "coupon_mismatch"),
+    ],
+)
+def test_coupons_are_exactly_the_discount(tenders: tuple[Tender, ...], traits: Traits, code: str) -> None:
+    lane = coupon_till()
+    reply = lane.send(Confirm(lane.session.rev, tenders), traits=traits, terminal=TILL)
+    assert reply is not None
+    assert reply.error is not None
+    assert reply.error.code == code
+    assert lane.sales == []
 
 
 def test_a_till_that_counts_from_one_each_morning_loses_no_sale() -> None:
