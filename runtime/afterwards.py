@@ -64,6 +64,10 @@ class Afterwards:
         counts.duplicates += work.duplicates
         counts.refused += work.refused
         counts.dead_letters += work.crashed
+        for trace, address, _, error in work.commit.dead:
+            log.error(
+                "dead_letter", trace=trace, store=address.store, entity=f"{address.kind} {address.id}", error=error
+            )
         before = self._running[-1] if self._running else None
         task = asyncio.create_task(self._perform(items, work, before), name=f"after-{counts.batches}")
         self._running.append(task)

@@ -66,7 +66,7 @@ class AskDesk:
             raise
         except Exception as error:  # noqa: BLE001 - the port's bug or outage: asked again by the sweep or the customer
             problem = f"{type(error).__name__}: {error}"
-            log.warning("ask_failed", ask=ask.id, port=str(ask.request.port), error=problem)
+            log.warning("ask_failed", trace=ask.id, store=address.store, port=str(ask.request.port), error=problem)
             return
         self._put(_as_item(address, ask.id, durable, attempts, answered))
 

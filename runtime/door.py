@@ -128,7 +128,7 @@ class Door:
     ) -> None:
         self._counts.undecodable += 1
         self._counts.unsupported_versions += refusal.code == WireCode.UNSUPPORTED_VERSION
-        log.info("undecodable", terminal=record.terminal, code=refusal.code)
+        log.info("undecodable", trace=refusal.id, terminal=record.terminal, store=record.store, code=refusal.code)
         try:
             async with asyncio.timeout(REFUSAL_PUBLISH_S_MAX):
                 await bridge.publish_undecodable(record, refusal)

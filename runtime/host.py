@@ -319,7 +319,7 @@ class StoreHost:
             await self._cycle(items[half:])
             return
         item = items[0]
-        log.error("message_refused", error=str(error), cause=item.cause)
+        log.error("message_refused", error=str(error), trace=item.cause, store=item.address.store)
         wall = self._wall()
 
         async def bury(conn: AsyncConnection[TupleRow]) -> Work:

@@ -62,7 +62,41 @@ def conformance(
     raise typer.Exit(0 if run.passed(findings) else 1)
 
 
+def trace(
+    wanted: Annotated[str, typer.Argument(metavar="ID", help="Of an event, session, receipt, sale, order or till.")],
+    data: Annotated[Path | None, typer.Option("--data", help="Data folder of the running house.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="The demonstration's.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Follow one message: reply, questions, provider, sale, uses, ledger, dead letters, log lines, with their times."""
+    from runtime import administration, following
+
+    plants = administration.running_all(data, demo)
+    found = asyncio.run(following.trace_anywhere(plants, wanted))
+    document = json.dumps(following.as_document(found), ensure_ascii=False, default=str)
+    typer.echo(document if as_json else following.as_text(found))
+
+
+def dashboard(
+    data: Annotated[Path | None, typer.Option("--data", help="Data folder of the running house.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="The demonstration's.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Ray's dashboard: its address, and the token that it asks for. The token is a secret."""
+    from gateway.startup import startup_from_file
+    from runtime import administration
+
+    plant = administration.running_all(data, demo)[0]
+    url = startup_from_file(plant.data_dir / "startup.json")().links.get("ray_dashboard")
+    if url is None:
+        raise Refused("no_dashboard", "this house runs without Ray's dashboard", "set ray.dashboard to true")
+    found = {"url": url, "token": Path(plant.ray_token_path).read_text(encoding="utf-8").strip()}
+    typer.echo(json.dumps(found) if as_json else f"{found['url']}\ntoken  {found['token']}")
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file to the command line."""
     app.command()(asyncapi)
     app.command()(conformance)
+    app.command()(trace)
+    app.command()(dashboard)

@@ -30,6 +30,9 @@ async def _ask(plant: Plant, hosts: RayHosts, name: str) -> dict[str, Any]:
     async with asyncio.timeout(ANSWER_S_MAX):
         if name == "host":
             return dict(await hosts.health(plant.region, 0))
+        if name == "metrics":
+            [node, *_] = [one for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]
+            return {"url": f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"}
         worker = ray.get_actor(face_worker_name(plant.region, 0), namespace=NAMESPACE)
         return dict(await worker.health.remote())
 

@@ -253,6 +253,10 @@ class House:
         """What `storeops hosts` prints, or does: `resize 3`, `dedicate STORE`, `drain 0`, `resume`."""
         return self._probe().ask(change)
 
+    def metrics_url(self) -> str:
+        """Where the engine answers Prometheus."""
+        return str(self._probe().ask("metrics")["url"])
+
     def faces_health(self) -> dict[str, Any]:
         """The face worker's snapshot."""
         return self._probe().ask("faces")
