@@ -46,7 +46,6 @@ PRESENCE_DEADLINE = timedelta(seconds=35)
 BOOTS_REMEMBERED_MAX = 4
 COMMANDS_REMEMBERED_MAX = 8
 INCIDENT_EVERY = timedelta(hours=1)
-TAKEOVER_SHOWN = timedelta(minutes=10)
 
 NOTHING = Desired()
 COMMAND_TIMER, PRESENCE_TIMER = "command", "presence"

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from actors.hosts import Delivered, Delivery
+from actors.hosts import COMMAND_CHANNEL, DESIRED_CHANNEL, Delivered, Delivery
 from models.domain.errors import RetryLater
 from models.domain.ids import LaneId, MessageId, RegionId, SessionId, StoreId, TerminalId
 from models.domain.live import Changes, StoreTile, TerminalTile
@@ -28,6 +28,7 @@ from models.domain.screen import (
     ScreenPaid,
     ScreenState,
 )
+from models.domain.twin import OrderResult
 
 SHELF = {"6901234567892": ("矿泉水", 200), "6901234567908": ("三明治", 1250), "6901234567915": ("咖啡", 1800)}
 POLL_S = 20.0
@@ -50,6 +51,8 @@ class SmallShop:
         self.epoch = 1
         self.version = 1
         self.changes_asked = 0
+        self.orders: list[Delivery] = []
+        self.order_result = OrderResult(True, gen=3)
         self.turns = 0
         self._lanes: dict[TerminalId, _Lane] = {}
         self._moved: dict[TerminalId | StoreId, int] = {}
@@ -138,6 +141,9 @@ class SmallShop:
         self._moved[key] = self.version
 
     def _handle(self, delivery: Delivery) -> Delivered:
+        if delivery.channel in (COMMAND_CHANNEL, DESIRED_CHANNEL):
+            self.orders.append(delivery)
+            return Delivered(msgspec.json.encode(self.order_result), b"")
         lane = self._lane(delivery.terminal)
         if delivery.channel == "face":
             message, kind, body = delivery.properties["id"], "face", {}

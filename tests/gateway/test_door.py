@@ -37,6 +37,7 @@ PAGES = (
     "/terminal/t-001-1",
     "/wall/stores/s-001",
     "/wall/terminals/t-001-1",
+    "/terminals/t-001-1",
     "/scope",
     "/api/v1/docs",
     "/login",

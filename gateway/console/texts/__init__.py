@@ -6,6 +6,7 @@ from gateway.console.texts.counter import COUNTER
 from gateway.console.texts.pages import PAGES
 from gateway.console.texts.shell import SHELL
 from gateway.console.texts.states import STATES
+from gateway.console.texts.twins import TWINS
 
-TEXTS: dict[str, tuple[str, str]] = {**SHELL, **PAGES, **STATES, **COUNTER}
+TEXTS: dict[str, tuple[str, str]] = {**SHELL, **PAGES, **STATES, **COUNTER, **TWINS}
 """id -> (zh, en)"""

@@ -36,6 +36,27 @@ scope.addEventListener("keydown", (event) => {
   if (event.key === "Escape") scope.open = false;
 });
 
+for (const button of document.querySelectorAll("[data-command]")) {
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    try {
+      const response = await fetch(`/api/v1/terminals/${encodeURIComponent(button.dataset.terminal)}/commands`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", "X-CSRF-Token": token, "Idempotency-Key": crypto.randomUUID() },
+        body: JSON.stringify({ verb: button.dataset.command }),
+      });
+      const answer = await response.json();
+      if (!response.ok) throw new Error(answer.detail);
+      say(button.dataset.done);
+      setTimeout(() => location.reload(), 2000);
+    } catch (error) {
+      say(`${toast.dataset.failed} (${error.message})`);
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
 // One key per press, locked until it is answered: a bouncing button must not settle twice.
 for (const button of document.querySelectorAll("[data-settle]")) {
   button.addEventListener("click", async () => {
