@@ -16,17 +16,13 @@ from typing import Any
 
 import ray
 import structlog
-from psycopg import connect as connect_database
 from ray.exceptions import RayError
 
-from models.domain.ids import ChainId, MemberId, RegionId, StoreId
-from models.domain.messages import TemplateRow
+from models.domain.ids import RegionId
 from models.domain.recognition import (
     ConsentToken,
     EnrolRequest,
     FaceAnswer,
-    GalleryDelta,
-    GalleryRow,
     IdentifyRequest,
     RescoreRequest,
     ShotRequest,
@@ -34,6 +30,7 @@ from models.domain.recognition import (
 from models.tables.layouts import Layout, first_layout, next_layout, slot_states, wanted_dedicated
 from runtime import origin
 from runtime.faces import build_face_worker
+from runtime.gallery_reader import GalleryReader
 from runtime.metrics import Pusher, push_host
 from runtime.plant import Plant, Providers, connector, open_pool
 from runtime.ray_hosts import NAMESPACE, host_name, host_names, settlement_name
@@ -68,16 +65,18 @@ class HostedFaceWorker:
 
     def __init__(self, plant: Plant) -> None:
         origin.check()
-        configure_logs(plant.data_dir, "faces")
+        configure_logs(plant.data_dir, f"faces-{plant.region}")
         self._plant = plant
         self._worker = build_face_worker(plant.faces_cache, plant.master_key, policy=plant.faces_policy)
-        self._version = 0
+        self._reader = GalleryReader(self._worker, plant.database_url, plant.chain)
         self._metrics = FaceMetrics(plant.region)
         self.refresh()
+        self._reader.watch()
 
     def identify(self, request: IdentifyRequest, consent: ConsentToken) -> FaceAnswer:
         """See FaceWorker."""
         with self._metrics.timed("identify"):
+            self._reader.refresh_if_stale()
             return self._worker.identify(request, consent)
 
     def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer:
@@ -97,32 +96,13 @@ class HostedFaceWorker:
 
     def refresh(self) -> int:
         """Read templates committed since the last time; returns the version that is searchable now."""
-        with connect_database(self._plant.database_url, autocommit=True, connect_timeout=5) as conn:
-            rows = conn.execute(
-                """SELECT t.n, t.id, t.member, t.store, t.net_sha256, t.policy, t.ciphertext, t.wrapped_key,
-                     m.phone_tail FROM face_template t JOIN member m ON m.id = t.member
-                   WHERE t.chain = %s AND t.n > %s ORDER BY t.n""",
-                (self._plant.chain, self._version),
-            ).fetchall()
-        if rows:
-            upserts = tuple(
-                GalleryRow(
-                    TemplateRow(row[1], MemberId(row[2]), row[4], bytes(row[6]), bytes(row[7]), row[5]),
-                    ChainId(self._plant.chain),
-                    StoreId(row[3]),
-                    row[8],
-                )
-                for row in rows
-            )
-            version = rows[-1][0]
-            self._worker.apply_deltas(GalleryDelta(ChainId(self._plant.chain), self._version, version, upserts))
-            self._version = version
+        version = self._reader.refresh()
         self._metrics.templates(sum(self._worker.health().templates.values()))
-        return self._version
+        return version
 
     def health(self) -> dict[str, Any]:
         """A snapshot for the console."""
-        return {"pid": os.getpid(), "version": self._version, **asdict(self._worker.health())}
+        return {"pid": os.getpid(), "version": self._reader.version, **asdict(self._worker.health())}
 
 
 class RayFaces:
