@@ -65,12 +65,31 @@ class TappedLink(MqttLink):
         await super().publish(topic, payload, **options)
 
 
+class MemoryOutbox(Outbox):
+    """An outbox without a disk: thousands of them share a process, and no fleet's process is killed."""
+
+    def __init__(self, executor: Executor) -> None:
+        super().__init__(None, executor=executor)
+
+    async def open(self) -> None:
+        """There is nothing to read."""
+
+    async def close(self) -> None:
+        """There is nothing to write."""
+
+    async def flush(self) -> None:
+        """Memory is all there is."""
+
+    def _later(self, statement: str, values: tuple[Any, ...]) -> None:
+        """No statement is kept."""
+
+
 class FleetAgent(TerminalAgent):
     """A terminal of the fleet. Its outbox lives in memory: thousands of them share a process."""
 
     def __init__(self, config: AgentConfig, witness: Witness, executor: Executor, seed: int) -> None:
-        """`executor` serves the outboxes of the whole process."""
-        super().__init__(config, outbox=Outbox(None, executor=executor))
+        """`executor` is shared by the whole process."""
+        super().__init__(config, outbox=MemoryOutbox(executor))
         self.witness = witness
         self.mischief = Mischief()
         self.topic = prefix(config.region, config.store, config.terminal)

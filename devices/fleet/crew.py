@@ -21,6 +21,8 @@ from devices.simulator import ProviderUsers, SimulatedTerminal
 from models.domain.errors import NeedsOperator, StoreOpsError
 
 DISPATCH_EVERY_S = 0.02
+DUTIES_EVERY_S = 20.0
+"""A terminal looks each second after its watchdog and its software window; 3,000 in a process look less often."""
 CONNECTING_MAX = 64
 """Handshakes at the same time, in one process."""
 VISITS_END_S_MAX = 90.0
@@ -59,6 +61,7 @@ class Crew:
                 resend_first_s=order.resend_first_s,
                 reconnect_s_min=order.reconnect_s_min,
                 reconnect_s_max=order.reconnect_s_max,
+                duties_every_s=DUTIES_EVERY_S,
             )
             agent = FleetAgent(config, self.witness, self._executor, order.seed + 1_000 * n + k)
             agents.append(agent)
