@@ -29,7 +29,6 @@ from models.domain.recognition import (
 )
 from models.tables.layouts import Layout, first_layout, next_layout, slot_states, wanted_dedicated
 from runtime import origin
-from runtime.faces import build_face_worker
 from runtime.gallery_reader import GalleryReader
 from runtime.metrics import Pusher, push_host
 from runtime.plant import Plant, Providers, connector, open_pool
@@ -66,6 +65,8 @@ class HostedFaceWorker:
     def __init__(self, plant: Plant) -> None:
         origin.check()
         configure_logs(plant.data_dir, f"faces-{plant.region}")
+        from runtime.faces import build_face_worker  # nets and numpy: a host, which is to start fast, has neither
+
         self._plant = plant
         self._worker = build_face_worker(plant.faces_cache, plant.master_key, policy=plant.faces_policy)
         self._reader = GalleryReader(self._worker, plant.database_url, plant.chain)

@@ -11,8 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.paging import cut, decode_cursor, encode_cursor
 from gateway.views import Page, StoreView, TerminalView
-from models.tables.layouts import LayoutRow
-from models.tables.registry import SlotRow, StoreEntityRow, StoreRow, TerminalRow
+from models.tables.registry import LayoutRow, SlotRow, StoreEntityRow, StoreRow, TerminalRow
 from models.tables.terminals import PresenceRow
 
 

@@ -1,7 +1,8 @@
 """Which host owns which store: a region's layouts, one of them current, and what its slots are doing.
 
 A layout never changes: another number of slots, or another dedicated store, is the next layout. Ending one fences all
-its hosts in the same transaction that makes the next, so two layouts never write at the same time.
+its hosts in the same transaction that makes the next, so two layouts never write at the same time. The tables are
+in registry.py: a host, which is to start fast, imports no SQLModel.
 """
 
 from __future__ import annotations
@@ -14,37 +15,14 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
-from sqlalchemy import Index, text
-from sqlmodel import Field, SQLModel
 
 from models.domain.errors import Refused
 from models.domain.ids import RegionId, StoreId, shard_of
-from models.tables.base import document, instant, maybe_instant
 
 Connection = AsyncConnection[TupleRow]
 
 SLOTS_MAX = 256
 """One for each shard."""
-
-
-class LayoutRow(SQLModel, table=True):
-    """One layout of a region's hosts; the current one has not ended. `dedicated`: stores in the order of their k."""
-
-    __tablename__ = "layout"
-    __table_args__ = (Index("layout_current", "region", unique=True, postgresql_where=text("ended_at IS NULL")),)
-    region: str = Field(primary_key=True)
-    layout: int = Field(primary_key=True)
-    slots: int
-    dedicated: list[str] = document()
-    made_at: datetime = instant()
-    ended_at: datetime | None = maybe_instant()
-
-
-class DedicatedStoreRow(SQLModel, table=True):
-    """A store that is to have a host of its own, from the next layout on."""
-
-    __tablename__ = "dedicated_store"
-    store: str = Field(primary_key=True, foreign_key="store.id")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, UniqueConstraint
+from sqlalchemy import BigInteger, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from models.tables.base import document, instant, maybe_instant, small
@@ -58,6 +58,26 @@ class TerminalRow(SQLModel, table=True):
     secret_sha256: str
     registered_at: datetime = instant()
     retired_at: datetime | None = maybe_instant()
+
+
+class LayoutRow(SQLModel, table=True):
+    """One layout of a region's hosts; the current one has not ended. `dedicated`: stores in the order of their k."""
+
+    __tablename__ = "layout"
+    __table_args__ = (Index("layout_current", "region", unique=True, postgresql_where=text("ended_at IS NULL")),)
+    region: str = Field(primary_key=True)
+    layout: int = Field(primary_key=True)
+    slots: int
+    dedicated: list[str] = document()
+    made_at: datetime = instant()
+    ended_at: datetime | None = maybe_instant()
+
+
+class DedicatedStoreRow(SQLModel, table=True):
+    """A store that is to have a host of its own, from the next layout on."""
+
+    __tablename__ = "dedicated_store"
+    store: str = Field(primary_key=True, foreign_key="store.id")
 
 
 class SlotRow(SQLModel, table=True):

@@ -24,7 +24,8 @@ from devices.topics import prefix
 from models.domain.ids import StoreId, TerminalId, shard_of
 from runtime.plant import Plant
 
-RESEND_S = 0.5
+RESEND_S = 5.0
+"""As the terminal protocol says; what is asked while a host is away waits at the broker."""
 CONNECT_S_MAX = 30.0
 ANSWERED_S_MAX = 60.0
 
