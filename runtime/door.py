@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,9 +19,9 @@ from devices import codec
 from devices.bridge import Bridge, Inbound
 from devices.link import LinkError
 from devices.refusals import Undecodable, WireCode
-from devices.topics import Up
+from devices.topics import Topic, Up
 from models.domain.events import Event, FaceShown
-from models.domain.ids import TerminalId, derived_id, event_cause
+from models.domain.ids import LaneId, TerminalId, derived_id, event_cause
 from models.domain.messages import Address
 from models.domain.presence import Birth
 from models.domain.registry import RegisteredTerminal
@@ -34,6 +35,8 @@ from runtime.telemetry import HostCounts
 log = structlog.get_logger()
 
 REFUSAL_PUBLISH_S_MAX = 1.0
+CLEAR_EVERY_S = 10.0
+STRANGERS_MAX = 10_000
 
 LookUp = Callable[[TerminalId], Awaitable[RegisteredTerminal | None]]
 
@@ -53,6 +56,7 @@ class Door:
         self._memory = memory
         self._counts = counts
         self._observed = observed
+        self._cleared: OrderedDict[TerminalId, float] = OrderedDict()
 
     async def admit(self, inbound: Inbound, bridge: Bridge, look_up: LookUp) -> Item | None:
         """Registry check, then decoding. What cannot be decoded is answered, counted and acknowledged."""
@@ -63,6 +67,8 @@ class Door:
         if record is None:
             self._counts.unknown_terminals += 1
             bridge.ack(inbound)
+            if topic.channel in (Up.PRESENCE, Up.REPORTED):
+                await self._clear_after(topic, bridge)
             return None
         if record.store != topic.store:
             self._counts.wrong_store += 1
@@ -81,6 +87,23 @@ class Door:
         if item is None:
             bridge.ack(inbound)
         return item
+
+    async def _clear_after(self, topic: Topic, bridge: Bridge) -> None:
+        """What a broker retains of a terminal that was retired: its Will comes after the end. Now and then for each."""
+        now = asyncio.get_running_loop().time()
+        if now - self._cleared.get(topic.terminal, float("-inf")) < CLEAR_EVERY_S:
+            return
+        self._cleared[topic.terminal] = now
+        self._cleared.move_to_end(topic.terminal)
+        if len(self._cleared) > STRANGERS_MAX:
+            self._cleared.popitem(last=False)
+        try:
+            async with asyncio.timeout(REFUSAL_PUBLISH_S_MAX):
+                await bridge.clear_retained(
+                    RegisteredTerminal(topic.terminal, topic.store, topic.region, LaneId(""), "", "")
+                )
+        except (LinkError, TimeoutError):
+            self._counts.publish_failures += 1
 
     def admit_delivery(self, delivery: Delivery, record: RegisteredTerminal) -> Item:
         """A wire message that came through the gateway. Raises Undecodable."""
