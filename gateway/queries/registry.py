@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from gateway.paging import cut, decode_cursor, encode_cursor
 from gateway.views import Page, StoreView, TerminalView
 from models.tables.registry import LayoutRow, SlotRow, StoreEntityRow, StoreRow, TerminalRow
-from models.tables.terminals import PresenceRow
+from models.tables.twins import PresenceRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.queries.registry import get_terminal
 from gateway.twin_views import CommandView, DesiredView, ReportedView, SoftwareView, TelemetryView, TwinView
-from models.tables.terminals import CommandRow, DesiredRow, PresenceRow, TelemetryRow
+from models.tables.twins import CommandRow, DesiredRow, PresenceRow, TelemetryRow
 
 COMMANDS_SHOWN = 20
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlmodel import SQLModel
 
-from models.tables import books, entities, members, registry, sales, terminals
+from models.tables import books, entities, members, registry, sales, twins
 
 metadata = SQLModel.metadata
 
-__all__ = ["books", "entities", "members", "metadata", "registry", "sales", "terminals"]
+__all__ = ["books", "entities", "members", "metadata", "registry", "sales", "twins"]

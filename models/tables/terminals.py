@@ -1,6 +1,7 @@
 """Twins as stored: presence for pages, desired documents, commands and their answers, telemetry samples.
 
-All but the telemetry is written in a host's commit. Telemetry is losable; a fenced host writes none either.
+All but the telemetry is written in a host's commit. Telemetry is losable; a fenced host writes none either. The
+tables are in twins.py: a host, which is to start fast, imports no SQLModel.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
-from sqlalchemy import BigInteger, Index
-from sqlmodel import Field, SQLModel
 
 from models.domain.ids import LaneId, RegionId, StoreId, TerminalId
 from models.domain.registry import RegisteredTerminal
@@ -27,82 +26,12 @@ from models.domain.twin import (
     TerminalRetired,
     TwinFact,
 )
-from models.tables.base import document, instant, maybe_instant, small
 
 TELEMETRY_SAMPLES_MAX = 60
 """A terminal's ring: one sample a minute, one hour."""
 COMMANDS_KEPT_DAYS = 30
 
 Connection = AsyncConnection[TupleRow]
-
-
-class PresenceRow(SQLModel, table=True):
-    """The last known state of each terminal, for pages; the truth of a turn is the entity's state.
-
-    `known` is false when the broker lost its memory and the terminal did not answer since.
-    """
-
-    __tablename__ = "presence"
-    __table_args__ = (Index("presence_store", "store"),)
-    terminal: str = Field(primary_key=True)
-    store: str
-    online: bool
-    known: bool = True
-    software: str = ""
-    boot: str = ""
-    gen: int = 0
-    applied_gen: int | None = None
-    config_hash: str = ""
-    sync: str = "unknown"
-    behind_since: datetime | None = maybe_instant()
-    skew_ms: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
-    skew_alarm: bool = False
-    takeovers: int = 0
-    takeover_at: datetime | None = maybe_instant()
-    gaps: int = 0
-    health: str = ""
-    changed_at: datetime = instant()
-
-
-class DesiredRow(SQLModel, table=True):
-    """The newest desired document of each terminal, as it is published."""
-
-    __tablename__ = "desired"
-    terminal: str = Field(primary_key=True)
-    gen: int
-    config: str
-    """Canonical JSON: `config_hash` is its SHA-256."""
-    config_hash: str
-    software: dict[str, object] | None = document(nullable=True)
-    set_at: datetime = instant()
-
-
-class CommandRow(SQLModel, table=True):
-    """A command and what became of it. `late_status`: the answer that came after it had expired."""
-
-    __tablename__ = "command"
-    __table_args__ = (Index("command_terminal_asked", "terminal", "asked_at"), Index("command_asked", "asked_at"))
-    id: str = Field(primary_key=True)
-    terminal: str
-    store: str
-    verb: str
-    args: dict[str, object] = document()
-    asked_at: datetime = instant()
-    deadline_at: datetime = instant()
-    status: str
-    detail: str = ""
-    answered_at: datetime | None = maybe_instant()
-    late_status: str | None = None
-
-
-class TelemetryRow(SQLModel, table=True):
-    """A ring of samples: minute of the hour, so that a terminal never has more than 60."""
-
-    __tablename__ = "telemetry"
-    terminal: str = Field(primary_key=True)
-    minute: int = small(primary_key=True)
-    at: datetime = instant()
-    doc: dict[str, object] = document()
 
 
 # ---------------------------------------------------------------- in a host's commit

@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from gateway.console.texts import TEXTS
 from gateway.routes.twins import BUTTONS
 from models.domain.twin import VERBS, CommandAsked, CommandStatus, DesiredAsked, OrderResult, Sync, hash_of
-from models.tables.terminals import CommandRow, DesiredRow, PresenceRow, TelemetryRow
+from models.tables.twins import CommandRow, DesiredRow, PresenceRow, TelemetryRow
 from tests.gateway.conftest import Console
 from tests.gateway.shop import SmallShop
 from tests.gateway.world import NOW

@@ -14,7 +14,7 @@ from models.tables.books import EntryRow, TransactionRow
 from models.tables.members import MemberRow, MembershipRow, PlanRow, SettlementCallRow, UsageRow
 from models.tables.registry import BookRow, LegalEntityRow, SlotRow, StoreEntityRow, StoreRow, TerminalRow
 from models.tables.sales import SaleRow
-from models.tables.terminals import PresenceRow
+from models.tables.twins import PresenceRow
 from tests.gateway.shop import SHELF, tiles
 
 NOW = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
