@@ -203,9 +203,9 @@ def test_every_setting_is_described() -> None:
     )
     settings = yaml.safe_load((ROOT / "configs" / "default.yaml").read_text("utf-8"))
     keys = {
-        f"{name}.{key}" if isinstance(value, dict) else name
+        f"{name}.{key}" if isinstance(value, dict) and value else name
         for name, value in settings.items()
-        for key in (value if isinstance(value, dict) else [""])
+        for key in (value if isinstance(value, dict) and value else [""])
     }
     assert described == keys
 
