@@ -35,6 +35,29 @@ OF_A_REGION: dict[str, Callable[[Wall, str], int]] = {
 }
 """What the wall knows of a region, as Prometheus names it."""
 
+GATEWAY_METRICS: dict[str, tuple[str, str]] = {
+    "storeops_terminals_online": ("gauge", "terminals that are connected"),
+    "storeops_terminals": ("gauge", "terminals that are registered"),
+    "storeops_sales_today": ("gauge", "sales of this business date"),
+    "storeops_takings_fen": ("gauge", "takings of this business date in fen"),
+    "storeops_slots_waiting": ("gauge", "slots whose host does not answer"),
+    "storeops_outbox_open": ("gauge", "questions with an outside effect that have no answer yet"),
+    "storeops_outbox_oldest_seconds": ("gauge", "age of the oldest of them in seconds; 0 when there is none"),
+    "storeops_dead_letters": ("gauge", "messages whose turn raised, ever"),
+    "storeops_gateway_consoles": ("gauge", "consoles that watch"),
+    "storeops_gateway_frames_total": ("counter", "frames sent to consoles"),
+    "storeops_gateway_frames_dropped_total": ("counter", "frames that a slow console missed"),
+    "storeops_gateway_responses_total": ("counter", "HTTP responses by status class"),
+}
+"""Everything that `/metrics` of the gateway exports: kind and meaning."""
+
+BACKLOG_S_MAX = 1.0
+_BACKLOG = text(
+    """SELECT region, count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::bigint, 0
+       FROM outbox WHERE done_at IS NULL GROUP BY region
+       UNION ALL SELECT region, 0, 0, count(*) FROM dead_letter GROUP BY region"""
+)
+
 
 @router.get("/healthz", tags=["health"])
 async def healthz() -> dict[str, str]:
@@ -86,9 +109,38 @@ async def startup(edge: EdgeOf) -> dict[str, object]:
     return startup_document(edge.startup(), edge.ready)
 
 
+async def _backlog(engine: AsyncEngine) -> list[tuple[str, int, int, int]] | None:
+    """(region, open, oldest in seconds, dead letters); None when the database does not answer at once."""
+    try:
+        async with asyncio.timeout(BACKLOG_S_MAX), engine.connect() as connection:
+            return [(row[0], row[1], row[2], row[3]) for row in await connection.execute(_BACKLOG)]
+    except (OperationalError, InterfaceError, TimeoutError):
+        return None
+
+
+async def _backlogs(edge: Edge) -> list[str]:
+    """What stands in the books of each region; no line for one whose database is away."""
+    if edge.database is None:
+        return []
+    books = edge.books
+    found = await asyncio.gather(*(_backlog(engine) for engine in books))
+    sums: dict[str, list[int]] = {}
+    for regions, rows in zip(books.values(), found, strict=True):
+        if rows is not None:
+            sums |= {region: [0, 0, 0] for region in regions}
+            for region, waiting, oldest_s, dead in rows:
+                one = sums.setdefault(region, [0, 0, 0])
+                sums[region] = [one[0] + waiting, max(one[1], oldest_s), one[2] + dead]
+    names = ("storeops_outbox_open", "storeops_outbox_oldest_seconds", "storeops_dead_letters")
+    return [
+        _metric(name, "gauge", [({"region": region}, sums[region][n]) for region in sums])
+        for n, name in enumerate(names)
+    ]
+
+
 @router.get("/metrics", tags=["health"])
 async def metrics(edge: EdgeOf) -> PlainTextResponse:
-    """Prometheus text: what this gateway and the wall know without asking anybody."""
+    """Prometheus text: what this gateway, the wall and the books know without asking a host."""
     wall = edge.wall
     lines = [
         _metric(
@@ -96,6 +148,7 @@ async def metrics(edge: EdgeOf) -> PlainTextResponse:
         )
         for name, value in OF_A_REGION.items()
     ]
+    lines += await _backlogs(edge)
     lines += [
         _metric("storeops_gateway_consoles", "gauge", [({}, wall.consoles)]),
         _metric("storeops_gateway_frames_total", "counter", [({}, wall.n)]),
