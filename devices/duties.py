@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -67,10 +68,14 @@ class Twin:
         if len(payload) > CONFIG_BYTES_MAX:
             self.refused = f"generation {desired.gen} has {len(payload)} bytes, {CONFIG_BYTES_MAX} at most"
             return False
+        self._outbox.set_setting("desired", payload.decode())
+        try:
+            await self._outbox.flush()
+        except sqlite3.Error as error:
+            self.refused = f"generation {desired.gen} is not on the disk: {error}"[:200]
+            return False
         self.refused = ""
         self._take(desired)
-        self._outbox.set_setting("desired", payload.decode())
-        await self._outbox.flush()
         return True
 
     def _take(self, desired: wire.DesiredDocument) -> None:
@@ -147,8 +152,7 @@ class Duties:
             if self._agent.online and self._agent.silent_s() > self._config.silent_s_max:
                 await self._agent.reboot(f"no reply for {self._config.silent_s_max:.0f} s although connected")
             elif in_window(self.twin.config.get("software_window"), self._agent.now()) and self._idle():
-                with contextlib.suppress(StoreOpsError):
-                    await self._switch()
+                await self._switch_quietly()
 
     # ------------------------------------------------------------ desired and software
 
@@ -193,6 +197,15 @@ class Duties:
         screen = self._agent.screen
         return (screen is None or screen.state in _QUIET) and not self._agent.unanswered
 
+    async def _switch_quietly(self) -> None:
+        """In the window, again each second until it is done; a disk that refuses is reported."""
+        try:
+            await self._switch()
+        except Rejected:
+            pass
+        except (StoreOpsError, OSError) as error:
+            self.fetch_error = str(error)[:200]
+
     async def _switch(self) -> None:
         """Run the fetched release from the next boot on, and boot. Raises Rejected."""
         wanted = self.twin.software
@@ -227,8 +240,10 @@ class Duties:
             status, detail = "done", await act(command.args)
         except Rejected as rejected:
             status, detail = "rejected", rejected.code
-        except (StoreOpsError, LinkError) as error:
+        except StoreOpsError as error:
             status, detail = "failed", f"{error.code}: {error.message}"[:200]
+        except OSError as error:
+            status, detail = "failed", f"disk: {error}"[:200]
         self._commands[command.id] = (status, detail)
         await self._respond(correlation, status, detail)
 
@@ -288,6 +303,7 @@ class Duties:
     async def note(self, reason: str) -> None:
         """Leave the reason of a restart for the next boot."""
         if self._note is not None:
-            await asyncio.to_thread(note_restart, self._note, reason)
+            with contextlib.suppress(OSError):  # a full disk must not keep a stuck terminal stuck
+                await asyncio.to_thread(note_restart, self._note, reason)
         else:
             self.restarted = {"reason": reason[:200], "at": datetime.now(UTC).isoformat(timespec="seconds")}

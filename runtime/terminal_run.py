@@ -7,7 +7,6 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import httpx
 from psycopg import AsyncConnection
@@ -103,7 +102,7 @@ async def play(
         ) from error
 
 
-def restart_program(_: str) -> NoReturn:
+def restart_program(_: str) -> None:
     """The same program with the same options in this process; a one-time code is not used twice."""
     arguments = iter(sys.argv[1:])
     kept = []

@@ -75,13 +75,17 @@ def fit(screen: Screen, profile: TerminalProfile, role: str, lane: Collection[Te
     """The lane's screen as this member shows it; the very same object when nothing is to be changed.
 
     `lane`: the families of all members of the lane. One without a keypad does not ask for digits: it sends the
-    customer to the member that has one, or, where none has, offers only to go on without recognition.
+    customer to the member that has one, or, where none has, offers only to go on without recognition. Where nobody
+    of the shop stands, an age cannot be checked, and the goods must be taken out.
     """
     lens = lens_of(profile, role)
     if not all(map(lens.allows, screen.actions)):
         screen = replace(screen, actions=tuple(filter(lens.allows, screen.actions)))
     if screen.state is ScreenState.DIGITS and not profile.has_keypad:
         screen = _without_keypad(screen, lane)
+    shown = screen.prompt
+    if shown is not None and shown.code == "age_check" and not any(one.has_clerk for one in (profile, *lane)):
+        screen = replace(screen, prompt=prompt("no_clerk", _language(shown)))
     if lens.whole:
         return screen
     if lens.language is not None and screen.prompt is not None:

@@ -32,6 +32,7 @@ _PROMPTS: dict[str, tuple[str, str]] = {
         "Goods returned: {back} goes back, {cash} of it in cash",
     ),
     "age_check": ("请店员确认顾客已满 18 岁", "A clerk must see that the customer is 18 or older"),
+    "no_clerk": ("此处没有店员：请取出限制商品", "No clerk here: the restricted goods must be taken out"),
     "age_refused": ("未满 18 岁：请取出限制商品", "Under 18: the restricted goods must be taken out"),
     "collect_at_till": ("请在收银机收款", "Please collect at the till"),
 }

@@ -102,6 +102,13 @@ def test_a_member_without_keypad_sends_the_customer_to_the_one_that_has_it() -> 
     assert fit(in_chinese, PARKING, Role.SELF, [PLUS]).prompt == prompt("digits_elsewhere", "zh")
 
 
+def test_an_age_is_checked_only_where_somebody_of_the_shop_stands() -> None:
+    asked = replace(PLAIN, prompt=prompt("age_check", "en"))
+    assert fit(asked, KIOSK, Role.SELF, [KIOSK]).prompt == prompt("no_clerk", "en")
+    assert fit(asked, KIOSK, Role.SELF, [KIOSK, TILL]) is asked
+    assert fit(asked, TILL, Role.TILL, [TILL]).prompt == asked.prompt
+
+
 def test_a_display_of_one_alphabet_speaks_its_language() -> None:
     latin = replace(EXTENSION, languages=("en",))
     assert fit(FULL, latin, Role.CUSTOMER).prompt == prompt("welcome", "en")
