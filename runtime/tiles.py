@@ -33,7 +33,7 @@ class Tiles:
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
-        self._version = 0
+        self._version = self._forgot_at = 0
         self._terminals: OrderedDict[TerminalId, tuple[int, TerminalTile]] = OrderedDict()
         self._stores: OrderedDict[StoreId, tuple[int, StoreTile]] = OrderedDict()
         self._moved = asyncio.Event()
@@ -50,6 +50,14 @@ class Tiles:
         self._moved.set()
         self._moved = asyncio.Event()
 
+    def forget(self, terminal: TerminalId) -> None:
+        """The terminal was retired: whoever knew its tile replaces all there are."""
+        if self._terminals.pop(terminal, None) is not None:
+            self._version += 1
+            self._forgot_at = self._version
+            self._moved.set()
+            self._moved = asyncio.Event()
+
     def get(self, terminal: TerminalId) -> TerminalTile | None:
         """A terminal's newest tile."""
         found = self._terminals.get(terminal)
@@ -64,6 +72,7 @@ class Tiles:
                     await self._moved.wait()
             except TimeoutError:
                 pass
+        full = full or since < self._forgot_at
         after = -1 if full else since
         return Changes(
             epoch=self._epoch,
@@ -139,6 +148,8 @@ class Wall:
             if isinstance(state, Terminal):
                 record = self._directory.terminal(TerminalId(address.id))
                 records = [record] if record is not None else []
+                if record is None:
+                    self._tiles.forget(TerminalId(address.id))
             else:
                 records = self._directory.lane(address.store, LaneId(address.id))
             for record in records:
