@@ -143,6 +143,7 @@ async def test_the_shell_offers_the_regions_and_keeps_the_choice(both: Console, 
     assert 'href="?region=local&amp;q=e"' in page or 'href="?q=e&amp;region=local"' in page
     assert 'href="/members?region=east"' in page
     assert "harbour" in page
+    assert '<input type="hidden" name="region" value="east">' in page, "a search stays in the region"
     assert 'id="regions"' not in (await console.client.get("/stores")).text, "one region needs no choice"
     english = {"Accept-Language": "en"}
     notice = "These are the books of local."

@@ -28,13 +28,14 @@ drawer.addEventListener("click", (event) => {
 });
 document.addEventListener("htmx:error", () => say(toast.dataset.away));
 
-const scope = document.getElementById("scope");
-document.addEventListener("click", (event) => {
-  if (scope.open && !scope.contains(event.target)) scope.open = false;
-});
-scope.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") scope.open = false;
-});
+for (const picker of document.querySelectorAll("details.scope")) {
+  document.addEventListener("click", (event) => {
+    if (picker.open && !picker.contains(event.target)) picker.open = false;
+  });
+  picker.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") picker.open = false;
+  });
+}
 
 for (const button of document.querySelectorAll("[data-command]")) {
   button.addEventListener("click", async () => {
