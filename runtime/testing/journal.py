@@ -91,7 +91,9 @@ class MemoryDatabase:
 
     def lease_on_the_way(self, lease: LeaseId) -> bool:
         """Is there a sale whose uses of this lease are not posted yet?"""
-        return any(not row.done and f'"lease":"{lease}"'.encode() in row.entry.request for row in self.outbox.values())
+        named = f'"lease":"{lease}"'.encode()
+        posts = (row for row in self.outbox.values() if row.entry.verb == "PostUses")
+        return any(not row.done and named in row.entry.request for row in posts)
 
 
 class MemoryConnection:
@@ -212,13 +214,18 @@ class MemoryJournal:
             self._point("after_sweep")
         return taken
 
-    async def standing_entities(self, conn: Any, slot: Slot) -> list[tuple[Address, StoredEntity]]:
+    async def standing_entities(
+        self, conn: Any, slot: Slot, after: Address | None, rows_max: int
+    ) -> list[tuple[Address, StoredEntity]]:
         """See models.tables.journal."""
-        return [
+        begin = ("", "", "") if after is None else (after.store, after.kind, after.id)
+        standing = [
             (at, stored)
             for at, stored in _use(conn).entities.items()
-            if at.kind != "session" or msgspec.json.decode(stored.state)["state"] != "closed"
+            if (at.store, at.kind, at.id) > begin
+            and (at.kind != "session" or msgspec.json.decode(stored.state)["state"] != "closed")
         ]
+        return sorted(standing, key=lambda one: (one[0].store, one[0].kind, one[0].id))[:rows_max]
 
     async def prune_inbox(self, conn: Any, slot: Slot, wall: datetime, rows_max: int) -> int:
         """Nothing is old enough in a simulated shop."""

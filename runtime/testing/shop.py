@@ -55,6 +55,7 @@ ITEMS = {
         Item("roll", Text(zh="饭团", en="Rice roll"), 653),
         Item("gum", Text(zh="口香糖", en="Gum"), 3),
         Item("smokes", Text(zh="香烟", en="Cigarettes"), 2500, frozenset({"tobacco"})),
+        Item("beer", Text(zh="啤酒", en="Beer"), 800, frozenset({"age_18"})),
     )
 }
 

@@ -7,7 +7,7 @@ import random
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from devices import codec
 from devices.topics import Down, Up, parse, topic_of
 from models.domain.registry import RegisteredTerminal
-from models.domain.screen import ReplyBody, Screen
+from models.domain.screen import LeaseGrant, ReplyBody, Screen
 from runtime.testing.ports import phone_of, photograph, tail_of
 
 RESEND_FIRST_S = 5.0
@@ -97,8 +97,16 @@ class SimulatedDevice:
             case _:
                 pass
 
-    async def send(self, kind: str, body: Mapping[str, Any], session: str | None) -> ReplyBody:
-        """Send one event; its reply, however long that takes."""
+    async def send(
+        self,
+        kind: str,
+        body: Mapping[str, Any],
+        session: str | None,
+        *,
+        clerk: str | None = None,
+        stored_s: float | None = None,
+    ) -> ReplyBody:
+        """Send one event; its reply, however long that takes. `stored_s`: it happened offline, so long ago."""
         self._seq += 1
         ident = self._uuid()
         envelope = {
@@ -106,12 +114,12 @@ class SimulatedDevice:
             "id": ident,
             "boot": self._boot,
             "seq": self._seq,
-            "ts": self._wall().isoformat(),
+            "ts": (self._wall() - timedelta(seconds=stored_s or 0)).isoformat(),
             "mono_ms": 0,
             "type": kind,
             "session": session,
-            "clerk": None,
-            "replay": False,
+            "clerk": clerk,
+            "replay": stored_s is not None,
             "body": body,
         }
         return await self._deliver(ident, Up.EVENT, msgspec.json.encode(envelope), {})
@@ -251,10 +259,43 @@ class Counter:
             await self.wait(lambda s, rev=rev: s.rev > rev, 5.0)  # type: ignore[misc]
         await self.do("cancel", {})
 
+    async def identify(self, who: str) -> bool:
+        """Type a phone number. True when it is a member's."""
+        await self.do("identify", {"by": "phone", "value": phone_of(who)})
+        return self.screen is not None and self.screen.member is not None
+
+    async def lease(self, uses: int) -> LeaseGrant | None:
+        """Keep uses of the member's coupon for later; None: not granted, or the answer came too late."""
+        return (await self.do("lease", {"benefit": "coupon8", "uses": uses})).lease
+
+    async def sell_offline(self, txn: str, lease: LeaseGrant | None, stored_s: float) -> None:
+        """A tea was sold for cash while nobody could be asked, with a use of the lease; the sale comes now."""
+        off = 800 if lease is not None else 0
+        body = {
+            "till_txn": txn,
+            "lines": [{"line": 1, "code": "tea", "name": "Tea", "quantity": 1, "unit_fen": 1200, "net_fen": 1200}],
+            "tenders": [{"kind": "cash", "fen": 1200 - off}],
+            "total_fen": 1200,
+            "benefits": [],
+        }
+        if lease is not None:
+            used = {"lease": lease.id, "membership": lease.membership, "benefit": lease.benefit, "fen": off}
+            body["benefits"] = [used]
+        self.report.paid_by_till.setdefault(txn, []).append(("cash", 1200 - off))
+        reply = await self.face.send("sale", body, None, stored_s=stored_s)
+        assert reply.ok, "a sale that was made is never refused"
+
+    async def bring_back(self, receipt: str, line: int = 1, quantity: int = 1) -> ReplyBody:
+        """Goods of a receipt come back."""
+        body = {"receipt": receipt, "lines": [{"line": line, "quantity": quantity}], "reason": "damaged"}
+        return await self.do("return", body)
+
     async def scan(self, *codes: str) -> None:
-        """Scan these."""
+        """Scan these; a clerk looks at who buys beer."""
         for code in codes:
             await self.do("scan", {"code": code, "quantity": 1})
+        if "beer" in codes:
+            await self.face.send("age_check", {"result": "ok"}, self.visit, clerk="c-17")
         await self.wait(lambda s: s.state == "quoted" and s.session == self.visit, 20.0)
 
     async def pay(self, tenders: Callable[[Screen], list[dict[str, Any]]], act: Callable[[Screen], None]) -> bool:

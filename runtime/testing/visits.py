@@ -11,7 +11,7 @@ from models.domain.screen import Screen
 from runtime.testing.provider import MemoryProvider
 from runtime.testing.terminal import Counter
 
-CODES = ("tea", "roll", "gum", "smokes")
+CODES = ("tea", "roll", "gum", "smokes", "beer")
 
 
 class Wallet:
@@ -122,16 +122,18 @@ async def shopping(
                 if counter.till is not None:
                     await _till_visit(counter, rng, names())
                 else:
-                    await _visit(counter, wallet, people, rng)
+                    await _visit(counter, wallet, people, rng, names)
         except TimeoutError:
             continue
         await asyncio.sleep(rng.choice([0.0, 1.0, 40.0]))
 
 
-async def _visit(counter: Counter, wallet: Wallet, people: list[str], rng: random.Random) -> None:
+async def _visit(
+    counter: Counter, wallet: Wallet, people: list[str], rng: random.Random, names: Callable[[], str]
+) -> None:
     await counter.open()
     who = rng.choice(people)
-    course = rng.randrange(10)
+    course = rng.randrange(12)
     if course < 3:
         await counter.enrol(who, shots=rng.random() < 0.8)
     elif course < 7:
@@ -139,6 +141,11 @@ async def _visit(counter: Counter, wallet: Wallet, people: list[str], rng: rando
         await counter.look(who, twin=rng.random() < 0.3)
     elif course == 7:
         await counter.consent("recognise", granted=False)
+    elif course > 9:
+        await counter.identify(who)
+    if counter.screen is not None and counter.screen.member is not None and rng.random() < 0.4:
+        await _go_offline(counter, rng, names)
+        return
     await counter.scan(*(rng.choice(CODES) for _ in range(rng.randrange(1, 4))))
     if rng.random() < 0.1:
         await counter.do("cancel", {})
@@ -151,8 +158,20 @@ async def _visit(counter: Counter, wallet: Wallet, people: list[str], rng: rando
         receipt = counter.screen.receipt if counter.screen is not None else None
         if receipt is not None:
             counter.report.receipts.append(receipt.no)
-    if rng.random() < 0.25 and counter.report.receipts:
+    if rng.random() < 0.2 and counter.report.receipts:
         await counter.do("void", {"receipt": rng.choice(counter.report.receipts)})
+    elif rng.random() < 0.3 and counter.report.receipts:
+        await counter.bring_back(rng.choice(counter.report.receipts), rng.choice([1, 1, 2]))
+
+
+async def _go_offline(counter: Counter, rng: random.Random, names: Callable[[], str]) -> None:
+    """Uses are leased, one is given while offline, and perhaps one too many; what is left is given back."""
+    uses = rng.choice([1, 2])
+    lease = await counter.lease(uses)
+    for _ in range(rng.choice([0, 1, uses, uses + 1])):
+        await counter.sell_offline(names(), lease, rng.choice([0.0, 5.0, 600.0]))
+    if lease is not None and rng.random() < 0.7:
+        await counter.do("lease.end", {"lease": lease.id})
 
 
 async def _impatient(counter: Counter, rng: random.Random) -> None:
@@ -173,3 +192,61 @@ async def _till_visit(counter: Counter, rng: random.Random, txn: str) -> None:
         kind, fen = counter.report.paid_by_till[txn][0]
         assert counter.till is not None
         await counter.till.send("paid", {"till_txn": txn, "rev": 99, "tenders": [{"kind": kind, "fen": fen}]}, None)
+
+
+async def offline_story(ours: Counter, second: Counter, wallet: Wallet) -> None:
+    """What the other story has not: found by phone, leased, sold offline, beer, and goods brought back."""
+    await ours.open()
+    await ours.enrol("ann", shots=False)
+    lease = await ours.lease(2)
+    await ours.sell_offline("off-1", lease, 300.0)
+    await second.open()
+    await second.identify("ann")
+    await second.scan("tea", "tea", "beer")
+    paid = await second.pay(wallet.face, wallet.phone)
+    receipt = second.screen.receipt if paid and second.screen is not None else None
+    await ours.sell_offline("off-2", None, 60.0)
+    if lease is not None:
+        await ours.do("lease.end", {"lease": lease.id})
+    if receipt is not None:
+        await asyncio.gather(second.bring_back(receipt.no), ours.bring_back(receipt.no))
+        await second.bring_back(receipt.no)
+
+
+async def race(ours: Counter, second: Counter, wallet: Wallet, rng: random.Random) -> None:
+    """Two lanes want the same at the same moment: the last coupon of one member, and the money of one receipt."""
+    await ours.open()
+    await ours.enrol("ann", shots=False)
+    receipts: list[str] = []
+    for n in range(4):
+        rival = _hurry(second, wallet) if n % 2 else _lease_and_sell(second, f"off-{n}")
+        await asyncio.gather(_hurry(ours, wallet), rival)
+        shown = [counter.screen for counter in (ours, second)]
+        receipts += [screen.receipt.no for screen in shown if screen is not None and screen.receipt is not None]
+        for receipt in receipts[-2:]:
+            await asyncio.gather(*(_undo(counter, receipt, rng) for counter in (ours, second)))
+
+
+async def _hurry(counter: Counter, wallet: Wallet) -> None:
+    await counter.open()
+    await counter.identify("ann")
+    await counter.scan("tea")
+    await counter.pay(wallet.face, wallet.phone)
+
+
+async def _lease_and_sell(counter: Counter, txn: str) -> None:
+    await counter.open()
+    await counter.identify("ann")
+    lease = await counter.lease(1)
+    if lease is not None:
+        await asyncio.sleep(10.0)  # meanwhile the other lane wants the same coupon
+        await counter.sell_offline(txn, lease, 5.0)
+        await counter.do("lease.end", {"lease": lease.id})
+
+
+async def _undo(counter: Counter, receipt: str, rng: random.Random) -> None:
+    await asyncio.sleep(rng.choice([0.0, 0.0, 0.2, 1.0]))
+    if rng.random() < 0.5:
+        await counter.do("void", {"receipt": receipt})
+    else:
+        await counter.bring_back(receipt)

@@ -107,6 +107,9 @@ def test_the_weather_is_foul_enough(plan: Plan) -> None:
     assert sum(len(shop.database.voids) for shop in shops) > 2
     assert any(order.reversed or order.closed for shop in shops for order in shop.provider.orders.values())
     assert any(sale.suspense_fen for shop in shops for sale in shop.database.sales.values())
+    assert sum(len(shop.database.returns) for shop in shops) > 2
+    assert sum(lease.used for shop in shops for lease in shop.members.leases.values()) > 2
+    assert any(sale.received_at for shop in shops for sale in shop.database.sales.values())
 
 
 def test_a_broken_rule_names_its_seed(plan: Plan) -> None:
