@@ -34,9 +34,9 @@ _NEEDS: dict[str, str] = {
 _LINE_ACTIONS = frozenset({"scan", "remove", "basket"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Lens:
-    """What one family in one role lets through. `whole`: it changes no line, no text and hides nothing."""
+    """What one family in one role lets through. `whole`: it leaves lines, texts and suggestions as they are."""
 
     hidden: frozenset[str]
     lines_max: int | None
@@ -49,6 +49,13 @@ class Lens:
     def allows(self, action: str) -> bool:
         """May this action be offered here?"""
         return "*" not in self.hidden and action not in self.hidden
+
+
+@lru_cache(maxsize=1024)
+def _offered(lens: Lens, actions: tuple[str, ...]) -> tuple[str, ...]:
+    """The actions that are offered here; the very same tuple when all are."""
+    offered = tuple(filter(lens.allows, actions))
+    return actions if offered == actions else offered
 
 
 @lru_cache(maxsize=256)
@@ -79,8 +86,9 @@ def fit(screen: Screen, profile: TerminalProfile, role: str, lane: Collection[Te
     of the shop stands, an age cannot be checked, and the goods must be taken out.
     """
     lens = lens_of(profile, role)
-    if not all(map(lens.allows, screen.actions)):
-        screen = replace(screen, actions=tuple(filter(lens.allows, screen.actions)))
+    offered = _offered(lens, screen.actions)
+    if offered is not screen.actions and offered != screen.actions:
+        screen = replace(screen, actions=offered)
     if screen.state is ScreenState.DIGITS and not profile.has_keypad:
         screen = _without_keypad(screen, lane)
     shown = screen.prompt

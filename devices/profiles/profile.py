@@ -27,9 +27,12 @@ CUSTOMER_ROLES = frozenset({Role.FACE, Role.CUSTOMER, Role.SELF})
 BOTH_LANGUAGES = ("zh", "en")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TerminalProfile:
-    """Capabilities of one family. The server decides by these, never by a family's name."""
+    """Capabilities of one family. The server decides by these, never by a family's name.
+
+    There is one object of each family; they are compared by identity, because each screen looks one up.
+    """
 
     name: str
     title_zh: str
