@@ -11,7 +11,7 @@ from rich.console import Console
 
 bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks: each figure beside a baseline of the same run.")
 
-BENCHES = {"slice": "runtime.bench.slice"}
+BENCHES = {"slice": "runtime.bench.slice", "runtime": "runtime.bench.runtime"}
 """Name -> module with `run(console) -> Report`. A new benchmark is one file and one line here."""
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -23,6 +23,16 @@ Keep = Annotated[Path | None, typer.Option("--keep", help="Also write NAME.json 
 def bench_slice(as_json: AsJson = False, keep: Keep = None) -> None:
     """Start-up, event to screen and face to screen on a house of its own. About four minutes."""
     raise typer.Exit(0 if measure("slice", as_json, keep) else 1)
+
+
+@bench_app.command("runtime")
+def bench_runtime(
+    as_json: AsJson = False,
+    keep: Keep = None,
+    seconds: Annotated[float, typer.Option(min=2.0, help="How long each rate is sustained; 60 for the record.")] = 60.0,
+) -> None:
+    """What one host carries: entities, batches, durable messages, latency. About six minutes."""
+    raise typer.Exit(0 if measure("runtime", as_json, keep, seconds=seconds) else 1)
 
 
 @bench_app.command("all")
@@ -44,13 +54,13 @@ def render(
     typer.echo("\n".join(str(path) for path in written))
 
 
-def measure(name: str, as_json: bool, keep: Path | None) -> bool:
+def measure(name: str, as_json: bool, keep: Path | None, **settings: float) -> bool:
     """Run one benchmark and print it; True when every row is ok."""
     from runtime.bench.form import encode
     from runtime.bench.render import as_table
 
     err = Console(stderr=True, highlight=False)
-    done = importlib.import_module(BENCHES[name]).run(err)
+    done = importlib.import_module(BENCHES[name]).run(err, **settings)
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         (keep / f"{name}.json").write_text(encode(done) + "\n", encoding="utf-8")

@@ -1,0 +1,49 @@
+"""`storeops bench runtime`: what a host carries. Each part brings its rows; PARTS lists them.
+
+Servers of its own in a scratch folder, hosts in processes of their own. About six minutes; with fewer seconds the
+same rows from a shorter run, for trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from runtime.bench import batches, durable, memory
+from runtime.bench.form import Report, Row, load_now, machine, report
+
+NAME = "runtime"
+SECONDS = 60.0
+"""How long the durable rate must be sustained."""
+
+Advance = Callable[[str], None]
+Part = Callable[[float, Advance], list[Row]]
+
+PARTS: dict[str, Part] = {"entities": memory.measure, "batches": batches.measure}
+"""Name -> rows of it: `measure(seconds, advance)`. The durable part brings curves too and comes last."""
+STEPS = 6
+
+
+def run(console: Console, seconds: float = SECONDS) -> Report:
+    """Measure. Raises NeedsOperator when a part does not come up, or measured something else."""
+    load_before = load_now()
+    with _progress(console) as advance:
+        rows = [one for part in PARTS.values() for one in part(seconds, advance)]
+        real, bare = durable.figures(seconds, advance)
+    rows += durable.rows(real, bare)
+    return report(NAME, machine(load_before), rows, durable.curves(real, bare))
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Advance]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task("servers", total=STEPS)
+
+        def advance(what: str) -> None:
+            shown.update(task, advance=1, description=what)
+
+        yield advance
