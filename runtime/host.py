@@ -44,7 +44,7 @@ from runtime.observed import Observed
 from runtime.orders import Orders
 from runtime.outgoing import decode_request
 from runtime.publisher import Publisher
-from runtime.states import States
+from runtime.states import GENERATION_S, States
 from runtime.telemetry import HostCounts
 from runtime.terminal_care import TerminalCare
 from runtime.tiles import Tiles, Wall
@@ -55,11 +55,13 @@ log = structlog.get_logger()
 BATCH_MESSAGES_MAX = 256
 COLLECT_S = 0.002
 TICK_S = 1.0
+WOKEN_A_PAGE_MAX = 1_000
 TIMERS_A_BATCH_MAX = 1_000
 SWEEP_ASKS_MAX = 256
 ASK_LEASE_S = 15.0
 RESOLVE_EVERY_TICKS = 3
 PRUNE_EVERY_TICKS, PRUNED_ROWS_MAX = 60, 5_000
+PASSIVATE_EVERY_TICKS = int(GENERATION_S / TICK_S)
 
 
 class StoreHost:
@@ -169,12 +171,18 @@ class StoreHost:
 
     async def _wake_entities(self) -> None:
         """Stores, terminals and the visits that were alive: shown again on the wall and on the screens."""
-        for address, stored in await self._journal.standing_entities(self._db.conn, self._slot):
-            state = decode_state(address.kind, stored.state)
-            self._states[address] = (state, stored.version)
-            if isinstance(state, Session) and state.live:
-                screen = render(state, self._directory.book_of(address.store, state.book_version))
-                self._publisher.remember(address.store, LaneId(address.id), screen)
+        after: Address | None = None
+        while True:
+            page = await self._journal.standing_entities(self._db.conn, self._slot, after, WOKEN_A_PAGE_MAX)
+            for address, stored in page:
+                state = decode_state(address.kind, stored.state)
+                self._states.woken(address, state, stored.version)
+                if isinstance(state, Session) and state.live:
+                    screen = render(state, self._directory.book_of(address.store, state.book_version))
+                    self._publisher.remember(address.store, LaneId(address.id), screen)
+            if len(page) < WOKEN_A_PAGE_MAX:
+                break
+            after = page[-1][0]
         self._wall_tiles.begin(self._slot)
 
     # ------------------------------------------------------------ what the bridge tells (BridgeOwner)
@@ -210,8 +218,10 @@ class StoreHost:
             try:
                 items = await self._collect(min(max(0.0, next_tick - now), self._intake.wait_s(now)))
                 if monotonic() >= next_tick:
-                    next_tick = monotonic() + TICK_S
-                    items = [*await self._tick(), *items]
+                    due = await self._tick()
+                    # A backlog (a pause, a jump of the business clock) goes on at once, in due order.
+                    next_tick = monotonic() + (TICK_S if len(due) < TIMERS_A_BATCH_MAX else 0.0)
+                    items = [*due, *items]
                 if items:
                     await self._cycle(items)
             except Fenced as error:
@@ -266,6 +276,8 @@ class StoreHost:
         self._ticks += 1
         if self._ticks % RESOLVE_EVERY_TICKS == 0:
             self._spawn(self._resolve())
+        if self._ticks % PASSIVATE_EVERY_TICKS == 0:
+            self._passivate()
         if self._ticks % PRUNE_EVERY_TICKS == 0:
             await self._db.run(lambda conn: self._journal.prune_inbox(conn, self._slot, wall, PRUNED_ROWS_MAX))
         return [
@@ -277,6 +289,14 @@ class StoreHost:
             )
             for timer in timers
         ]
+
+    def _passivate(self) -> None:
+        """What was idle for ten minutes is read again when somebody comes."""
+        idle = self._states.passivate()
+        self.counts.passivated += len(idle)
+        for address in idle:
+            if address.kind == "session":
+                self._publisher.forget_screen(address.store, LaneId(address.id))
 
     async def _resolve(self) -> None:
         """Enrolments that waited for a phone and ended: told to the lane, dropped there if the visit is over."""

@@ -26,6 +26,8 @@ HOST_DATABASE_OPTIONS = (
     # A host frozen inside a transaction must not block its successor (architecture: fencing).
     "-c idle_in_transaction_session_timeout=2000 -c transaction_timeout=2000 -c statement_timeout=2000"
 )
+# A host finds its rows by their keys. In a table that grew since it was last analysed the planner would read all of it.
+HOST_PLANNER_OPTIONS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 POOL_CONNECTIONS_MAX = 4
 
 
@@ -84,9 +86,8 @@ def connector(plant: Plant) -> Callable[[], Awaitable[AsyncConnection[tuple[Any,
     """Opens a host's own connection, with the time limits of a host."""
 
     async def connect() -> AsyncConnection[tuple[Any, ...]]:
-        conn = await AsyncConnection.connect(
-            plant.database_url, autocommit=True, options=HOST_DATABASE_OPTIONS, connect_timeout=5
-        )
+        options = f"{HOST_DATABASE_OPTIONS} {HOST_PLANNER_OPTIONS}"
+        conn = await AsyncConnection.connect(plant.database_url, autocommit=True, options=options, connect_timeout=5)
         quick_columns(conn)
         return conn
 

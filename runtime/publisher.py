@@ -62,6 +62,10 @@ class Publisher:
         """The screen of a session that was alive before this host."""
         self._screens[store, lane] = screen
 
+    def forget_screen(self, store: StoreId, lane: LaneId) -> None:
+        """Nobody stands there any more."""
+        self._screens.pop((store, lane), None)
+
     def screen(self, store: StoreId, lane: LaneId) -> Screen | None:
         """The lane's newest screen."""
         return self._screens.get((store, lane))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from actors.screens import render
+from actors.store import Store
 from actors.terminal import Terminal
 from actors.visit import Session
 from models.domain.ids import LaneId
@@ -13,6 +15,10 @@ from models.tables.journal import Read
 from runtime.directory import Directory
 from runtime.engine import Entity, Item, Work, decode_state
 
+GENERATION_S = 300.0
+GENERATIONS = 3
+"""The current one and two whole ones: what is forgotten was idle for 10 to 15 minutes."""
+
 
 class States(dict[Address, tuple[Entity, int]]):
     """State and version of each entity, as committed."""
@@ -20,12 +26,34 @@ class States(dict[Address, tuple[Entity, int]]):
     def __init__(self) -> None:
         super().__init__()
         self._unclear: set[Address] = set()
+        self._touched: deque[set[Address]] = deque([set()], maxlen=GENERATIONS)
 
     def skew_of(self, address: Address) -> tuple[int | None, bool]:
         """What a terminal's entity holds of its clock: milliseconds ahead of ours, and whether that alarms."""
         found = self.get(address)
         state = found[0] if found is not None else None
         return (state.skew_ms, state.skew_alarm) if isinstance(state, Terminal) else (None, False)
+
+    def woken(self, address: Address, state: Entity, version: int) -> None:
+        """As the host found it at its start."""
+        self[address] = (state, version)
+
+    def passivate(self) -> list[Address]:
+        """A generation is over: forget what nobody touched for GENERATIONS of them; returns what went.
+
+        Stores and closed visits: they are read again when somebody comes. Not what is busy (a question, a payment, a
+        live screen), and not terminals: they are connected, and as many as the registry says. Nothing here is dirty:
+        what is held was committed.
+        """
+        complete = len(self._touched) == GENERATIONS
+        idle: list[Address] = []
+        if complete:
+            recent = set().union(*self._touched)
+            idle = [at for at, (state, _) in self.items() if at not in recent and _may_go(state)]
+            for address in idle:
+                del self[address]
+        self._touched.appendleft(set())
+        return idle
 
     def missing(self, items: Iterable[Item]) -> list[Address]:
         """What a batch must read first: states that are not here."""
@@ -40,6 +68,7 @@ class States(dict[Address, tuple[Entity, int]]):
     def committed(self, items: Iterable[Item], read: Read, work: Work, directory: Directory) -> None:
         """Keep what a batch committed. After a doubt also show again: a screen may be stored that nobody saw."""
         self.update(work.states)
+        self._touched[0].update(work.states)
         for address in _touched(items) if self._unclear else ():
             if address not in self._unclear:
                 continue
@@ -51,6 +80,12 @@ class States(dict[Address, tuple[Entity, int]]):
             if isinstance(state, Session) and state.live:
                 screen = render(state, directory.book_of(address.store, state.book_version))
                 work.screens.setdefault((address.store, LaneId(address.id)), screen)
+
+
+def _may_go(state: Entity) -> bool:
+    if isinstance(state, Session):
+        return not (state.live or state.busy or state.question or state.enrolment)
+    return isinstance(state, Store)
 
 
 def _touched(items: Iterable[Item]) -> list[Address]:

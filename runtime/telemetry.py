@@ -68,6 +68,7 @@ class HostCounts:
     publish_failures: int = 0
     database_outages: int = 0
     refused_full: int = 0
+    passivated: int = 0
     unsupported_versions: int = 0
     flooded: int = 0
     unasked_responses: int = 0

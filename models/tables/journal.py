@@ -401,12 +401,12 @@ async def due_timers(
     conn: AsyncConnection[TupleRow], slot: Slot, wall: datetime, business: datetime, rows_max: int
 ) -> list[TimerKey]:
     """Timers of this slot at or past due, in due order, at most `rows_max`. Deleted by the turn's commit."""
+    # Each clock by its own index, in due order: a backlog of any length is read no further than what is taken of it.
+    one = f"""(SELECT region, store, entity_kind, entity_id, clock, kind, ref, due_at, n FROM timer
+               WHERE {OWNED} AND clock = %s AND due_at <= %s ORDER BY due_at, n LIMIT %s)"""
     cursor = await conn.execute(
-        f"""SELECT region, store, entity_kind, entity_id, clock, kind, ref, due_at, n FROM timer
-           WHERE {OWNED}
-             AND ((clock = 'wall' AND due_at <= %s) OR (clock = 'business' AND due_at <= %s))
-           ORDER BY due_at, n LIMIT %s""",
-        (*slot.owned, wall, business, rows_max),
+        f"{one} UNION ALL {one} ORDER BY due_at, n LIMIT %s",
+        (*slot.owned, "wall", wall, rows_max, *slot.owned, "business", business, rows_max, rows_max),
     )
     return [
         TimerKey(Address(row[0], row[1], row[2], row[3]), row[4], row[5], row[6], row[7], row[8])
@@ -446,12 +446,19 @@ async def sweep_outbox(
     ]
 
 
-async def standing_entities(conn: AsyncConnection[TupleRow], slot: Slot) -> list[tuple[Address, StoredEntity]]:
-    """What a host shows from its first moment: its stores, its terminals, and sessions that are not closed."""
+async def standing_entities(
+    conn: AsyncConnection[TupleRow], slot: Slot, after: Address | None, rows_max: int
+) -> list[tuple[Address, StoredEntity]]:
+    """What a host shows from its first moment: its stores, its terminals, and sessions that are not closed.
+
+    A page of them by address, at most `rows_max` after `after`; a shorter one is the last.
+    """
+    begin = ("", "", "") if after is None else (after.store, after.kind, after.id)
     cursor = await conn.execute(
         f"""SELECT region, store, kind, id, state::text, version FROM entity
-           WHERE {OWNED} AND (kind <> 'session' OR state->>'state' <> 'closed')""",
-        slot.owned,
+           WHERE {OWNED} AND (store, kind, id) > (%s, %s, %s) AND (kind <> 'session' OR state->>'state' <> 'closed')
+           ORDER BY store, kind, id LIMIT %s""",
+        (*slot.owned, *begin, rows_max),
     )
     return [(Address(*row[:4]), StoredEntity(row[4].encode(), row[5])) for row in await cursor.fetchall()]
 

@@ -102,7 +102,10 @@ async def test_states_are_read_back_and_the_closed_ones_sleep(subject: Subject) 
         LANE: ({"state": "paid"}, 2),
         other: ({"state": "closed"}, 4),
     }
-    assert {at for at, _ in await subject.journal.standing_entities(subject.conn, subject.slot)} == {LANE, store}
+    assert {at for at, _ in await subject.journal.standing_entities(subject.conn, subject.slot, None, 9)} == {
+        LANE,
+        store,
+    }
 
 
 async def test_a_newer_host_fences_the_older(subject: Subject) -> None:
