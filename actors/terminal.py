@@ -99,6 +99,7 @@ class Terminal:
     skew_told_at: datetime | None = None
     gaps: int = 0
     """Money events that went on over messages which never came."""
+    gap_told_at: datetime | None = None
 
     def awaits(self, command: MessageId) -> bool:
         """True when an answer under this id is no surprise."""
@@ -133,8 +134,7 @@ def receive(
         case SkewFound():
             return _skewed(terminal, message, me, cause, now)
         case GapSkipped():
-            detail = f"boot {message.boot}: {message.first}..{message.last} before {message.event}"
-            return Turn(replace(terminal, gaps=terminal.gaps + 1), _incident(me, cause, "seq_gap", detail, now))
+            return _over_a_gap(terminal, message, me, cause, now)
         case Retired():
             return _retired(terminal, me, now)
         case TimerFired():
@@ -311,7 +311,16 @@ def _remembered(terminal: Terminal, command: MessageId) -> tuple[MessageId, ...]
     return (*terminal.ended, command)[-COMMANDS_REMEMBERED_MAX:]
 
 
-# ---------------------------------------------------------------- its clock
+# ---------------------------------------------------------------- its order and its clock
+
+
+def _over_a_gap(terminal: Terminal, gap: GapSkipped, me: Address, cause: str, now: datetime) -> Turn[Terminal]:
+    """Each is counted; after a bad connection there are many, so one an hour is an incident."""
+    counted = replace(terminal, gaps=terminal.gaps + 1)
+    if not _over(terminal.gap_told_at, now):
+        return Turn(counted)
+    detail = f"boot {gap.boot}: {gap.first}..{gap.last} before {gap.event}"
+    return Turn(replace(counted, gap_told_at=now), _incident(me, cause, "seq_gap", detail, now))
 
 
 def _skewed(terminal: Terminal, found: SkewFound, me: Address, cause: str, now: datetime) -> Turn[Terminal]:

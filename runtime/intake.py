@@ -90,7 +90,7 @@ class Intake:
                 return known[0] if known else 0
 
             self._gate.learn(boot, await database(newest))
-        money = isinstance(item.message, Event) and type(item.message.body).__name__ in MONEY_EVENTS
+        money = isinstance(item.message, Event) and isinstance(item.message.body, MONEY_EVENTS)
         return _marked(self._gate.admit(boot, key.seq, money, item, now_s))
 
     def _gap(self, boot: Boot, after: int, seq: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from models.domain.events import Cancel, Confirm, OfflineSale, Paid, Return, Void
 from models.domain.ids import TerminalId
 
 WAIT_S_MAX = 2.0
@@ -21,7 +22,7 @@ SEQS_REMEMBERED_MAX = 256
 HELD_A_BOOT_MAX = 8
 HELD_MAX = 1_024
 
-MONEY_EVENTS = frozenset({"Confirm", "Paid", "Cancel", "Void", "Return", "Sale"})
+MONEY_EVENTS = (Confirm, Paid, Cancel, Void, Return, OfflineSale)
 """Event bodies that move money or end a payment."""
 
 T = TypeVar("T")

@@ -246,6 +246,8 @@ def test_a_wrong_clock_is_one_incident_an_hour() -> None:
 def test_a_skipped_gap_leaves_its_mark() -> None:
     made = turn(Terminal(), GapSkipped("b1", 5, 6, "e7"))
     assert (made.state.gaps, incidents(made)) == (1, ["seq_gap"])
+    again = turn(made.state, GapSkipped("b1", 8, 8, "e9"), NOW + timedelta(minutes=5))
+    assert (again.state.gaps, incidents(again)) == (2, [])
 
 
 def test_a_retired_terminal_is_forgotten_but_for_its_generation() -> None:
