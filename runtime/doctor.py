@@ -19,9 +19,12 @@ from rich.text import Text
 
 from models.domain.errors import NeedsOperator
 from runtime import origin
+from runtime.broker import check_login, parse_url
 from runtime.broker_mosquitto import find_program
 from runtime.datadir import default_data_dir, open_data_dir, ray_token_path
+from runtime.deployment import places_of
 from runtime.ports import is_free
+from runtime.postgres import check_url
 from runtime.progress import Language, language_of_environment
 from runtime.settings import Settings
 
@@ -31,6 +34,7 @@ DISK_MIB_GOOD = 4_000
 MEMORY_MIB_GOOD = 2_000
 OPEN_FILES_MIN = 4_096
 PORTS_TRIED = 20
+REGION_S_MAX = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def doctor(settings: Settings, language: Language | None = None) -> list[Check]:
         ]
     if settings.ray.address == "local":
         checks.append(_ray(settings, say))
-    return checks
+    return checks + _regions(settings, say)
 
 
 def as_json(checks: list[Check]) -> dict[str, Any]:
@@ -214,6 +218,31 @@ def _broker(settings: Settings, say: Say) -> Check:
     if settings.broker.kind == "iotcore" or program is None:
         return Check(name, True, say("iotcore: for development only", "iotcore：仅供开发"), fix, warning=True)
     return Check(name, True, program)
+
+
+def _regions(settings: Settings, say: Say) -> list[Check]:
+    """One finding a region, where there are several: its chain's file, and whether what it has of its own answers."""
+    if not settings.regions:
+        return []
+    try:
+        places = places_of(settings)
+    except NeedsOperator as error:
+        return [Check(say("regions", "区域"), False, error.message, error.do)]
+    checks = []
+    for place in places:
+        name = say(f"region {place.name}", f"区域 {place.name}")
+        own = [what for what, url in (("database", place.database_url), ("broker", place.broker_url)) if url]
+        try:
+            if place.database_url is not None:
+                check_url(place.database_url, REGION_S_MAX)
+            if place.broker_url is not None:
+                check_login(parse_url(place.broker_url), REGION_S_MAX)
+        except NeedsOperator as error:
+            checks.append(Check(name, False, error.message, error.do))
+        else:
+            by_url = say(f", by URL: {', '.join(own)}", f"，使用 URL：{'、'.join(own)}") if own else ""
+            checks.append(Check(name, True, f"{place.chain}{by_url}"))
+    return checks
 
 
 def _ray(settings: Settings, say: Say) -> Check:

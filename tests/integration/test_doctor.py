@@ -158,3 +158,18 @@ def test_the_language_is_the_persons(monkeypatch: pytest.MonkeyPatch) -> None:
     assert language_of_environment() == "zh"
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     assert language_of_environment() == "en"
+
+
+def test_each_of_several_regions_is_examined(data_dir: Path) -> None:
+    regions = {
+        "south": {"chain": "demo.yaml", "broker": "mqtt://127.0.0.1:9"},
+        "east": {"chain": "harbour.yaml"},
+    }
+    checks = {
+        check.name: check for check in doctor(load_settings(None, {"regions": regions, "data_dir": data_dir}, {}), "en")
+    }
+    assert (checks["region south"].ok, "127.0.0.1:9" in checks["region south"].detail) == (False, True)
+    assert (checks["region east"].ok, checks["region east"].detail) == (True, "harbour")
+    regions["east"]["chain"] = "demo.yaml"
+    [check] = [check for check in doctor(load_settings(None, {"regions": regions}, {}), "zh") if check.name == "区域"]
+    assert (check.ok, "gz-tianhe" in check.detail) == (False, True)
