@@ -74,6 +74,8 @@ class MemoryDatabase:
     commands: dict[MessageId, CommandRecord] = field(default_factory=dict)
     command_answers: list[CommandAnswered] = field(default_factory=list)
     telemetry: dict[tuple[TerminalId, int], dict[str, Any]] = field(default_factory=dict)
+    registry_moves: int = 0
+    """Raise it when a terminal or a book has changed."""
     incidents: list[Incident] = field(default_factory=list)
     unreachable: bool = False
     lose_next_commit: str = ""

@@ -22,9 +22,9 @@ class MemoryTwins:
         return [DesiredDocument(one.terminal, one.gen, one.config, one.software) for one in found]
 
     async def registry_mark(self, conn: Any, region: RegionId) -> str:
-        """The simulated registry never moves."""
-        conn.use()
-        return region
+        """See models.tables.terminals."""
+        database: MemoryDatabase = conn.use()
+        return f"{region} {database.registry_moves}"
 
     async def load_departed(self, conn: Any, region: RegionId) -> list[RegisteredTerminal]:
         """See above."""

@@ -10,7 +10,7 @@ import msgspec
 
 from actors.terminal import COMMAND_TIMER, Terminal
 from devices.topics import Down, parse
-from models.domain.ids import MessageId
+from models.domain.ids import MessageId, StoreId
 from models.domain.messages import Address
 from models.domain.plans import Plan
 from models.domain.twin import CommandStatus, PendingCommand, Sync
@@ -80,6 +80,20 @@ def test_after_a_broker_lost_its_memory_who_does_not_answer_is_unknown(plan: Pla
         assert (silent.online, silent.known) == (False, False)
 
     ShopSimulation(2, plan).run(script)
+
+
+def test_a_new_book_is_a_generation_for_its_terminals_and_for_no_other(plan: Plan) -> None:
+    async def script(shop: ShopSimulation) -> None:
+        await asyncio.sleep(5.0)
+        store = StoreId("s1")
+        shop._books[store] = replace(shop._books[store], basket_owner="pos")
+        shop.database.registry_moves += 1
+        await asyncio.sleep(8.0)
+        gens = {name: row.gen for name, row in shop.database.desired.items()}
+        assert gens == {"s1-a": 2, "s1-b": 2, "s2-a": 1, "s2-till": 1}
+        assert '"basket_owner":"pos"' in shop.database.desired[shop.ours.face.record.terminal].config
+
+    ShopSimulation(4, plan).run(script)
 
 
 def test_each_terminal_has_a_document_before_anybody_asks_and_it_is_durable(plan: Plan) -> None:
