@@ -16,8 +16,10 @@ from typing import Any
 
 import ray
 import structlog
+from ray.core.generated import autoscaler_pb2
 from ray.exceptions import RayError
 
+from models.domain.errors import NeedsOperator
 from models.domain.ids import RegionId
 from models.domain.recognition import (
     ConsentToken,
@@ -196,6 +198,23 @@ class HostedStoreHost(SlotHost):
         node = ray.get_runtime_context().get_node_id()
         super().__init__(plant, k, RayFaces(plant.region), node)
         self._pushing = asyncio.get_running_loop().create_task(push_host(Pusher(RaySink(), plant.region), self.health))
+
+
+def restart_host(name: str) -> None:
+    """End a host's process; Ray starts it again, where nodes take actors."""
+    ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=False)
+
+
+def close_node(node_id: str) -> None:
+    """Place nothing new on a node, as `ray drain-node` does it; what runs there goes on until it is moved.
+
+    Raises NeedsOperator `node_not_drained`.
+    """
+    client = ray._raylet.GcsClient(address=ray.get_runtime_context().gcs_address)  # type: ignore[attr-defined]
+    reason = autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
+    accepted, why = client.drain_node(node_id, reason, "storeops hosts leave", 0)
+    if not accepted:
+        raise NeedsOperator("node_not_drained", why or "the engine refused", "see `ray status`")
 
 
 class Bare:

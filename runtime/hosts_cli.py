@@ -101,6 +101,18 @@ def resume(
     _do(region, data, demo, as_json, lambda layouts, plant, say: layouts.resume(plant, ks, say))
 
 
+@hosts_app.command()
+def leave(
+    node: Annotated[str, typer.Argument(help="The node's id, or its beginning, as `storeops hosts --json` shows it.")],
+    region: InRegion = None,
+    data: Data = None,
+    demo: Demo = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a node of the cluster out of service: its hosts stop in order and start elsewhere."""
+    _do(region, data, demo, as_json, lambda layouts, plant, say: layouts.leave_node(plant, node, say))
+
+
 def _do(
     region: str | None,
     data: Path | None,

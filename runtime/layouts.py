@@ -40,6 +40,7 @@ Say = Callable[[str], None]
 PROCESS_UP_S_MAX = 60.0
 PAUSE_S_MAX = 10.0
 SERVING_S_MAX = 30.0
+ASK_AGAIN_S = 0.1
 HEALTH_S_MAX = 3.0
 SESSION_S_MAX = 5.0
 SESSIONS_AT_ONCE_MAX = 16
@@ -101,6 +102,33 @@ async def resume(plant: Plant, ks: Sequence[int] | None = None, say: Say = quiet
         say(f"starting {len(chosen)} hosts")
         await _serve(plant, layout, chosen)
     return {"layout": layout.number, "serving": list(chosen)}
+
+
+async def leave_node(plant: Plant, node_id: str, say: Say = quietly) -> dict[str, Any]:
+    """Take a node of the cluster out of service in order: nothing new is placed there, its hosts move elsewhere.
+
+    Returns once they serve. Raises NeedsOperator `node_not_drained`, and `hosts_not_ready` when no other node has room.
+    """
+    async with _alone(plant) as conn:
+        layout = await layouts.first_layout(conn, plant.region, plant.slots)
+        found = (await snapshot(plant))["hosts"]
+        node_id = _node(node_id, {str(row["node"]) for row in found if "node" in row})
+        say(f"node {node_id[:8]} takes nothing new")
+        await asyncio.to_thread(hosting.close_node, node_id)
+        leaving = [k for k in layout.ks if found[k].get("node") == node_id]
+        say(f"{len(leaving)} hosts stop in order and start elsewhere")
+        await _pause(layout, leaving)
+        for k in leaving:
+            hosting.restart_host(host_name(plant.region, k))
+        await _serve(plant, layout, leaving)
+    return {"layout": layout.number, "node": node_id, "moved": leaving}
+
+
+def _node(beginning: str, nodes: set[str]) -> str:
+    found = [node for node in nodes if node.startswith(beginning)]
+    if len(found) != 1:
+        raise Refused("which_node", f"{len(found)} nodes with hosts begin with {beginning!r}", "storeops hosts --json")
+    return found[0]
 
 
 async def _change(
@@ -177,24 +205,35 @@ async def _alone(plant: Plant) -> AsyncIterator[AsyncConnection[TupleRow]]:
 
 async def _processes(plant: Plant, ks: Sequence[int]) -> None:
     """Have these processes up; they wait for their turn. Raises NeedsOperator `hosts_not_ready`."""
-    handles = await asyncio.to_thread(lambda: [hosting.start_host(plant, k) for k in ks])
-    await _all_answer([handle.ready.remote() for handle in handles], PROCESS_UP_S_MAX)
+    await _all_answer(plant, ks, "ready", PROCESS_UP_S_MAX)
 
 
 async def _serve(plant: Plant, layout: Layout, ks: Sequence[int]) -> None:
-    handles = await asyncio.to_thread(lambda: [hosting.start_host(plant, k) for k in ks])
-    await _all_answer([handle.serving.remote() for handle in handles], SERVING_S_MAX)
+    """Returns once these slots are served. Raises NeedsOperator `hosts_not_ready`."""
+    await _all_answer(plant, ks, "serving", SERVING_S_MAX)
     log.info("layout_served", layout=layout.number, slots=list(ks))
 
 
-async def _all_answer(calls: Sequence[Any], timeout_s: float) -> None:
+async def _all_answer(plant: Plant, ks: Sequence[int], verb: str, timeout_s: float) -> None:
+    async def one(k: int) -> None:
+        """A process that ends meanwhile is started again, by the engine or here."""
+        while True:
+            try:
+                handle = await asyncio.to_thread(hosting.start_host, plant, k)
+                await getattr(handle, verb).remote()
+            except ray.exceptions.RayError as error:
+                log.info("host_not_ready", slot=k, error=type(error).__name__)
+                await asyncio.sleep(ASK_AGAIN_S)
+            else:
+                return
+
     try:
         async with asyncio.timeout(timeout_s):
-            await asyncio.gather(*calls)
-    except (TimeoutError, ray.exceptions.RayError) as error:
+            await asyncio.gather(*(one(k) for k in ks))
+    except TimeoutError as error:
         raise NeedsOperator(
             "hosts_not_ready",
-            f"a host did not come up: {type(error).__name__} {error}",
+            f"not within {timeout_s:.0f} s: {', '.join(host_name(plant.region, k) for k in ks)}",
             "see the hosts' logs, then repeat the verb: it goes on where it stopped",
         ) from error
 

@@ -55,13 +55,15 @@ class Asker:
 
     def __init__(self, plant: Plant, stores: Sequence[StoreId]) -> None:
         self._plant = plant
-        self._stores = stores
+        self.stores = stores
         self._lanes: list[_Lane] = []
         self._open: dict[str, Question] = {}
         self._replies: dict[str, bytes] = {}
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.asked = 0
+        self.longest_s = 0.0
+        """That a question waited for its reply."""
         self.contradictions = 0
         self.heard = 0
         """Every message to a terminal of the region."""
@@ -83,7 +85,7 @@ class Asker:
     async def open(self) -> AsyncIterator[Asker]:
         """Registers its terminals and connects. Raises TimeoutError."""
         async with await AsyncConnection.connect(self._plant.database_url, autocommit=True) as conn:
-            for store in self._stores:
+            for store in self.stores:
                 name = f"asker-{uuid.uuid4().hex[:12]}"
                 await conn.execute(
                     """INSERT INTO terminal (id, store, lane, role, profile, secret_sha256, registered_at)
@@ -187,6 +189,7 @@ class Asker:
         if question is not None:
             question.answered_at = time.monotonic()
             question.answered.set()
+            self.longest_s = max(self.longest_s, question.answered_at - question.sent_at)
 
     def connected(self, epoch: int, session_present: bool) -> None:  # noqa: ARG002 - see LinkListener
         """See LinkListener."""

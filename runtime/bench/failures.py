@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import psutil
@@ -102,16 +102,23 @@ async def host_thawed(plant: Plant, stores: Sequence[StoreId], *, rate_hz: float
                 await stack.enter_async_context(second_host(plant, 0))
                 await asker.ask()
                 # Every question is answered: the second host may leave.
-            bait = await _bait(plant, stores[0])
-            before, epoch, heard = await _digests(plant), await _epoch(plant), asker.heard
         finally:
-            thawed_at = time.monotonic()
-            frozen.resume()
-        await asyncio.to_thread(wait_ended, [frozen], THAWED_S_MAX)
-        ended_s = time.monotonic() - thawed_at
-        after, heard_after = await _digests(plant), asker.heard
-        epoch_after = await _epoch(plant)
-        await _take_away(plant, bait)
+            thaw = await watch_thaw(plant, asker, frozen, [frozen])
+    return thaw
+
+
+async def watch_thaw(plant: Plant, asker: Asker, host: psutil.Process, family: Sequence[psutil.Process]) -> Thaw:
+    """Wake a frozen host (and its node's family); what moves until it has ended. Nobody else holds the slot now."""
+    bait = await _bait(plant, asker.stores[0])
+    before, epoch, heard = await _digests(plant), await _epoch(plant), asker.heard
+    thawed_at = time.monotonic()
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+    await asyncio.to_thread(wait_ended, [host], THAWED_S_MAX)
+    ended_s = time.monotonic() - thawed_at
+    after, heard_after, epoch_after = await _digests(plant), asker.heard, await _epoch(plant)
+    await _take_away(plant, bait)
     changed = sum(1 for name in before if before[name] != after[name])
     return Thaw(changed, heard_after - heard, heard, ended_s, (epoch, epoch_after))
 
