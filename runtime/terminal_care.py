@@ -135,14 +135,8 @@ class TerminalCare:
 
     async def tell(self, bridge: Bridge, told: Sequence[tuple[Address, Desire | Command]]) -> None:
         """Publish what turns decided. What fails here is owed, and told in a second."""
-        for address, effect in told:
-            record = self._directory.terminal(TerminalId(address.id))
-            if record is None:
-                continue
-            if isinstance(effect, Desire):
-                await self._desire(bridge, record, effect.gen, effect.config, effect.software)
-            else:
-                await self._command(bridge, record, effect.command)
+        known = [(self._directory.terminal(TerminalId(address.id)), effect) for address, effect in told]
+        await self.publish(bridge, [(record, effect) for record, effect in known if record is not None])
 
     async def _desire(
         self, bridge: Bridge, record: RegisteredTerminal, gen: int, config: str, software: SoftwareVersion | None
