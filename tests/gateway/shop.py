@@ -48,6 +48,7 @@ class SmallShop:
         self.tiles = {tile.terminal: tile for tile in terminals}
         self.stores = {tile.store: StoreTile(tile.store, 0, 0, 0, 0) for tile in terminals}
         self.away = False
+        self.slots_now = 1
         self.epoch = 1
         self.version = 1
         self.changes_asked = 0
@@ -83,7 +84,7 @@ class SmallShop:
 
     async def slots(self, region: RegionId) -> int:
         self._require_here()
-        return 1
+        return self.slots_now
 
     async def screen(self, region: RegionId, terminal: TerminalId, session: str, rev: int) -> bytes:
         self._require_here()

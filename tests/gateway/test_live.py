@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.live import Wall
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, ServedRegion
 from models.domain.errors import RetryLater
 from models.domain.live import Changes
 from tests.gateway.shop import SmallShop, tiles
@@ -188,3 +188,42 @@ async def test_a_host_that_restarts_is_shown_waiting_and_comes_back_whole() -> N
         await shop.change("t-001-2", state="paying")
         while live.waiting or live.terminals[TILES[1].terminal].state != "paying":
             await anext(stream)
+
+
+async def test_slots_that_come_and_go_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.live.LAYOUT_LOOK_S", 0.01)
+    shop = SmallShop(TILES)
+    shop.slots_now = 2
+    async with following(shop) as live, asyncio.timeout(10):
+        while live.waiting or len(live.terminals) < len(TILES) or shop.changes_asked < 2:
+            await asyncio.sleep(0)
+        assert set(live._slots) == {("local", 0), ("local", 1)}
+        shop.slots_now = 1
+        while len(live._slots) > 1:
+            await asyncio.sleep(0)
+        assert len(live.terminals) == len(TILES), "what another slot has meanwhile stays"
+
+
+async def test_a_tile_that_moved_to_another_slot_stays() -> None:
+    live = Wall(replace(SETTINGS, regions=(ServedRegion(slots=2),)), lambda: None)
+    live.apply("local", 0, changes(1, full=True))
+    live.apply("local", 1, changes(1, full=True, epoch=9))
+    live.apply("local", 0, Changes(2, 1, True, TILES[1:], (), "2026-11-22T05:00:00Z"))
+    assert TILES[0].terminal in live.terminals, "slot 1 has it"
+    live.apply("local", 1, Changes(10, 1, True, (), (), "2026-11-22T05:00:00Z"))
+    assert TILES[0].terminal not in live.terminals
+
+
+async def test_regions_have_clocks_and_tiles_of_their_own() -> None:
+    live = Wall(replace(SETTINGS, regions=(ServedRegion("south"), ServedRegion("east"))), lambda: None)
+    assert live.waiting == ("south/0", "east/0")
+    live.apply("south", 0, Changes(1, 1, True, TILES[:1], (), "2026-11-22T05:00:00Z"))
+    stream = await live.stream()
+    await anext(stream)
+    live.apply("east", 0, Changes(1, 1, True, TILES[1:], (), "2026-12-22T05:00:00Z"))
+    _, _, frame = parse(await anext(stream))
+    assert (frame["clocks"], frame["waiting"]) == ({"east": "2026-12-22T05:00:00Z"}, [])
+    assert live.frame().clocks == {"south": "2026-11-22T05:00:00Z", "east": "2026-12-22T05:00:00Z"}
+    assert live.business_now == "2026-12-22T05:00:00Z"
+    assert live.terminals_in("south") == {TILES[0].terminal}
+    assert live.waiting_in("east") == ()

@@ -45,7 +45,13 @@ def test_the_console_answers_and_says_when_it_is_ready(house: House, note: Note)
         assert http.get("/healthz").json() == {"status": "ok"}
         # It joins the engine by itself, once the house says where that is.
         note("ready_s", wait_until(lambda: http.get("/readyz").status_code == 200, "the console is ready"))
-        assert http.get("/readyz").json() == {"ready": True, "database": True, "hosts": True, "slots_waiting": []}
+        assert http.get("/readyz").json() == {
+            "ready": True,
+            "database": True,
+            "hosts": True,
+            "slots_waiting": [],
+            "regions": {house.plant.region: {"ready": True, "database": True, "slots_waiting": []}},
+        }
 
 
 def test_the_command_line_finds_the_running_house_by_its_folder(house: House) -> None:
