@@ -126,11 +126,6 @@ class Observed:
                 break
         return due
 
-    def newest(self, terminal: TerminalId) -> Mapping[str, Any] | None:
-        """The terminal's newest telemetry since this host began."""
-        found = self._telemetry.get(terminal)
-        return None if found is None else found.doc
-
     def forget(self, terminal: TerminalId) -> None:
         """The terminal was retired."""
         self._clocks.pop(terminal, None)
