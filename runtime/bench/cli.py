@@ -11,7 +11,7 @@ from rich.console import Console
 
 bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks: each figure beside a baseline of the same run.")
 
-BENCHES = {"slice": "runtime.bench.slice", "runtime": "runtime.bench.runtime"}
+BENCHES = {"slice": "runtime.bench.slice", "runtime": "runtime.bench.runtime", "chain": "runtime.bench.chain_scale"}
 """Name -> module with `run(console) -> Report`. A new benchmark is one file and one line here."""
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -33,6 +33,12 @@ def bench_runtime(
 ) -> None:
     """What one host carries: entities, batches, durable messages, latency. About six minutes."""
     raise typer.Exit(0 if measure("runtime", as_json, keep, seconds=seconds) else 1)
+
+
+@bench_app.command("chain")
+def bench_chain(as_json: AsJson = False, keep: Keep = None) -> None:
+    """A chain of 10, 100 and 1,000 stores at 200 events a second, a storm, a backlog. About seven minutes."""
+    raise typer.Exit(0 if measure("chain", as_json, keep) else 1)
 
 
 @bench_app.command("all")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from models.domain.errors import NeedsOperator
 from runtime.bench.form import QUANTILES, Report, Row, parse
+from runtime.bench.growth import draw_growth
 
 HEAD = """\
 # Benchmarks
@@ -55,6 +56,10 @@ def render_document(results: Path, to: Path) -> list[Path]:
         draw(done, plot)
         parts.append(f"![{done.bench}]({folder}/{plot.name})\n")
         written.append(plot)
+        growth = results / f"{done.bench}-growth.png"
+        if draw_growth(done, growth):
+            parts.append(f"Growth (grey: the baseline of the same run):\n\n![growth]({folder}/{growth.name})\n")
+            written.append(growth)
     to.write_text("\n".join(parts), encoding="utf-8")
     return written
 
