@@ -32,6 +32,7 @@ from models.tables.registry import LoginRow
 
 OPEN_PATHS = ("/healthz", "/readyz", "/login", "/static", "/language", "/theme", "/startup.json")
 """Each with everything below it. The rest needs a session: deny by default."""
+METRICS_PATH = "/metrics"
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
@@ -160,7 +161,7 @@ class SessionGate:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        refusal = await self._refusal(request)
+        refusal = None if self._scrapes(request) else await self._refusal(request)
         await (self._app if refusal is None else refusal)(scope, receive, send)
 
     async def _refusal(self, request: Request) -> Response | None:
@@ -184,6 +185,12 @@ class SessionGate:
             return answer(request, Problem(403, "csrf", "this did not come from our own page", f"send {CSRF_HEADER}"))
         request.scope.setdefault("state", {})["session"] = session
         return None
+
+    def _scrapes(self, request: Request) -> bool:
+        """Prometheus, with its own token: it reads the counts and nothing else."""
+        token, shown = self._edge.metrics_token, request.headers.get("authorization", "")
+        right = bool(token) and hmac.compare_digest(shown.encode(), f"Bearer {token}".encode())
+        return right and request.url.path == METRICS_PATH and request.method in SAFE_METHODS
 
     @staticmethod
     def _is_ours(request: Request, session: ConsoleSession) -> bool:

@@ -51,6 +51,10 @@ class Edge:
     calls: IdempotentCalls = field(init=False)
     responses: dict[str, int] = field(default_factory=dict)
     """Responses so far by status class, "2xx" and so on."""
+    metrics_token: str = ""
+    """Lets Prometheus read `/metrics` without a session; empty: nobody."""
+    dashboard_token: str = ""
+    """Of Ray's dashboard, for whoever is signed in here."""
 
     def __post_init__(self) -> None:
         self.wall = Wall(self.settings, lambda: self.hosts)

@@ -73,9 +73,18 @@ async def join(edge: Edge, data_dir: Path) -> None:
         for url in dict.fromkeys(plant.database_url for plant in plants)
     }
     edge.database = engines[plants[0].database_url]
+    edge.metrics_token, edge.dashboard_token = await asyncio.to_thread(_tokens, data_dir, plants[0])
     edge.databases = {plant.region: engines[plant.database_url] for plant in plants}
     edge.hosts = await asyncio.to_thread(_hosts_of, plants)
     edge.settle = _settle_of({plant.region: plant for plant in plants})
+
+
+def _tokens(data_dir: Path, plant: Plant) -> tuple[str, str]:
+    """Prometheus' own, and that of Ray's dashboard."""
+    from runtime.datadir import open_data_dir
+
+    dashboard = Path(plant.ray_token_path).read_text(encoding="utf-8").strip()
+    return open_data_dir(data_dir, create=False).secret("metrics-token"), dashboard
 
 
 def _hosts_of(plants: Sequence[Plant]) -> RegionHosts:

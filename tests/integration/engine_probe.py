@@ -54,7 +54,7 @@ async def _serve(plant: Plant) -> None:
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
         try:
             verb, _, value = line.partition(" ")
-            asks = verb in {"host", "faces"}
+            asks = verb in {"host", "faces", "metrics"}
             answer = await _ask(plant, hosts, verb) if asks else await _change(plant, verb, value)
         except (StoreOpsError, ray.exceptions.RayError, TimeoutError, ValueError) as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
