@@ -34,7 +34,7 @@ _ABOUT_ITSELF: dict[type, str] = {
 class Database(Protocol):
     """`HostDatabase.run`."""
 
-    def __call__(self, work: Callable[[Connection], Awaitable[int]]) -> Awaitable[int]: ...
+    def __call__(self, work: Callable[[Connection], Awaitable[list[int]]]) -> Awaitable[list[int]]: ...
 
 
 class Intake:
@@ -52,10 +52,13 @@ class Intake:
         """What may go on now: of these, and of those that waited. `drop` acknowledges what nobody needs any more."""
         ready = self._moderator.due(now_s)
         ready += _marked(self._gate.due(now_s))
+        await self._learn(items, database)
         for item in items:
             channel = _ABOUT_ITSELF.get(type(item.message))
             if item.key is not None:
-                ready += await self._in_order(item, now_s, database)
+                money = isinstance(item.message, Event) and isinstance(item.message.body, MONEY_EVENTS)
+                boot = (item.key.terminal, item.key.boot)
+                ready += _marked(self._gate.admit(boot, item.key.seq, money, item, now_s))
             elif channel is not None and item.terminal is not None:
                 follows = isinstance(item.message, Death)
                 passed, replaced = self._moderator.admit(
@@ -79,19 +82,18 @@ class Intake:
         """Messages that are held here."""
         return self._gate.held + self._moderator.waiting
 
-    async def _in_order(self, item: Item, now_s: float, database: Database) -> list[Item]:
-        key = item.key
-        assert key is not None
-        boot: Boot = (key.terminal, key.boot)
-        if self._gate.unknown(boot, key.seq):
-
-            async def newest(conn: Connection) -> int:
-                known = await self._twins.seqs_before(conn, key.terminal, key.boot, key.seq, 1)
-                return known[0] if known else 0
-
-            self._gate.learn(boot, await database(newest))
-        money = isinstance(item.message, Event) and isinstance(item.message.body, MONEY_EVENTS)
-        return _marked(self._gate.admit(boot, key.seq, money, item, now_s))
+    async def _learn(self, items: Sequence[Item], database: Database) -> None:
+        """Boots that this host has not seen: one question for all, so that a restart costs one round trip a batch."""
+        strangers: dict[Boot, int] = {}
+        for item in items:
+            key = item.key
+            if key is not None and self._gate.unknown((key.terminal, key.boot), key.seq):
+                strangers.setdefault((key.terminal, key.boot), key.seq)
+        if strangers:
+            before = [(*boot, seq) for boot, seq in strangers.items()]
+            newest = await database(lambda conn: self._twins.newest_seqs(conn, before))
+            for boot, seq in zip(strangers, newest, strict=True):
+                self._gate.learn(boot, seq)
 
     def _gap(self, boot: Boot, after: int, seq: int) -> None:
         self._counts.seq_gaps += 1

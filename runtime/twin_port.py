@@ -23,9 +23,7 @@ class TwinStore(Protocol):
 
     async def load_departed(self, conn: Connection, region: RegionId) -> list[RegisteredTerminal]: ...
 
-    async def seqs_before(
-        self, conn: Connection, terminal: TerminalId, boot: str, seq: int, rows_max: int
-    ) -> list[int]: ...
+    async def newest_seqs(self, conn: Connection, before: Sequence[tuple[TerminalId, str, int]]) -> list[int]: ...
 
     async def save_telemetry(
         self, conn: Connection, fence: Fence, samples: Mapping[TerminalId, Mapping[str, Any]], at: datetime

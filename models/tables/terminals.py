@@ -168,12 +168,13 @@ async def load_departed(conn: Connection, region: RegionId) -> list[RegisteredTe
     ]
 
 
-async def seqs_before(conn: Connection, terminal: TerminalId, boot: str, seq: int, rows_max: int) -> list[int]:
-    """The newest seqs below `seq` that the inbox knows of a boot; the high-water mark counts as the one it names."""
+async def newest_seqs(conn: Connection, before: Sequence[tuple[TerminalId, str, int]]) -> list[int]:
+    """For each (terminal, boot, seq) the newest seq below it that was committed, by inbox or mark; 0 for none."""
     cursor = await conn.execute(
-        """SELECT seq FROM inbox WHERE terminal = %s AND boot = %s AND seq < %s
-           UNION SELECT seq FROM inbox_mark WHERE terminal = %s AND boot = %s ORDER BY seq DESC LIMIT %s""",
-        (terminal, boot, seq, terminal, boot, rows_max),
+        """SELECT greatest(0, (SELECT max(i.seq) FROM inbox i WHERE i.terminal = k.t AND i.boot = k.b AND i.seq < k.s),
+             (SELECT m.seq FROM inbox_mark m WHERE m.terminal = k.t AND m.boot = k.b))
+           FROM unnest(%s::text[], %s::text[], %s::bigint[]) WITH ORDINALITY AS k(t, b, s, n) ORDER BY k.n""",
+        ([one[0] for one in before], [one[1] for one in before], [one[2] for one in before]),
     )
     return [row[0] for row in await cursor.fetchall()]
 

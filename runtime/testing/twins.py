@@ -31,12 +31,14 @@ class MemoryTwins:
         conn.use()
         return []
 
-    async def seqs_before(self, conn: Any, terminal: TerminalId, boot: str, seq: int, rows_max: int) -> list[int]:
+    async def newest_seqs(self, conn: Any, before: Sequence[tuple[TerminalId, str, int]]) -> list[int]:
         """See models.tables.terminals."""
         database: MemoryDatabase = conn.use()
-        known = [row[2] for row in database.by_seq if row[:2] == (terminal, boot) and row[2] < seq]
-        mark = database.marks.get((terminal, boot))
-        return sorted([*known, *([] if mark is None else [mark])], reverse=True)[:rows_max]
+        newest: list[int] = []
+        for terminal, boot, seq in before:
+            known = [row[2] for row in database.by_seq if row[:2] == (terminal, boot) and row[2] < seq]
+            newest.append(max([0, database.marks.get((terminal, boot), 0), *known]))
+        return newest
 
     async def save_telemetry(
         self, conn: Any, fence: tuple[str, int, int, int], samples: Mapping[TerminalId, Mapping[str, Any]], at: datetime
