@@ -114,12 +114,16 @@ async def test_a_change_is_published_without_a_restart_and_the_report_is_held_ag
         await eventually(lambda: agent.desired.get("volume") == 40, "the terminal has it")
         await eventually(lambda: presence(house, name)["applied_gen"] == first + 1, "and says so")
         assert presence(house, name)["sync"] == "in_sync"
-        shown = storeops("terminal", "show", name, "--data", str(house.data))
+        at = ("--data", str(house.data))
+        done = await asyncio.to_thread(storeops, "terminal", "command", name, "resync", *at)
+        assert (done["verb"], done["status"]) == ("resync", "done")
+        shown = storeops("terminal", "show", name, *at)
+        assert [one["id"] for one in shown["commands"]] == [done["id"]]
         assert (shown["desired"]["config"]["volume"], shown["presence"]["known"]) == (40, True)
         # A host that died publishes what it had promised, and no other generation.
         house.host().kill()
-        again = await commands.set_desired(house.plant, [name], Change('{"volume":60}'))
-        assert again[name].gen == first + 2
+        again = await asyncio.to_thread(storeops, "terminal", "desired", name, "--set", '{"volume": 60}', *at)
+        assert again["terminals"][name] == {"ok": True, "gen": first + 2, "code": "", "do": ""}
         await eventually(lambda: agent.desired.get("volume") == 60, "the next host told it")
 
 
