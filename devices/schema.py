@@ -21,18 +21,21 @@ from models.domain.events import Purpose, TenderKind
 from models.domain.pricing import Flag
 from models.domain.screen import ScreenState
 from models.domain.texts import prompt_codes, refusal_codes
+from models.domain.twin import VERBS
 
 Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 URN = "urn:storeops:terminal-protocol:1:"
-COMMAND_VERBS = ("resync",)
-"""The verbs that this release sends."""
 PROMPT_PARAMS: Mapping[str, Mapping[str, Schema]] = {
     "look_at_camera": {"shot": {"type": "integer", "minimum": 1}, "of": {"type": "integer", "minimum": 1}},
     "scan_qr": {
         "code_url": {"type": "string", "description": "Draw it as a QR code."},
         "expires_s": {"type": "integer", "minimum": 0},
+    },
+    "returned": {
+        "back": {"type": "string", "description": "Yuan that go back, as printed."},
+        "cash": {"type": "string", "description": "How much of it is cash."},
     },
 }
 """The parameters of prompts; a prompt that is not named here has none."""
@@ -52,7 +55,7 @@ def codes() -> Schema:
         "tenders": [kind.value for kind in TenderKind],
         "purposes": [purpose.value for purpose in Purpose],
         "flags": sorted(flag.value for flag in Flag),
-        "commands": sorted(COMMAND_VERBS),
+        "commands": sorted(VERBS),
         "roles": sorted({role for profile in PROFILES.values() for role in profile.roles}),
         "profiles": {
             name: {
