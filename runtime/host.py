@@ -18,11 +18,9 @@ from psycopg.rows import TupleRow
 
 from actors.effects import Ask
 from actors.hosts import Delivered, Delivery
-from actors.screens import render
-from actors.visit import Session
 from devices.bridge import Bridge
 from models.domain.errors import Fenced
-from models.domain.ids import LaneId, RegionId, TerminalId, derived_id
+from models.domain.ids import RegionId, TerminalId, derived_id
 from models.domain.live import Changes
 from models.domain.messages import Address, TimerFired
 from models.domain.registry import RegisteredTerminal
@@ -101,7 +99,9 @@ class StoreHost:
         self._states = States()
         observed = Observed(self.counts, wall, self._put, self._states.skew_of)
         self._door = Door(self._directory, memory, self.counts, observed)
-        self._publisher = Publisher(self._directory, self.counts)
+        self._publisher = Publisher(
+            self._directory, self.counts, lambda store, lane: self._states.visit(region, store, lane)
+        )
         self._desk = AskDesk(ports, memory, self.counts, self._put)
         self._care = TerminalCare(
             self._directory, self._publisher, self.counts, self._states, observed, twins, put=self._put, wall=wall
@@ -175,11 +175,7 @@ class StoreHost:
         while True:
             page = await self._journal.standing_entities(self._db.conn, self._slot, after, WOKEN_A_PAGE_MAX)
             for address, stored in page:
-                state = decode_state(address.kind, stored.state)
-                self._states.woken(address, state, stored.version)
-                if isinstance(state, Session) and state.live:
-                    screen = render(state, self._directory.book_of(address.store, state.book_version))
-                    self._publisher.remember(address.store, LaneId(address.id), screen)
+                self._states.woken(address, decode_state(address.kind, stored.state), stored.version)
             if len(page) < WOKEN_A_PAGE_MAX:
                 break
             after = page[-1][0]
@@ -273,11 +269,12 @@ class StoreHost:
                 ask = Ask(entry.id, decode_request(entry.verb, entry.request))
                 self._desk.dispatch(entry.address, ask, entry.attempts)
         self._spawn(self._care.publish(self._bridge, await self._care.tick(self._db.run, self._slot)))
+        self._spawn(self._publisher.show_owed(self._bridge))
         self._ticks += 1
         if self._ticks % RESOLVE_EVERY_TICKS == 0:
             self._spawn(self._resolve())
         if self._ticks % PASSIVATE_EVERY_TICKS == 0:
-            self._passivate()
+            self.counts.passivated += len(self._states.passivate())
         if self._ticks % PRUNE_EVERY_TICKS == 0:
             await self._db.run(lambda conn: self._journal.prune_inbox(conn, self._slot, wall, PRUNED_ROWS_MAX))
         return [
@@ -289,14 +286,6 @@ class StoreHost:
             )
             for timer in timers
         ]
-
-    def _passivate(self) -> None:
-        """What was idle for ten minutes is read again when somebody comes."""
-        idle = self._states.passivate()
-        self.counts.passivated += len(idle)
-        for address in idle:
-            if address.kind == "session":
-                self._publisher.forget_screen(address.store, LaneId(address.id))
 
     async def _resolve(self) -> None:
         """Enrolments that waited for a phone and ended: told to the lane, dropped there if the visit is over."""

@@ -27,7 +27,7 @@ HOST_DATABASE_OPTIONS = (
     "-c idle_in_transaction_session_timeout=2000 -c transaction_timeout=2000 -c statement_timeout=2000"
 )
 # A host finds its rows by their keys. In a table that grew since it was last analysed the planner would read all of it.
-HOST_PLANNER_OPTIONS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+HOST_PLANNER_OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 POOL_CONNECTIONS_MAX = 4
 
 

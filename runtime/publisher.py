@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from actors.screens import render
+from actors.visit import Session
 from devices import codec
 from devices.bridge import Bridge
 from devices.link import Outgoing
@@ -49,30 +51,29 @@ class LaneScreen:
 
 
 class Publisher:
-    """The newest screen of every lane, and the way out to its terminals."""
+    """The newest screen of a lane, and the way out to its terminals."""
 
-    def __init__(self, directory: Directory, counts: HostCounts) -> None:
+    def __init__(
+        self, directory: Directory, counts: HostCounts, visit: Callable[[StoreId, LaneId], Session | None]
+    ) -> None:
+        """`visit`: the lane's session as committed, if the host holds it."""
         self._directory = directory
         self._counts = counts
-        self._screens: dict[LaneKey, Screen] = {}
+        self._visit = visit
+        self._owed: set[LaneKey] = set()
         self._moved = asyncio.Event()
         self._waiting: dict[tuple[TerminalId, str], list[asyncio.Future[ReplyBody]]] = {}
 
-    def remember(self, store: StoreId, lane: LaneId, screen: Screen) -> None:
-        """The screen of a session that was alive before this host."""
-        self._screens[store, lane] = screen
-
-    def forget_screen(self, store: StoreId, lane: LaneId) -> None:
-        """Nobody stands there any more."""
-        self._screens.pop((store, lane), None)
-
     def screen(self, store: StoreId, lane: LaneId) -> Screen | None:
-        """The lane's newest screen."""
-        return self._screens.get((store, lane))
+        """The lane's newest screen, drawn from its visit: it is not kept."""
+        visit = self._visit(store, lane)
+        if visit is None or visit.id is None:
+            return None
+        return render(visit, self._directory.book_of(store, visit.book_version if visit.live else 0))
 
     def screen_bytes(self, record: RegisteredTerminal) -> bytes:
         """The same as wire JSON, as this terminal shows it; empty before the first."""
-        screen = self._screens.get((record.store, record.lane))
+        screen = self.screen(record.store, record.lane)
         return LaneScreen(screen, self._directory.lane(record.store, record.lane)).bytes_for(record) if screen else b""
 
     async def publish(
@@ -80,9 +81,8 @@ class Publisher:
     ) -> None:
         """Publish a batch's screens and replies; returns at the broker's PUBACKs, a second later at most.
 
-        What is lost here is not lost: a terminal asks again until its reply, and a screen is shown at its birth.
+        What is lost here is not lost: a terminal asks again until its reply, and a screen is shown again.
         """
-        self._screens.update(screens)
         messages: list[Outgoing] = []
         for (store, lane), screen in screens.items():
             members = self._directory.lane(store, lane)
@@ -92,8 +92,15 @@ class Publisher:
             record = self._directory.terminal(terminal)
             if record is not None:
                 messages.append(bridge.reply_message(record, reply))
-        await self._bounded(bridge, messages)
+        if not await self._bounded(bridge, messages):
+            self._owed.update(screens)
         self._tell_waiters(screens, replies)
+
+    async def show_owed(self, bridge: Bridge) -> None:
+        """The screens that the broker did not take in time, as they are now."""
+        owed, self._owed = self._owed, set()
+        lanes = [self._directory.lane(store, lane) for store, lane in sorted(owed)]
+        await self.show_again(bridge, [one for members in lanes for one in members])
 
     async def show_again(self, bridge: Bridge, records: Sequence[RegisteredTerminal]) -> None:
         """The newest screens once more, for terminals that were born again or a broker that forgot."""
@@ -101,14 +108,17 @@ class Publisher:
             some = [(record, self.screen_bytes(record)) for record in records[first : first + SHOWN_AGAIN_AT_ONCE]]
             await self._bounded(bridge, [bridge.screen_message(record, encoded) for record, encoded in some if encoded])
 
-    async def _bounded(self, bridge: Bridge, messages: Sequence[Outgoing]) -> None:
+    async def _bounded(self, bridge: Bridge, messages: Sequence[Outgoing]) -> bool:
+        """True when the broker took all of them."""
         if not messages:
-            return
+            return True
         try:
             async with asyncio.timeout(PUBLISH_S_MAX):
-                self._counts.publish_failures += await bridge.publish_all(messages)
+                failed = await bridge.publish_all(messages)
         except TimeoutError:
-            self._counts.publish_failures += len(messages)
+            failed = len(messages)
+        self._counts.publish_failures += failed
+        return not failed
 
     # ------------------------------------------------------------ who waits on this side
 
@@ -136,8 +146,8 @@ class Publisher:
         try:
             async with asyncio.timeout(SCREEN_POLL_S):
                 while True:
-                    screen = self.screen(record.store, record.lane)
-                    if screen is not None and (screen.session != session or screen.rev > rev):
+                    visit = self._visit(record.store, record.lane)
+                    if visit is not None and visit.id is not None and (visit.id != session or visit.rev > rev):
                         break
                     await self._moved.wait()
         except TimeoutError:

@@ -9,7 +9,7 @@ from actors.screens import render
 from actors.store import Store
 from actors.terminal import Terminal
 from actors.visit import Session
-from models.domain.ids import LaneId
+from models.domain.ids import LaneId, RegionId, StoreId
 from models.domain.messages import Address
 from models.tables.journal import Read
 from runtime.directory import Directory
@@ -33,6 +33,11 @@ class States(dict[Address, tuple[Entity, int]]):
         found = self.get(address)
         state = found[0] if found is not None else None
         return (state.skew_ms, state.skew_alarm) if isinstance(state, Terminal) else (None, False)
+
+    def visit(self, region: RegionId, store: StoreId, lane: LaneId) -> Session | None:
+        """The lane's session, if it is held."""
+        found = self.get(Address.session(region, store, lane))
+        return found[0] if found is not None and isinstance(found[0], Session) else None
 
     def woken(self, address: Address, state: Entity, version: int) -> None:
         """As the host found it at its start."""

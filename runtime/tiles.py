@@ -132,7 +132,11 @@ class Wall:
         """Everything that the slot owns, as it stands."""
         at_ms = time.time_ns() // 1_000_000
         self._tiles.put(
-            [self._tile(record, at_ms) for record in self._directory.terminals() if slot.owns(record.store)],
+            [
+                self._tile(record, at_ms, self._due_fen(record))
+                for record in self._directory.terminals()
+                if slot.owns(record.store)
+            ],
             [store_tile(at.store, state) for at, (state, _) in self._states.items() if isinstance(state, Store)],
         )
 
@@ -153,18 +157,26 @@ class Wall:
             else:
                 records = self._directory.lane(address.store, LaneId(address.id))
             for record in records:
-                terminals[record.terminal] = self._tile(record, at_ms)
+                screen = work.screens.get((record.store, record.lane))
+                before = self._tiles.get(record.terminal)
+                due_fen = screen.due_fen if screen is not None else before.due_fen if before is not None else 0
+                terminals[record.terminal] = self._tile(record, at_ms, due_fen)
         if terminals or stores:
             self._tiles.put(terminals.values(), stores.values())
 
-    def _tile(self, record: RegisteredTerminal, at_ms: int) -> TerminalTile:
-        twin = self._states.get(Address(record.region, record.store, "terminal", record.terminal))
-        visit = self._states.get(Address.session(record.region, record.store, record.lane))
+    def _due_fen(self, record: RegisteredTerminal) -> int:
+        visit = self._states.visit(record.region, record.store, record.lane)
+        if visit is None or not visit.live or not visit.lines:
+            return 0
         screen = self._publisher.screen(record.store, record.lane)
+        return screen.due_fen if screen is not None else 0
+
+    def _tile(self, record: RegisteredTerminal, at_ms: int, due_fen: int) -> TerminalTile:
+        twin = self._states.get(Address(record.region, record.store, "terminal", record.terminal))
         return terminal_tile(
             record,
             twin[0] if twin is not None and isinstance(twin[0], Terminal) else Terminal(),
-            visit[0] if visit is not None and isinstance(visit[0], Session) else None,
-            screen.due_fen if screen is not None else 0,
+            self._states.visit(record.region, record.store, record.lane),
+            due_fen,
             at_ms,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -23,12 +24,13 @@ async def load_terminals(conn: AsyncConnection[TupleRow], region: RegionId) -> d
            WHERE s.region = %s AND t.retired_at IS NULL""",
         (region,),
     )
-    return {
-        TerminalId(row[0]): RegisteredTerminal(
-            TerminalId(row[0]), StoreId(row[1]), region, LaneId(row[2]), row[3], row[4]
+    terminals: dict[TerminalId, RegisteredTerminal] = {}
+    for row in await cursor.fetchall():
+        terminal, store, lane, role, profile = map(sys.intern, row)  # each text once in memory
+        terminals[TerminalId(terminal)] = RegisteredTerminal(
+            TerminalId(terminal), StoreId(store), region, LaneId(lane), role, profile
         )
-        for row in await cursor.fetchall()
-    }
+    return terminals
 
 
 async def load_books(
