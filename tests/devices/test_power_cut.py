@@ -78,7 +78,7 @@ async def test_an_agent_that_is_killed_in_the_middle_loses_nothing_and_doubles_n
     place = {name: getattr(config, name) for name in names} | {"outbox_path": str(config.outbox_path)}
     async with SmallHost(shared_broker, terminal) as host:
         promised: list[str] = []
-        for promises in (7, 30, 61):
+        for promises in (9, 60):
             promised += await killed_in_the_middle(place, promises)
         agent = TerminalAgent(config)
         await agent.start(connect_timeout_s=10.0)

@@ -76,7 +76,7 @@ async def test_offline_and_back(shared_broker: EmbeddedBroker, profile: Terminal
 
 @EVERY
 async def test_redelivery_and_repeated_replies(shared_broker: EmbeddedBroker, profile: TerminalProfile) -> None:
-    async with counter(shared_broker, profile, resend_first_s=0.2) as (host, agent, _):
+    async with counter(shared_broker, profile, resend_first_s=0.05) as (host, agent, _):
         host.replies_each = 2
         host.answering = False
         acting = asyncio.create_task(act(agent, profile))

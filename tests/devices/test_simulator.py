@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -222,6 +223,25 @@ async def test_the_laptop_terminal_plays_what_is_typed(
     shown = output.getvalue()
     for text in ("Ada, Bao -> Bao", "nobody is called nobody", "not understood", "due", "paid", "no answer yet"):
         assert text in shown
+
+
+async def test_a_parking_gate_takes_an_amount_for_a_plate_and_opens(
+    shared_broker: EmbeddedBroker, provider: AlipayProvider, provider_url: str
+) -> None:
+    gate = replace(fresh("parking"), role="self")
+    output = io.StringIO()
+    async with LaneHost(shared_broker, [gate], provider, basket_owner="none") as host:
+        await run_terminal(
+            agent_config(shared_broker, gate),
+            language="en",
+            provider_url=provider_url,
+            console=Console(file=output, width=100),
+            commands=io.StringIO("amount 1500 A-12345\npay code\nquit\n"),
+        )
+        [sale] = host.lane.sales
+    assert (sale.due_fen, sale.till_txn, [tender.kind for tender in sale.tenders]) == (1500, "A-12345", ["code"])
+    assert "opens" in output.getvalue()
+    assert "Amount" not in output.getvalue(), "it has no lines"
 
 
 def test_photographs_are_folders_of_jpegs(tmp_path: Path) -> None:
