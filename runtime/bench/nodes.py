@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +26,8 @@ from ray.cluster_utils import Cluster
 from models.domain.ids import StoreId, shard_of
 from runtime import hosting, layouts
 from runtime.bench.asker import Asker
-from runtime.bench.failures import Thaw, watch_thaw
+from runtime.bench.failures import Thaw, bare_restart_s, host_thawed, hosts_killed, rows, watch_thaw
+from runtime.bench.form import Row, row
 from runtime.bench.yard import Yard, open_yard
 from runtime.plant import Plant, write_plants
 from runtime.ray_hosts import NAMESPACE
@@ -37,6 +41,9 @@ HEALTH_CHECK = {
 }
 """A node that does not answer is given up after 1.5 s (its process is gone) to 4.5 s (it is frozen)."""
 STORES = 20
+STEPS = 4
+KILLS, KILLS_OF_A_TRIAL, FULL_RUN_S = 50, 5, 60.0
+BARE_RESTARTS = 3
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
 READY_S_MAX = 60.0
 FOUND_DEAD_S_MAX = 30.0
@@ -182,6 +189,32 @@ async def node_drained(nodes: Nodes) -> float:
 
 def _served_by_0(nodes: Nodes) -> Sequence[StoreId]:
     return [store for store in nodes.stores if shard_of(store) % nodes.plant.slots == 0][:2]
+
+
+def measure(seconds: float, advance: Callable[[str], None]) -> list[Row]:
+    """Rows of `storeops bench runtime`, about five minutes: STEPS calls of `advance`; with fewer seconds, fewer kills.
+
+    Raises what a part raises that does not come up.
+    """
+    kills = KILLS if seconds >= FULL_RUN_S else KILLS_OF_A_TRIAL
+    folder = Path(tempfile.mkdtemp(prefix="so-nodes-"))
+    folder.chmod(0o755)  # the servers' user passes through it when root starts them
+    try:
+        advance("raylets")
+        with open_nodes(folder) as nodes:
+            stores = _served_by_0(nodes)
+            advance("hosts killed")
+            bare_s = statistics.median(bare_restart_s() for _ in range(BARE_RESTARTS))
+            killed = asyncio.run(hosts_killed(nodes.plant, stores, kills))
+            advance("a host frozen")
+            thaw = asyncio.run(host_thawed(nodes.plant, stores))
+            advance("a node lost")
+            lost = asyncio.run(node_lost(nodes))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    found = "the engine gives the node up"
+    elsewhere = row("node lost: served elsewhere", lost.served_s, "s", found, lost.found_s, "<= 8")
+    return [*rows(killed, thaw, bare_s), elsewhere]
 
 
 def main() -> None:
