@@ -294,7 +294,7 @@ class ShopSimulation:
         faces = ScriptedFaces(self.database, self.rng, self.weather.faces_silent)
         asked: Callable[[Ask], None] = audited(self.auditor.asked)
         committed: Callable[[Commit], None] = audited(self.auditor.committed)
-        host = StoreHost(
+        self.host = host = StoreHost(
             REGION,
             k=0,
             slots=1,
