@@ -13,10 +13,11 @@ from gateway.paging import cut, decode_cursor, decode_instant, encode_cursor
 from gateway.queries.ledger import entries_of
 from gateway.queries.registry import Scope
 from gateway.views import EntryView, Page, SaleView
+from models.domain.facts import UNCLEAR_MONEY
 from models.tables.entities import DeadLetterRow, OutboxRow
 from models.tables.members import UsageRow
 from models.tables.registry import StoreRow
-from models.tables.sales import SaleRow, VoidRow
+from models.tables.sales import IncidentRow, ReturnRow, SaleRow, VoidRow
 
 USES_MAX = 100
 
@@ -83,6 +84,7 @@ async def get_sale(session: AsyncSession, sale: str) -> SaleDetail | None:
         return None
     void = (await session.exec(select(VoidRow.id).where(VoidRow.sale == sale))).first()
     uses = (await session.exec(select(UsageRow.id).where(UsageRow.sale == sale).limit(USES_MAX))).all()
+    returns = (await session.exec(select(ReturnRow.id).where(ReturnRow.sale == sale).limit(USES_MAX))).all()
     return SaleDetail(
         sale=sale_view(row),
         lines=list(row.lines),
@@ -90,7 +92,7 @@ async def get_sale(session: AsyncSession, sale: str) -> SaleDetail | None:
         uses=list(row.uses),
         entity=row.entity,
         rounding_fen=row.rounding_fen,
-        entries=await entries_of(session, [row.id, *uses, *([void] if void else [])]),
+        entries=await entries_of(session, [row.id, *uses, *([void] if void else []), *returns]),
     )
 
 
@@ -100,10 +102,14 @@ class Backlog:
 
     outbox_open: int
     dead_letters: int
+    unclear: int
+    """Orders whose cancel or refund the provider did not answer clearly for long: somebody must look at them."""
 
 
 async def backlog(session: AsyncSession) -> Backlog:
-    """Asks that were not answered yet, and messages whose turn raised."""
+    """Asks that were not answered yet, messages whose turn raised, and money whose fate is unclear."""
     waiting = select(func.count()).select_from(OutboxRow).where(col(OutboxRow.done_at).is_(None))
     dead = select(func.count()).select_from(DeadLetterRow)
-    return Backlog((await session.exec(waiting)).one(), (await session.exec(dead)).one())
+    unclear = select(func.count(func.distinct(IncidentRow.detail))).where(col(IncidentRow.kind).in_(UNCLEAR_MONEY))
+    counts = [(await session.exec(one)).one() for one in (waiting, dead, unclear)]
+    return Backlog(*counts)

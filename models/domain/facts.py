@@ -134,6 +134,10 @@ class TemplateMade:
     at: datetime
 
 
+UNCLEAR_MONEY = ("cancel_unclear", "payment_parked", "refund_unknown")
+"""Incidents whose `detail` is an order that the provider did not answer clearly about: a person must look."""
+
+
 @dataclass(frozen=True, slots=True)
 class Incident:
     """A complaint, a refused face, a failed payment: evidence for rollout gates."""

@@ -164,6 +164,7 @@ PAGES: dict[str, tuple[str, str]] = {
     "system.no_slots": ("还没有主机接管槽位。", "No host has claimed a slot yet."),
     "system.outbox": ("等待应答的请求", "Asks waiting for an answer"),
     "system.dead": ("死信", "Dead letters"),
+    "system.unclear": ("结果不明的撤销与退款", "Cancels and refunds with no clear end"),
     "system.consoles": ("打开的控制台", "Open consoles"),
     "system.dropped": ("丢弃的帧", "Frames dropped"),
     "system.ledger": ("账本", "Ledger"),
