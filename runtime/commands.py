@@ -115,8 +115,10 @@ async def retire(plant: Plant, terminal: str) -> dict[str, Any]:
         from runtime.ray_hosts import RayHosts
 
         await RayHosts(plant).deliver(RegionId(plant.region), [refresh(TerminalId(terminal))])
+    except Refused:
+        pass  # unknown there: the host has looked by itself already
     except RetryLater:
-        told = False  # the host looks at the registry by itself when it is back
+        told = False  # the host looks by itself when it is back
     return {
         "terminal": terminal,
         "store": row[0],

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 
 from models.domain.plans import Plan
 from models.domain.screen import ReplyBody
+from runtime.testing.clock import let_pass
 from runtime.testing.shop import ShopSimulation
 from runtime.testing.terminal import SimulatedDevice
 
@@ -40,7 +41,7 @@ def test_money_that_overtook_waits_and_the_order_is_theirs(plan: Plan) -> None:
     async def script(shop: ShopSimulation) -> None:
         device, session = await opened(shop)
         cancel = send(device, 3, "cancel", session)
-        await asyncio.sleep(1.0)
+        await let_pass(1.0)
         assert seqs(shop, device) == [1]
         began = now()
         await send(device, 2, "consent", session)
@@ -65,7 +66,7 @@ def test_what_never_comes_costs_one_wait_and_leaves_a_mark(plan: Plan) -> None:
         began = now()
         await send(device, 6, "cancel", session)
         assert now() - began < 0.5
-        await asyncio.sleep(1.0)
+        await let_pass(1.0)
         assert [one.kind for one in shop.database.incidents] == ["seq_gap"]
 
     ShopSimulation(2, plan).run(script)
@@ -75,11 +76,11 @@ def test_a_host_that_dies_while_money_waits_loses_nothing_and_the_next_one_waits
     async def script(shop: ShopSimulation) -> None:
         device, session = await opened(shop)
         cancel = send(device, 3, "cancel", session)
-        await asyncio.sleep(0.5)
+        await let_pass(0.5)
         shop._end_life(shop._life)
-        await asyncio.sleep(0.5)
+        await let_pass(0.5)
         shop._boot()
-        await asyncio.sleep(1.0)
+        await let_pass(1.0)
         assert seqs(shop, device) == [1], "unacknowledged, delivered again, held again"
         await send(device, 2, "consent", session)
         await cancel

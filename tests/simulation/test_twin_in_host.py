@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -16,6 +15,7 @@ from models.domain.plans import Plan
 from models.domain.twin import CommandStatus, PendingCommand, Sync
 from models.tables.journal import StoredEntity, TimerKey
 from runtime.observed import address_of
+from runtime.testing.clock import let_pass
 from runtime.testing.shop import ShopSimulation
 
 
@@ -26,9 +26,9 @@ def terminal(shop: ShopSimulation, at: Address) -> Terminal:
 def test_a_command_that_its_host_did_not_live_to_send_is_sent_by_the_next_within_its_deadline(plan: Plan) -> None:
     async def script(shop: ShopSimulation) -> None:
         at = address_of(shop.ours.face.record)
-        await asyncio.sleep(2.0)
+        await let_pass(2.0)
         shop._end_life(shop._life)
-        await asyncio.sleep(1.0)
+        await let_pass(1.0)
         told: list[str] = []
         hear = shop.broker.down
 
@@ -48,10 +48,10 @@ def test_a_command_that_its_host_did_not_live_to_send_is_sent_by_the_next_within
             key = TimerKey(at, "wall", COMMAND_TIMER, command.id, command.deadline_at, n=10_000 + n)
             shop.database.timers[at, "wall", COMMAND_TIMER, command.id] = key
         shop._boot()
-        await asyncio.sleep(5.0)
+        await let_pass(5.0)
         assert told == ["fresh"]
         assert [one.command for one in shop.database.command_answers] == ["stale"]
-        await asyncio.sleep(20.0)
+        await let_pass(20.0)
         assert [(one.command, one.status) for one in shop.database.command_answers][1:] == [
             ("fresh", CommandStatus.EXPIRED)
         ]
@@ -63,7 +63,7 @@ def test_a_command_that_its_host_did_not_live_to_send_is_sent_by_the_next_within
 def test_after_a_broker_lost_its_memory_who_does_not_answer_is_unknown(plan: Plan) -> None:
     async def script(shop: ShopSimulation) -> None:
         here, away = shop.ours.face.record, shop.second.face.record
-        await asyncio.sleep(2.0)
+        await let_pass(2.0)
         hear = shop.broker.down
 
         def listen(topic: str, payload: bytes) -> None:
@@ -72,9 +72,9 @@ def test_after_a_broker_lost_its_memory_who_does_not_answer_is_unknown(plan: Pla
 
         shop.broker.down = listen
         shop.broker.drop(forget=True)
-        await asyncio.sleep(10.0)
+        await let_pass(10.0)
         assert terminal(shop, address_of(away)).online, "its deadline is not over"
-        await asyncio.sleep(40.0)
+        await let_pass(40.0)
         answered, silent = terminal(shop, address_of(here)), terminal(shop, address_of(away))
         assert (answered.online, answered.known) == (True, True)
         assert (silent.online, silent.known) == (False, False)
@@ -84,11 +84,11 @@ def test_after_a_broker_lost_its_memory_who_does_not_answer_is_unknown(plan: Pla
 
 def test_a_new_book_is_a_generation_for_its_terminals_and_for_no_other(plan: Plan) -> None:
     async def script(shop: ShopSimulation) -> None:
-        await asyncio.sleep(5.0)
+        await let_pass(5.0)
         store = StoreId("s1")
         shop._books[store] = replace(shop._books[store], basket_owner="pos")
         shop.database.registry_moves += 1
-        await asyncio.sleep(8.0)
+        await let_pass(8.0)
         gens = {name: row.gen for name, row in shop.database.desired.items()}
         assert gens == {"s1-a": 2, "s1-b": 2, "s2-a": 1, "s2-till": 1}
         assert '"basket_owner":"pos"' in shop.database.desired[shop.ours.face.record.terminal].config
@@ -109,11 +109,11 @@ def test_each_terminal_has_a_document_before_anybody_asks_and_it_is_durable(plan
             hear(topic, payload)
 
         shop.broker.down = listen
-        await asyncio.sleep(5.0)
+        await let_pass(5.0)
         assert desired == dict.fromkeys(["s1-a", "s1-b", "s2-a", "s2-till"], 1)
         shop._end_life(shop._life)
         shop._boot()
-        await asyncio.sleep(5.0)
+        await let_pass(5.0)
         assert {row.gen for row in shop.database.desired.values()} == {1}, "the same book is no news"
         assert terminal(shop, address_of(shop.ours.face.record)).sync is Sync.UNKNOWN
 

@@ -1,0 +1,37 @@
+"""What the command line refuses before it looks for a house: each with what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from models.domain.errors import Refused
+from runtime.__main__ import app
+from runtime.commands import new_command
+
+GOOD = ["--url", "https://example.org/2.bin", "--sha256", "a" * 64, "--size", "10"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["desired", "t1"], "nothing_desired"),
+        (["desired", "t1", "--set", "{"], "bad_config"),
+        (["desired", "t1", "--software", "2.0"], "bad_software"),
+        (["desired", "t1", "--software", "2.0", *GOOD[:4], "--size", "0"], "bad_software"),
+        (["command", "t1", "explode"], "unknown_verb"),
+        (["command", "t1", "reboot", "--arg", "x"], "bad_args"),
+    ],
+)
+def test_words_that_make_no_sense(words: list[str], code: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["terminal", *words, "--data", str(tmp_path)])
+    assert isinstance(result.exception, Refused)
+    assert result.exception.code == code
+    assert result.exception.do
+
+
+def test_an_argument_is_a_number_when_it_looks_like_one() -> None:
+    asked = new_command("show_text", ["text=5 yuan", "seconds=5", "offset=-3", "code=12345678901234567"], 10)
+    assert dict(asked.args) == {"text": "5 yuan", "seconds": 5, "offset": -3, "code": "12345678901234567"}
