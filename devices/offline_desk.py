@@ -6,6 +6,7 @@ A sale and what it used of a lease are one commit: a power cut leaves both or ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -22,6 +23,7 @@ from devices.terminal import TerminalAgent, require_ok
 from devices.wire import SoftwareRelease
 from models.domain.errors import Refused, StoreOpsError
 from models.domain.ids import MessageId, SessionId
+from models.domain.screen import LeaseGrant, ReplyBody
 
 PRICE_LIST_BYTES_MAX = 8 * 1024 * 1024
 HTTP_TIMEOUT_S = 30.0
@@ -34,6 +36,8 @@ class OfflineDesk:
     def __init__(self, agent: TerminalAgent) -> None:
         self.agent = agent
         self.till = OfflineTill()
+        agent.on_late_reply = self._late
+        self._loaded = False
         self.price_error = ""
         """Why the newest price list is not in use; empty when it is."""
 
@@ -43,7 +47,10 @@ class OfflineDesk:
         return not self.agent.online or bool(self.till.lines)
 
     def load(self) -> None:
-        """What an earlier process held. The agent has started."""
+        """What an earlier process held. The agent has started. Once; again changes nothing."""
+        if self._loaded:
+            return
+        self._loaded = True
         stored = json.loads(self.agent.outbox.setting(_LEASES) or "[]")
         for document in stored:
             self.till = self.till.hold(HeldLease.read(document))
@@ -79,14 +86,25 @@ class OfflineDesk:
     async def lease(self, benefit: str, uses: int, session: SessionId | None, member: str = "") -> HeldLease:
         """Reserve uses of the benefit of the member who stands here. Raises Refused with the server's code."""
         reply = require_ok(await self.agent.request("lease", {"benefit": benefit, "uses": uses}, session=session))
-        granted = reply.lease
-        if granted is None:
+        if reply.lease is None:
             raise Refused("lease_pending", "the lease was not told in time", "ask for it again")
+        held = self._granted(reply.lease, member)
+        await self.agent.outbox.flush()
+        return held
+
+    def _granted(self, granted: LeaseGrant, member: str = "") -> HeldLease:
         until = datetime.fromisoformat(granted.until)
         held = HeldLease(granted.id, granted.membership, granted.benefit, granted.uses, until, 0, member)
         self.till = self.till.hold(held)
-        await self._keep_leases()
+        self._write_leases()
         return held
+
+    def _late(self, reply: ReplyBody) -> None:
+        """A lease whose reply came after all is held: otherwise its uses would be kept for nobody until its end."""
+        if reply.lease is not None:
+            self.load()  # before the first write, or what an earlier process held would be forgotten
+            with contextlib.suppress(Refused):
+                self._granted(reply.lease)
 
     async def give_back(self) -> list[str]:
         """End every lease: what was not used is the member's again. Sent later when the network is away."""
@@ -115,10 +133,6 @@ class OfflineDesk:
     def _write_leases(self) -> None:
         documents = [one.document() for one in self.till.leases]
         self.agent.outbox.set_setting(_LEASES, msgspec.json.encode(documents).decode())
-
-    async def _keep_leases(self) -> None:
-        self._write_leases()
-        await self.agent.outbox.flush()
 
     def reconnected(self) -> None:
         """The outage is over."""

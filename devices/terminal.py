@@ -65,6 +65,8 @@ class TerminalAgent:
         self.on_screen: Callable[[Screen], None] | None = None
         self.on_text: Callable[[str], None] | None = None
         """What the operator wants shown or printed."""
+        self.on_late_reply: Callable[[ReplyBody], None] | None = None
+        """A reply for which nobody waits any more: the outcome of an earlier boot's event, or of a `NoReply`."""
         self.on_desired: Callable[[Mapping[str, Any]], None] | None = None
         self.boot = str(uuid_utils.uuid4())
         self.conn = ""
@@ -422,6 +424,8 @@ class TerminalAgent:
         self.timings.replied(reply.id, reply.ok)
         if waiting.reply is not None and not waiting.reply.done():
             waiting.reply.set_result(reply)
+        elif self.on_late_reply is not None:
+            self.on_late_reply(reply)
 
     def _shown(self, screen: Screen) -> None:
         """Only a newer one: compare (session, rev). A visit that was left does not come back."""

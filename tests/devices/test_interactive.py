@@ -22,10 +22,10 @@ from devices.offline_desk import OfflineDesk
 from devices.pictures import pictures
 from devices.profiles import PROFILES
 from devices.profiles.fitting import fit
-from devices.terminal import TerminalAgent
+from devices.terminal import NoReply, TerminalAgent
 from models.domain.errors import Refused, StoreOpsError
-from models.domain.ids import SessionId
-from models.domain.screen import Screen, ScreenState
+from models.domain.ids import BenefitId, LeaseId, MembershipId, SessionId
+from models.domain.screen import LeaseGrant, ReplyBody, Screen, ScreenState
 from runtime.broker import EmbeddedBroker
 from tests.devices.files import serving
 from tests.devices.support import SmallHost, agent_config, fresh, until
@@ -159,7 +159,7 @@ async def test_leases_outlive_the_process_and_a_sale_takes_its_use_with_it(
         async with desk_at(shared_broker, terminal, outbox_path=path) as desk:
             await desk.take_prices({"offline": PRICES})
             desk.till = desk.till.hold(HeldLease("L1", "m", "coupon8", 2, NOW + timedelta(hours=1)))
-            await desk._keep_leases()
+            desk._write_leases()
             desk.agent.drop()
             await desk.agent.gone()
             desk.till = desk.till.scan("rice").give("L1", NOW)
@@ -201,3 +201,23 @@ async def test_a_lease_is_refused_in_the_servers_words(shared_broker: EmbeddedBr
             await desk.lease("coupon8", 2, SessionId("visit-1"))
         assert caught.value.code == "lease_pending", "this host grants none"
         assert type(host.events[0].body).__name__ == "Lease"
+
+
+async def test_a_lease_whose_reply_came_late_is_held_after_all(shared_broker: EmbeddedBroker, tmp_path: Path) -> None:
+    terminal, path = fresh("till"), tmp_path / "outbox.sqlite"
+    until_at = (NOW + timedelta(hours=1)).isoformat()
+    async with SmallHost(shared_broker, terminal) as host:
+        host.answering = False
+        async with desk_at(shared_broker, terminal, outbox_path=path) as desk:
+            with pytest.raises(NoReply):
+                await desk.agent.request("lease", {"benefit": "coupon8", "uses": 2}, timeout_s=0.2)
+            grant = LeaseGrant(LeaseId("L7"), MembershipId("m"), BenefitId("coupon8"), 2, until_at)
+            await until(lambda: bool(host.events))
+            await host.bridge.publish_reply(terminal, ReplyBody(host.events[0].id, ok=True, lease=grant))
+            await until(lambda: bool(desk.till.leases))
+        async with desk_at(shared_broker, terminal, outbox_path=path) as desk:
+            assert [(one.id, one.left(NOW)) for one in desk.till.leases] == [("L7", 2)]
+            fresh_desk = OfflineDesk(desk.agent)
+            late = LeaseGrant(LeaseId("L8"), MembershipId("m"), BenefitId("coupon8"), 1, until_at)
+            fresh_desk._late(ReplyBody(None, ok=True, lease=late))
+            assert [one.id for one in fresh_desk.till.leases] == ["L7", "L8"]
