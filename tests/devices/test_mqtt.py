@@ -9,9 +9,9 @@ import uuid
 
 import pytest
 
-from devices.link import Delivery, LinkError
+from devices.link import Delivery, LinkError, Outgoing
 from devices.mqtt import LinkConfig, MqttLink, Will
-from devices.mqtt_packets import publish_properties
+from devices.mqtt_packets import counted
 from runtime.broker import EmbeddedBroker
 from tests.devices.support import Recorder, link_config, linked, until
 
@@ -342,16 +342,16 @@ async def test_a_packet_above_the_brokers_size_is_never_sent(shared_broker: Embe
         assert link.counts.connections == 1
 
 
-def test_properties_are_packed_as_paho_packs_them() -> None:
-    from paho.mqtt.packettypes import PacketTypes
-    from paho.mqtt.properties import Properties
-
-    theirs = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    theirs.MessageExpiryInterval = 60
-    theirs.ContentType = "image/jpeg"
-    theirs.ResponseTopic = "a/b"
-    theirs.CorrelationData = b"c" * 36
-    theirs.UserProperty = [("id", "é" * 100)]
-    ours = publish_properties(60, "image/jpeg", "a/b", b"c" * 36, {"id": "é" * 100})
-    assert ours == theirs.pack()  # type: ignore[no-untyped-call]
-    assert publish_properties() == b"\x00"
+async def test_a_batch_waits_for_the_brokers_window_and_counts_what_was_refused(
+    shared_broker: EmbeddedBroker,
+) -> None:
+    where, recorder = topic(), Recorder()
+    messages = [Outgoing(counted(where.encode()), str(n).encode(), 60) for n in range(50)]
+    async with linked(link_config(shared_broker, receive_messages_max=4), where, recorder=recorder) as link:
+        assert await link.publish_all(messages) == 0
+        assert await link.publish_all([]) == 0
+        await until(lambda: len(recorder.deliveries) == 50)
+        link.drop()
+        await until(lambda: not link.online)
+        assert await link.publish_all(messages) == 50
+    assert [int(delivery.payload) for delivery in recorder.deliveries] == list(range(50))

@@ -165,3 +165,28 @@ async def test_an_ask_is_put_off(subject: Subject) -> None:
     await subject.commit(deferred=[("a", 2.0)])
     assert await subject.sweep(NOW + timedelta(seconds=1)) == []
     assert await subject.sweep(NOW + timedelta(seconds=2)) == [("a", 2)]
+
+
+async def test_what_stands_comes_page_by_page(subject: Subject) -> None:
+    addresses = [Address(REGION, STORE, kind, f"{kind}{n}") for kind in ("session", "terminal") for n in range(4)]
+    await subject.commit(entities={at: (b'{"state": "open"}', 1) for at in reversed(addresses)})
+    pages: list[list[Address]] = []
+    while not pages or pages[-1]:
+        after = pages[-1][-1] if pages else None
+        page = await subject.journal.standing_entities(subject.conn, subject.slot, after, 3)
+        pages.append([at for at, _ in page])
+    assert pages == [addresses[:3], addresses[3:6], addresses[6:], []]
+
+
+async def test_a_backlog_of_both_clocks_is_taken_in_due_order(subject: Subject) -> None:
+    clocks = ("wall", "business")
+    timers = [timer(str(n), NOW + timedelta(seconds=7 * n % 12), clocks[n % 2]) for n in range(12)]
+    await subject.commit(timers=timers)
+    late = NOW + timedelta(hours=1)
+    taken: list[TimerKey] = []
+    while batch := await subject.journal.due_timers(subject.conn, subject.slot, late, late, 5):
+        assert len(batch) <= 5
+        taken += batch
+        await subject.commit(fired=[one.n for one in batch])
+    assert [one.due_at for one in taken] == sorted(one.due_at for one in timers)
+    assert len(taken) == 12
