@@ -19,7 +19,7 @@ from devices.profiles import profile_of, require_role
 from gateway.auth import make_login_link
 from gateway.settings import GatewaySettings
 from models.domain.errors import Refused
-from models.domain.ids import RegionId, StoreId, is_topic_level, shard_of
+from models.domain.ids import StoreId, is_topic_level, shard_of
 from runtime import clock
 from runtime.broker import let_in
 from runtime.chains import secret_sha256
@@ -81,11 +81,6 @@ async def clock_now(plant: Plant) -> datetime:
         return await clock.business_now(pool)
 
 
-async def hosts_of(plants: Sequence[Plant], region: str | None) -> list[dict[str, int | str]]:
-    """Each host's snapshot, of one region or of all. Raises as `hosts`."""
-    return [health for plant in _chosen(plants, region) for health in await hosts(plant)]
-
-
 async def clocks(plants: Sequence[Plant], region: str | None) -> dict[str, str]:
     """Business time, ISO 8601, by region: of one or of all."""
     return {plant.region: (await clock_now(plant)).isoformat() for plant in _chosen(plants, region)}
@@ -107,15 +102,6 @@ async def advance_regions(
         first, *others = [plant for plant in plants if plant.database_url == url]
         done.append(await advance(first, to, console, others))
     return {**done[0], **{name: sum(int(one[name]) for one in done) for name in ("stops", "unfinished", "settlements")}}
-
-
-async def hosts(plant: Plant) -> list[dict[str, int | str]]:
-    """Each host's snapshot. Raises RetryLater while one is being restarted."""
-    join_ray(plant)
-    from runtime.ray_hosts import RayHosts
-
-    port = RayHosts(plant)
-    return [await port.health(RegionId(plant.region), k) for k in range(await port.slots(plant.region))]
 
 
 async def settle(plant: Plant) -> dict[str, Any]:
