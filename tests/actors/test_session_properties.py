@@ -6,9 +6,7 @@ the time that passes, and a table sends every event type in every state.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -64,7 +62,6 @@ from models.domain.events import (
     Void,
     Voucher,
 )
-from models.domain.face_quality import IMAGE_FAULTS, PROMPTS
 from models.domain.facts import SaleMade, SaleReturned, SaleVoided
 from models.domain.ids import BenefitId, LeaseId, MemberId, MembershipId, SessionId, StoreId
 from models.domain.messages import (
@@ -84,7 +81,6 @@ from models.domain.messages import (
     UsesPosted,
 )
 from models.domain.screen import LeaseGrant, ScreenState
-from models.domain.texts import prompt, prompt_codes, refusal, refusal_codes
 from tests.actors.lane import JPEG, NOW, PLAN, Lane, buy, cash, face_pay, member, qr
 
 TEMPLATE = TemplateRow("tpl", MemberId("p-1"), "net", b"sealed", b"key", "default")
@@ -467,71 +463,7 @@ def test_any_order_ends_with_everybody_answered(owner: str, name: str, moves: li
         assert not (voided and back), "a void and a return exclude each other"
 
 
-# ---------------------------------------------------------------- the closed lists
-
-
-def codes_in_source() -> tuple[set[str], set[str]]:
-    """(refusal codes, prompt codes) that the session's chapters name."""
-    refused, prompted = set(), set()
-    for name in (
-        "session",
-        "stage",
-        "recognition",
-        "enrolling",
-        "baskets",
-        "paying",
-        "selling",
-        "voiding",
-        "returning",
-        "identifying",
-        "leasing",
-        "offers",
-        "offline",
-    ):
-        tree = ast.parse((Path(__file__).parents[2] / "actors" / f"{name}.py").read_text(encoding="utf-8"))
-        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-            called = ast.unparse(call.func)
-            texts = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-            texts += [
-                leaf.value
-                for arg in call.args
-                if isinstance(arg, (ast.IfExp, ast.BoolOp))
-                for leaf in ast.walk(arg)
-                if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str)
-            ]
-            if called in {"Refused", "stage.refuse", "stage.refuse_event", "_refuse"}:
-                refused |= set(texts[:2] if called == "Refused" else texts)
-            if called in {"stage.prompt", "_done", "_give_up"}:
-                prompted |= set(texts[:1])
-    return refused, prompted
-
-
-def test_every_code_that_is_used_is_on_its_closed_list() -> None:
-    refused, prompted = codes_in_source()
-    assert {"lane_busy", "consent_missing", "stale_rev", "refund_failed"} <= refused
-    assert refused <= refusal_codes(), refused - refusal_codes()
-    assert {"welcome", "ask_digits", "not_paid", "voided", "member_ready"} <= prompted
-    assert prompted <= prompt_codes(), prompted - prompt_codes()
-    shown = {code for reason, code in PROMPTS.items() if reason not in IMAGE_FAULTS}
-    assert shown <= prompt_codes(), "what a face worker asks for can be shown"
-
-
-def test_every_code_has_both_languages() -> None:
-    for code in refusal_codes():
-        zh, en = refusal(code, "zh"), refusal(code, "en")
-        assert zh.message != en.message
-        assert zh.do != en.do
-        assert all((zh.message, zh.do, en.message, en.do))
-    params: dict[str, str | int] = {
-        "shot": 1,
-        "of": 3,
-        "code_url": "https://qr",
-        "expires_s": 60,
-        "back": "1.00",
-        "cash": "0.00",
-    }
-    for code in prompt_codes():
-        assert prompt(code, "zh", **params).text != prompt(code, "en", **params).text
+# ---------------------------------------------------------------- what the states and sales are
 
 
 def test_the_states_of_the_table_are_those_of_the_screen() -> None:
