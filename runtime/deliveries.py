@@ -9,7 +9,8 @@ from actors.hosts import COMMAND_CHANNEL, DESIRED_CHANNEL, REGISTRY_CHANNEL, Del
 from devices import codec
 from devices.refusals import Undecodable
 from models.domain.errors import Refused, RetryLater
-from models.domain.ids import TerminalId
+from models.domain.ids import LaneId, StoreId, TerminalId
+from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, ReplyError
 from runtime.directory import Directory
 from runtime.door import Door
@@ -21,6 +22,9 @@ from runtime.telemetry import HostCounts
 from runtime.terminal_care import TerminalCare
 
 INTERNAL_MESSAGES_MAX = 4_096
+"""In the host's queue, and deliveries whose reply is awaited."""
+LANE_MESSAGES_MAX = 64
+"""Deliveries of one lane whose reply is awaited."""
 DELIVER_S_MAX = 11.0
 
 
@@ -46,6 +50,8 @@ class Deliveries:
         self._care, self._orders = care, orders
         self._put = put
         self._waiting = waiting
+        self._open: dict[tuple[StoreId, LaneId], int] = {}
+        self._open_total = 0
 
     async def deliver(self, batch: Sequence[Delivery]) -> list[Delivered]:
         """Handle wire messages of the gateway's virtual terminals. Returns after the commit, with the replies."""
@@ -57,9 +63,23 @@ class Deliveries:
             record = await self._directory.look_up_by(self._connect, delivery.terminal)
         if record is None:
             raise Refused("unknown_terminal", "no such terminal", "register it: storeops terminal add")
-        if self._waiting() >= INTERNAL_MESSAGES_MAX:
+        lane = (record.store, record.lane)
+        open_here = self._open.get(lane, 0)
+        waiting = max(self._waiting(), self._open_total)
+        if waiting >= INTERNAL_MESSAGES_MAX or open_here >= LANE_MESSAGES_MAX:
             self._counts.refused_full += 1
             raise RetryLater("host_full", "the host is busy", "try again", after_s=5.0)
+        self._open[lane] = open_here + 1
+        self._open_total += 1
+        try:
+            return await self._handle(delivery, record)
+        finally:
+            self._open_total -= 1
+            self._open[lane] -= 1
+            if not self._open[lane]:
+                del self._open[lane]
+
+    async def _handle(self, delivery: Delivery, record: RegisteredTerminal) -> Delivered:
         if delivery.channel == REGISTRY_CHANNEL:
             self._care.refresh()
             return Delivered(b"", b"")
