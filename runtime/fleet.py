@@ -148,7 +148,7 @@ class Run:
         self.began_mark = await fleet_books.mark(self.plant)
         await self.crews.start()
         self.connected_s = await self.crews.connect()
-        self.phase = "day"
+        self._enter("day")
         cpu = self._host_cpu()
         rng = random.Random(f"{self.plan.seed}/kills")  # noqa: S311 - a simulation
         day = Day(self.plan.seconds, self.plan.rate_per_s, self.plan.flat)
@@ -162,10 +162,10 @@ class Run:
             with_kills = await asyncio.gather(killing, return_exceptions=True)
             self.kills = with_kills[0] if isinstance(with_kills[0], list) else self.kills
         self.host_cpu_s = self._host_cpu() - cpu
-        self.phase = "becoming quiet"
+        self._enter("becoming quiet")
         self.quiet_s = await self.crews.quiet(QUIET_S_MAX)
         self.quiet_s += await fleet_books.quiet(self.plant)
-        self.phase = "reading the books"
+        self._enter("reading the books")
         evidence = await self.crews.report()
         stores = sorted({lane.store for one in self.crews.processes for lane in one.order.lanes})
         return evidence, await fleet_books.read_books(self.plant, stores, self.began_mark)
@@ -175,6 +175,15 @@ class Run:
             return Parts(self.plant).host_cpu_s()
         except Exception:  # noqa: BLE001 - a figure for the report, not worth a run
             return 0.0
+
+    def _enter(self, phase: str) -> None:
+        """The next part of the run, and where it stands: the bar is gone when nobody looks at a terminal."""
+        self.phase = phase
+        tick = self.crews.tick
+        self.console.print(
+            f"· {phase}: {tick.online} online, {tick.events} events, {tick.waiting} wait, {tick.busy} lanes busy",
+            markup=False,
+        )
 
     def _say(self, text: str) -> None:
         self.console.print(f"! {text}", markup=False, style="yellow")
