@@ -114,15 +114,15 @@ async def test_a_change_is_published_without_a_restart_and_the_report_is_held_ag
         await eventually(lambda: agent.desired.get("volume") == 40, "the terminal has it")
         await eventually(lambda: presence(house, name)["applied_gen"] == first + 1, "and says so")
         assert presence(house, name)["sync"] == "in_sync"
-        at = ("--data", str(house.data))
-        done = await asyncio.to_thread(storeops, "terminal", "command", name, "resync", *at)
+        done = await commands.command(house.plant, name, commands.new_command("resync", [], 10))
         assert (done["verb"], done["status"]) == ("resync", "done")
-        shown = storeops("terminal", "show", name, *at)
+        shown = await commands.show(house.plant, name)
         assert [one["id"] for one in shown["commands"]] == [done["id"]]
         assert (shown["desired"]["config"]["volume"], shown["presence"]["known"]) == (40, True)
         # A host that died publishes what it had promised, and no other generation.
         house.host().kill()
-        again = await asyncio.to_thread(storeops, "terminal", "desired", name, "--set", '{"volume": 60}', *at)
+        words = ("terminal", "desired", name, "--set", '{"volume": 60}', "--data", str(house.data))
+        again = await asyncio.to_thread(storeops, *words)
         assert again["terminals"][name] == {"ok": True, "gen": first + 2, "code": "", "do": ""}
         await eventually(lambda: agent.desired.get("volume") == 60, "the next host told it")
 
@@ -225,7 +225,7 @@ async def test_takeover_a_wrong_clock_a_lie_telemetry_and_the_end(house: House) 
         await hand.link.publish(f"{hand.access['topic_prefix']}/up/presence", b'{"v":2,"online":true}')
         await eventually(lambda: house.health()["unsupported_versions"] > before["unsupported_versions"], "version 2")
 
-    done = storeops("terminal", "retire", name, "--data", str(house.data))
+    done = await commands.retire(house.plant, name)
     assert (done["host"], done["broker"]) == ("told", "user removed")
     await eventually(lambda: presence(house, name) == {}, "its twin is forgotten, its retained topics are cleared")
     with pytest.raises(Refused) as refused:
