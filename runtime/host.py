@@ -135,6 +135,7 @@ class StoreHost:
         self._wake = asyncio.Event()
         self._offset = timedelta(0)
         self._ticks = 0
+        self._flooded = 0
         self._stopping = False
         self._loop_task: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -270,6 +271,10 @@ class StoreHost:
                 self._desk.dispatch(entry.address, ask, entry.attempts)
         self._spawn(self._care.publish(self._bridge, await self._care.tick(self._db.run, self._slot)))
         self._spawn(self._publisher.show_owed(self._bridge))
+        flooded, self._flooded = self._bridge.counts.flooded - self._flooded, self._bridge.counts.flooded
+        if flooded:
+            self.counts.flooded += flooded
+            log.warning("terminals_flood", messages=flooded)
         self._ticks += 1
         if self._ticks % RESOLVE_EVERY_TICKS == 0:
             self._spawn(self._resolve())
