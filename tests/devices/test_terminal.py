@@ -245,13 +245,13 @@ async def test_duplicate_replies_count_and_old_screens_do_not_show(shared_broker
         host.replies_each = 3
         await agent.request("scan", SCAN)
         await until(lambda: agent.counts.duplicate_replies == 2)
+        await agent.wait_screen(lambda s: s.rev == 1)
         shown: list[tuple[str, int]] = []
         agent.on_screen = lambda screen: shown.append((screen.session, screen.rev))
 
         async def show(session: str, rev: int) -> None:
             await host.bridge.publish_screen(terminal, Screen(SessionId(session), rev, ScreenState.OPEN))
 
-        await agent.wait_screen(lambda s: s.rev == 1)
         for session, rev in (("visit-1", 1), ("visit-1", 3), ("visit-1", 2), ("visit-2", 1), ("visit-1", 4)):
             await show(session, rev)
         await show("visit-2", 2)
