@@ -21,6 +21,8 @@ from typing import Any
 
 import psutil
 import ray
+from ray._common.utils import get_ray_address_file
+from ray._private.utils import read_ray_address
 from ray.cluster_utils import Cluster
 
 from models.domain.ids import StoreId, shard_of
@@ -67,6 +69,7 @@ class Nodes:
         self.plant: Plant = yard.plant
         self.stores = yard.stores
         self._size = nodes
+        self._temp = tempfile.mkdtemp(prefix="so-ray-")
         self._cluster: Any = None
         self._workers: list[Any] = []
 
@@ -75,7 +78,7 @@ class Nodes:
         head = {"num_cpus": 1, "_system_config": HEALTH_CHECK, "include_dashboard": False}
         self._cluster = Cluster(
             initialize_head=True,
-            head_node_args={**head, "object_store_memory": OBJECT_STORE_BYTES},
+            head_node_args={**head, "object_store_memory": OBJECT_STORE_BYTES, "temp_dir": self._temp},
             shutdown_at_exit=False,
         )
         ray.init(address=self._cluster.address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
@@ -99,8 +102,13 @@ class Nodes:
     def stop(self) -> None:
         """Everything."""
         ray.shutdown()
-        for node in (*self._workers, self._cluster.head_node):
+        nodes = (*self._workers, self._cluster.head_node) if self._cluster is not None else ()
+        for node in nodes:
             node.kill_all_processes(check_alive=False, allow_graceful=False)
+        if self._cluster is not None and read_ray_address() == self._cluster.address:
+            # The cluster's helper leaves its address for whoever looks for an engine on this machine.
+            Path(get_ray_address_file(None)).unlink(missing_ok=True)
+        shutil.rmtree(self._temp, ignore_errors=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from runtime.bench import batches, durable, memory
+from runtime.bench import batches, durable, memory, nodes
 from runtime.bench.form import Report, Row, load_now, machine, report
 
 NAME = "runtime"
@@ -22,9 +22,9 @@ SECONDS = 60.0
 Advance = Callable[[str], None]
 Part = Callable[[float, Advance], list[Row]]
 
-PARTS: dict[str, Part] = {"entities": memory.measure, "batches": batches.measure}
+PARTS: dict[str, Part] = {"entities": memory.measure, "batches": batches.measure, "failures": nodes.measure}
 """Name -> rows of it: `measure(seconds, advance)`. The durable part brings curves too and comes last."""
-STEPS = 6
+STEPS = 6 + nodes.STEPS
 
 
 def run(console: Console, seconds: float = SECONDS) -> Report:
