@@ -29,6 +29,8 @@ HOST_DATABASE_OPTIONS = (
 # A host finds its rows by their keys. In a table that grew since it was last analysed the planner would read all of it.
 HOST_PLANNER_OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 POOL_CONNECTIONS_MAX = 4
+NO_CHAIN, NO_REGION = ChainId(""), RegionId("")
+"""Of what is the same in every region: see `furnish.plants_of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,8 @@ class Plant:
     """Where everything is, for one region of one chain."""
 
     data_dir: Path
-    chain: ChainId = ChainId("")
-    region: RegionId = RegionId("")
+    chain: ChainId = NO_CHAIN
+    region: RegionId = NO_REGION
     slots: int = 1
     database_url: str = field(default="", repr=False)
     broker_host: str = ""

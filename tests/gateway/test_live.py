@@ -15,6 +15,7 @@ from gateway.settings import GatewaySettings, ServedRegion
 from models.domain.errors import RetryLater
 from models.domain.live import Changes
 from tests.gateway.shop import SmallShop, tiles
+from tests.gateway.test_api import until
 
 SETTINGS = GatewaySettings(stream_frame_s=0.0, stream_keepalive_s=0.05, stream_clients_max=3)
 TILES = tuple(tiles(2))
@@ -195,12 +196,17 @@ async def test_slots_that_come_and_go_are_followed(monkeypatch: pytest.MonkeyPat
     shop = SmallShop(TILES)
     shop.slots_now = 2
     async with following(shop) as live, asyncio.timeout(10):
-        while live.waiting or len(live.terminals) < len(TILES) or shop.changes_asked < 2:
-            await asyncio.sleep(0)
+
+        async def both() -> bool:
+            return not live.waiting and len(live.terminals) == len(TILES) and shop.changes_asked >= 2
+
+        async def one() -> bool:
+            return len(live._slots) == 1
+
+        await until(both)
         assert set(live._slots) == {("local", 0), ("local", 1)}
         shop.slots_now = 1
-        while len(live._slots) > 1:
-            await asyncio.sleep(0)
+        await until(one)
         assert len(live.terminals) == len(TILES), "what another slot has meanwhile stays"
 
 
