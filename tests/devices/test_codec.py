@@ -405,7 +405,7 @@ def test_presence_is_a_birth_or_a_will() -> None:
 def test_reported_and_response() -> None:
     boot, command = str(uuid.uuid4()), str(uuid.uuid4())
     reported = {"v": 1, "applied_gen": 3, "config_hash": "ab", "software": "1", "boot": boot, "health": {"x": [1]}}
-    assert codec.decode_reported(encoded(reported)) == Reported(3, "ab", "1", boot)
+    assert codec.decode_reported(encoded(reported)) == Reported(3, "ab", "1", boot, '{"x":[1]}')
     response = encoded({"v": 1, "status": "done", "detail": ""})
     assert codec.decode_response(response, command.encode()) == CommandResponse(MessageId(command), "done", "")
     for correlation in (None, b"", b"\xff" * 36, command.upper().encode()):
