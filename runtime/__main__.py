@@ -192,7 +192,10 @@ def config_show(
     values = {key: masked(value) if key.endswith("url") else value for key, value in flat_settings(settings).items()}
     rows = {key: {"value": value, "origin": known.get(key, "default")} for key, value in values.items()}
     text = "\n".join(
-        f"{key:<24} {row['value']}" + (f"   # {row['origin']}" if origins else "") for key, row in rows.items()
+        f"{key:<24} {row['value']}"
+        + (f"   # {row['origin']}" if origins else "")
+        + ("   (a first start's; then `storeops hosts`)" if key.endswith(".slots") else "")
+        for key, row in rows.items()
     )
     print_result(rows if origins else values, as_json, text)
 
