@@ -73,6 +73,7 @@ HOST_COUNTERS = _metrics(
         "publish_failures": "replies and screens that the broker did not take in time",
         "database_outages": "times that the database connection was lost",
         "refused_full": "messages refused because a queue was full",
+        "passivated": "idle entities put out of memory",
         "unsupported_versions": "messages of a protocol version that is not spoken here",
         "flooded": "messages left out because their terminal sent too many",
         "unasked_responses": "responses to commands that nobody sent",
