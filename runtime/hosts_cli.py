@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +48,8 @@ def hosts(
 
         return [await snapshot(plant) for plant in chosen]
 
-    found = asyncio.run(look())
+    with redirect_stdout(sys.stderr):  # where the engine's client prints what it notices
+        found = asyncio.run(look())
     if as_json:
         rows = [row for one in found for row in one["hosts"]]
         typer.echo(json.dumps({"hosts": rows, "layouts": [_layout(one) for one in found]}, default=str))
@@ -133,7 +136,8 @@ def _do(
     async def run() -> dict[str, Any]:
         return await change(layouts, plant, lambda line: err.print(f"· {line}", markup=False))
 
-    told = asyncio.run(run())
+    with redirect_stdout(sys.stderr):  # where the engine's client prints what it notices
+        told = asyncio.run(run())
     text = " ".join(f"{name}={value}" for name, value in told.items())
     typer.echo(json.dumps(told) if as_json else text)
 

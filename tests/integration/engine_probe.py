@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 
@@ -49,7 +50,7 @@ async def _change(plant: Plant, verb: str, value: str) -> dict[str, Any]:
     return await layouts.dedicate(plant, StoreId(value), verb == "dedicate")
 
 
-async def _serve(plant: Plant) -> None:
+async def _serve(plant: Plant, answers: TextIO) -> None:
     hosts = RayHosts(plant)
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
         try:
@@ -58,12 +59,13 @@ async def _serve(plant: Plant) -> None:
             answer = await _ask(plant, hosts, verb) if asks else await _change(plant, verb, value)
         except (StoreOpsError, ray.exceptions.RayError, TimeoutError, ValueError) as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":
     running = read_plant(Path(sys.argv[1]))
     configure_logs()  # to standard error: standard output has answers only
     join_ray(running)
-    asyncio.run(_serve(running))
+    with contextlib.redirect_stdout(sys.stderr):  # where the engine's client prints what it notices
+        asyncio.run(_serve(running, sys.__stdout__ or sys.stdout))
