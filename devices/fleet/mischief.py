@@ -78,7 +78,7 @@ async def _underground(counter: Counter, rng: random.Random, over: asyncio.Event
         for agent in counter.agents:
             agent.restore()
         for agent in counter.agents:
-            await _answered(agent)
+            await _answered(agent, over)
 
 
 async def _sell_offline(counter: Counter, rng: random.Random) -> None:
@@ -104,10 +104,10 @@ async def _ask_later(agent: object, event_type: str, body: dict[str, object]) ->
         await agent.request(event_type, body, timeout_s=FOREVER)
 
 
-async def _answered(agent: FleetAgent, deadline_s: float = 60.0) -> None:
-    """Wait until nothing of it is without a reply."""
+async def _answered(agent: FleetAgent, over: asyncio.Event, deadline_s: float = 60.0) -> None:
+    """Wait until nothing of it is without a reply, or the day is over."""
     async with asyncio.timeout(deadline_s):
-        while agent.outbox.entries():  # noqa: ASYNC110 - replies have no common event
+        while agent.outbox.entries() and not over.is_set():  # noqa: ASYNC110 - replies have no common event
             await asyncio.sleep(0.1)
 
 
