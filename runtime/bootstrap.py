@@ -213,6 +213,8 @@ class House:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        # Ray starts its workers at nice 15: beside a busy broker and database a host would starve.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         # Inherited by the workers: BLAS threads would spin beside the net, a search then takes twice the time.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 

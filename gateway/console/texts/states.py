@@ -47,6 +47,8 @@ STATES: dict[str, tuple[str, str]] = {
     "prompt.enrol_failed": ("未能开通会员", "membership could not be opened"),
     "prompt.thank_you": ("谢谢惠顾", "thank you"),
     "prompt.voided": ("已整单撤销", "the sale is undone"),
+    "prompt.digits_elsewhere": ("等待旁边屏幕输入号码", "waits for digits at the screen beside"),
+    "prompt.no_clerk": ("此处没有店员", "no clerk here"),
     "prompt.returned": ("已退货", "goods came back"),
     "prompt.age_check": ("等待确认年龄", "waits for an age check"),
     "prompt.age_refused": ("未满 18 岁", "under 18"),
