@@ -76,7 +76,7 @@ def _grantable(standing: Standing, taken: dict[str, int], request: GrantLease) -
     if standing.state is not State.ACTIVE:
         return False
     before = taken.get(request.benefit, 0)
-    last = {request.benefit: before + request.uses - 1}
+    last: dict[str, int] = {request.benefit: before + request.uses - 1}
     use_class = classify_use(
         standing.plan,
         last,
