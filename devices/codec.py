@@ -247,7 +247,18 @@ def decode_telemetry(payload: bytes) -> dict[str, Any]:
         raise Undecodable(WireCode.UNSUPPORTED_VERSION, "telemetry of another version", f"send v: {wire.VERSION}")
     if b"\\u0000" in payload or b"\0" in payload:
         raise Undecodable(WireCode.BAD_FIELD, "NUL in telemetry", "leave it out")
+    if _too_deep(document, wire.TELEMETRY_LEVELS_MAX):
+        what = f"telemetry is nested in more than {wire.TELEMETRY_LEVELS_MAX} levels"
+        raise Undecodable(WireCode.BAD_FIELD, what, "send a flatter object")
     return document
+
+
+def _too_deep(value: object, levels: int) -> bool:
+    """What is read here with some stack left is written elsewhere with less."""
+    if not isinstance(value, dict | list):
+        return False
+    inside = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_too_deep(one, levels - 1) for one in inside)
 
 
 def decode_response(payload: bytes, correlation: bytes | None) -> CommandResponse:

@@ -35,7 +35,7 @@ from runtime.deliveries import Deliveries
 from runtime.directory import Directory
 from runtime.door import Door
 from runtime.engine import Engine, Item, Work, decode_state
-from runtime.host_database import REFUSALS, Connect, HostDatabase
+from runtime.host_database import Connect, HostDatabase, is_outage
 from runtime.intake import Intake
 from runtime.journal_port import Journal
 from runtime.observed import Observed
@@ -304,7 +304,11 @@ class StoreHost:
         """One batch, all the way: read, turns, commit, publish, acknowledge, ask."""
         try:
             work = await self._db.run(lambda conn: self._attempt(conn, items))
-        except REFUSALS as error:
+        except Fenced:
+            raise
+        except Exception as error:
+            if is_outage(error):  # the host stops
+                raise
             await self._isolate(items, error)
             return
         await self._after.begin(items, work)
@@ -325,7 +329,7 @@ class StoreHost:
         return work
 
     async def _isolate(self, items: list[Item], error: Exception) -> None:
-        """The database refused a batch's data: find the message by halves; alone it becomes a dead letter."""
+        """A batch that cannot be written: find the message by halves; alone it becomes a dead letter."""
         if len(items) > 1:
             log.error("batch_refused", error=str(error), messages=len(items))
             half = len(items) // 2

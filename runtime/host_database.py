@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import structlog
-from psycopg import AsyncConnection, DataError, IntegrityError, InternalError, ProgrammingError
+from psycopg import AsyncConnection, DataError, Error, IntegrityError, InternalError, ProgrammingError
 from psycopg.rows import TupleRow
 
-from models.domain.errors import Fenced
 from runtime.telemetry import HostCounts
 
 log = structlog.get_logger()
@@ -21,6 +20,11 @@ T = TypeVar("T")
 DATABASE_RETRY_S_MAX = 5.0
 REFUSALS = (DataError, IntegrityError, ProgrammingError, InternalError)
 """The database is there and will not have it: sent again, it would refuse again."""
+
+
+def is_outage(error: Exception) -> bool:
+    """True when it may go well on another connection; a bug or a refusal would only be met again."""
+    return isinstance(error, Error | OSError | TimeoutError) and not isinstance(error, REFUSALS)
 
 
 class HostDatabase:
@@ -55,14 +59,12 @@ class HostDatabase:
             wait_s = min(wait_s * 2, DATABASE_RETRY_S_MAX)
 
     async def run(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
-        """Run something idempotent, again after an outage. Raises REFUSALS and Fenced as they come."""
+        """Run something idempotent, again after an outage. Raises REFUSALS, Fenced and bugs as they come."""
         while True:
             try:
                 return await work(self.conn)
-            except (Fenced, *REFUSALS):
-                raise
             except Exception as error:
-                if self._stopping:
+                if self._stopping or not is_outage(error):
                     raise
                 log.warning("database_lost", error=str(error))
                 await self.reopen()

@@ -40,6 +40,8 @@ def test_telemetry_is_one_object_of_the_terminals_own() -> None:
         (b'{"a":"\\u0000"}', WireCode.BAD_FIELD),
         (b'{"a":"' + b"x" * wire.TELEMETRY_BYTES_MAX + b'"}', WireCode.TOO_LARGE),
         (b'{"a":' * 600, WireCode.BAD_JSON),
+        (b'{"a":' + b"[" * 900 + b"]" * 900 + b"}", WireCode.BAD_FIELD),
+        (b'{"a":' + b"[" * wire.TELEMETRY_LEVELS_MAX + b"]" * wire.TELEMETRY_LEVELS_MAX + b"}", WireCode.BAD_FIELD),
     ],
 )
 def test_telemetry_that_is_refused(payload: bytes, code: WireCode) -> None:
