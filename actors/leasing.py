@@ -80,13 +80,11 @@ def ended(stage: Stage, answer: LeaseEnded) -> None:
         stage.reply(waiting.reply)
 
 
-def answer_late(stage: Stage, event_id: str) -> None:
+def answer_late(stage: Stage, waiting: Leasing) -> None:
     """Ten seconds are over: told `pending`. A lease that comes now is not used."""
-    waiting = next((one for one in stage.session.leasing if one.reply and one.reply.id == event_id), None)
-    if waiting is not None:
-        stage.reply(waiting.reply, pending=True)
-        kept = tuple(Leasing(one.ask, None) if one is waiting else one for one in stage.session.leasing)
-        stage.keep(leasing=kept)
+    stage.reply(waiting.reply, pending=True)
+    kept = tuple(Leasing(one.ask, None) if one is waiting else one for one in stage.session.leasing)
+    stage.keep(leasing=kept)
 
 
 def _taken(stage: Stage, ask: str) -> Leasing | None:

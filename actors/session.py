@@ -15,7 +15,7 @@ from actors import baskets, enrolling, identifying, leasing, offers, offline, pa
 from actors.effects import Turn
 from actors.selling import RESULT_PAGE
 from actors.stage import Stage
-from actors.visit import Session
+from actors.visit import OpenReply, Session
 from models.domain.book import StoreBook
 from models.domain.errors import Refused
 from models.domain.events import (
@@ -360,24 +360,31 @@ def _idle(stage: Stage, ref: str) -> None:
         stage.wake("idle", f"{session.id}:{session.rev}", IDLE_AFTER)
 
 
-def _answer_late(stage: Stage, event_id: str) -> None:
+def _answer_late(stage: Stage, event: str) -> None:
     """Ten seconds are over: the event is answered as pending, the outcome will come on the screen."""
     session = stage.session
     question, enrolment, payment, void = session.question, session.enrolment, session.payment, session.voiding
-    if question is not None and question.reply is not None and question.reply.id == event_id:
+    if question is not None and _is_of(question.reply, event):
         stage.reply(question.reply, pending=True)
         stage.keep(question=replace(question, reply=None))
-    elif enrolment is not None and enrolment.reply is not None and enrolment.reply.id == event_id:
+    elif enrolment is not None and _is_of(enrolment.reply, event):
         stage.reply(enrolment.reply, pending=True)
         stage.keep(enrolment=replace(enrolment, reply=None))
-    elif payment is not None and payment.reply is not None and payment.reply.id == event_id:
+    elif payment is not None and _is_of(payment.reply, event):
         stage.reply(payment.reply, pending=True)
         stage.keep(payment=replace(payment, reply=None))
-    elif payment is not None and payment.cancel_reply is not None and payment.cancel_reply.id == event_id:
+    elif payment is not None and _is_of(payment.cancel_reply, event):
         stage.reply(payment.cancel_reply, pending=True)
         stage.keep(payment=replace(payment, cancel_reply=None))
-    elif void is not None and void.reply is not None and void.reply.id == event_id:
+    elif void is not None and _is_of(void.reply, event):
         stage.reply(void.reply, pending=True)
         stage.keep(voiding=replace(void, reply=None))
     else:
-        leasing.answer_late(stage, event_id)
+        waiting = next((one for one in session.leasing if _is_of(one.reply, event)), None)
+        if waiting is not None:
+            leasing.answer_late(stage, waiting)
+
+
+def _is_of(reply: OpenReply | None, event: str) -> bool:
+    """Two terminals of a lane may make the same event id: the timer is of one of them."""
+    return reply is not None and event_cause(reply.terminal, reply.id) == event

@@ -18,7 +18,7 @@ from actors.visit import OpenReply, Question, Session
 from models.domain.book import StoreBook
 from models.domain.events import Event
 from models.domain.facts import Fact, Incident
-from models.domain.ids import SessionId, TerminalId, derived_id
+from models.domain.ids import SessionId, TerminalId, derived_id, event_cause
 from models.domain.messages import Address, IncidentNoted, StoreMessage
 from models.domain.screen import LeaseGrant
 from models.domain.texts import prompt, refusal
@@ -130,7 +130,7 @@ class Stage:
 
     def later(self, event: Event) -> OpenReply:
         """The answer to this event comes with the turn that ends its question, or as pending after 10 s."""
-        self.wake("reply", event.id, REPLY_AFTER)
+        self.wake("reply", event_cause(event.terminal, event.id), REPLY_AFTER)
         return OpenReply(event.id, event.terminal)
 
     def _session_id(self) -> SessionId | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from actors.effects import Reply
 from actors.leasing import LEASINGS_OPEN_MAX
 from actors.ports import EndLease, GrantLease
+from actors.session import receive
 from models.domain.events import Lease, LeaseEnd, SessionOpen
-from models.domain.ids import BenefitId, LeaseId, MembershipId
-from models.domain.messages import LeaseEnded, LeaseGranted
+from models.domain.ids import BenefitId, LeaseId, MembershipId, MessageId
+from models.domain.messages import LeaseEnded, LeaseGranted, TimerFired
 from models.domain.screen import LeaseGrant
-from tests.actors.lane import Lane, member
+from tests.actors.lane import FACE_TERMINAL, TILL, Lane, member
 
 COUPON = BenefitId("coupon8")
 GRANT = LeaseGrant(LeaseId("le-1"), MembershipId("m-1"), COUPON, 2, "2026-05-02T02:00:00+00:00")
@@ -100,3 +104,16 @@ def test_questions_about_leases_are_bounded() -> None:
     lane.refused(LeaseEnd(LeaseId("le-1")), "question_open")
     lane.after(10)
     lane.nobody_waits()
+
+
+def test_two_terminals_that_make_the_same_id_are_both_answered_in_time() -> None:
+    lane, event = leasing()
+    again = replace(lane.event(Lease(COUPON, 1), terminal=TILL), id=MessageId(event))
+    lane._turn(again, again.id, again)
+    answers = []
+    for due, kind, ref in sorted(lane.timers):
+        if kind == "reply":
+            turn = receive(lane.session, TimerFired(kind, ref, due), f"timer {ref}", due, lane.book)
+            lane.session = turn.state
+            answers += [effect for effect in turn.effects if isinstance(effect, Reply)]
+    assert {(answer.terminal, answer.pending) for answer in answers} == {(FACE_TERMINAL, True), (TILL, True)}
