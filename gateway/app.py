@@ -25,7 +25,19 @@ from gateway.doorway import serve
 from gateway.edge import Edge, Settle, wall_clock
 from gateway.errors import install_errors
 from gateway.headers import SecurityHeaders
-from gateway.routes import counter, dashboard, demo, health, login, pages, registry, settlement, stream, twins
+from gateway.routes import (
+    counter,
+    dashboard,
+    demo,
+    enrolment,
+    health,
+    login,
+    pages,
+    registry,
+    settlement,
+    stream,
+    twins,
+)
 from gateway.settings import GatewaySettings
 from gateway.startup import StartupReport, nothing_starts
 
@@ -78,7 +90,7 @@ def create_app(
     )
     app.state.edge = edge
     install_errors(app, error_page)
-    for part in (health, login, pages, stream, registry, counter, settlement, twins, dashboard, demo):
+    for part in (health, login, pages, stream, registry, counter, settlement, enrolment, twins, dashboard, demo):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC))
     return app

@@ -32,6 +32,8 @@ from models.tables.registry import LoginRow
 
 OPEN_PATHS = ("/healthz", "/readyz", "/login", "/static", "/language", "/theme", "/startup.json")
 """Each with everything below it. The rest needs a session: deny by default."""
+OPEN_POSTS = frozenset({"/terminals/enrol", "/terminals/rotate"})
+"""A terminal that shows a one-time code has no session. Nothing else of these addresses is open."""
 METRICS_PATH = "/metrics"
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -148,6 +150,10 @@ def is_open(path: str) -> bool:
     return any(path == opened or path.startswith(f"{opened}/") for opened in OPEN_PATHS)
 
 
+def _enrols(scope: Scope) -> bool:
+    return scope["method"] == "POST" and scope["path"] in OPEN_POSTS
+
+
 class SessionGate:
     """Lets nobody past without a session, and no effect happen without our own token."""
 
@@ -157,7 +163,7 @@ class SessionGate:
         self._starting = starting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_open(scope["path"]):
+        if scope["type"] != "http" or is_open(scope["path"]) or _enrols(scope):
             await self._app(scope, receive, send)
             return
         request = Request(scope)

@@ -15,6 +15,7 @@ from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from actors.hosts import Hosts
+from gateway.enrolment import Enrols, GuessLimit
 from gateway.idempotency import IdempotentCalls
 from gateway.live import Wall
 from gateway.settings import GatewaySettings
@@ -53,6 +54,9 @@ class Edge:
     """Responses so far by status class, "2xx" and so on."""
     metrics_token: str = ""
     """Lets Prometheus read `/metrics` without a session; empty: nobody."""
+    enrols: Enrols | None = None
+    """Trades one-time codes for credentials."""
+    guesses: GuessLimit = field(default_factory=GuessLimit)
     dashboard_token: str = ""
     """Of Ray's dashboard, for whoever is signed in here."""
 

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from models.domain.errors import Refused, StoreOpsError
-from runtime import origin, terminal_verbs, verbs
+from runtime import credential_verbs, origin, terminal_verbs, verbs
 from runtime.bench.cli import bench_app
 from runtime.datadir import default_data_dir
 from runtime.fleet_cli import fleet
@@ -33,6 +33,7 @@ app.add_typer(hosts_app, name="hosts")
 app.command()(fleet)
 verbs.register(app)
 terminal_verbs.register(terminal_app)
+credential_verbs.register(terminal_app, app)
 config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
 app.add_typer(config_app, name="config")
 err = Console(stderr=True, highlight=False)

@@ -176,6 +176,7 @@ class House:
             ray_address=ray_address,
             ray_token_path=os.environ["RAY_AUTH_TOKEN_PATH"],
             gateway_port=self._gateway_port,
+            gateway_url=self.gateway_url,
             demo=self.demo,
         )
         return plants_of(everywhere, self.places, urls, self._brokers, accounts)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import quote, unquote, urlsplit
@@ -17,8 +19,9 @@ import psutil
 
 from models.domain.errors import NeedsOperator
 from runtime import mqtt_probe
+from runtime.authority import Authority
 from runtime.broker_iotcore import Iotcore
-from runtime.broker_mosquitto import Mosquitto, find_program
+from runtime.broker_mosquitto import Mosquitto, TlsListeners, find_program
 from runtime.datadir import DataDir, open_data_dir
 from runtime.ports import LOOPBACK, is_free, preferred_or_free
 from runtime.processes import ChildProcess, ProcessSpec, kill_all
@@ -29,6 +32,7 @@ HOST_USER = "storeops-host"
 """The user that our own hosts connect as; it may read and write every topic."""
 START_TIMEOUT_S = 15.0
 RELOAD_TIMEOUT_S = 5.0
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - addresses to listen on, which no certificate names
 USERNAME = re.compile(r"[a-z0-9-]{1,48}")
 
 Kind = Literal["mosquitto", "iotcore", "url"]
@@ -105,6 +109,8 @@ class BrokerInfo:
     username: str | None
     password: str | None = field(repr=False)
     tls: bool = False
+    ca: str | None = None
+    """PEM of the authority that signed the broker's certificate; None: the system's count."""
 
     @property
     def url(self) -> str:
@@ -119,12 +125,29 @@ class BrokerInfo:
     def capabilities(self) -> BrokerCapabilities:
         return CAPABILITIES[self.kind]
 
+    def tls_context(self) -> ssl.SSLContext | None:
+        """How a client checks this broker; None: it speaks in clear."""
+        return ssl.create_default_context(cadata=self.ca) if self.tls else None
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalDoor:
+    """Where terminals come in. `certificates_port` 0: a certificate opens nothing there."""
+
+    host: str
+    port: int
+    tls: bool = False
+    ca: str | None = None
+    certificates_port: int = 0
+
 
 class BrokerServer(Protocol):
     """What the composition root holds, whichever broker it is. All calls block."""
 
     @property
     def info(self) -> BrokerInfo: ...
+    @property
+    def door(self) -> TerminalDoor: ...
     @property
     def running(self) -> bool: ...
     @property
@@ -135,7 +158,7 @@ class BrokerServer(Protocol):
     def remove_users(self, names: set[str]) -> bool: ...
 
 
-def parse_url(url: str) -> BrokerInfo:
+def parse_url(url: str, ca: str | None = None) -> BrokerInfo:
     """mqtt://user:password@host:1883 (mqtts: TLS, 8883). Raises NeedsOperator (`broker_url`)."""
     try:
         parts = urlsplit(url)
@@ -152,13 +175,14 @@ def parse_url(url: str) -> BrokerInfo:
         unquote(parts.username) if parts.username is not None else None,
         unquote(parts.password) if parts.password is not None else None,
         tls,
+        ca if tls else None,
     )
 
 
 def check_login(info: BrokerInfo, timeout_s: float = 5.0) -> None:
     """One handshake as `info`'s user. Raises NeedsOperator: `broker_unreachable`, `broker_refused`."""
     try:
-        reason = mqtt_probe.login(info.host, info.port, info.username, info.password, timeout_s, info.tls)
+        reason = mqtt_probe.login(info.host, info.port, info.username, info.password, timeout_s, info.tls_context())
     except OSError as error:
         raise NeedsOperator(
             "broker_unreachable", f"{info.host}:{info.port}: {error}", "check broker.url and that the broker runs"
@@ -173,12 +197,21 @@ def check_login(info: BrokerInfo, timeout_s: float = 5.0) -> None:
 class ExternalBroker:
     """A broker that somebody else runs. Its users are made there, not here."""
 
-    def __init__(self, url: str) -> None:
-        self._info = parse_url(url)
+    def __init__(self, url: str, ca: Path | None = None, certificates_port: int = 0) -> None:
+        self._certificates_port = certificates_port
+        try:
+            self._info = parse_url(url, None if ca is None else ca.read_text(encoding="ascii"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise NeedsOperator("broker_ca", f"{ca}: {error}", "name the authority's PEM file in broker.ca") from error
 
     @property
     def info(self) -> BrokerInfo:
         return self._info
+
+    @property
+    def door(self) -> TerminalDoor:
+        one = self._info
+        return TerminalDoor(one.host, one.port, one.tls, one.ca, self._certificates_port or one.port * one.tls)
 
     @property
     def running(self) -> bool:
@@ -220,7 +253,9 @@ class EmbeddedBroker:
         kind: Literal["auto", "mosquitto", "iotcore"] = "auto",
         port: int = 0,
         start_timeout_s: float = START_TIMEOUT_S,
+        tls: BrokerSettings | None = None,
     ) -> None:
+        """`tls`: listen for terminals by TLS too, as these settings say; mosquitto only."""
         self._data = data_dir if isinstance(data_dir, DataDir) else open_data_dir(data_dir)
         self._folder = self._data.server_folder("broker")
         if kind == "auto":
@@ -231,6 +266,12 @@ class EmbeddedBroker:
         else:
             self._driver = Iotcore(self._folder)
         self._kind: Literal["mosquitto", "iotcore"] = kind
+        if tls is not None and kind != "mosquitto":
+            raise NeedsOperator(
+                "broker_tls", "TLS needs mosquitto", "apt-get install mosquitto, or set broker.tls: false"
+            )
+        self._wish = tls
+        self._tls: TlsListeners | None = None
         self._preferred_port = port
         self._port: int | None = None
         self._start_timeout_s = start_timeout_s
@@ -241,6 +282,13 @@ class EmbeddedBroker:
     def info(self) -> BrokerInfo:
         assert self._port is not None, "the broker was not started"
         return BrokerInfo(self._kind, LOOPBACK, self._port, HOST_USER, self._data.secret("broker-host"))
+
+    @property
+    def door(self) -> TerminalDoor:
+        if self._tls is None or self._wish is None:
+            return TerminalDoor(LOOPBACK, self.info.port)
+        host = self._wish.public_host or self._wish.tls_host
+        return TerminalDoor(host, self._tls.secrets_port, True, self._tls.ca, self._tls.certificates_port)
 
     @property
     def running(self) -> bool:
@@ -262,7 +310,10 @@ class EmbeddedBroker:
         if self._port is None or not is_free(self._port):
             self._port = preferred_or_free(self._preferred_port)
         self._driver.set_users({HOST_USER: self._data.secret("broker-host")})
-        self._driver.write_config(self._port)
+        if isinstance(self._driver, Mosquitto):
+            self._driver.write_config(self._port, self._listeners(self._driver))
+        else:
+            self._driver.write_config(self._port)
         mosquitto = self._kind == "mosquitto"
         self._child = ChildProcess(
             ProcessSpec(
@@ -279,6 +330,21 @@ class EmbeddedBroker:
         self._pid_file.write_text(f"{self._child.start()}\n", encoding="ascii")
         self._child.wait_ready(lambda: self._lets_in(HOST_USER, self.info.password), self._start_timeout_s)
         return self.info
+
+    def _listeners(self, driver: Mosquitto) -> TlsListeners | None:
+        """TLS as the settings wish it, on the same ports after each start; the certificates are the deployment's."""
+        wish, was = self._wish, self._tls
+        if wish is None:
+            return None
+        authority, now = Authority(self._data), datetime.now(UTC)
+        names = (wish.public_host or wish.tls_host, wish.tls_host, "localhost", LOOPBACK)
+        certificate, key = authority.server([name for name in names if name not in EVERYWHERE], now)
+        if not driver.has_revocations:
+            driver.set_revoked((), authority.revocations({}, now))
+        first = was.secrets_port if was is not None else preferred_or_free(wish.tls_port, wish.tls_host)
+        second = was.certificates_port if was is not None else preferred_or_free(wish.certificates_port, wish.tls_host)
+        self._tls = TlsListeners(wish.tls_host, first, second, authority.certificate_pem, certificate, key)
+        return self._tls
 
     def stop(self, timeout_s: float = 1.0) -> bool:
         """Orderly stop, killed after `timeout_s`; True when it ended by itself. Safe to call twice."""
@@ -360,7 +426,9 @@ def let_all_in(data_dir: DataDir, users: Mapping[str, str]) -> bool:
     if "mosquitto" not in program:
         Iotcore(folder).set_users(users)
         return False
-    Mosquitto(folder, data_dir.service_user, HOST_USER).set_users(users)
+    driver = Mosquitto(folder, data_dir.service_user, HOST_USER)
+    driver.set_users(users)
+    driver.allow(users)
     os.kill(int(pid_file.read_text(encoding="ascii")), signal.SIGHUP)
     return True
 
@@ -378,9 +446,32 @@ def let_out(data_dir: DataDir, name: str) -> bool:
     return True
 
 
+def set_access(data_dir: DataDir, lines: Mapping[str, str | None], refused: Iterable[str], crl_pem: str) -> bool:
+    """Tell the embedded mosquitto that another process runs who may come in, by hashed lines (None: nobody more).
+
+    `refused` terminals can do nothing from now on. False: it is not mosquitto that runs here.
+    """
+    pid_file = data_dir.root / "broker.pid"
+    if not pid_file.exists():
+        return False
+    pid = int(pid_file.read_text(encoding="ascii"))
+    if "mosquitto" not in psutil.Process(pid).name():
+        return False
+    driver = Mosquitto(data_dir.server_folder("broker"), data_dir.service_user, HOST_USER)
+    driver.set_hashes(lines)
+    driver.set_revoked(refused, crl_pem)
+    os.kill(pid, signal.SIGHUP)
+    return True
+
+
+def user_hashes(data_dir: DataDir) -> dict[str, str]:
+    """The embedded mosquitto's users, each with its line of the password file."""
+    return Mosquitto(data_dir.server_folder("broker"), data_dir.service_user, HOST_USER).hashes()
+
+
 def open_broker(data_dir: DataDir, settings: BrokerSettings) -> BrokerServer:
     """The broker that the settings ask for, not started yet."""
     if settings.kind == "url":
         assert settings.url is not None
-        return ExternalBroker(settings.url)
-    return EmbeddedBroker(data_dir, settings.kind, settings.port)
+        return ExternalBroker(settings.url, settings.ca, settings.certificates_port if settings.ca else 0)
+    return EmbeddedBroker(data_dir, settings.kind, settings.port, tls=settings if settings.tls else None)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -17,10 +18,11 @@ from models.domain.errors import Refused, RetryLater
 from models.domain.ids import MessageId, RegionId, TerminalId
 from models.domain.twin import CommandAsked, CommandStatus, DesiredAsked, OrderResult, SoftwareVersion, require_command
 from runtime.broker import let_out
+from runtime.credentials import Credentials
 from runtime.datadir import open_data_dir
 from runtime.edge import join_ray
 from runtime.orders import order, refresh
-from runtime.plant import Plant
+from runtime.plant import Plant, read_plants
 
 ORDERS_AT_ONCE_MAX = 64
 POLL_S = 0.1
@@ -109,6 +111,7 @@ async def retire(plant: Plant, terminal: str) -> dict[str, Any]:
     at_once = False
     if plant.broker_embedded:
         at_once = let_out(open_data_dir(plant.data_dir, create=False), terminal)
+    await Credentials(read_plants(plant.data_dir)).end_of_service(plant, terminal, datetime.now(UTC))
     told = True
     try:
         join_ray(plant)

@@ -77,6 +77,11 @@ async def join(edge: Edge, data_dir: Path) -> None:
     edge.databases = {plant.region: engines[plant.database_url] for plant in plants}
     edge.hosts = await asyncio.to_thread(_hosts_of, plants)
     edge.settle = _settle_of({plant.region: plant for plant in plants})
+    from runtime.credentials import Credentials
+
+    credentials = await asyncio.to_thread(Credentials, plants)
+    edge.enrols = credentials
+    await credentials.watch()
 
 
 def _tokens(data_dir: Path, plant: Plant) -> tuple[str, str]:

@@ -72,6 +72,8 @@ def plants_of(
                 broker_user=info.username,
                 broker_password=info.password,
                 broker_tls=info.tls,
+                broker_ca=info.ca,
+                terminals=brokers.door(place.name),
                 accounts=accounts.get(place.chain, ()),
             )
         )

@@ -37,16 +37,23 @@ def connect_packet(client_id: str, username: str | None, password: str | None, k
 
 
 def login(
-    host: str, port: int, username: str | None, password: str | None, timeout_s: float = 2.0, tls: bool = False
+    host: str,
+    port: int,
+    username: str | None,
+    password: str | None,
+    timeout_s: float = 2.0,
+    tls: ssl.SSLContext | None = None,
+    client_id: str | None = None,
 ) -> int | None:
     """The broker's reason code (0 = welcome, >= 0x80 = refused), or None when it closed without one.
 
-    Raises OSError when nobody answers there, or what answers does not speak MQTT.
+    A `client_id` that is connected is thrown out: a session has one connection. Raises OSError when nobody answers
+    there, or what answers does not speak MQTT.
     """
     with socket.create_connection((host, port), timeout=timeout_s) as plain:
-        connection = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if tls else plain
+        connection = tls.wrap_socket(plain, server_hostname=host) if tls is not None else plain
         connection.settimeout(timeout_s)
-        connection.sendall(connect_packet(f"probe-{secrets.token_hex(6)}", username, password))
+        connection.sendall(connect_packet(client_id or f"probe-{secrets.token_hex(6)}", username, password))
         received = b""
         while len(received) < 4:
             try:

@@ -20,6 +20,7 @@ from gateway.providers.signing import load_private_key, load_public_key
 from models.domain.errors import NeedsOperator
 from models.domain.ids import ChainId, LegalEntityId, RegionId
 from models.tables.columns import quick_columns
+from runtime.broker import TerminalDoor
 from runtime.datadir import PLANT_FILE, write_private
 
 HOST_DATABASE_OPTIONS = (
@@ -30,6 +31,7 @@ HOST_DATABASE_OPTIONS = (
 HOST_PLANNER_OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 POOL_CONNECTIONS_MAX = 4
 NO_CHAIN, NO_REGION = ChainId(""), RegionId("")
+NO_DOOR = TerminalDoor("", 0)
 """Of what is the same in every region: see `furnish.plants_of`."""
 
 
@@ -59,6 +61,9 @@ class Plant:
     broker_user: str | None = None
     broker_password: str | None = field(default=None, repr=False)
     broker_tls: bool = False
+    broker_ca: str | None = None
+    terminals: TerminalDoor = NO_DOOR
+    """Where the region's terminals come in."""
     provider_url: str = ""
     accounts: tuple[MerchantAccount, ...] = ()
     faces_policy: str = "production"
@@ -68,6 +73,8 @@ class Plant:
     ray_address: str = ""
     ray_token_path: str = ""
     gateway_port: int = 0
+    gateway_url: str = ""
+    """Where terminals find the gateway."""
     demo: bool = False
 
     def link_config(self, k: int) -> LinkConfig:
@@ -78,7 +85,7 @@ class Plant:
             client_id=f"host-{self.region}-{k}",
             username=self.broker_user,
             password=self.broker_password,
-            tls=ssl.create_default_context() if self.broker_tls else None,
+            tls=ssl.create_default_context(cadata=self.broker_ca) if self.broker_tls else None,
             reconnect_s_min=0.2,
             reconnect_s_max=2.0,
         )

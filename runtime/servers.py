@@ -12,7 +12,7 @@ from models.domain.errors import NeedsOperator
 from models.domain.ids import RegionId
 from models.tables.deployment import identity, mark_ours, require_ours
 from models.tables.migrate import upgrade
-from runtime.broker import BrokerInfo, BrokerServer, ExternalBroker, open_broker
+from runtime.broker import BrokerInfo, BrokerServer, ExternalBroker, TerminalDoor, open_broker
 from runtime.datadir import DataDir
 from runtime.deployment import Place
 from runtime.postgres import EmbeddedPostgres, check_url
@@ -89,7 +89,9 @@ class Brokers:
     def __init__(self, data: DataDir, settings: BrokerSettings, places: Sequence[Place]) -> None:
         self._places = places
         self._servers: dict[str | None, BrokerServer] = {
-            url: ExternalBroker(url) if url is not None else open_broker(data, settings)
+            url: ExternalBroker(url, settings.ca, settings.certificates_port if settings.ca else 0)
+            if url is not None
+            else open_broker(data, settings)
             for url in dict.fromkeys(place.broker_url for place in places)
         }
 
@@ -119,6 +121,11 @@ class Brokers:
         """How a region's hosts and terminals reach theirs."""
         [place] = [place for place in self._places if place.name == region]
         return self._servers[place.broker_url].info
+
+    def door(self, region: RegionId) -> TerminalDoor:
+        """Where a region's terminals come in."""
+        [place] = [place for place in self._places if place.name == region]
+        return self._servers[place.broker_url].door
 
     @property
     def detail(self) -> str:

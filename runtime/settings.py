@@ -60,6 +60,12 @@ class Broker(Section):
     kind: Literal["auto", "mosquitto", "iotcore", "url"] = "auto"
     url: BrokerUrl | None = None
     port: Port = 18830
+    ca: Path | None = None
+    tls: bool = False
+    tls_host: str = "127.0.0.1"
+    tls_port: Port = 18883
+    certificates_port: Port = 18884
+    public_host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -72,6 +78,8 @@ class Broker(Section):
     def _agree(self) -> Broker:
         if (self.kind == "url") != (self.url is not None):
             raise ValueError("kind url and a url belong together")
+        if self.tls and self.kind in {"iotcore", "url"}:
+            raise ValueError("tls is for the mosquitto that is started here; a broker by URL has its own (mqtts://)")
         return self
 
 

@@ -18,10 +18,10 @@ from models.domain.registry import RegisteredTerminal
 
 
 async def load_terminals(conn: AsyncConnection[TupleRow], region: RegionId) -> dict[TerminalId, RegisteredTerminal]:
-    """All terminals of a region that are not retired."""
+    """All terminals of a region that are neither retired nor revoked."""
     cursor = await conn.execute(
         """SELECT t.id, t.store, t.lane, t.role, t.profile FROM terminal t JOIN store s ON s.id = t.store
-           WHERE s.region = %s AND t.retired_at IS NULL""",
+           WHERE s.region = %s AND t.retired_at IS NULL AND t.revoked_at IS NULL""",
         (region,),
     )
     terminals: dict[TerminalId, RegisteredTerminal] = {}

@@ -58,6 +58,8 @@ class TerminalRow(SQLModel, table=True):
     secret_sha256: str
     registered_at: datetime = instant()
     retired_at: datetime | None = maybe_instant()
+    revoked_at: datetime | None = maybe_instant()
+    """Its credentials count no more, and its hosts do not know it until it is enrolled again."""
 
 
 class LayoutRow(SQLModel, table=True):
