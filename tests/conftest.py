@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -18,6 +19,9 @@ from psycopg import sql
 from models.tables.migrate import upgrade
 from runtime.broker import EmbeddedBroker
 from runtime.postgres import EmbeddedPostgres
+
+# Ray reads this once, when it is first imported, and some test of this process may join a house's engine later.
+os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
