@@ -160,7 +160,9 @@ class Uses:
     async def reverse(self, ask_id: str, request: ReverseUses) -> ReleaseAnswered:
         async with self._pool.connection() as conn, conn.cursor() as cur:
             for membership in sorted({use.membership for use in request.uses}):
-                standing = await self._locked(cur, membership)
+                standing = await memberships.lock_membership(cur, membership)
+                if standing is None:
+                    continue  # a terminal made it up: nothing was posted, nothing comes back
                 for use in request.uses:
                     if use.membership == membership:
                         reversal = derived_id(ask_id, use.usage)
@@ -226,6 +228,8 @@ def _lease_of(
     """The lease that this use is from: then it is REGULAR, whatever happened to the membership meanwhile."""
     lease = leased.get(use.lease or "")
     if lease is None or standing.charge_fen is not None or _worth_too_much(standing, use):
+        return None
+    if request.biz_time < standing.enrolled_at:  # not before it: a clock that was set back is the terminal's
         return None
     covers = lease.covers(standing.id, use.benefit, request.store, request.biz_time, now)
     return lease if covers else None

@@ -322,3 +322,23 @@ async def find(shop: Shop, receipt: str) -> SaleFound:
     answer = await ports.ask(Ask("q", FindSale(FRANCHISED, receipt)), 1, VisitMemory())
     assert isinstance(answer.message, SaleFound)
     return answer.message
+
+
+async def test_goods_of_a_membership_that_nobody_knows_are_brought_back_all_the_same(shop: Shop) -> None:
+    membership = await shop.member()
+    known, invented = shop.use(membership), shop.use(MembershipId("made-up"))
+    posted = await shop.ask(shop.post_request(known, invented, unreserved=True))
+    assert isinstance(posted, UsesPosted)
+    assert posted.unknown == 1
+    for _ in range(2):
+        await shop.reverse(invented, known, ask_id="void-1")
+    assert await shop.rows("SELECT id, reversed_fen FROM usage") == [(known.usage, 800)]
+    assert (await shop.membership(membership))["used_fen"] == 0
+
+
+async def test_a_lease_covers_nothing_that_was_before_the_membership(shop: Shop) -> None:
+    membership = await shop.member()
+    lease = await leased(shop, membership)
+    enrolled_at = (await shop.membership(membership))["enrolled_at"]
+    assert await sold_offline(shop, membership, lease, enrolled_at - timedelta(seconds=1)) == "OVERUSE"
+    assert await sold_offline(shop, membership, lease, enrolled_at) == "REGULAR", "the lease is whole"
