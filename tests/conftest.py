@@ -20,6 +20,9 @@ from models.tables.migrate import upgrade
 from runtime.broker import EmbeddedBroker
 from runtime.postgres import EmbeddedPostgres
 
+# Its assertions are read by people too.
+pytest.register_assert_rewrite("tests.integration.house")
+
 # Ray reads this once, when it is first imported, and some test of this process may join a house's engine later.
 os.environ["RAY_AUTH_MODE"] = "token"
 
