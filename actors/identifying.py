@@ -1,9 +1,12 @@
 """A member without face or phone: by the whole phone number, a card or a code. Prices, and never moves money.
 
-No consent to recognise is needed, for no face is looked at. Numbers can be tried out, so a visit has few tries.
+No consent to recognise is needed, for no face is looked at. Numbers can be tried out, so a visit has few tries, and a
+lane few misses an hour.
 """
 
 from __future__ import annotations
+
+from datetime import timedelta
 
 from actors.ports import FindMember
 from actors.stage import Stage
@@ -15,6 +18,9 @@ from models.domain.screen import ScreenState
 
 IDENTIFY_TRIES_MAX = 3
 """Numbers that may be tried in one visit: whose number is a member's must stay hopeless to find out."""
+MISSES_MAX = 30
+MISSES_WITHIN = timedelta(hours=1)
+"""Visits are free to open, so a lane has a bound of its own. Customers who mistype are far below it."""
 
 
 def identify(stage: Stage, event: Event, body: Identify) -> None:
@@ -28,7 +34,7 @@ def identify(stage: Stage, event: Event, body: Identify) -> None:
         raise Refused("lane_busy")
     if session.state is ScreenState.PAID:
         raise Refused("not_now")
-    if session.identify_tries >= IDENTIFY_TRIES_MAX:
+    if session.identify_tries >= IDENTIFY_TRIES_MAX or _misses(stage) >= MISSES_MAX:
         raise Refused("identify_exhausted")
     assert session.id is not None
     question = stage.ask(FindMember(session.id, stage.book.store, body.by, body.value))
@@ -45,10 +51,19 @@ def answered(stage: Stage, answer: MemberFound) -> None:
     stage.keep(question=None)
     stage.reply(question.reply)
     if answer.member is None:
+        misses = _misses(stage)
+        stage.keep(misses=misses + 1, misses_since=session.misses_since if misses else stage.now)
         stage.prompt("not_recognised")
         return
     stage.keep(member=answer.member, probe=None)
     stage.change(state=stage.session.resting_state, prompt=None)
+
+
+def _misses(stage: Stage) -> int:
+    """Numbers of nobody within the last hour."""
+    session = stage.session
+    since = session.misses_since
+    return 0 if since is None or stage.now - since >= MISSES_WITHIN else session.misses
 
 
 def lost(stage: Stage, question: Question) -> None:

@@ -225,6 +225,8 @@ def _open(stage: Stage, event: Event, till_txn: str) -> None:
         receipts=before.receipts,
         paid_txns=before.paid_txns,
         leasing=before.leasing,
+        misses=before.misses,
+        misses_since=before.misses_since,
     )
     stage.session = fresh
     stage.prompt("welcome")

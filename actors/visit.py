@@ -7,6 +7,7 @@ hold two customers, and there are as many session rows as lanes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from models.domain.events import Purpose, ReturnLine, Tender
@@ -175,6 +176,9 @@ class Session:
     age_ok: bool = False
     """A clerk has looked at this customer."""
     identify_tries: int = 0
+    misses: int = 0
+    """Numbers of nobody that were tried at this lane since `misses_since`, whatever visit it was."""
+    misses_since: datetime | None = None
     leasing: tuple[Leasing, ...] = ()
 
     def consent(self, purpose: Purpose) -> GivenConsent | None:

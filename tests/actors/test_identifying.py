@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actors.identifying import IDENTIFY_TRIES_MAX
+from actors.identifying import IDENTIFY_TRIES_MAX, MISSES_MAX, MISSES_WITHIN
 from actors.ports import FindMember
 from models.domain.events import Enrol, Identify, Purpose, Scan, SessionOpen
 from models.domain.messages import MemberFound, MemberView
@@ -47,6 +47,31 @@ def test_numbers_cannot_be_tried_out() -> None:
     lane.refused(PHONE, "identify_exhausted")
     lane.ok(SessionOpen())
     lane.later(PHONE)
+
+
+def test_numbers_cannot_be_tried_out_visit_by_visit() -> None:
+    lane = Lane()
+    for n in range(MISSES_MAX):
+        lane.open()
+        lane.later(Identify("phone", f"138000000{n:02d}"))
+        found(lane, None)
+    lane.open()
+    lane.refused(PHONE, "identify_exhausted")
+    lane.after(MISSES_WITHIN.total_seconds())
+    lane.open()
+    lane.later(PHONE)
+    found(lane, member())
+    assert lane.session.member is not None
+    assert lane.session.misses == MISSES_MAX, "of an hour that is over"
+
+
+def test_a_lane_at_which_everybody_is_found_has_no_bound() -> None:
+    lane = Lane()
+    for _ in range(MISSES_MAX + 1):
+        lane.open()
+        lane.later(PHONE)
+        found(lane, member())
+        assert lane.session.member is not None
 
 
 def test_a_look_up_that_is_lost_costs_no_try() -> None:
