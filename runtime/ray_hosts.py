@@ -137,12 +137,10 @@ class RayHosts:
             if name not in self._handles:
                 self._handles[name] = ray.get_actor(name, namespace=NAMESPACE)
             return await getattr(self._handles[name], verb).remote(*arguments)
-        except StoreOpsError:
-            raise
         except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, StoreOpsError):
-                raise cause from None
+            # Ray raises a class of both: the host's own error has the message, this one a traceback as its text.
+            if isinstance(error.cause, StoreOpsError):
+                raise error.cause from None
             raise
         except (RayError, ValueError) as error:
             self._handles.pop(name, None)
