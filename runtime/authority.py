@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -165,15 +165,11 @@ def request_key(csr_pem: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
     do = "send a PEM request with a P-256, P-384 or RSA-2048 to 4096 key"
     try:
         request = x509.load_pem_x509_csr(csr_pem.encode())
-        if not request.is_signature_valid:
-            raise Refused("bad_csr", "the request is not signed by its own key", do)
-        key = request.public_key()
-    except (ValueError, TypeError, InvalidSignature) as error:
+        signed, key = request.is_signature_valid, request.public_key()
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise Refused("bad_csr", f"not a certificate request: {error}"[:200], do) from error
-    except Exception as error:  # an unsupported algorithm is an exception of its own kind in some releases
-        if isinstance(error, Refused):
-            raise
-        raise Refused("bad_csr", "an unsupported certificate request", do) from error
+    if not signed:
+        raise Refused("bad_csr", "the request is not signed by its own key", do)
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
         return key
     if isinstance(key, rsa.RSAPublicKey) and RSA_BITS_MIN <= key.key_size <= RSA_BITS_MAX:

@@ -65,7 +65,7 @@ def rotate(
     demo_: Demo = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give terminals their next credential: each is told, fetches it, connects with it, and only then the old one ends."""
+    """Give terminals their next credential: each is told, fetches it and connects with it; then the old one ends."""
     from runtime import administration, commands
     from runtime.credentials import Credentials
 

@@ -204,12 +204,12 @@ class Credentials:
             one = self._repeated(code, live, request, now)
             if one is None:  # the same device with another key: the certificate of the lost answer ends
                 await table.end(conn, code.terminal, ENDED, now, only=code.credential)
-                one = self._new(code, plain, request, plant, now)
+                one = self._new(code, plain, request, now)
                 await table.add_credential(conn, one)
         else:
             if now >= code.expires_at:
                 raise Refused("code_expired", f"it ended at {code.expires_at:%H:%M:%S} UTC", "ask for a new code")
-            one = self._new(code, plain, request, plant, now)
+            one = self._new(code, plain, request, now)
             await (self._take_over if rotates else self._replace)(conn, found, one, live, now)
         await table.answered(conn, code.id, one.id, now)
         what = "repeated" if code.used_at is not None else "rotating" if rotates else "enrolled"
@@ -226,7 +226,7 @@ class Credentials:
         changed = request.csr is not None and key_digest(request_key(request.csr)) != same[0].key_sha256
         return None if changed else same[0]
 
-    def _new(self, code: Code, plain: str, request: EnrolRequest, plant: Plant, now: datetime) -> Stored:
+    def _new(self, code: Code, plain: str, request: EnrolRequest, now: datetime) -> Stored:
         state = NEXT if code.rotates else CURRENT
         blank = Stored(secrets.token_hex(16), code.terminal, "secret", "", "", "", "", "", now, None, state, True, now)
         if request.csr is not None:

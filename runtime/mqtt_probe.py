@@ -9,6 +9,7 @@ import secrets
 import socket
 import ssl
 import struct
+from contextlib import ExitStack
 
 SUCCESS = 0x00
 CONNACK_BYTES_MAX = 4096
@@ -50,8 +51,10 @@ def login(
     A `client_id` that is connected is thrown out: a session has one connection. Raises OSError when nobody answers
     there, or what answers does not speak MQTT.
     """
-    with socket.create_connection((host, port), timeout=timeout_s) as plain:
-        connection = tls.wrap_socket(plain, server_hostname=host) if tls is not None else plain
+    with ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection((host, port), timeout=timeout_s))
+        if tls is not None:
+            connection = stack.enter_context(tls.wrap_socket(connection, server_hostname=host))
         connection.settimeout(timeout_s)
         connection.sendall(connect_packet(client_id or f"probe-{secrets.token_hex(6)}", username, password))
         received = b""

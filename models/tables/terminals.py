@@ -145,7 +145,8 @@ async def load_desired(conn: Connection, terminals: Sequence[TerminalId]) -> lis
 async def registry_mark(conn: Connection, region: RegionId) -> str:
     """Changes when a terminal of the region is registered, retired or revoked, or a chain's book has a new version."""
     cursor = await conn.execute(
-        """SELECT (SELECT count(*) || ' ' || coalesce(max(greatest(t.registered_at, t.retired_at, t.revoked_at))::text, '')
+        """SELECT (SELECT count(*) || ' '
+                     || coalesce(max(greatest(t.registered_at, t.retired_at, t.revoked_at))::text, '')
                    FROM terminal t JOIN store s ON s.id = t.store WHERE s.region = %s)
                || (SELECT ' ' || count(*) || ' ' || coalesce(max(created_at)::text, '') FROM book)""",
         (region,),
@@ -159,7 +160,8 @@ async def load_departed(conn: Connection, region: RegionId) -> list[RegisteredTe
     """Retired terminals whose retained topics nobody has cleared yet: their desired document is still there."""
     cursor = await conn.execute(
         """SELECT t.id, t.store, t.lane, t.role, t.profile FROM terminal t JOIN store s ON s.id = t.store
-           JOIN desired d ON d.terminal = t.id WHERE s.region = %s AND (t.retired_at IS NOT NULL OR t.revoked_at IS NOT NULL)""",
+           JOIN desired d ON d.terminal = t.id WHERE s.region = %s
+             AND (t.retired_at IS NOT NULL OR t.revoked_at IS NOT NULL)""",
         (region,),
     )
     return [
