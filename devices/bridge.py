@@ -6,11 +6,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from devices import codec
 from devices.fair_queue import FairQueue
@@ -23,9 +23,9 @@ from models.domain.ids import MessageId, RegionId, TerminalId
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, ReplyError, Screen
 
-INBOUND_MESSAGES_HIGH = 1_200
-"""Over the hosts' Receive Maximum of 1000: a broker that keeps to it is never left unread, because what is not read
-are its acknowledgements too. It bounds a broker that does not (iotcore)."""
+INBOUND_MESSAGES_HIGH = 4_096
+"""Over the hosts' Receive Maximum of 1000; it bounds a broker that does not keep to that. iotcore ignores it, and
+mosquitto 2.0.11 sends the whole of a long queue at the first acknowledgement. See `Bridge._publishing`."""
 INBOUND_MESSAGES_LOW = 256
 TERMINAL_MESSAGES_MAX = 64
 """Of one terminal; what it sends beyond is not taken."""
@@ -38,6 +38,8 @@ REPEATED = frozenset({Up.EVENT, Up.FACE})
 COMMAND_DEADLINE_S_MAX = 30
 UNDECODABLE_REPLY_EVERY_S = 1.0
 _QUIET_TERMINALS_MAX = 10_000
+
+T = TypeVar("T")
 
 
 @lru_cache(maxsize=65_536)
@@ -70,6 +72,8 @@ class BridgeCounts:
     telemetry_dropped: int = 0
     pauses: int = 0
     undecodable: int = 0
+    joined: int = 0
+    """Events sent again while the same bytes still waited here."""
     flooded: int = 0
     """Messages of terminals that had TERMINAL_MESSAGES_MAX waiting."""
 
@@ -104,7 +108,8 @@ class Bridge:
         inbound_messages_high: int = INBOUND_MESSAGES_HIGH,
         inbound_messages_low: int = INBOUND_MESSAGES_LOW,
     ) -> None:
-        """Over `inbound_messages_high` waiting messages the bridge stops reading, until `inbound_messages_low`.
+        """Over `inbound_messages_high` waiting messages the bridge stops reading, until `inbound_messages_low`, unless
+        it waits for acknowledgements itself.
 
         The link's Receive Maximum bounds what may still arrive then.
         """
@@ -118,8 +123,12 @@ class Bridge:
         self._high = inbound_messages_high
         self._low = inbound_messages_low
         self._queue: FairQueue[TerminalId, Inbound] = FairQueue(TERMINAL_MESSAGES_MAX, TURN_MESSAGES)
+        self._again: dict[DeliveryReceipt, list[DeliveryReceipt]] = {}
         self._arrived = asyncio.Event()
         self._paused = False
+        self._publishing = 0
+        """What waits for the broker's acknowledgement. Those come on the same socket, behind the messages: while any
+        is waited for the bridge reads on, or a host that thaws before a long queue would never get one."""
         self._quiet_until: OrderedDict[str, float] = OrderedDict()
         link.listen(self, host_filters(region, self._shards))
 
@@ -162,7 +171,12 @@ class Bridge:
 
     def ack(self, inbound: Inbound) -> bool:
         """Acknowledge after the commit. False when its connection has ended: it will be delivered again."""
-        return inbound.receipt is not None and self._link.ack(inbound.receipt)
+        if inbound.receipt is None:
+            return False
+        if self._again:
+            for again in self._again.pop(inbound.receipt, ()):
+                self._link.ack(again)
+        return self._link.ack(inbound.receipt)
 
     def _take(self, messages_max: int) -> list[Inbound]:
         taken = self._queue.take(messages_max)
@@ -170,6 +184,17 @@ class Bridge:
             self._paused = False
             self._link.resume_reading()
         return taken
+
+    async def _acknowledged(self, publishing: Awaitable[T]) -> T:
+        self._publishing += 1
+        if self._paused:
+            self._link.resume_reading()
+        try:
+            return await publishing
+        finally:
+            self._publishing -= 1
+            if self._paused and not self._publishing:
+                self._link.pause_reading()
 
     def delivered(self, delivery: Delivery) -> None:
         try:
@@ -187,6 +212,8 @@ class Bridge:
             self._drop(delivery)
         elif delivery.receipt is None and self._paused:
             self.counts.telemetry_dropped += 1
+        elif topic.channel is Up.EVENT and self._joins(topic, delivery):
+            self.counts.joined += 1
         elif self._queue.full(topic.terminal) and not self._make_room(topic):
             self._drop(delivery)
         else:
@@ -206,7 +233,23 @@ class Bridge:
             if not self._paused and len(self._queue) >= self._high:
                 self._paused = True
                 self.counts.pauses += 1
-                self._link.pause_reading()
+                if not self._publishing:
+                    self._link.pause_reading()
+
+    def _joins(self, topic: Topic, delivery: Delivery) -> bool:
+        """True for an event sent again whose first bytes nobody has looked at yet: one reply answers both, and it is
+        acknowledged with the first. What came on a connection that has ended is about to be forgotten.
+        """
+        again = delivery.receipt
+        if again is None:
+            return False
+        for one in self._queue.line(topic.terminal):
+            if one.payload == delivery.payload and one.topic == topic:
+                first = one.receipt
+                if first is not None and first.epoch == again.epoch:
+                    self._again.setdefault(first, []).append(again)
+                    return True
+        return False
 
     def _make_room(self, topic: Topic) -> bool:
         """A terminal that floods. An event or a face is left out: it is sent again until its reply, 5 s later and
@@ -229,6 +272,7 @@ class Bridge:
 
     def connected(self, epoch: int, session_present: bool) -> None:
         # What waits belongs to a connection that has ended; it is delivered again on this one.
+        self._again.clear()
         self._queue.keep(lambda item: item.receipt is not None and item.receipt.epoch == epoch)
         self._take(0)
         if self._owner is not None:
@@ -245,11 +289,13 @@ class Bridge:
 
     async def publish_reply(self, terminal: RegisteredTerminal, reply: ReplyBody) -> None:
         """`down/reply`: QoS 1, 60 s, correlation data = the event's id. Raises LinkError."""
-        await self._link.publish(
-            str(topic_of(terminal, Down.REPLY)),
-            codec.encode_reply(reply),
-            expiry_s=REPLY_EXPIRY_S,
-            correlation=None if reply.id is None else reply.id.encode("ascii"),
+        await self._acknowledged(
+            self._link.publish(
+                str(topic_of(terminal, Down.REPLY)),
+                codec.encode_reply(reply),
+                expiry_s=REPLY_EXPIRY_S,
+                correlation=None if reply.id is None else reply.id.encode("ascii"),
+            )
         )
 
     async def publish_screen(self, terminal: RegisteredTerminal, screen: Screen) -> None:
@@ -258,7 +304,9 @@ class Bridge:
 
     async def publish_screen_bytes(self, terminal: RegisteredTerminal, encoded: bytes) -> None:
         """The same, encoded once for all screens of a lane."""
-        await self._link.publish(str(topic_of(terminal, Down.SCREEN)), encoded, expiry_s=SCREEN_EXPIRY_S)
+        await self._acknowledged(
+            self._link.publish(str(topic_of(terminal, Down.SCREEN)), encoded, expiry_s=SCREEN_EXPIRY_S)
+        )
 
     def screen_message(self, terminal: RegisteredTerminal, encoded: bytes) -> Outgoing:
         """A screen for `publish_all`."""
@@ -271,7 +319,7 @@ class Bridge:
 
     async def publish_all(self, messages: Sequence[Outgoing]) -> int:
         """A batch's screens and replies, in this order; returns how many the broker did not take. No time-out."""
-        return await self._link.publish_all(messages)
+        return await self._acknowledged(self._link.publish_all(messages))
 
     async def publish_desired(
         self,
@@ -281,8 +329,10 @@ class Bridge:
         software: SoftwareRelease | None = None,
     ) -> None:
         """`down/desired`: QoS 1, retained, the whole document. Raises LinkError."""
-        await self._link.publish(
-            str(topic_of(terminal, Down.DESIRED)), codec.encode_desired(gen, config, software), retain=True
+        await self._acknowledged(
+            self._link.publish(
+                str(topic_of(terminal, Down.DESIRED)), codec.encode_desired(gen, config, software), retain=True
+            )
         )
 
     async def publish_command(
@@ -298,18 +348,20 @@ class Bridge:
         Its response topic is the terminal's own `up/response`: a terminal ignores any other.
         """
         expiry_s = min(COMMAND_DEADLINE_S_MAX, max(1, int(deadline.total_seconds())))
-        await self._link.publish(
-            str(topic_of(terminal, Down.COMMAND)),
-            codec.encode_command(command, verb, args),
-            expiry_s=expiry_s,
-            correlation=command.encode("ascii"),
-            response_topic=str(topic_of(terminal, Up.RESPONSE)),
+        await self._acknowledged(
+            self._link.publish(
+                str(topic_of(terminal, Down.COMMAND)),
+                codec.encode_command(command, verb, args),
+                expiry_s=expiry_s,
+                correlation=command.encode("ascii"),
+                response_topic=str(topic_of(terminal, Up.RESPONSE)),
+            )
         )
 
     async def clear_retained(self, terminal: RegisteredTerminal) -> None:
         """A terminal was retired: clear what the broker retains for it. Raises LinkError."""
         for channel in (Up.PRESENCE, Up.REPORTED, Down.DESIRED):
-            await self._link.publish(str(topic_of(terminal, channel)), b"", retain=True)
+            await self._acknowledged(self._link.publish(str(topic_of(terminal, channel)), b"", retain=True))
 
     async def publish_undecodable(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -28,6 +28,10 @@ class FairQueue(Generic[K, T]):
         """Items of one sender."""
         line = self._lines.get(sender)
         return 0 if line is None else len(line)
+
+    def line(self, sender: K) -> Iterable[T]:
+        """The sender's items, the oldest first."""
+        return self._lines.get(sender, ())
 
     def full(self, sender: K) -> bool:
         """True when the sender has as much waiting as it may."""

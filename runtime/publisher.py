@@ -19,6 +19,9 @@ from runtime.directory import Directory
 from runtime.telemetry import HostCounts
 
 PUBLISH_S_MAX = 1.0
+"""How long a batch waits for the broker; what it was asked to publish stays on its way."""
+UNACKNOWLEDGED_MESSAGES_MAX = 16_384
+"""On their way at the same time; beyond it nothing is sent until the broker has caught up."""
 SCREEN_POLL_S = 20.0
 SHOWN_AGAIN_AT_ONCE = 256
 
@@ -62,6 +65,8 @@ class Publisher:
         self._visit = visit
         self._owed: set[LaneKey] = set()
         self._moved = asyncio.Event()
+        self._on_the_way: dict[asyncio.Task[int], int] = {}
+        self._replies: set[tuple[bytes, bytes]] = set()
         self._waiting: dict[tuple[TerminalId, str], list[asyncio.Future[ReplyBody]]] = {}
 
     def screen(self, store: StoreId, lane: LaneId) -> Screen | None:
@@ -81,20 +86,38 @@ class Publisher:
     ) -> None:
         """Publish a batch's screens and replies; returns at the broker's PUBACKs, a second later at most.
 
-        What is lost here is not lost: a terminal asks again until its reply, and a screen is shown again.
+        A reply that is on its way already is not sent a second time: it answers the repeat too. What is lost here is
+        not lost: a terminal asks again until its reply, and a screen is shown again.
         """
         messages: list[Outgoing] = []
         for (store, lane), screen in screens.items():
             members = self._directory.lane(store, lane)
             shown = LaneScreen(screen, members)
             messages += [bridge.screen_message(one, shown.bytes_for(one)) for one in members]
+        answers: list[Outgoing] = []
         for terminal, reply in replies:
             record = self._directory.terminal(terminal)
-            if record is not None:
-                messages.append(bridge.reply_message(record, reply))
-        if not await self._bounded(bridge, messages):
-            self._owed.update(screens)
+            if record is None:
+                continue
+            answer = bridge.reply_message(record, reply)
+            if _same(answer) not in self._replies:
+                self._replies.add(_same(answer))
+                answers.append(answer)
+
+        def ended(failed: int) -> None:
+            self._replies.difference_update([_same(one) for one in answers])
+            if failed:
+                self._owed.update(screens)
+
+        await self._send(bridge, [*messages, *answers], ended)
         self._tell_waiters(screens, replies)
+
+    async def stop(self) -> None:
+        """Give up what is still on its way."""
+        sending = list(self._on_the_way)
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
 
     async def show_owed(self, bridge: Bridge) -> None:
         """The screens that the broker did not take in time, as they are now."""
@@ -106,19 +129,34 @@ class Publisher:
         """The newest screens once more, for terminals that were born again or a broker that forgot."""
         for first in range(0, len(records), SHOWN_AGAIN_AT_ONCE):
             some = [(record, self.screen_bytes(record)) for record in records[first : first + SHOWN_AGAIN_AT_ONCE]]
-            await self._bounded(bridge, [bridge.screen_message(record, encoded) for record, encoded in some if encoded])
+            await self._send(bridge, [bridge.screen_message(record, encoded) for record, encoded in some if encoded])
 
-    async def _bounded(self, bridge: Bridge, messages: Sequence[Outgoing]) -> bool:
-        """True when the broker took all of them."""
+    async def _send(
+        self, bridge: Bridge, messages: Sequence[Outgoing], ended: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """Send them all and wait, a second at most. `ended` hears how many the broker did not take, once it is known.
+
+        Giving up would be worse than late: the terminals would ask again, and a slow broker would get twice as much.
+        """
         if not messages:
-            return True
-        try:
-            async with asyncio.timeout(PUBLISH_S_MAX):
-                failed = await bridge.publish_all(messages)
-        except TimeoutError:
-            failed = len(messages)
-        self._counts.publish_failures += failed
-        return not failed
+            return
+        if sum(self._on_the_way.values()) + len(messages) > UNACKNOWLEDGED_MESSAGES_MAX:
+            self._counts.publish_failures += len(messages)
+            ended(len(messages))
+            return
+
+        def done(task: asyncio.Task[int]) -> None:
+            del self._on_the_way[task]
+            failed = len(messages) if task.cancelled() or task.exception() is not None else task.result()
+            self._counts.publish_failures += failed
+            ended(failed)
+
+        task = asyncio.create_task(bridge.publish_all(messages), name="publish")
+        self._on_the_way[task] = len(messages)
+        task.add_done_callback(done)
+        await asyncio.wait({task}, timeout=PUBLISH_S_MAX)
+        if task.done():
+            task.result()  # a bug's exception goes on to the caller
 
     # ------------------------------------------------------------ who waits on this side
 
@@ -153,3 +191,8 @@ class Publisher:
         except TimeoutError:
             pass
         return self.screen_bytes(record)
+
+
+def _same(reply: Outgoing) -> tuple[bytes, bytes]:
+    """What makes two replies one: where they go, and every byte."""
+    return reply.topic, reply.payload

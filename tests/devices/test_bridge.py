@@ -43,6 +43,8 @@ class PaperLink:
     published: list[tuple[str, bytes, dict[str, Any]]] = field(default_factory=list)
     acked: list[DeliveryReceipt] = field(default_factory=list)
     reading: bool = True
+    slow: asyncio.Event | None = None
+    """Until it is set the broker acknowledges nothing."""
 
     def listen(self, listener: LinkListener, filters: Sequence[str]) -> None:
         self.listener, self.filters = listener, filters
@@ -58,6 +60,8 @@ class PaperLink:
         for message in messages:
             options = {"expiry_s": message.expiry_s, "correlation": message.correlation}
             self.published.append((message.topic[2:].decode(), message.payload, options))
+        if self.slow is not None:
+            await self.slow.wait()
         return 0
 
     def ack(self, receipt: DeliveryReceipt) -> bool:
@@ -91,10 +95,10 @@ def reads(link: PaperLink) -> bool:
     return link.reading
 
 
-def delivery(n: int, channel: Up = Up.EVENT, payload: bytes = b"x", **changes: Any) -> Delivery:
+def delivery(n: int, channel: Up = Up.EVENT, payload: bytes | None = None, **changes: Any) -> Delivery:
     settings: dict[str, Any] = {
         "topic": str(topic_of(TERMINAL, channel)),
-        "payload": payload,
+        "payload": b"x%d" % n if payload is None else payload,
         "receipt": DeliveryReceipt(1, n),
     }
     return Delivery(**(settings | changes))
@@ -151,6 +155,39 @@ async def test_what_cannot_be_answered_is_counted_and_acknowledged() -> None:
     bridge.delivered(delivery(5, Up.PRESENCE, b""))
     assert (bridge.waiting, bridge.counts.bad_topics, bridge.counts.cleared) == (0, 5, 1)
     assert len(link.acked) == 6
+
+
+async def test_who_waits_for_acknowledgements_reads_on_although_too_much_waits() -> None:
+    """They come on the same socket behind the messages: a host that stopped reading would wait for itself."""
+    link, bridge = paper_bridge(inbound_messages_high=2, inbound_messages_low=0)
+    link.slow = asyncio.Event()
+    for n in range(2):
+        bridge.delivered(delivery(n))
+    assert not reads(link)
+    publishing = asyncio.create_task(bridge.publish_all([Outgoing(b"\0\1t", b"reply", 1, None)]))
+    await until(lambda: bool(link.published))
+    assert reads(link)
+    bridge.delivered(delivery(3))
+    assert reads(link)
+    link.slow.set()
+    await publishing
+    assert not reads(link)
+    bridge.take(3)
+    assert reads(link)
+
+
+async def test_an_event_sent_again_while_it_still_waits_is_taken_once() -> None:
+    link, bridge = paper_bridge()
+    bridge.delivered(delivery(1, payload=b"scan"))
+    bridge.delivered(delivery(2, payload=b"scan"))
+    bridge.delivered(delivery(3, payload=b"other"))
+    taken = bridge.take(9)
+    assert [item.receipt for item in taken] == [DeliveryReceipt(1, 1), DeliveryReceipt(1, 3)]
+    assert link.acked == []
+    bridge.ack(taken[0])
+    assert sorted(one.mid for one in link.acked) == [1, 2]
+    bridge.delivered(delivery(4, payload=b"scan"))
+    assert (bridge.waiting, bridge.counts.joined) == (1, 1)
 
 
 async def test_only_its_own_shards_are_taken() -> None:
