@@ -28,6 +28,7 @@ from models.domain.ids import LegalEntityId, StoreId, TerminalId
 from models.domain.messages import EnrolAnswered
 from models.tables.journal import HELD, Slot, held, still_holds
 from runtime.asks import Answered, AskPorts, VisitMemory
+from runtime.plant import limit_transactions
 
 log = structlog.get_logger()
 
@@ -161,6 +162,7 @@ def fenced_pool(fence: Fence, database_url: str, options: str, connections_max: 
         min_size=1,
         max_size=connections_max,
         open=False,
+        configure=limit_transactions,
         check=AsyncConnectionPool.check_connection,
     )
     pool.fence = fence

@@ -23,10 +23,8 @@ from models.tables.columns import quick_columns
 from runtime.broker import TerminalDoor
 from runtime.datadir import PLANT_FILE, write_private
 
-HOST_DATABASE_OPTIONS = (
-    # A host frozen inside a transaction must not block its successor (architecture: fencing).
-    "-c idle_in_transaction_session_timeout=2000 -c transaction_timeout=2000 -c statement_timeout=2000"
-)
+# A host frozen inside a transaction must not block its successor (architecture: fencing).
+HOST_DATABASE_OPTIONS = "-c idle_in_transaction_session_timeout=2000 -c statement_timeout=2000"
 # A host finds its rows by their keys. In a table that grew since it was last analysed the planner would read all of it.
 HOST_PLANNER_OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 POOL_CONNECTIONS_MAX = 4
@@ -97,10 +95,21 @@ def connector(plant: Plant) -> Callable[[], Awaitable[AsyncConnection[tuple[Any,
     async def connect() -> AsyncConnection[tuple[Any, ...]]:
         options = f"{HOST_DATABASE_OPTIONS} {HOST_PLANNER_OPTIONS}"
         conn = await AsyncConnection.connect(plant.database_url, autocommit=True, options=options, connect_timeout=5)
+        await limit_transactions(conn)
         quick_columns(conn)
         return conn
 
     return connect
+
+
+async def limit_transactions(conn: AsyncConnection[Any]) -> None:
+    """Bound a host's whole transactions, where the server can: `transaction_timeout` exists since PostgreSQL 17.
+
+    An older one bounds each statement and each pause between two, by HOST_DATABASE_OPTIONS.
+    """
+    if conn.info.server_version >= 170_000:
+        await conn.execute("SET transaction_timeout = 2000")
+        await conn.commit()
 
 
 def open_pool(plant: Plant, connections_max: int = POOL_CONNECTIONS_MAX) -> AsyncConnectionPool[Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -16,7 +18,7 @@ from models.tables import journal, layouts
 from models.tables.journal import Slot
 from runtime.bench import failures
 from runtime.fencing import FRESH_S, Fence, FencedLink, fenced_pool, slot_filters
-from runtime.plant import HOST_DATABASE_OPTIONS
+from runtime.plant import HOST_DATABASE_OPTIONS, Plant, connector, limit_transactions
 from tests.integration.house import House, Note
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -156,6 +158,30 @@ async def test_a_ports_transaction_is_behind_the_epoch_whatever_the_clock_says(h
     cursor = await conn.execute("SELECT count(*) FROM trace")
     assert await cursor.fetchone() == (0,)
     assert held.ended.times == 1
+
+
+async def test_a_hosts_transactions_are_bounded(held: Held) -> None:
+    pool = fenced_pool(held.fence, held.url, HOST_DATABASE_OPTIONS, 1)
+    await pool.open()
+    try:
+        async with pool.connection() as one:
+            cursor = await one.execute("SHOW transaction_timeout")
+            assert await cursor.fetchone() == ("2s",)
+    finally:
+        await pool.close()
+    async with await connector(Plant(Path(), database_url=held.url))() as one:
+        cursor = await one.execute("SHOW transaction_timeout")
+        assert await cursor.fetchone() == ("2s",)
+
+
+async def test_a_server_older_than_the_bound_is_not_asked_for_it() -> None:
+    class Older:
+        """In place of a connection to PostgreSQL 16: it would refuse the setting."""
+
+        info = SimpleNamespace(server_version=160_004)
+
+    await limit_transactions(cast(Conn, Older()))
+    assert "transaction_timeout" not in HOST_DATABASE_OPTIONS.replace("idle_in_transaction_session_timeout", "")
 
 
 # ---------------------------------------------------------------- layouts
