@@ -7,7 +7,7 @@ the caller says what time it is.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -20,6 +20,8 @@ BOOTS_REMEMBERED_MAX = 100_000
 SEQS_REMEMBERED_MAX = 256
 """Of a boot, above its first gap; beyond that the oldest gap is given up."""
 HELD_A_BOOT_MAX = 8
+HELD_A_TERMINAL_MAX = 16
+"""Boots are the terminal's to make up: with a new one for each message it must not use the room of the others."""
 HELD_MAX = 1_024
 
 MONEY_EVENTS = (Confirm, Paid, Cancel, Void, Return, OfflineSale)
@@ -70,6 +72,7 @@ class SeqGate(Generic[T]):
         self._gap = gap
         self._lines: OrderedDict[Boot, _Line[T]] = OrderedDict()
         self._holding: dict[Boot, _Line[T]] = {}
+        self._held_of: Counter[TerminalId] = Counter()
         self.held = 0
         self.skipped = 0
 
@@ -97,12 +100,13 @@ class SeqGate(Generic[T]):
         self._settle(line)
         if not waits or seq <= line.floor:
             return [Passed(item), *self._released(boot, line)]
-        if self.held >= HELD_MAX or len(line.held) >= HELD_A_BOOT_MAX:
+        much = len(line.held) >= HELD_A_BOOT_MAX or self._held_of[boot[0]] >= HELD_A_TERMINAL_MAX
+        if much or self.held >= HELD_MAX:
             return self._give_up(boot, line, _Held(seq, now_s, [item]))
         line.held.append(_Held(seq, now_s + WAIT_S_MAX, [item]))
         line.held.sort(key=lambda held: held.seq)
         self._holding[boot] = line
-        self.held += 1
+        self._count(boot, 1)
         return []
 
     def due(self, now_s: float) -> list[Passed[T]]:
@@ -111,7 +115,7 @@ class SeqGate(Generic[T]):
         for boot, line in list(self._holding.items()):
             while line.held and any(held.until <= now_s for held in line.held):
                 held = line.held.pop(0)  # whoever is behind it waits for it too, and goes after it
-                self.held -= 1
+                self._count(boot, -1)
                 passed += self._give_up(boot, line, held)
         return passed
 
@@ -119,6 +123,12 @@ class SeqGate(Generic[T]):
         """Seconds until something is due; infinite when nothing waits."""
         untils = [held.until for line in self._holding.values() for held in line.held]
         return max(0.0, min(untils) - now_s) if untils else float("inf")
+
+    def _count(self, boot: Boot, more: int) -> None:
+        self.held += more
+        self._held_of[boot[0]] += more
+        if not self._held_of[boot[0]]:
+            del self._held_of[boot[0]]
 
     def _line(self, boot: Boot) -> _Line[T]:
         line = self._lines.get(boot)
@@ -148,7 +158,7 @@ class SeqGate(Generic[T]):
         self._settle(line)
         lower = [one for one in line.held if one.seq < held.seq]  # over a bound: they go first
         line.held = line.held[len(lower) :]
-        self.held -= len(lower)
+        self._count(boot, -len(lower))
         first, *again = [item for one in (*lower, held) for item in one.items]
         return [Passed(first, skipped), *_passed(again), *self._released(boot, line)]
 
@@ -157,7 +167,7 @@ class SeqGate(Generic[T]):
         passed: list[Passed[T]] = []
         while line.held and line.held[0].seq <= line.floor:
             passed += _passed(line.held.pop(0).items)
-            self.held -= 1
+            self._count(boot, -1)
         if not line.held:
             self._holding.pop(boot, None)
         return passed

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models.domain.ids import TerminalId
 from runtime.floods import BURST_MESSAGES_MAX, Moderator
-from runtime.order import HELD_A_BOOT_MAX, WAIT_S_MAX, Passed, SeqGate, Skipped
+from runtime.order import HELD_A_BOOT_MAX, HELD_A_TERMINAL_MAX, HELD_MAX, WAIT_S_MAX, Passed, SeqGate, Skipped
 
 BOOT = (TerminalId("t"), "b1")
 
@@ -91,6 +91,19 @@ def test_what_waits_is_bounded_and_what_exceeds_it_goes_on_marked() -> None:
     assert line.take(100, money=True) == [*range(10, 10 + 2 * HELD_A_BOOT_MAX, 2), 100]
     assert line.gate.held == 0
     assert line.skipped == [Skipped(2, 99)]
+
+
+def test_a_terminal_that_makes_up_boots_uses_its_own_room() -> None:
+    gate: SeqGate[str] = SeqGate(lambda *_: None)
+    hostile, honest = TerminalId("h"), (TerminalId("t"), "b")
+    for n in range(HELD_MAX + 1):
+        gate.admit((hostile, f"boot {n}"), 5, True, "x", 0.0)
+    assert gate.held == HELD_A_TERMINAL_MAX
+    assert gate.admit(honest, 2, True, "money", 0.0) == [], "it waits for what was sent before it"
+    assert gate.admit(honest, 1, False, "scan", 0.1) == [Passed("scan"), Passed("money")]
+    gate.due(WAIT_S_MAX)
+    assert gate.held == 0
+    assert gate.admit((hostile, "boot"), 5, True, "x", 3.0) == [], "its room is its own again"
 
 
 @given(st.permutations(list(range(1, 13))), st.sets(st.integers(1, 12)), st.sets(st.integers(1, 12)))
