@@ -164,6 +164,7 @@ class StoreHost:
             await asyncio.gather(self._loop_task, return_exceptions=True)
         await self._after.finish()
         await self._bridge.stop()
+        await self._publisher.stop()
         await self._desk.stop()
         for task in self._background:
             task.cancel()
