@@ -86,8 +86,10 @@ class Uses:
             for standing in standings:
                 await self._post_uses(cur, ask_id, standing, request, store, now)
         member = await member_view(self._pool, standings[0], self._wall()) if standings else None
-        known = {standing.id for standing in standings}
-        unknown = sum(use.membership not in known for use in request.uses)
+        plans = {standing.id: standing.plan for standing in standings}
+        unknown = sum(
+            use.membership not in plans or plans[use.membership].benefit(use.benefit) is None for use in request.uses
+        )
         return UsesPosted(ask_id, request.session, member, unknown, request.terminal)
 
     async def _post_uses(
@@ -109,20 +111,21 @@ class Uses:
         place = await memberships.place_of(cur, request.store, booked_on)
         transactions: list[ledger.Transaction] = []
         used_fen = 0
-        for use in uses:
-            if use.usage in known:
+        for reported in uses:
+            use = replace(reported, fen=_funded_fen(standing, reported))
+            if use.usage in known or not use.fen:
                 continue
             state, reservation = reserved.get(use.usage, ("", None))
             biz_time = request.biz_time if reservation is None else reservation.biz_time
             # The sale happened, so nothing is refused any more: what was not reserved is judged as an offline use.
             use_class = UseClass.REGULAR
-            lease = _lease_of(standing, leased, use, request, now)
+            lease = _lease_of(standing, leased, reported, request, now)
             if lease is not None:
                 leased[lease.id] = replace(lease, used=lease.used + 1)
                 await leases.add_lease_use(cur, lease.id)
                 taken[use.benefit] -= 1  # the place that it held is the use's own now
             elif reservation is None or state != "open" or standing.charge_fen is not None:
-                use_class = _class_of(standing, taken, use, biz_time, offline=True)
+                use_class = _class_of(standing, taken, reported, biz_time, offline=True)
             tombstones = await usage.tombstones_of(cur, use.usage)
             reversed_fen = min(use.fen, sum(fen for _, fen in tombstones))
             line = usage.UsageLine(
@@ -233,6 +236,12 @@ def _lease_of(
         return None
     covers = lease.covers(standing.id, use.benefit, request.store, request.biz_time, now)
     return lease if covers else None
+
+
+def _funded_fen(standing: Standing, use: SaleUse) -> int:
+    """What the plan promised of it: who funds it owes a store's entity no more, whatever its terminal reports."""
+    benefit = standing.plan.benefit(use.benefit)
+    return 0 if benefit is None else min(use.fen, benefit.value_fen)
 
 
 def _worth_too_much(standing: Standing, use: SaleUse) -> bool:

@@ -261,16 +261,18 @@ class MemoryMemberships:
         unknown = 0
         for use in request.uses:
             row = books.rows.get(use.membership)
-            if row is None:
+            benefit = books.plan.benefit(use.benefit)
+            if row is None or benefit is None:
                 unknown += 1
                 continue
             if use.usage not in books.usage:
                 use_class = self._posted_class(row, use, request)
                 back = sum(fen for usage, fen in books.reversals.values() if usage == use.usage)
-                line = UsageLine(use, request.sale, use_class, min(use.fen, back))
+                given = replace(use, fen=min(use.fen, benefit.value_fen))
+                line = UsageLine(given, request.sale, use_class, min(given.fen, back))
                 books.usage[use.usage] = line
                 if use_class is UseClass.REGULAR:
-                    row.used_fen += use.fen - line.reversed_fen
+                    row.used_fen += given.fen - line.reversed_fen
             self._end(use, "posted")
             member = books.view(row, self._wall())
         return UsesPosted(ask_id, request.session, member, unknown, request.terminal)

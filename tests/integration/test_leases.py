@@ -342,3 +342,15 @@ async def test_a_lease_covers_nothing_that_was_before_the_membership(shop: Shop)
     enrolled_at = (await shop.membership(membership))["enrolled_at"]
     assert await sold_offline(shop, membership, lease, enrolled_at - timedelta(seconds=1)) == "OVERUSE"
     assert await sold_offline(shop, membership, lease, enrolled_at) == "REGULAR", "the lease is whole"
+
+
+async def test_a_franchisee_cannot_report_a_benefit_into_money(shop: Shop) -> None:
+    membership = await shop.member()
+    dear, invented = shop.use(membership, 90_000), replace(shop.use(membership, 700), benefit=BenefitId("made-up"))
+    posted = await shop.ask(shop.post_request(dear, invented, store=FRANCHISED, unreserved=True))
+    assert isinstance(posted, UsesPosted)
+    assert posted.unknown == 1
+    assert await shop.rows("SELECT id, class, fen FROM usage") == [(dear.usage, "OVERUSE", 800)]
+    assert await shop.account("chain", "absorbed:chain") == 800, "what the plan promised, not what was reported"
+    await shop.reverse(dear, invented, store=FRANCHISED)
+    assert await shop.account("chain", "absorbed:chain") == 0
