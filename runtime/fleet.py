@@ -10,10 +10,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -39,6 +39,7 @@ from runtime.plant import Plant
 from runtime.progress import Progress as StartProgress
 from runtime.settings import Settings
 
+T = TypeVar("T")
 QUIET_S_MAX = 150.0
 REGION = "south-china"
 PROBE_EVERY_S = 0.5
@@ -239,6 +240,9 @@ async def play_fleet(plan: FleetPlan, plant: Plant, chain: ChainDoc, key: str, c
     showing = asyncio.create_task(_show(run))
     try:
         evidence, books = await run.play()
+    except asyncio.CancelledError:
+        crews.kill()
+        raise
     finally:
         showing.cancel()
         await asyncio.gather(showing, return_exceptions=True)
@@ -277,6 +281,22 @@ async def _show(run: Run) -> None:
 # ---------------------------------------------------------------- the command
 
 
+async def until_signal(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`; Ctrl-C and SIGTERM cancel it, so that it takes its processes with it.
+
+    The house is stopped outside of the loop: stopping waits for threads that would wait for this one.
+    """
+    task = asyncio.create_task(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
 def run_fleet(plan: FleetPlan, settings: Settings, *, as_json: bool, attach_to: Path | None) -> int:
     """Play it on a house of its own, or on one that runs; prints the report, returns the exit code."""
     console = Console(stderr=True, highlight=False)
@@ -288,18 +308,19 @@ def run_fleet(plan: FleetPlan, settings: Settings, *, as_json: bool, attach_to: 
     out, sys.stdout = sys.stdout, sys.stderr  # the engine tells of dead workers on standard output
     house = fleet_house(settings, chain, StartProgress(console))
     plant, *_ = house.start()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: house.leave(130))
     threading.Thread(target=house.watch, daemon=True).start()
     console.print(f"{plan.stores} stores x {plan.terminals} terminals · house ready after {house.ready_s:.1f} s")
     try:
-        report = asyncio.run(play_fleet(plan, plant, chain, house.data.secret(DEMO_KEY), console))
+        report = asyncio.run(until_signal(play_fleet(plan, plant, chain, house.data.secret(DEMO_KEY), console)))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return house.leave(130)
     except StoreOpsError as error:
         report = {"ok": False, "error": {"code": error.code, "message": error.message, "do": error.do}}
         console.print(f"[bold red]{error.code}[/]: {error.message}")
     except Exception as error:  # noqa: BLE001 - whatever it is, the house is stopped
         console.print_exception()
         report = {"ok": False, "error": {"code": "fleet_failed", "message": f"{type(error).__name__}: {error}"}}
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself from here
     sys.stdout = out
     _print(report, as_json)
     return house.leave(0 if report["ok"] else 1)
@@ -316,7 +337,10 @@ def _attached(plan: FleetPlan, chain: ChainDoc, data: Path, console: Console, as
         key = await attach(plant, chain)
         return await play_fleet(plan, plant, chain.model_copy(update={"chain": ChainId(plant.chain)}), key, console)
 
-    report = asyncio.run(both())
+    try:
+        report = asyncio.run(until_signal(both()))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return 130
     _print(report, as_json)
     return 0 if report["ok"] else 1
 

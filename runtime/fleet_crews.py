@@ -95,6 +95,12 @@ class CrewProcess:
         path.unlink()
         return evidence
 
+    def kill(self) -> None:
+        """At once: it looks at its stdin only between two commands, and a day is one."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
     async def stop(self) -> None:
         """Close its stdin: it disconnects in order; killed when that takes too long."""
         if self._process is None:
@@ -184,6 +190,11 @@ class Crews:
     def cpu_s(self) -> float:
         """Processor time of the load side so far."""
         return sum(one.cpu_s for one in self.processes)
+
+    def kill(self) -> None:
+        """All of them, in the middle of whatever they do; `stop` afterwards."""
+        for one in self.processes:
+            one.kill()
 
     async def stop(self) -> None:
         """All of them; leaves no process."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import random
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,13 +15,14 @@ from devices.fleet.checks import BookedSale, Books, Violation, violations
 from devices.fleet.days import BEGINS_H, ENDS_H, demand, demand_until, hour_at, opening_hours
 from devices.fleet.evidence import CrewEvidence, Intent, SeenSale, Witness
 from devices.fleet.mischief import SHARES, afflicted
-from devices.fleet.orders import KILLS, Chaos
+from devices.fleet.orders import KILLS, Chaos, CrewOrder, Day
 from devices.topics import parse, prefix
-from models.domain.errors import Refused
+from models.domain.errors import Bug, Refused
 from models.domain.ids import MessageId, RegionId, SessionId
 from models.domain.screen import Receipt, ReceiptTender, ReplyBody, ReplyError, Screen, ScreenState
-from runtime.fleet import parse_chaos
+from runtime.fleet import parse_chaos, until_signal
 from runtime.fleet_chain import STORES_MAX, articles_of, fleet_chain, lanes_of
+from runtime.fleet_crews import Crews
 
 SEEN = SeenSale("session-1", "s1", "s1-f1", "r-1", 1590, {"cash": 1590})
 BOOKED = BookedSale("sale-1", "session-1", "", "s1", "r-1", 1590, {"cash": 1590}, False, 1, 1590)
@@ -197,3 +202,34 @@ def test_every_trouble_finds_a_lane_and_the_same_one_for_the_same_seed() -> None
 def test_violations_say_what_and_where() -> None:
     [one] = violations([crew(intents=[STARTED])], Books((BOOKED, replace(BOOKED, id="x", session="s", receipt="r-9"))))
     assert one == Violation("sale_unstarted", "r-9 of s1: no terminal asked for it")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_and_what_it_started(number: signal.Signals) -> None:
+    """It cancels the run; the house is stopped after the loop, not inside it."""
+    ended: list[str] = []
+
+    async def run() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(30.0)
+        finally:
+            ended.append("crews")
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(until_signal(run()))
+    assert ended == ["crews"]
+
+
+async def test_a_crew_in_the_middle_of_its_day_ends_at_once(tmp_path: Path) -> None:
+    order = CrewOrder(0, 1, RegionId("south"), "127.0.0.1", 1, "http://127.0.0.1:1", "plan", (), ())
+    crews = Crews(order, tmp_path, count=1)
+    await crews.start()
+    day = asyncio.create_task(crews.day(Day(600.0, 0.1, flat=True)))
+    await asyncio.sleep(0)
+    began = asyncio.get_running_loop().time()
+    crews.kill()
+    with pytest.raises(Bug, match="its process ended"):
+        await day
+    await crews.stop()
+    assert asyncio.get_running_loop().time() - began < 10.0
