@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,11 +21,14 @@ from gateway.enrolment import Enrolment, EnrolRequest
 from models.domain.errors import Refused
 from models.domain.ids import ChainId, RegionId
 from runtime import mqtt_probe
-from runtime.broker import EmbeddedBroker
+from runtime.broker import EmbeddedBroker, ExternalBroker
 from runtime.broker_mosquitto import find_program, password_line
 from runtime.credentials import Credentials, normal
 from runtime.datadir import open_data_dir
+from runtime.deploy import write_mosquitto
 from runtime.plant import Plant
+from runtime.ports import accepts, free_port
+from runtime.processes import ChildProcess, ProcessSpec
 from runtime.settings import Broker as BrokerSettings
 from tests.conftest import scratch_data_dir
 from tests.integration.house import House, eventually, storeops
@@ -252,6 +256,36 @@ async def test_revocation_counts_at_once_and_ends_with_a_new_enrolment(shop: Sho
     assert shop.lets_in(fresh)
     assert "user t-1" not in (shop.data / "broker" / "acl").read_text()
     assert shop.execute("SELECT count(*) FROM terminal WHERE revoked_at IS NOT NULL") == [(0,)]
+
+
+async def test_a_deployed_mosquitto_knows_the_registrys_terminals(shop: Shop) -> None:
+    """What `storeops deploy mosquitto` writes starts as it is, and lets in who may come in."""
+    secret = (await shop.enrol(await shop.code())).secret
+    lost = (await shop.enrol(await shop.code("t-2"))).secret
+    await shop.credentials.revoke(shop.plant, "t-2", datetime.now(UTC))
+    ports = free_port(), free_port()
+    folder = shop.data / "broker" / "deployed"  # a folder that the broker's user may enter
+    written = await write_mosquitto([shop.plant], folder, ["localhost", "127.0.0.1"], *ports, folder)
+    assert (written["passwords"], written["without"], written["refused"]) == (1, 0, 1)
+    config = folder / "mosquitto.conf"
+    text = config.read_text().replace("/var/lib/mosquitto/", f"{folder}/").replace("log_dest syslog", "log_dest stderr")
+    config.write_text(f"user root\n{text}")
+    program = find_program()
+    assert program is not None
+    broker = ChildProcess(ProcessSpec("deployed", (program, "-c", str(config)), shop.data / "deployed.log"))
+    broker.start()
+    try:
+        broker.wait_ready(lambda: accepts(ports[0]), 5.0)
+        tls = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+
+        def login(name: str, with_secret: str | None) -> int | None:
+            return mqtt_probe.login("127.0.0.1", ports[0], name, with_secret, tls=tls)
+
+        assert login("t-1", secret) == mqtt_probe.SUCCESS
+        assert login("t-2", lost) == 0x87
+        ExternalBroker((folder / "broker-url").read_text().strip(), folder / "ca.pem").start()
+    finally:
+        broker.stop()
 
 
 @pytest.mark.timeout(300)
