@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from actors import identifying
 from actors.ports import EnrolFace, EnrolMember
 from actors.stage import Stage
 from actors.visit import Enrolment, Question
@@ -38,6 +39,8 @@ def enrol(stage: Stage, event: Event, body: Enrol) -> None:
         raise Refused("guarantee_unavailable")
     if session.member is not None and session.member.membership is not None:
         raise Refused("already_member")
+    if body.phone is not None and identifying.too_many_misses(stage):
+        raise Refused("identify_exhausted")
     assert session.id is not None
     member = session.member.id if session.member is not None else None
     ask = stage.ask(
@@ -74,6 +77,7 @@ def answered(stage: Stage, answer: EnrolAnswered) -> None:
     if answer.member is None:
         stage.refuse(enrolment.reply, answer.code or "enrol_refused")
         stage.keep(enrolment=None)
+        identifying.missed(stage)  # `already_member` tells whose number it is
         stage.change(state=stage.session.resting_state)
         stage.prompt("enrol_failed")
         return

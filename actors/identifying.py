@@ -34,7 +34,7 @@ def identify(stage: Stage, event: Event, body: Identify) -> None:
         raise Refused("lane_busy")
     if session.state is ScreenState.PAID:
         raise Refused("not_now")
-    if session.identify_tries >= IDENTIFY_TRIES_MAX or _misses(stage) >= MISSES_MAX:
+    if session.identify_tries >= IDENTIFY_TRIES_MAX or too_many_misses(stage):
         raise Refused("identify_exhausted")
     assert session.id is not None
     question = stage.ask(FindMember(session.id, stage.book.store, body.by, body.value))
@@ -51,12 +51,22 @@ def answered(stage: Stage, answer: MemberFound) -> None:
     stage.keep(question=None)
     stage.reply(question.reply)
     if answer.member is None:
-        misses = _misses(stage)
-        stage.keep(misses=misses + 1, misses_since=session.misses_since if misses else stage.now)
+        missed(stage)
         stage.prompt("not_recognised")
         return
     stage.keep(member=answer.member, probe=None)
     stage.change(state=stage.session.resting_state, prompt=None)
+
+
+def too_many_misses(stage: Stage) -> bool:
+    """Somebody tries numbers out at this lane."""
+    return _misses(stage) >= MISSES_MAX
+
+
+def missed(stage: Stage) -> None:
+    """A number was tried that told whose it is not: by a look-up, or by an enrolment that was refused."""
+    misses = _misses(stage)
+    stage.keep(misses=misses + 1, misses_since=stage.session.misses_since if misses else stage.now)
 
 
 def _misses(stage: Stage) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from actors.enrolling import ROUNDS_MAX
+from actors.identifying import MISSES_MAX
 from actors.ports import EnrolFace, EnrolMember, TakeShot
-from models.domain.events import Confirm, Enrol, FaceShown, Purpose, Scan, SessionOpen
+from models.domain.events import Confirm, Enrol, FaceShown, Identify, Purpose, Scan, SessionOpen
 from models.domain.facts import TemplateMade
 from models.domain.ids import MemberId, PlanId
 from models.domain.messages import EnrolAnswered, FaceOutcome, MemberView, TemplateRow
@@ -278,3 +279,18 @@ def test_the_next_customer_ends_an_enrolment() -> None:
     assert error is not None
     assert error.code == "session_gone"
     lane.nobody_waits()
+
+
+def test_whose_number_it_is_cannot_be_tried_out_by_enrolling() -> None:
+    lane = Lane()
+    for n in range(MISSES_MAX):
+        lane.open()
+        lane.consent(Purpose.MEMBERSHIP)
+        lane.later(Enrol(PLAN.id, "huabei_hold", f"138000000{n:02d}"))
+        ask, request = lane.asked(EnrolMember)
+        lane.tell(EnrolAnswered(ask, request.session, None, code="already_member" if n % 2 else "enrol_refused"))
+    lane.open()
+    lane.consent(Purpose.MEMBERSHIP)
+    lane.refused(Enrol(PLAN.id, "huabei_hold", "13900000000"), "identify_exhausted")
+    lane.refused(Identify("phone", "13900000000"), "identify_exhausted")
+    lane.later(Enrol(PLAN.id, "huabei_hold"))
