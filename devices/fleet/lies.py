@@ -27,7 +27,9 @@ def lies(agent: FleetAgent, rng: random.Random) -> Iterator[Message]:
     basket = {"till_txn": f"lie-{rng.getrandbits(40)}", "rev": 1, "lines": [line], "total_fen": 199}
     yield _event(event, boot, 1, "basket", basket, ("total_mismatch", "lane_busy", "basket_is_ours"))
     stale = {"rev": 9_999, "tenders": [{"kind": "cash", "fen": 1}]}
-    yield _event(event, boot, 2, "confirm", stale, ("stale_rev", "no_session", "not_now", "lane_busy"))
+    yield _event(
+        event, boot, 2, "confirm", stale, ("stale_rev", "no_session", "not_now", "lane_busy", "nothing_to_pay")
+    )
     foreign = prefix(agent.config.region, StoreId("no-such-store"), agent.config.terminal)
     yield f"{foreign}/up/event", _envelope(new_id(), boot, 3, "scan", {"code": "x", "quantity": 1}), None, ()
     yield _event(event, boot, 4, "void", {"receipt": "no-such-receipt"}, ("no_such_receipt", "lane_busy", "not_now"))
