@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import stamina
+from psycopg.errors import DeadlockDetected
+
 from actors.ports import (
     EndLease,
     EnrolMember,
@@ -45,6 +48,9 @@ MembershipAnswer = (
 )
 
 
+DEADLOCK_TRIES_MAX = 5
+
+
 class Memberships:
     """Answers membership asks from the rows. Belongs to one event loop; any number may run beside it.
 
@@ -71,6 +77,15 @@ class Memberships:
 
         Returns after the commit. Raises what the database raises; nothing happened then, or all of it.
         """
+        # The same ask at the same time can end in a deadlock of the row's locks: nothing happened, so it is made again.
+        async for attempt in stamina.retry_context(
+            on=DeadlockDetected, attempts=DEADLOCK_TRIES_MAX, wait_initial=0.01, wait_jitter=0.05
+        ):
+            with attempt:
+                answer = await self._ask(ask_id, request, attempts)
+        return answer
+
+    async def _ask(self, ask_id: str, request: MembershipRequest, attempts: int) -> MembershipAnswer | NotYet:
         match request:
             case FindMember():
                 return await self._enrolment.find(ask_id, request)

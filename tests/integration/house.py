@@ -228,8 +228,8 @@ class House:
         assert not self.rows("SELECT till_txn FROM sale WHERE till_txn <> '' GROUP BY till_txn HAVING count(*) > 1")
         assert not self.rows("SELECT session FROM sale WHERE session <> '' GROUP BY session HAVING count(*) > 1")
         assert not self.rows(
-            "SELECT s.id FROM sale s LEFT JOIN txn t ON t.request_number = s.id WHERE s.gross_fen > 0"
-            " GROUP BY s.id HAVING count(t.id) <> 1"
+            "SELECT s.id, s.due_fen, s.suspense_fen, count(t.id) FROM sale s LEFT JOIN txn t ON t.request_number = s.id"
+            " GROUP BY s.id HAVING count(t.id) <> (s.due_fen + s.suspense_fen > 0)::int"
         )
 
     async def check_provider(self) -> int:
