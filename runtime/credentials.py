@@ -20,10 +20,10 @@ from typing import Any
 import structlog
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from psycopg import AsyncConnection, OperationalError
+from psycopg import AsyncConnection
 
 from gateway.enrolment import Enrolment, EnrolRequest
-from models.domain.errors import NeedsOperator, Refused, StoreOpsError
+from models.domain.errors import NeedsOperator, Refused
 from models.domain.ids import StoreId, shard_of
 from models.tables import credentials as table
 from models.tables.credentials import CURRENT, ENDED, NEXT, REVOKED, Code, Pending, Registered, Stored
@@ -346,7 +346,7 @@ class Credentials:
             try:
                 await self.look(datetime.now(UTC), again=first)
                 first = False
-            except (OperationalError, OSError, StoreOpsError) as error:
+            except Exception as error:  # noqa: BLE001 - a database or broker that is away: the next look sees
                 log.info("rotations_unseen", error=type(error).__name__)
             await asyncio.sleep(LOOK_EVERY_S)
 
