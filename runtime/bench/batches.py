@@ -86,7 +86,7 @@ def measure(seconds: float, advance: Callable[[str], None]) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="so-b-") as folder:
         done = subprocess.run(
             (sys.executable, "-c", PROGRAM, folder, str(ROUNDS)),
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"},
             capture_output=True,
             text=True,
             timeout=START_S_MAX,
