@@ -220,7 +220,7 @@ def test_a_signal_ends_a_run_and_what_it_started(number: signal.Signals) -> None
     async def run() -> None:
         try:
             os.kill(os.getpid(), number)
-            await asyncio.sleep(30.0)
+            await asyncio.get_running_loop().create_future()
         finally:
             ended.append("crews")
 
