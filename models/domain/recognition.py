@@ -170,8 +170,9 @@ def decide(
 ) -> Decision:
     """The rule (docs: faces, 1:N is a budget). `partial`: a shard or an update was missing from the search.
 
-    Without digits anything but a clear, whole, live match asks for them; with `digits_required` that one, too. With digits (the search was inside
-    their bucket) there is no third question: accepted or not recognised. A failed liveness is a veto always.
+    Without digits anything but a clear, whole, live match asks for them; with `digits_required` that one, too. With
+    digits (the search was inside their bucket) there is no third question: accepted or not recognised. A failed
+    liveness is a veto always.
     """
     t_ppm = _ppm(threshold(search.searched, policy.thresholds))
     match = _match(search, policy, t_ppm, liveness, partial=partial, digits_given=digits_given)

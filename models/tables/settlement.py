@@ -160,8 +160,8 @@ async def cut_off_chunk(
 ) -> tuple[list[str], list[str]]:
     """EXPIRED past their cutoff get their charge and their call, in the caller's transaction.
 
-    Returns (ids that were looked at, ids that were cut off): the others still have an open reservation or lease. Expired
-    reservations are released first, under the membership's lock.
+    Returns (ids that were looked at, ids that were cut off): the others still have an open reservation or lease.
+    Expired reservations are released first, under the membership's lock.
     """
     await cur.execute(_LOCK_DUE, {"chain": chain, "region": region, "now": now, "limit": limit, "skip": list(skip)})
     ids = [row[0] for row in await cur.fetchall()]

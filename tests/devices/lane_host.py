@@ -174,6 +174,7 @@ class LaneHost:
                 )
             case ReleaseUses() | ReverseUses():
                 raise AssertionError("no test here goes this way")
+        raise AssertionError(f"an ask that is not answered here: {request}")
 
     def _look(self, question: str, request: IdentifyFace | TakeShot) -> FaceAnswered:
         image = self._images.pop(request.image)

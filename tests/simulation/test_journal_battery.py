@@ -169,7 +169,7 @@ async def test_an_ask_is_put_off(subject: Subject) -> None:
 
 async def test_what_stands_comes_page_by_page(subject: Subject) -> None:
     addresses = [Address(REGION, STORE, kind, f"{kind}{n}") for kind in ("session", "terminal") for n in range(4)]
-    await subject.commit(entities={at: (b'{"state": "open"}', 1) for at in reversed(addresses)})
+    await subject.commit(entities=dict.fromkeys(reversed(addresses), (b'{"state": "open"}', 1)))
     pages: list[list[Address]] = []
     while not pages or pages[-1]:
         after = pages[-1][-1] if pages else None
