@@ -52,6 +52,8 @@ log = structlog.get_logger()
 
 BATCH_MESSAGES_MAX = 256
 COLLECT_S = 0.002
+COLLECT_FROM_MESSAGES = 3
+"""A batch as large as this is followed by one that is collected for COLLECT_S; when little comes nobody waits."""
 TICK_S = 1.0
 WOKEN_A_PAGE_MAX = 1_000
 TIMERS_A_BATCH_MAX = 1_000
@@ -136,6 +138,7 @@ class StoreHost:
         self._offset = timedelta(0)
         self._ticks = 0
         self._flooded = 0
+        self._many = False
         self._stopping = False
         self._loop_task: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -234,7 +237,7 @@ class StoreHost:
                 await self._db.reopen()
 
     async def _collect(self, wait_s: float) -> list[Item]:
-        """The next batch: at least one message or `wait_s` over; then 2 ms of collecting, 256 at most."""
+        """The next batch: at least one message or `wait_s` over; then 2 ms of collecting when many come, 256 at most."""
         if not self._internal and not self._bridge.waiting:
             self._wake.clear()
             waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._bridge.arrival())]
@@ -243,13 +246,14 @@ class StoreHost:
             finally:
                 for task in waits:
                     task.cancel()
-        if self._internal or self._bridge.waiting:
+        if self._many and (self._internal or self._bridge.waiting):
             await asyncio.sleep(COLLECT_S)
         items = [self._internal.popleft() for _ in range(min(BATCH_MESSAGES_MAX, len(self._internal)))]
         for inbound in self._bridge.take(BATCH_MESSAGES_MAX - len(items)):
             item = await self._door.admit(inbound, self._bridge, self._look_up)
             if item is not None:
                 items.append(item)
+        self._many = len(items) >= COLLECT_FROM_MESSAGES
         return await self._intake.sort(items, asyncio.get_running_loop().time(), self._db.run, self._bridge.ack)
 
     async def _look_up(self, terminal: TerminalId) -> RegisteredTerminal | None:
