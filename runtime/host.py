@@ -237,7 +237,7 @@ class StoreHost:
                 await self._db.reopen()
 
     async def _collect(self, wait_s: float) -> list[Item]:
-        """The next batch: at least one message or `wait_s` over; then 2 ms of collecting when many come, 256 at most."""
+        """The next batch: at least one message or `wait_s` over; then 2 ms more when many come, 256 at most."""
         if not self._internal and not self._bridge.waiting:
             self._wake.clear()
             waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._bridge.arrival())]
