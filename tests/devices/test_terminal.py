@@ -313,7 +313,7 @@ async def test_a_host_without_memory_makes_the_terminal_repeat_itself(broker: Em
         await asyncio.to_thread(broker.stop)
         await asyncio.to_thread(broker.start)
         async with SmallHost(broker, terminal) as host:
-            await until(lambda: agent.outbox.entries() == [])
+            await until(lambda: agent.outbox.entries() == [], 30.0)
             assert host.events[0].seq == 1
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -235,8 +235,9 @@ async def test_the_door_refuses_foreign_pages_foreign_names_and_large_bodies(sit
     async def chunks() -> AsyncIterator[bytes]:
         yield too_large
 
-    assert (await site.post("/gateway.do", content=too_large)).status_code == 413
-    assert (await site.post("/gateway.do", content=chunks())).status_code == 413
+    for body in (too_large, chunks()):
+        with suppress(httpx.ReadError, httpx.WriteError):  # closed while we were still sending: refused all the same
+            assert (await site.post("/gateway.do", content=body)).status_code == 413
     assert (await site.post("/gateway.do", content=too_large[:-1])).status_code == 200
 
 
