@@ -217,12 +217,13 @@ class StoreHost:
         while not self._stopping:
             now = monotonic()
             try:
-                items = await self._collect(min(max(0.0, next_tick - now), self._intake.wait_s(now)))
-                if monotonic() >= next_tick:
+                due: list[Item] = []
+                if now >= next_tick:  # before anything is taken: a refused statement here costs no message
                     due = await self._tick()
                     # A backlog (a pause, a jump of the business clock) goes on at once, in due order.
                     next_tick = monotonic() + (TICK_S if len(due) < TIMERS_A_BATCH_MAX else 0.0)
-                    items = [*due, *items]
+                wait_s = 0.0 if due else min(max(0.0, next_tick - monotonic()), self._intake.wait_s(now))
+                items = [*due, *await self._collect(wait_s)]
                 if items:
                     await self._cycle(items)
             except Fenced as error:

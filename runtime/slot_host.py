@@ -7,6 +7,7 @@ interrupted anywhere ends with every slot of the layout in force served, and no 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Sequence
@@ -56,6 +57,21 @@ def exit_fenced() -> None:
     os._exit(FENCED_EXIT)
 
 
+COLLECT_AFTER_OBJECTS, COLLECT_MIDDLE_AFTER, COLLECT_ALL_AFTER = 50_000, 20, 50
+
+
+def calm_collector() -> None:
+    """Keep Python's cycle collector from walking all entities of a host every few seconds while people wait.
+
+    What stands after a start is frozen out of its sight; the rest is looked at more rarely. States are values without
+    cycles: what the collector is for are exceptions and tasks. Measured on two cores at 200 messages/s: p99 of event
+    to reply 195 and 43 ms in two runs before, 26 ms after.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, COLLECT_MIDDLE_AFTER, COLLECT_ALL_AFTER)
+
+
 class SlotHost:
     """A slot's host as an async Ray actor. It starts itself: Ray restarts it without anyone calling."""
 
@@ -89,6 +105,7 @@ class SlotHost:
                 log.exception("host_start")
                 await asyncio.sleep(1.0)
                 os._exit(1)
+            calm_collector()
             self._service, self._state = service, "serving"
             self._settled.set()
             log.info("host_ready", slot=self._k, layout=service.slot.layout, epoch=service.slot.epoch)

@@ -31,6 +31,7 @@ from runtime.host import StoreHost
 from runtime.hosting import RayFaces
 from runtime.memberships import Memberships
 from runtime.plant import Plant, Providers, connector, open_pool
+from runtime.slot_host import calm_collector
 from runtime.telemetry import configure_logs
 
 BARE_REGION = RegionId("bare")
@@ -146,6 +147,7 @@ async def main(kind: str, plant: Plant) -> None:
     configure_logs(plant.data_dir, f"bench-{kind}")
     host = KINDS[kind](plant)
     await host.start()
+    calm_collector()
     _say("ready")
     while await asyncio.to_thread(sys.stdin.readline):
         _say(msgspec.json.encode(host.health()).decode())
