@@ -64,8 +64,8 @@ def calm_collector() -> None:
     """Keep Python's cycle collector from walking all entities of a host every few seconds while people wait.
 
     What stands after a start is frozen out of its sight; the rest is looked at more rarely. States are values without
-    cycles: what the collector is for are exceptions and tasks. Measured on two cores at 200 messages/s: p99 of event
-    to reply 195 and 43 ms in two runs before, 26 ms after.
+    cycles: what the collector is for are exceptions and tasks. Measured on two cores at 200 messages/s, p99 of event
+    to reply: 43 ms without (one run of 60 s), 32 ms with it (another); docs/benchmarks.md has the latter.
     """
     gc.collect()
     gc.freeze()
