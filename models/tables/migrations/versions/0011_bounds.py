@@ -1,0 +1,12 @@
+"""Bounds of hosts, and what a resize carries over."""
+
+from __future__ import annotations
+
+revision = "0011"
+down_revision = "0010"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Forward only."""
