@@ -11,7 +11,8 @@ from actors.face_worker import FaceWorker
 from models.domain.errors import NeedsOperator
 from models.domain.face_quality import POLICIES
 from models.domain.ids import ChainId
-from models.domain.recognition import LivenessPolicy, RecognitionPolicy
+from models.domain.liveness import LivenessPolicy
+from models.domain.recognition import RecognitionPolicy
 from models.faces.gallery import TEMPLATES_MAX, Gallery, rotation_from
 from models.faces.nets import build_nets
 from models.faces.pipeline import FacePipeline

@@ -15,6 +15,7 @@ from models.domain.errors import Refused
 from models.domain.events import Purpose
 from models.domain.face_quality import FaceKind, LookReason, QualityReport
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
+from models.domain.liveness import Liveness, LivenessPolicy
 from models.domain.messages import FaceOutcome, RecognitionDecision, TemplateRow
 
 Embedding = NewType("Embedding", bytes)
@@ -34,15 +35,6 @@ DIGITS_LENGTH = 4
 
 
 # ---------------------------------------------------------------- the decision
-
-
-class Liveness(StrEnum):
-    """What the liveness policy says of one image. Never a certified rate."""
-
-    PASSED = "passed"
-    NOT_CHECKED = "not_checked"
-    IN_DOUBT = "in_doubt"
-    FAILED = "failed"
 
 
 class DigitsReason(StrEnum):
@@ -104,24 +96,6 @@ class SearchResult:
     best: Candidate | None
     second: Candidate | None
     searched: int
-
-
-@dataclass(frozen=True, slots=True)
-class LivenessPolicy:
-    """How a device's score (0 to 1) is read. Unsigned devices send none: `required` then means digits."""
-
-    required: bool = False
-    pass_min: float = 0.7
-    veto_below: float = 0.2
-
-    def judge(self, score_ppm: int | None) -> Liveness:
-        """Failed is a veto; in doubt asks for digits."""
-        if score_ppm is None:
-            return Liveness.IN_DOUBT if self.required else Liveness.NOT_CHECKED
-        score = score_ppm / 1_000_000
-        if score < self.veto_below:
-            return Liveness.FAILED
-        return Liveness.PASSED if score >= self.pass_min else Liveness.IN_DOUBT
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from models.domain.face_quality import (
     QualityReport,
 )
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
+from models.domain.liveness import LivenessPolicy
 from models.domain.messages import FaceOutcome
 from models.domain.recognition import (
     ConsentToken,
@@ -28,7 +29,6 @@ from models.domain.recognition import (
     GalleryDelta,
     GalleryRow,
     IdentifyRequest,
-    LivenessPolicy,
     RecognitionPolicy,
     RescoreRequest,
     SearchScope,

@@ -11,6 +11,7 @@ from models.domain.errors import Refused
 from models.domain.events import Purpose
 from models.domain.face_quality import FaceKind
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
+from models.domain.liveness import Liveness, LivenessPolicy
 from models.domain.recognition import (
     THRESHOLDS,
     Accepted,
@@ -18,8 +19,6 @@ from models.domain.recognition import (
     ConsentToken,
     DigitsReason,
     IdentifyRequest,
-    Liveness,
-    LivenessPolicy,
     Match,
     NeedsDigits,
     NotRecognised,
