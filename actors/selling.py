@@ -133,7 +133,10 @@ def moment(stage: Stage, event: Event) -> datetime:
 def book_unknown_takings(
     stage: Stage, event: Event, sale: SaleId, till_txn: str, tenders: tuple[SaleTender, ...]
 ) -> None:
-    """A till took money for a basket that we do not have: all of it is suspense, matched later."""
+    """A till took money for a basket that we do not have: all of it is suspense, matched later.
+
+    It names no visit: a report that comes late finds the next customer at the lane.
+    """
     at = moment(stage, event)
     total = taken_fen(tenders)
     session = stage.session
@@ -142,7 +145,7 @@ def book_unknown_takings(
         SaleMade(
             id=sale,
             receipt=receipt_number(stage, number),
-            session=SessionId(session.id or ""),
+            session=SessionId(""),
             store=stage.book.store,
             lane=session.lane,
             terminal=event.terminal,

@@ -92,22 +92,15 @@ def _sales(seen: list[SeenSale], books: Books) -> list[Violation]:
             booked = f"{sale.cash_fen} fen in the drawer's account, {sale.tenders.get('cash', 0)} in the sale"
             found.append(Violation("cash_books", f"{sale.receipt}: {booked}"))
     for one in seen:
-        booked_once = [sale for sale in by_session.get(one.session, []) if not _came_late(sale, one)]
-        if len(booked_once) != 1:
-            found.append(Violation("sale_not_once", f"{one.receipt} of {one.store}: {len(booked_once)} times"))
+        booked = by_session.get(one.session, [])
+        if len(booked) != 1:
+            found.append(Violation("sale_not_once", f"{one.receipt} of {one.store}: {len(booked)} times"))
             continue
-        [sale] = booked_once
+        [sale] = booked
         shown = (one.receipt, one.due_fen, _without_coupons(one.tenders))
         if (sale.receipt, sale.due_fen, _without_coupons(sale.tenders)) != shown:
             found.append(Violation("sale_differs", f"shown {shown}, booked {sale}"))
     return found
-
-
-def _came_late(sale: BookedSale, seen: SeenSale) -> bool:
-    """A till's `paid` that came after its basket was closed (reordered, replayed) is booked as reported, with nothing
-    due, in whatever visit stands at the lane; that it is booked once by its own transaction is checked with `paid`.
-    """
-    return bool(sale.till_txn) and not sale.due_fen and sale.receipt != seen.receipt
 
 
 def _started(intents: list[Intent], books: Books) -> list[Violation]:

@@ -151,6 +151,7 @@ def test_a_silent_till_does_not_hold_the_lane_for_ever() -> None:
     lane.ok(SessionOpen("till-2"))
     lane.ok(Paid("till-1", rev, (CARD,)))
     assert lane.sales[-1].suspense_fen == 400, "the money that it reports later is not lost"
+    assert lane.sales[-1].session == "", "and is not told to be the next customer's"
 
 
 def test_a_late_paid_after_silence_still_finds_its_basket() -> None:

@@ -204,12 +204,13 @@ def test_violations_say_what_and_where() -> None:
     assert one == Violation("sale_unstarted", "r-9 of s1: no terminal asked for it")
 
 
-def test_a_tills_money_that_came_late_into_anothers_visit_is_no_second_sale() -> None:
-    late = replace(BOOKED, id="sale-2", receipt="r-2", till_txn="txn-2", due_fen=0)
+def test_a_tills_money_that_came_late_belongs_to_no_visit() -> None:
+    late = replace(BOOKED, id="sale-2", receipt="r-2", session="", till_txn="txn-2", due_fen=0)
     intents = [STARTED, Intent("till:txn-2", "s1", 1590, reported=True)]
     assert violations([crew(intents=intents)], Books(sales=(BOOKED, late))) == []
-    twice = replace(late, till_txn="")
-    assert [one.rule for one in violations([crew()], Books(sales=(BOOKED, twice)))] == ["sale_not_once"]
+    named = replace(late, session=BOOKED.session)
+    found = violations([crew(intents=intents)], Books(sales=(BOOKED, named)))
+    assert [one.rule for one in found] == ["sale_not_once"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
