@@ -11,7 +11,12 @@ from rich.console import Console
 
 bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks: each figure beside a baseline of the same run.")
 
-BENCHES = {"slice": "runtime.bench.slice", "runtime": "runtime.bench.runtime", "chain": "runtime.bench.chain_scale"}
+BENCHES = {
+    "slice": "runtime.bench.slice",
+    "runtime": "runtime.bench.runtime",
+    "chain": "runtime.bench.chain_scale",
+    "faces": "runtime.bench.faces",
+}
 """Name -> module with `run(console) -> Report`. A new benchmark is one file and one line here."""
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -39,6 +44,16 @@ def bench_runtime(
 def bench_chain(as_json: AsJson = False, keep: Keep = None) -> None:
     """A chain of 10, 100 and 1,000 stores at 200 events a second, a storm, a backlog. About seven minutes."""
     raise typer.Exit(0 if measure("chain", as_json, keep) else 1)
+
+
+@bench_app.command("faces")
+def bench_faces(
+    as_json: AsJson = False,
+    keep: Keep = None,
+    seconds: Annotated[float, typer.Option(min=2.0, help="How long each rate is measured; 30 for the record.")] = 30.0,
+) -> None:
+    """What the face engine does: workers, nets, galleries, accuracy. About five minutes."""
+    raise typer.Exit(0 if measure("faces", as_json, keep, seconds=seconds) else 1)
 
 
 @bench_app.command("all")
