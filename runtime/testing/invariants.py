@@ -101,6 +101,8 @@ class Auditor:
     def _one_sale_per_order(self) -> None:
         orders = Tally(t.order for sale in self._database.sales.values() for t in sale.tenders if t.order)
         _require(all(n == 1 for n in orders.values()), f"an order was booked twice: {orders}")
+        visits = Tally(sale.session for sale in self._database.sales.values() if sale.session)
+        _require(all(n == 1 for n in visits.values()), f"two sales name one visit: {visits}")
         for sale in self._database.sales.values():
             for tender in sale.tenders:
                 if tender.order and sale.id not in self._database.voids:
