@@ -36,6 +36,7 @@ class LookReason(StrEnum):
     NOT_JPEG = "not_jpeg"
     CORRUPT_JPEG = "corrupt_jpeg"
     TOO_LARGE = "too_large"
+    UNSUPPORTED_JPEG = "unsupported_jpeg"
     NO_FACE = "no_face"
     SEVERAL_FACES = "several_faces"
     TOO_DARK = "too_dark"
@@ -51,6 +52,7 @@ PROMPTS: dict[LookReason, str] = {
     LookReason.NOT_JPEG: "look_again",
     LookReason.CORRUPT_JPEG: "look_again",
     LookReason.TOO_LARGE: "look_again",
+    LookReason.UNSUPPORTED_JPEG: "look_again",
     LookReason.NO_FACE: "come_closer",
     LookReason.SEVERAL_FACES: "several_faces",
     LookReason.TOO_DARK: "more_light",
@@ -63,13 +65,25 @@ PROMPTS: dict[LookReason, str] = {
 }
 """The screen's prompt for each reason. `look_again`: the image never was one; nothing was seen."""
 
-IMAGE_FAULTS = frozenset({LookReason.NOT_JPEG, LookReason.CORRUPT_JPEG, LookReason.TOO_LARGE, LookReason.FRAME_NEEDED})
+IMAGE_FAULTS = frozenset(
+    {
+        LookReason.NOT_JPEG,
+        LookReason.CORRUPT_JPEG,
+        LookReason.TOO_LARGE,
+        LookReason.UNSUPPORTED_JPEG,
+        LookReason.FRAME_NEEDED,
+    }
+)
 """Faults of the sender, not of the customer."""
 
 _SENTENCES: dict[LookReason, tuple[str, str]] = {
     LookReason.NOT_JPEG: ("设备发来的不是 JPEG 图片，请再拍一次。", "The terminal did not send a JPEG. Take it again."),
     LookReason.CORRUPT_JPEG: ("图片损坏，请再拍一次。", "The image arrived damaged. Take it again."),
     LookReason.TOO_LARGE: ("图片过大，请检查设备的拍照设置。", "The image is too large. Check the camera's settings."),
+    LookReason.UNSUPPORTED_JPEG: (
+        "这种 JPEG 无法使用，请把设备设为普通彩色 JPEG。",
+        "This kind of JPEG is not taken. Set the camera to plain colour JPEG.",
+    ),
     LookReason.NO_FACE: ("没有看到人脸，请顾客正对摄像头。", "No face in sight. Ask the customer to face the camera."),
     LookReason.SEVERAL_FACES: ("画面里有几个人，请只留一位。", "Several people are in view. Only one, please."),
     LookReason.TOO_DARK: ("光线太暗，请打开补光灯。", "It is too dark. Turn on the light."),
