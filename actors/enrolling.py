@@ -108,12 +108,13 @@ def shot_answered(stage: Stage, question: Question, answer: FaceAnswered) -> Non
             else:
                 _make_template(stage, shots)
         case FaceOutcome.ENROLLED:
-            for template in answer.templates:
+            for sealed in answer.templates:
                 given = session.consent(Purpose.RECOGNISE)
                 assert given is not None
                 stage.save(
                     TemplateMade(
-                        template,
+                        sealed.template,
+                        sealed.key,
                         given.event,
                         stage.book.chain_book.chain,
                         stage.book.store,
@@ -124,6 +125,9 @@ def shot_answered(stage: Stage, question: Question, answer: FaceAnswered) -> Non
         case FaceOutcome.QUALITY:
             stage.reply(question.reply)
             stage.prompt(answer.reason)
+        case FaceOutcome.BUSY:
+            stage.reply(question.reply)
+            _when_less_busy(stage, enrolment, of)
         case FaceOutcome.LOST if answer.reason in IMAGE_FAULTS:
             stage.refuse(question.reply, "bad_image")
             stage.prompt("look_at_camera", shot=len(enrolment.shots) + 1, of=of)
@@ -139,7 +143,7 @@ def _make_template(stage: Stage, shots: tuple[bytes, ...]) -> None:
     assert session.enrolment is not None
     assert session.enrolment.member is not None
     assert given is not None
-    question = stage.ask(EnrolFace(session.id, given.event, session.enrolment.member, shots))
+    question = stage.ask(EnrolFace(session.id, stage.book.store, given.event, session.enrolment.member, shots))
     stage.wait_for_face(question, "template", None)
 
 
@@ -150,6 +154,18 @@ def _start_again(stage: Stage, enrolment: Enrolment, of: int) -> None:
         return
     stage.keep(enrolment=replace(enrolment, shots=(), rounds=enrolment.rounds + 1))
     stage.prompt("look_at_camera", shot=1, of=of)
+
+
+def _when_less_busy(stage: Stage, enrolment: Enrolment, of: int) -> None:
+    """Nobody looked: the shots stay, and the same step is asked for again, a few times."""
+    if enrolment.rounds + 1 >= ROUNDS_MAX:
+        _done(stage, "member_ready")
+        return
+    stage.keep(enrolment=replace(enrolment, rounds=enrolment.rounds + 1))
+    if len(enrolment.shots) < of:
+        stage.prompt("look_at_camera", shot=len(enrolment.shots) + 1, of=of)
+    else:
+        _make_template(stage, enrolment.shots)
 
 
 def shot_lost(stage: Stage, question: Question) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from models.domain.face_quality import FaceKind, LookPurpose, QualityPolicy
 from models.domain.ids import MemberId
-from models.domain.messages import TemplateRow
+from models.domain.messages import KeyRow, SealedTemplate, TemplateRow
 from models.domain.recognition import Embedding, SearchResult, Seen, Unseen
 
 
@@ -45,10 +45,10 @@ class Vault(Protocol):
 
     def make_template(
         self, member: MemberId, template_id: str, net_sha256: str, policy: str, embedding: Embedding
-    ) -> TemplateRow:
-        """A row that may rest in a database."""
+    ) -> SealedTemplate:
+        """A row that may rest in a database, and its key for another table."""
 
-    def open_template(self, row: TemplateRow) -> Embedding:
+    def open_template(self, row: TemplateRow, key: KeyRow) -> Embedding:
         """Raises NeedsOperator when it does not open."""
 
     def seal(self, visit_key: bytes, session: str, kind: str, payload: bytes) -> bytes:

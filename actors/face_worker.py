@@ -230,7 +230,7 @@ class FaceWorker:
         chain = self._chains.get(request.chain)
         double = decide(_search(chain, mean, None), self._recognition, net_sha256=self._eyes.net_sha256).match
         lookalike = double.member if isinstance(double, Accepted) and double.member != request.member else None
-        row = self._vault.make_template(
+        sealed = self._vault.make_template(
             request.member, request.template_id, self._eyes.net_sha256, self._quality.name, mean
         )
         return self._count(
@@ -239,7 +239,7 @@ class FaceWorker:
                 request.question,
                 FaceOutcome.ENROLLED,
                 member=request.member,
-                templates=(row,),
+                templates=(sealed,),
                 lookalike=lookalike,
                 gallery_version=chain.gallery.version if chain else 0,
                 reason="enrolled",
@@ -309,7 +309,7 @@ class FaceWorker:
                 skipped["other_net"] += 1
             else:
                 try:
-                    into.put(row, self._vault.open_template(row.template))
+                    into.put(row, self._vault.open_template(row.template, row.key))
                     loaded += 1
                 except NeedsOperator as sealed:
                     skipped[sealed.code] += 1

@@ -16,7 +16,7 @@ from models.domain.recognition import RecognitionPolicy
 from models.faces.gallery import TEMPLATES_MAX, Gallery, rotation_from
 from models.faces.nets import build_nets
 from models.faces.pipeline import FacePipeline
-from models.faces.templates import KEY_BYTES, TemplateVault, new_key
+from models.faces.templates import KEY_BYTES, Keyring, TemplateVault, new_key
 
 MASTER_KEY_VARIABLE = "STOREOPS_FACES_MASTER_KEY"
 MASTER_KEY_FILE = "faces-master.key"
@@ -38,7 +38,7 @@ def build_face_worker(
     if policy not in POLICIES:
         raise NeedsOperator("quality_policy", f"no quality policy {policy!r}", f"one of {', '.join(POLICIES)}")
     nets = build_nets(cache_dir)
-    vault = TemplateVault(master_key)
+    vault = TemplateVault(Keyring.of_one(master_key))
 
     def new_gallery(chain: ChainId) -> Gallery:
         return Gallery(nets.dimension, rotation_from(vault.rotation_secret(chain), nets.dimension), templates_max)

@@ -17,7 +17,7 @@ from models.domain.ids import (
     StoreId,
     TerminalId,
 )
-from models.domain.messages import RecognitionDecision, ReturnedLine, SaleTender, SaleUse, TemplateRow
+from models.domain.messages import KeyRow, RecognitionDecision, ReturnedLine, SaleTender, SaleUse, TemplateRow
 from models.domain.screen import ScreenLine
 from models.domain.twin import TwinFact
 
@@ -128,6 +128,7 @@ class TemplateMade:
     """A member's face template, sealed; searchable once committed."""
 
     template: TemplateRow
+    key: KeyRow
     consent: MessageId
     chain: str
     store: StoreId

@@ -77,6 +77,8 @@ class FaceOutcome(StrEnum):
     SHOTS_DISAGREE = "shots_disagree"
     LOST = "lost"
     """The worker or the visit's key is gone, or the image was corrupt: look again."""
+    BUSY = "busy"
+    """Nobody looked: too many ask at once. Says nothing about the face; go on by phone number, code or cash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +97,33 @@ class RecognitionDecision:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key of one member, wrapped by the master key of an epoch. Whoever destroys it has erased what it seals."""
+
+    id: str
+    member: MemberId
+    epoch: int
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TemplateRow:
-    """A face template at rest: ciphertext, and the member's key wrapped by the master key."""
+    """A face template at rest: ciphertext under the key `key_id`, which is stored apart from it."""
 
     id: str
     member: MemberId
     net_sha256: str
     ciphertext: bytes
-    wrapped_key: bytes
+    key_id: str
     policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class SealedTemplate:
+    """A template on its way to its table, and the key on its way to another."""
+
+    template: TemplateRow
+    key: KeyRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +138,7 @@ class FaceAnswered:
     sealed: bytes | None = None
     """A probe or shot sealed under the visit's key: readable only while this host lives."""
     decision: RecognitionDecision | None = None
-    templates: tuple[TemplateRow, ...] = ()
+    templates: tuple[SealedTemplate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

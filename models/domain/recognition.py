@@ -16,7 +16,7 @@ from models.domain.events import Purpose
 from models.domain.face_quality import FaceKind, LookReason, QualityReport
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
 from models.domain.liveness import Liveness, LivenessPolicy
-from models.domain.messages import FaceOutcome, RecognitionDecision, TemplateRow
+from models.domain.messages import FaceOutcome, KeyRow, RecognitionDecision, SealedTemplate, TemplateRow
 
 Embedding = NewType("Embedding", bytes)
 """A unit vector as little-endian float32; never stored or logged in clear."""
@@ -32,6 +32,8 @@ THRESHOLDS: tuple[tuple[int, float], ...] = (
 """(templates searched, cosine) for one false accept of a stranger in a thousand; SFace, until calibrated."""
 
 DIGITS_LENGTH = 4
+
+NO_STORE = StoreId("")
 
 
 # ---------------------------------------------------------------- the decision
@@ -289,6 +291,8 @@ class RescoreRequest:
     sealed: bytes = field(repr=False)
     visit_key: bytes = field(repr=False)
     digits_tail: str = field(repr=False)
+    store: StoreId = NO_STORE
+    """Whose customer: stores share the workers in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +304,8 @@ class ShotRequest:
     jpeg: bytes = field(repr=False)
     kind: FaceKind
     visit_key: bytes = field(repr=False)
+    store: StoreId = NO_STORE
+    """Whose customer: stores share the workers in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +319,8 @@ class EnrolRequest:
     template_id: str
     shots: tuple[bytes, ...] = field(repr=False)
     visit_key: bytes = field(repr=False)
+    store: StoreId = NO_STORE
+    """Whose customer: stores share the workers in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +339,7 @@ class FaceAnswer:
     sealed: bytes | None = field(default=None, repr=False)
     quality: QualityReport | None = None
     decision: RecognitionDecision | None = None
-    templates: tuple[TemplateRow, ...] = field(default=(), repr=False)
+    templates: tuple[SealedTemplate, ...] = field(default=(), repr=False)
     shots_kept: tuple[int, ...] = ()
     """After `shots_disagree`: positions of the shots that still agree; take only the others again."""
     lookalike: MemberId | None = None
@@ -344,6 +352,7 @@ class GalleryRow:
     """A template and where its member belongs, as a gallery loads it."""
 
     template: TemplateRow = field(repr=False)
+    key: KeyRow = field(repr=False)
     chain: ChainId
     store: StoreId
     phone_tail: str = field(repr=False)

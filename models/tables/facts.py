@@ -25,6 +25,7 @@ from models.domain.facts import (
 from models.domain.ledger import Place, Taking, Transaction, sale_paid, sale_refunded, sale_voided, transaction_id
 from models.domain.messages import SaleTender
 from models.domain.twin import CommandAnswered, CommandRecord, DesiredRecord, TerminalRetired
+from models.tables.keys import add_key
 from models.tables.ledger import Booking, load_transaction
 from models.tables.terminals import save_twin
 
@@ -216,7 +217,7 @@ async def _decision(conn: AsyncConnection[TupleRow], fact: FaceDecided) -> None:
 async def _template(conn: AsyncConnection[TupleRow], fact: TemplateMade) -> None:
     template = fact.template
     await conn.execute(
-        """INSERT INTO face_template (id, member, chain, store, net_sha256, policy, consent, ciphertext, wrapped_key,
+        """INSERT INTO face_template (id, member, chain, store, net_sha256, policy, consent, ciphertext, key_id,
              at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
         (
             template.id,
@@ -227,7 +228,8 @@ async def _template(conn: AsyncConnection[TupleRow], fact: TemplateMade) -> None
             template.policy,
             fact.consent,
             template.ciphertext,
-            template.wrapped_key,
+            template.key_id,
             fact.at,
         ),
     )
+    await add_key(conn, fact.key, fact.at)

@@ -144,5 +144,5 @@ class TemplateTableRow(SQLModel, table=True):
     policy: str
     consent: str
     ciphertext: bytes = blob()
-    wrapped_key: bytes = blob()
+    key_id: str
     at: datetime = instant()

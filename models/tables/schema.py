@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlmodel import SQLModel
 
-from models.tables import books, credentials, entities, members, registry, sales, twins
+from models.tables import books, credentials, entities, keys, members, privacy, registry, sales, twins
 
 metadata = SQLModel.metadata
 
-__all__ = ["books", "credentials", "entities", "members", "metadata", "registry", "sales", "twins"]
+__all__ = ["books", "credentials", "entities", "keys", "members", "metadata", "privacy", "registry", "sales", "twins"]

@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import Connection
 
 from models.domain.ids import ChainId, MemberId, StoreId
-from models.domain.messages import TemplateRow
+from models.domain.messages import KeyRow, TemplateRow
 from models.domain.recognition import GalleryRow
 
 WINDOW_TEMPLATES = 4_096
@@ -32,13 +32,16 @@ def numbers_after(conn: Connection[Any], chain: ChainId, low: int) -> list[int]:
 def load_templates(conn: Connection[Any], chain: ChainId, numbers: Sequence[int]) -> tuple[GalleryRow, ...]:
     """The templates of these serial numbers."""
     rows = conn.execute(
-        """SELECT t.id, t.member, t.store, t.net_sha256, t.policy, t.ciphertext, t.wrapped_key, m.phone_tail
-           FROM face_template t JOIN member m ON m.id = t.member WHERE t.n = ANY(%s::int[]) ORDER BY t.n""",
+        """SELECT t.id, t.member, t.store, t.net_sha256, t.policy, t.ciphertext, t.key_id, m.phone_tail,
+             k.epoch, k.wrapped
+           FROM face_template t JOIN member m ON m.id = t.member JOIN face_key k ON k.id = t.key_id
+           WHERE t.n = ANY(%s::int[]) ORDER BY t.n""",
         (list(numbers),),
     ).fetchall()
     return tuple(
         GalleryRow(
-            TemplateRow(row[0], MemberId(row[1]), row[3], bytes(row[5]), bytes(row[6]), row[4]),
+            TemplateRow(row[0], MemberId(row[1]), row[3], bytes(row[5]), row[6], row[4]),
+            KeyRow(row[6], MemberId(row[1]), row[8], bytes(row[9])),
             chain,
             StoreId(row[2]),
             row[7],

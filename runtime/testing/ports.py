@@ -13,7 +13,16 @@ from actors.effects import Ask
 from actors.ports import FindSale
 from gateway.providers.port import PaymentProvider
 from models.domain.ids import ChainId, MemberId, RegionId, TerminalId
-from models.domain.messages import EnrolAnswered, FaceAnswered, FaceOutcome, PastReturn, SaleFound, TemplateRow
+from models.domain.messages import (
+    EnrolAnswered,
+    FaceAnswered,
+    FaceOutcome,
+    KeyRow,
+    PastReturn,
+    SaleFound,
+    SealedTemplate,
+    TemplateRow,
+)
 from models.domain.recognition import (
     ConsentToken,
     EnrolRequest,
@@ -81,8 +90,11 @@ class ScriptedFaces:
             return FaceAnswer(request.session, request.question, FaceOutcome.SHOTS_DISAGREE)
         name = shots.pop()
         assert name is not None
-        row = TemplateRow(request.template_id, request.member, "net", name.encode(), b"", "simulated")
-        return FaceAnswer(request.session, request.question, FaceOutcome.ENROLLED, templates=(row,))
+        row = TemplateRow(request.template_id, request.member, "net", name.encode(), request.template_id, "simulated")
+        key = KeyRow(request.template_id, request.member, 1, b"wrapped")
+        return FaceAnswer(
+            request.session, request.question, FaceOutcome.ENROLLED, templates=(SealedTemplate(row, key),)
+        )
 
     async def refresh(self) -> None:
         """Templates are read from the database at each question."""

@@ -10,12 +10,14 @@ from actors.ports import EnrolFace, EnrolMember, TakeShot
 from models.domain.events import Confirm, Enrol, FaceShown, Identify, Purpose, Scan, SessionOpen
 from models.domain.facts import TemplateMade
 from models.domain.ids import MemberId, PlanId
-from models.domain.messages import EnrolAnswered, FaceOutcome, MemberView, TemplateRow
+from models.domain.messages import EnrolAnswered, FaceOutcome, KeyRow, MemberView, SealedTemplate, TemplateRow
 from tests.actors.lane import JPEG, PLAN, Lane, buy, cancel, cash, member
 
 FACE = FaceShown(JPEG, "frame")
 ENROL = Enrol(PLAN.id, "huabei_hold", phone="13800000000")
-TEMPLATE = TemplateRow("tpl", MemberId("p-1"), "net", b"sealed", b"key", "default")
+TEMPLATE = SealedTemplate(
+    TemplateRow("tpl", MemberId("p-1"), "net", b"sealed", "tpl", "default"), KeyRow("tpl", MemberId("p-1"), 1, b"key")
+)
 
 
 def membership_made(lane: Lane, who: MemberView | None = None) -> EnrolMember:
@@ -91,7 +93,9 @@ def test_three_shots_make_a_template() -> None:
     assert asked.consent == lane.session.consents[-1].event
     lane.face_answer(FaceOutcome.ENROLLED, templates=(TEMPLATE,))
     made = [fact for fact in lane.facts if isinstance(fact, TemplateMade)]
-    assert [(fact.template, fact.consent) for fact in made] == [(TEMPLATE, asked.consent)]
+    assert [(fact.template, fact.key, fact.consent) for fact in made] == [
+        (TEMPLATE.template, TEMPLATE.key, asked.consent)
+    ]
     assert (lane.state, lane.prompt) == ("quoted", "member_ready")
     assert lane.screen is not None
     assert lane.screen.due_fen == 400, "the price is computed anew"

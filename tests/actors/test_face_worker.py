@@ -38,13 +38,13 @@ from models.domain.recognition import (
 )
 from models.faces.embed import combine, to_embedding, to_vector, unit
 from models.faces.gallery import Gallery, rotation_from
-from models.faces.templates import TemplateVault
+from models.faces.templates import Keyring, TemplateVault
 
 CHAIN, STORE, VISIT = ChainId("chain"), StoreId("s1"), SessionId("visit")
 KEY = b"v" * 32
 CONSENT = ConsentToken(Purpose.RECOGNISE, VISIT, MessageId("consent event"))
 QUALITY = QualityReport(1, 0.9, 60, 300, 0, 0, 120)
-VAULT = TemplateVault(b"k" * 32)
+VAULT = TemplateVault(Keyring.of_one(b"k" * 32))
 RNG = np.random.default_rng(3)
 
 
@@ -99,8 +99,8 @@ LI, WANG, ZHAO = direction(), direction(), direction()
 
 
 def row(member: str, embedding: Embedding, tail: str = "0000", store: str = "s1", chain: str = "chain") -> GalleryRow:
-    template = VAULT.make_template(MemberId(member), f"t-{member}", "net", "production", embedding)
-    return GalleryRow(template, ChainId(chain), StoreId(store), tail)
+    sealed = VAULT.make_template(MemberId(member), f"t-{member}", "net", "production", embedding)
+    return GalleryRow(sealed.template, sealed.key, ChainId(chain), StoreId(store), tail)
 
 
 def ask(image: bytes, **more: object) -> IdentifyRequest:
@@ -241,12 +241,13 @@ def test_three_shots_become_a_sealed_template_that_a_delta_makes_searchable(work
     load(worker, row("li", LI))
     answer = enrol(worker, shots(worker, *(near(ZHAO, 0.9) for _ in range(3))))
     assert answer.outcome is FaceOutcome.ENROLLED
-    (template,) = answer.templates
+    (sealed,) = answer.templates
+    template = sealed.template
     assert (template.member, template.id, template.net_sha256, template.policy) == ("zhao", "t1", "net", "production")
     assert answer.lookalike is None
     before = worker.identify(ask(near(ZHAO, 0.8)), CONSENT)
     assert before.outcome is FaceOutcome.NOT_RECOGNISED, "not searchable before its commit"
-    worker.apply_deltas(GalleryDelta(CHAIN, 1, 2, (GalleryRow(template, CHAIN, STORE, "5555"),)))
+    worker.apply_deltas(GalleryDelta(CHAIN, 1, 2, (GalleryRow(template, sealed.key, CHAIN, STORE, "5555"),)))
     after = worker.identify(ask(near(ZHAO, 0.8)), CONSENT)
     assert (after.outcome, after.member, after.gallery_version) == (FaceOutcome.ACCEPTED, "zhao", 2)
 
@@ -322,7 +323,7 @@ def test_one_bad_row_does_not_close_the_shop(worker: FaceWorker) -> None:
         1,
         [
             good,
-            replace(torn, template=replace(torn.template, wrapped_key=b"")),
+            replace(torn, key=replace(torn.key, wrapped=b"")),
             replace(foreign, template=replace(foreign.template, net_sha256="old net")),
             row("other", ZHAO, chain="other chain"),
             short,

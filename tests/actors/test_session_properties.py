@@ -68,6 +68,7 @@ from models.domain.messages import (
     EnrolAnswered,
     FaceAnswered,
     FaceOutcome,
+    KeyRow,
     LeaseEnded,
     LeaseGranted,
     MemberFound,
@@ -76,6 +77,7 @@ from models.domain.messages import (
     ReleaseAnswered,
     ReserveAnswered,
     SaleFound,
+    SealedTemplate,
     TemplateRow,
     TimerFired,
     UsesPosted,
@@ -83,7 +85,9 @@ from models.domain.messages import (
 from models.domain.screen import LeaseGrant, ScreenState
 from tests.actors.lane import JPEG, NOW, PLAN, Lane, buy, cash, face_pay, member, qr
 
-TEMPLATE = TemplateRow("tpl", MemberId("p-1"), "net", b"sealed", b"key", "default")
+TEMPLATE = SealedTemplate(
+    TemplateRow("tpl", MemberId("p-1"), "net", b"sealed", "tpl", "default"), KeyRow("tpl", MemberId("p-1"), 1, b"key")
+)
 BASKET = Basket("txn-a", 1, (TillLine(1, "c", "Item", 1, 1200, 1200),), 1200)
 
 COUPON = BenefitId("coupon8")
@@ -350,14 +354,16 @@ def answer(lane: Lane, ask: Ask, choice: int) -> None:
     match request:
         case IdentifyFace() | RescoreFace():
             faces = [FaceOutcome.ACCEPTED, FaceOutcome.DIGITS, FaceOutcome.NOT_RECOGNISED, FaceOutcome.LOST]
+            faces.append(FaceOutcome.BUSY)
             who = member(choice % 3)
-            lane.tell(FaceAnswered(request.session, ask.id, faces[choice % 4], member=who, sealed=b"probe"))
+            lane.tell(FaceAnswered(request.session, ask.id, faces[choice % 5], member=who, sealed=b"probe"))
         case TakeShot():
-            shots = [FaceOutcome.SHOT_TAKEN, FaceOutcome.SHOT_TAKEN, FaceOutcome.QUALITY, FaceOutcome.LOST]
-            lane.tell(FaceAnswered(request.session, ask.id, shots[choice % 4], reason="more_light", sealed=b"s"))
+            shots = [FaceOutcome.SHOT_TAKEN, FaceOutcome.SHOT_TAKEN, FaceOutcome.BUSY, FaceOutcome.LOST]
+            shots.append(FaceOutcome.QUALITY)
+            lane.tell(FaceAnswered(request.session, ask.id, shots[choice % 5], reason="more_light", sealed=b"s"))
         case EnrolFace():
-            ends = [FaceOutcome.ENROLLED, FaceOutcome.SHOTS_DISAGREE]
-            lane.tell(FaceAnswered(request.session, ask.id, ends[choice % 2], templates=(TEMPLATE,)))
+            ends = [FaceOutcome.ENROLLED, FaceOutcome.SHOTS_DISAGREE, FaceOutcome.BUSY]
+            lane.tell(FaceAnswered(request.session, ask.id, ends[choice % 3], templates=(TEMPLATE,)))
         case EnrolMember():
             who_now = member() if choice % 3 == 0 else None
             lane.tell(EnrolAnswered(ask.id, request.session, who_now, pending=choice % 3 == 1))

@@ -37,9 +37,13 @@ def enrol(conn: psycopg.Connection[tuple[object, ...]], name: str, chain: str = 
         (f"m-{name}", chain, region, at),
     )
     conn.execute(
-        "INSERT INTO face_template (id, member, chain, store, net_sha256, policy, consent, ciphertext, wrapped_key, at)"
-        " VALUES (%s, %s, %s, 's-1', 'net', 'demo', 'c', '\\x00', '\\x00', %s)",
-        (name, f"m-{name}", chain, at),
+        "INSERT INTO face_template (id, member, chain, store, net_sha256, policy, consent, ciphertext, key_id, at)"
+        " VALUES (%s, %s, %s, 's-1', 'net', 'demo', 'c', '\\x00', %s, %s)",
+        (name, f"m-{name}", chain, name, at),
+    )
+    conn.execute(
+        "INSERT INTO face_key (id, member, epoch, wrapped, made_at) VALUES (%s, %s, 1, '\\x00', %s)",
+        (name, f"m-{name}", at),
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -10,3 +13,23 @@ depends_on = None
 
 def upgrade() -> None:
     """Forward only."""
+    op.create_table(
+        "face_key",
+        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("member", sa.String(), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("wrapped", sa.LargeBinary(), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
+    )
+    op.create_index("face_key_member", "face_key", ["member"])
+    # A key so far was bound to its template's id, and wrapped by the one master key there was: epoch 1.
+    op.execute(
+        "INSERT INTO face_key (id, member, epoch, wrapped, made_at)"
+        " SELECT id, member, 1, wrapped_key, at FROM face_template"
+    )
+    op.add_column("face_template", sa.Column("key_id", sa.String(), nullable=True))
+    op.execute("UPDATE face_template SET key_id = id")
+    op.alter_column("face_template", "key_id", nullable=False)
+    op.drop_column("face_template", "wrapped_key")
+    # A dropped column stays in its rows until they are written again: this writes the table anew, without it.
+    op.execute("ALTER TABLE face_template ALTER COLUMN ciphertext TYPE bytea USING ciphertext || ''::bytea")
