@@ -73,6 +73,7 @@ class TakeShot:
     port: ClassVar[Port] = Port.FACES
     durable: ClassVar[bool] = False
     session: SessionId
+    store: StoreId
     consent: str
     image: str
     kind: str
@@ -85,6 +86,7 @@ class EnrolFace:
     port: ClassVar[Port] = Port.FACES
     durable: ClassVar[bool] = False
     session: SessionId
+    store: StoreId
     consent: str
     member: MemberId
     shots: tuple[bytes, ...]

@@ -88,7 +88,7 @@ def face(stage: Stage, event: Event, body: FaceShown) -> None:
     if enrolment is not None:
         if not enrolment.wants_face or enrolment.member is None:
             raise Refused("question_open")
-        question = stage.ask(TakeShot(session.id, given.event, _image(event), body.kind))
+        question = stage.ask(TakeShot(session.id, stage.book.store, given.event, _image(event), body.kind))
         stage.wait_for_face(question, "shot", stage.later(event))
         return
     if session.member is not None:
@@ -106,7 +106,7 @@ def ask_again(session: Session, event: Event, book: StoreBook) -> Ask | None:
     if question is None or not waits or given is None or session.id is None or not isinstance(event.body, FaceShown):
         return None
     if question.kind == "shot":
-        return Ask(question.id, TakeShot(session.id, given.event, _image(event), event.body.kind))
+        return Ask(question.id, TakeShot(session.id, book.store, given.event, _image(event), event.body.kind))
     return Ask(question.id, _identify(session.id, book, given, event, event.body))
 
 
@@ -153,6 +153,11 @@ def answered(stage: Stage, question: Question, answer: FaceAnswered) -> None:
             stage.reply(question.reply)
         case FaceOutcome.QUALITY:
             stage.prompt(answer.reason)
+            stage.reply(question.reply)
+        case FaceOutcome.BUSY:
+            if question.kind == "digits":  # nobody looked at them: they may be typed again, and were no try
+                stage.keep(digits_tries=max(0, stage.session.digits_tries - 1))
+            stage.prompt("face_busy")
             stage.reply(question.reply)
         case FaceOutcome.LOST if answer.reason in IMAGE_FAULTS:
             stage.refuse(question.reply, "bad_image")

@@ -197,18 +197,20 @@ class Ports:
                 )
                 answer = await self._faces.identify(identify, consent)
             case RescoreFace():
-                rescore = RescoreRequest(request.session, question, self._chain, request.sealed, key, request.tail)
+                rescore = RescoreRequest(
+                    request.session, question, self._chain, request.sealed, key, request.tail, request.store
+                )
                 answer = await self._faces.rescore(rescore, consent)
             case TakeShot():
                 jpeg = memory.take_image(request.image)
                 if jpeg is None:
                     return _lost(request.session, question)
-                shot = ShotRequest(request.session, question, jpeg, FaceKind(request.kind), key)
+                shot = ShotRequest(request.session, question, jpeg, FaceKind(request.kind), key, request.store)
                 answer = await self._faces.shoot(shot, consent)
             case EnrolFace():
                 template = derived_id(question, "template")
                 enrol = EnrolRequest(
-                    request.session, question, self._chain, request.member, template, request.shots, key
+                    request.session, question, self._chain, request.member, template, request.shots, key, request.store
                 )
                 answer = await self._faces.enrol(enrol, consent)
         return await self._as_message(answer)

@@ -18,6 +18,10 @@ _PROMPTS: dict[str, tuple[str, str]] = {
     "several_faces": ("请一位顾客面对摄像头", "One person at a time, please"),
     "not_recognised": ("未能识别，可继续结账", "Not recognised; you can go on without it"),
     "face_lost": ("请再看一次摄像头", "Please look again"),
+    "face_busy": (
+        "刷脸繁忙：请用手机号，或出示付款码、现金付款",
+        "Face is busy: use your phone number, or pay by code or cash",
+    ),
     "scan_qr": ("请扫码支付", "Please scan to pay"),
     "authorise_on_phone": ("请在手机上授权", "Please authorise on your phone"),
     "pay_failed": ("支付未成功，请换一种方式", "Payment failed, please try another way"),

@@ -38,6 +38,7 @@ STATES: dict[str, tuple[str, str]] = {
     "prompt.several_faces": ("请一位顾客面对摄像头", "one person at a time"),
     "prompt.not_recognised": ("未能识别", "not recognised"),
     "prompt.face_lost": ("请再看一次", "look again"),
+    "prompt.face_busy": ("刷脸繁忙，改用手机号", "face is busy: phone number"),
     "prompt.scan_qr": ("请扫码支付", "scan to pay"),
     "prompt.authorise_on_phone": ("请在手机上授权", "authorise on the phone"),
     "prompt.pay_failed": ("支付未成功", "payment failed"),
