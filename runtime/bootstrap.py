@@ -157,11 +157,12 @@ class House:
         return self.plants
 
     def _plants(self, urls: Mapping[RegionId, str], provider_url: str, ray_address: str) -> tuple[Plant, ...]:
-        from runtime.faces import load_master_key
         from runtime.furnish import furnish, plants_of
+        from runtime.keyring import require_keyring
         from runtime.plant import Plant
 
         assert self._brokers is not None
+        require_keyring(self.data.secrets, urls.values(), self._progress.say)
         key, may_jump = self.data.secret(DEMO_KEY), self.settings.clock.may_jump
         accounts = asyncio.run(
             furnish(self.data, self.places, urls, provider_url=provider_url, may_jump=may_jump, key=key)
@@ -171,7 +172,6 @@ class House:
             provider_url=provider_url,
             faces_policy=self.settings.faces.policy,
             faces_cache=self.data.root / "faces",
-            master_key=load_master_key(self.data.secrets),
             pepper=self.data.secret("pepper").encode(),
             ray_address=ray_address,
             ray_token_path=os.environ["RAY_AUTH_TOKEN_PATH"],

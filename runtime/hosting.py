@@ -68,9 +68,11 @@ class HostedFaceWorker:
         origin.check()
         configure_logs(plant.data_dir, f"faces-{plant.region}")
         from runtime.faces import build_face_worker  # nets and numpy: a host, which is to start fast, has neither
+        from runtime.keyring import open_vault
 
         self._plant = plant
-        self._worker = build_face_worker(plant.faces_cache, plant.master_key, policy=plant.faces_policy)
+        vault = open_vault(plant.data_dir / "secrets")
+        self._worker = build_face_worker(plant.faces_cache, vault, policy=plant.faces_policy)
         self._reader = GalleryReader(self._worker, plant.database_url, plant.chain)
         self._metrics = FaceMetrics(plant.region)
         self.refresh()

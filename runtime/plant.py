@@ -66,7 +66,6 @@ class Plant:
     accounts: tuple[MerchantAccount, ...] = ()
     faces_policy: str = "production"
     faces_cache: Path = Path()
-    master_key: bytes = field(default=b"", repr=False)
     pepper: bytes = field(default=b"", repr=False)
     ray_address: str = ""
     ray_token_path: str = ""

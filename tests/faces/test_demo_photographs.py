@@ -25,6 +25,7 @@ from models.domain.recognition import (
 )
 from models.faces.detect import Face
 from models.faces.pipeline import FacePipeline
+from models.faces.templates import Keyring, TemplateVault
 from models.faces.variations import cut_out, vary
 from runtime import photos
 from runtime.faces import build_face_worker
@@ -47,7 +48,7 @@ def enrolled(worker: FaceWorker, person: Person, version: int) -> FaceAnswer:
     ]
     request = EnrolRequest(visit, "q", CHAIN, MemberId(person.name), f"t-{person.name}", tuple(shots), KEY)
     answer = worker.enrol(request, consent(visit))
-    rows = tuple(GalleryRow(template, CHAIN, STORE, "0000") for template in answer.templates)
+    rows = tuple(GalleryRow(made.template, made.key, CHAIN, STORE, "0000") for made in answer.templates)
     worker.apply_deltas(GalleryDelta(CHAIN, version, version + 1, rows))
     return answer
 
@@ -69,12 +70,12 @@ def test_six_people_play_their_parts(cache_dir: Path, pipeline: FacePipeline) ->
     found = demo_photographs(cache_dir, Path(wheels), pipeline)
     assert demo_photographs(cache_dir, Path("/nowhere")) == found, "made once, then read"
     assert (found.kind, found.policy, len(found.members), len(found.strangers)) == ("variations", "demo", 4, 2)
-    worker = build_face_worker(cache_dir, b"k" * 32, policy="demo")
+    worker = build_face_worker(cache_dir, TemplateVault(Keyring.of_one(b"k" * 32)), policy="demo")
     for version, person in enumerate(found.members):
         answer = enrolled(worker, person, version)
         assert answer.outcome is FaceOutcome.ENROLLED
         assert answer.lookalike is None
-        assert answer.templates[0].policy == "demo"
+        assert answer.templates[0].template.policy == "demo"
     for person in found.members:
         answers = recognised(worker, person)
         assert len(answers) == 6

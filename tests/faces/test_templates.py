@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from models.domain.ids import ChainId, MemberId
 from models.domain.messages import KeyRow, SealedTemplate, TemplateRow
 from models.domain.recognition import Embedding
 from models.faces.templates import Keyring, TemplateVault, new_key
-from runtime.faces import MASTER_KEY_FILE, MASTER_KEY_VARIABLE, load_master_key
 
 VAULT = TemplateVault(Keyring.of_one(b"k" * 32))
 EMBEDDING = Embedding(bytes(range(256)) * 2)
@@ -91,22 +89,3 @@ def test_a_sealed_blob_opens_for_its_visit_and_kind_only() -> None:
         with pytest.raises(Refused) as lost:
             VAULT.open(*wrong)
         assert lost.value.code == "visit_key_lost"
-
-
-def test_the_master_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
-    key = load_master_key(tmp_path / "data", {})
-    file = tmp_path / "data" / MASTER_KEY_FILE
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert load_master_key(tmp_path / "data", {}) == key
-    file.chmod(0o640)
-    with pytest.raises(NeedsOperator) as open_to_others:
-        load_master_key(tmp_path / "data", {})
-    assert open_to_others.value.code == "master_key_open"
-    assert load_master_key(tmp_path / "data", {MASTER_KEY_VARIABLE: "ab" * 32}) == b"\xab" * 32
-    for wrong in ("", "ab" * 31, "zz" * 32):
-        with pytest.raises(NeedsOperator):
-            load_master_key(tmp_path / "data", {MASTER_KEY_VARIABLE: wrong})
-    file.chmod(0o600)
-    file.write_text("half")
-    with pytest.raises(NeedsOperator):
-        load_master_key(tmp_path / "data", {})

@@ -173,7 +173,7 @@ async def open_regions(
         _let_in(brokers["harbour" if place.name == "east" else "sunrise"], place)
     found = Databases(data, places, "this-test").start()
     accounts = await furnish(data, places, found, provider_url=provider_url, may_jump=False, key=KEY)
-    everywhere = Plant(data.root, provider_url=provider_url, pepper=b"pepper", master_key=bytes(32))
+    everywhere = Plant(data.root, provider_url=provider_url, pepper=b"pepper")
     plants = {str(plant.region): plant for plant in plants_of(everywhere, places, found, servers, accounts)}
     hosts = {region: SlotHost(plant, 0, NoFaces(), "here") for region, plant in plants.items()}
     served = tuple(ServedRegion(place.name, place.chain, place.slots) for place in places)
