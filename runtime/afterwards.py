@@ -64,10 +64,10 @@ class Afterwards:
         counts.duplicates += work.duplicates
         counts.refused += work.refused
         counts.dead_letters += work.crashed
-        for trace, address, _, error in work.commit.dead:
-            log.error(
-                "dead_letter", trace=trace, store=address.store, entity=f"{address.kind} {address.id}", error=error
-            )
+        counts.refused_outbox += work.refused_outbox
+        for dead in work.commit.dead:
+            entity = f"{dead.address.kind} {dead.address.id}"
+            log.error("dead_letter", trace=dead.id, store=dead.address.store, entity=entity, error=dead.error)
         before = self._running[-1] if self._running else None
         task = asyncio.create_task(self._perform(items, work, before), name=f"after-{counts.batches}")
         self._running.append(task)

@@ -5,7 +5,7 @@ The same code runs in the host and in the seeded simulator, so what the simulato
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -24,15 +24,17 @@ from actors.visit import Session
 from devices.codec import decode_reply, encode_reply
 from models.domain.book import StoreBook
 from models.domain.errors import Refused
-from models.domain.events import Event, FaceShown
+from models.domain.events import Cancel, Event, FaceShown, OfflineSale, Paid
 from models.domain.ids import LaneId, MessageId, StoreId, TerminalId
 from models.domain.messages import Address, Message
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ReplyBody, Screen
 from models.domain.texts import refusal
-from models.tables.journal import Commit, InboxKey, OutboxEntry, Read, Seen, TimerKey
+from models.tables.journal import Commit, DeadLetter, InboxKey, OutboxEntry, Read, Seen, TimerKey
 
 Entity = Session | Terminal | Store
+NEVER_REFUSED_FULL = (Paid, OfflineSale, Cancel)
+"""Event bodies that find room where there is none: money was taken, or a payment is to end."""
 _KINDS: dict[str, type[Entity]] = {"session": Session, "terminal": Terminal, "store": Store}
 
 
@@ -54,6 +56,8 @@ class Item:
     """Progress, not the end: the ask is tried again after this."""
     source: Any = None
     """The host's own: what to acknowledge, and who waits for the reply."""
+    refuse: str | None = None
+    """The code of a refusal that was decided before its turn: it gets none, but its place in the inbox and a reply."""
     refused: Refused | None = None
     """Set by the turn, for a sender that is no terminal."""
 
@@ -70,14 +74,22 @@ class Work:
     states: dict[Address, tuple[Entity, int]] = field(default_factory=dict)
     duplicates: int = 0
     refused: int = 0
+    refused_outbox: int = 0
+    """Of them, because the store's outbox is full."""
     crashed: int = 0
 
 
 class Engine:
     """Runs batches. `book_of(store, version)` gives the newest book for version 0."""
 
-    def __init__(self, book_of: Callable[[StoreId, int], StoreBook]) -> None:
+    def __init__(
+        self,
+        book_of: Callable[[StoreId, int], StoreBook],
+        outbox_full: Callable[[StoreId, int], bool] = lambda store, more: False,  # noqa: ARG005 - nobody counts
+    ) -> None:
+        """`outbox_full(store, more)`: has it as many durable asks as it may, with `more` of this batch?"""
         self._book_of = book_of
+        self._outbox_full = outbox_full
 
     def run(
         self,
@@ -88,11 +100,12 @@ class Engine:
         wall_now: datetime,
     ) -> Work:
         """Handle the items in order. Nothing outside changes: the caller commits and keeps `states` on success."""
-        return _Batch(self._book_of, read, cached, business_now, wall_now).run(items)
+        return _Batch(self._book_of, read, cached, business_now, wall_now, self._outbox_full).run(items)
 
     def bury(self, item: Item, error: Exception, wall_now: datetime) -> Work:
         """The work of a message that the database refused: a dead letter, and its sender told."""
-        return _Batch(self._book_of, Read(0, (), {}, {}), {}, wall_now, wall_now).bury(item, error)
+        read = Read(0, (), {}, {})
+        return _Batch(self._book_of, read, {}, wall_now, wall_now, self._outbox_full).bury(item, error)
 
 
 class _Batch:
@@ -103,7 +116,10 @@ class _Batch:
         cached: Mapping[Address, tuple[Entity, int]],
         business_now: datetime,
         wall_now: datetime,
+        outbox_full: Callable[[StoreId, int], bool],
     ) -> None:
+        self._outbox_full = outbox_full
+        self._asked: Counter[StoreId] = Counter()
         self._book_of = book_of
         self._read = read
         self._cached = cached
@@ -151,7 +167,9 @@ class _Batch:
             self._fresh[terminal, item.key.id] = len(commit.inbox)
             commit.inbox.append((item.key, _shard(item), item.kind, None))
             self._remember(Seen(item.key, None))
-        if item.message is not None:
+        if item.refuse is not None:
+            self._refuse(item, Refused(item.refuse, item.refuse))
+        elif item.message is not None:
             self._turn(item, item.message)
         self._finish(item)
 
@@ -217,10 +235,23 @@ class _Batch:
         except Exception as error:  # noqa: BLE001 - any bug in a turn ends in a dead letter, the host lives on
             self._bury(item, error)
             return
+        asks = sum(isinstance(effect, Ask) and effect.request.durable for _, _, effects in done for effect in effects)
+        if asks and self._no_room(item):
+            self._work.refused_outbox += 1
+            self._refuse(item, Refused("busy", "the store's outbox is full"))
+            return
+        self._asked[item.address.store] += asks
         for address, state, effects in done:
             self._keep(address, state)
             for effect in effects:
                 self._apply(address, effect, item.cause)
+
+    def _no_room(self, item: Item) -> bool:
+        """Nothing is refused but an event: what an answer or a timer asks belongs to what was committed before."""
+        event = item.message
+        if not isinstance(event, Event) or isinstance(event.body, NEVER_REFUSED_FULL):
+            return False
+        return self._outbox_full(item.address.store, self._asked[item.address.store])
 
     def _receive(self, address: Address, state: Entity, message: Message, cause: str) -> Turn[Any]:
         match state:
@@ -316,7 +347,8 @@ class _Batch:
         self._work.crashed += 1
         item.refused = Refused("internal_error", "the message could not be handled", "see the dead letters")
         text = f"{type(error).__name__}: {error}"
-        self._work.commit.dead.append((item.cause, item.address, _plain(item.message), text))
+        sender = item.key.terminal if item.key is not None else TerminalId("")
+        self._work.commit.dead.append(DeadLetter(item.cause, sender, item.address, _plain(item.message), text))
         event = item.message
         if isinstance(event, Event):
             book = self._book_of(item.address.store, 0)

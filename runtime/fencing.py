@@ -26,7 +26,8 @@ from gateway.providers.port import PaymentProvider
 from models.domain.errors import Fenced, RetryLater
 from models.domain.ids import LegalEntityId, StoreId, TerminalId
 from models.domain.messages import EnrolAnswered
-from models.tables.journal import HELD, Slot, held, still_holds
+from models.tables.journal import Slot, held, still_holds
+from models.tables.layouts import HELD
 from runtime.asks import Answered, AskPorts, VisitMemory
 from runtime.plant import limit_transactions
 

@@ -1,15 +1,18 @@
-"""A terminal that talks too much about itself costs no more than one that does not: the newest word counts.
+"""A terminal that talks too much costs no more than one that does not.
 
 Presence, reports and answers are states, not events: what a newer one replaces needs no turn and no commit. Over its
-rate a terminal's newest messages wait; what they replace is acknowledged and counted. No await, no clock.
+rate a terminal's newest messages wait; what they replace is acknowledged and counted. Events have a rate each terminal
+may keep; above it one a second is refused, the rest is left to the terminal's repeat. No await, no clock.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Generic, TypeVar
 
+from models.domain.events import Cancel, OfflineSale, Paid, Return, Void
 from models.domain.ids import TerminalId
 
 BURST_MESSAGES_MAX = 40
@@ -17,14 +20,41 @@ BURST_MESSAGES_MAX = 40
 RATE_PER_S = 1.0
 PEERS_REMEMBERED_MAX = 100_000
 
+EVENTS_BURST_MAX = 200
+EVENTS_PER_S = 50.0
+"""Of one terminal, faces among them: five times what a till with a scanner does at its fastest."""
+MONEY_EVENTS_BURST_MAX = 400
+MONEY_EVENTS_PER_S = 100.0
+"""The second bound, for what is never refused for speed below it."""
+TOO_FAST_TOLD_EVERY_S = 1.0
+
+UNHURRIED = (Paid, OfflineSale, Cancel, Return, Void)
+"""Event bodies that are held against the second bound only: money was taken, or must go back."""
+
 T = TypeVar("T")
 Peer = tuple[TerminalId, str]
 
 
 @dataclass(slots=True)
-class _Bucket(Generic[T]):
-    tokens: float
+class Tokens:
+    """A token bucket: `left` as of `at_s`."""
+
+    left: float
     at_s: float
+
+    def take(self, now_s: float, per_s: float, burst_max: float) -> bool:
+        """True when there was one."""
+        self.left = min(burst_max, self.left + (now_s - self.at_s) * per_s)
+        self.at_s = now_s
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+@dataclass(slots=True)
+class _Bucket(Generic[T]):
+    tokens: Tokens
     waiting: list[tuple[bool, T]] = field(default_factory=list)
 
 
@@ -41,7 +71,7 @@ class Moderator(Generic[T]):
         `follows`: the message means nothing without the one before it (a Will without its birth), which is kept.
         """
         bucket = self._bucket(peer, now_s)
-        if not bucket.waiting and self._take(bucket, now_s):
+        if not bucket.waiting and bucket.tokens.take(now_s, RATE_PER_S, BURST_MESSAGES_MAX):
             return [item], []
         kept = [entry for entry in bucket.waiting if follows and not entry[0]]
         replaced = [entry[1] for entry in bucket.waiting if entry not in kept]
@@ -53,7 +83,7 @@ class Moderator(Generic[T]):
         """What has waited until its terminal may speak again."""
         passed: list[T] = []
         for peer, bucket in list(self._waiting.items()):
-            if self._take(bucket, now_s):
+            if bucket.tokens.take(now_s, RATE_PER_S, BURST_MESSAGES_MAX):
                 passed += [item for _, item in bucket.waiting]
                 bucket.waiting = []
                 del self._waiting[peer]
@@ -67,17 +97,52 @@ class Moderator(Generic[T]):
     def _bucket(self, peer: Peer, now_s: float) -> _Bucket[T]:
         bucket = self._buckets.get(peer)
         if bucket is None:
-            bucket = self._buckets[peer] = _Bucket(BURST_MESSAGES_MAX, now_s)
+            bucket = self._buckets[peer] = _Bucket(Tokens(BURST_MESSAGES_MAX, now_s))
             if len(self._buckets) > PEERS_REMEMBERED_MAX:
                 self._buckets.popitem(last=False)
         self._buckets.move_to_end(peer)
         return bucket
 
-    @staticmethod
-    def _take(bucket: _Bucket[T], now_s: float) -> bool:
-        bucket.tokens = min(BURST_MESSAGES_MAX, bucket.tokens + (now_s - bucket.at_s) * RATE_PER_S)
-        bucket.at_s = now_s
-        if bucket.tokens < 1:
-            return False
-        bucket.tokens -= 1
-        return True
+
+class Verdict(Enum):
+    """What becomes of an event."""
+
+    GO = auto()
+    TELL = auto()
+    """Too fast: refused, and the terminal is told."""
+    LEAVE = auto()
+    """Too fast, and it was told a moment ago or may not be refused: left to the terminal's repeat."""
+
+
+@dataclass(slots=True)
+class _Speed:
+    events: Tokens
+    money: Tokens
+    told_at_s: float = float("-inf")
+
+
+class Pace:
+    """How fast each terminal sends events. The terminals that spoke last are remembered, PEERS_REMEMBERED_MAX."""
+
+    def __init__(self) -> None:
+        self._speeds: OrderedDict[TerminalId, _Speed] = OrderedDict()
+
+    def judge(self, terminal: TerminalId, body: object, now_s: float) -> Verdict:
+        """Hold one event against its terminal's rate. `paid` and `sale` are never refused: money was taken."""
+        speed = self._speeds.get(terminal)
+        if speed is None:
+            events, money = Tokens(EVENTS_BURST_MAX, now_s), Tokens(MONEY_EVENTS_BURST_MAX, now_s)
+            speed = self._speeds[terminal] = _Speed(events, money)
+            if len(self._speeds) > PEERS_REMEMBERED_MAX:
+                self._speeds.popitem(last=False)
+        self._speeds.move_to_end(terminal)
+        if isinstance(body, UNHURRIED):
+            goes = speed.money.take(now_s, MONEY_EVENTS_PER_S, MONEY_EVENTS_BURST_MAX)
+        else:
+            goes = speed.events.take(now_s, EVENTS_PER_S, EVENTS_BURST_MAX)
+        if goes:
+            return Verdict.GO
+        if isinstance(body, Paid | OfflineSale) or now_s - speed.told_at_s < TOO_FAST_TOLD_EVERY_S:
+            return Verdict.LEAVE
+        speed.told_at_s = now_s
+        return Verdict.TELL

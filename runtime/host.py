@@ -27,13 +27,14 @@ from models.domain.registry import RegisteredTerminal
 from models.tables import journal as postgres_journal
 from models.tables import terminals as postgres_twins
 from models.tables.journal import Read, Slot
+from models.tables.pruning import FIRST_PRUNE
 from runtime.afterwards import Afterwards
 from runtime.ask_desk import AskDesk
 from runtime.asks import AskPorts, VisitMemory
 from runtime.clock import wall_now
 from runtime.deliveries import Deliveries
 from runtime.directory import Directory
-from runtime.door import Door
+from runtime.door import Door, Source
 from runtime.engine import Engine, Item, Work, decode_state
 from runtime.host_database import Connect, HostDatabase, is_outage
 from runtime.intake import Intake
@@ -41,8 +42,9 @@ from runtime.journal_port import Journal
 from runtime.observed import Observed
 from runtime.orders import Orders
 from runtime.outgoing import decode_request
+from runtime.pending import OUTBOX_ROWS_A_STORE_MAX, Pending
 from runtime.publisher import Publisher
-from runtime.states import GENERATION_S, States
+from runtime.states import ENTITIES_MAX, GENERATION_S, States
 from runtime.telemetry import HostCounts
 from runtime.terminal_care import TerminalCare
 from runtime.tiles import Tiles, Wall
@@ -82,6 +84,8 @@ class StoreHost:
         directory: Directory | None = None,
         wall: Callable[[], datetime] = wall_now,
         twins: TwinStore = postgres_twins,
+        entities_max: int = ENTITIES_MAX,
+        outbox_rows_a_store_max: int = OUTBOX_ROWS_A_STORE_MAX,
     ) -> None:
         """`fenced` is called once when another host has taken the slot: the process must exit.
 
@@ -96,9 +100,10 @@ class StoreHost:
         self._wall = wall
         self._directory = directory or Directory(region)
         self._db = HostDatabase(connect, self.counts)
-        self._engine = Engine(self._directory.book_of)
+        self._pending = Pending(outbox_rows_a_store_max)
+        self._engine = Engine(self._directory.book_of, self._pending.full)
         memory = VisitMemory()
-        self._states = States()
+        self._states = States(entities_max)
         observed = Observed(self.counts, wall, self._put, self._states.skew_of)
         self._door = Door(self._directory, memory, self.counts, observed)
         self._publisher = Publisher(
@@ -137,6 +142,7 @@ class StoreHost:
         self._wake = asyncio.Event()
         self._offset = timedelta(0)
         self._ticks = 0
+        self._pruned = FIRST_PRUNE
         self._flooded = 0
         self._many = False
         self._stopping = False
@@ -153,6 +159,7 @@ class StoreHost:
         self._wall_tiles = Wall(self.tiles, self._directory, self._states, self._publisher)
         await self._directory.load(self._db.conn)
         self._offset = timedelta(microseconds=(await self._journal.read_batch(self._db.conn, [], [])).offset_us)
+        self._pending.begin(await self._journal.pending_asks(self._db.conn, self._slot))
         await self._wake_entities()
         self._bridge = self._new_bridge(self, self._slot)
         await self._bridge.start()
@@ -255,7 +262,17 @@ class StoreHost:
             if item is not None:
                 items.append(item)
         self._many = len(items) >= COLLECT_FROM_MESSAGES
-        return await self._intake.sort(items, asyncio.get_running_loop().time(), self._db.run, self._bridge.ack)
+        ready = await self._intake.sort(items, asyncio.get_running_loop().time(), self._db.run, self._leave)
+        forgotten, refused = self._states.admit(ready, asyncio.get_running_loop().time())
+        self.counts.passivated += forgotten
+        self.counts.refused_entities += refused
+        return ready
+
+    def _leave(self, item: Item) -> None:
+        """Nobody handles this message: off the broker's books, and its image is not kept."""
+        if isinstance(item.source, Source) and item.source.inbound is not None:
+            self._bridge.ack(item.source.inbound)
+        self._door.forget_images([item], [])
 
     async def _look_up(self, terminal: TerminalId) -> RegisteredTerminal | None:
         return await self._db.run(lambda conn: self._directory.look_up(conn, terminal))
@@ -287,7 +304,10 @@ class StoreHost:
         if self._ticks % PASSIVATE_EVERY_TICKS == 0:
             self.counts.passivated += len(self._states.passivate())
         if self._ticks % PRUNE_EVERY_TICKS == 0:
-            await self._db.run(lambda conn: self._journal.prune_inbox(conn, self._slot, wall, PRUNED_ROWS_MAX))
+            _, self._pruned = await self._db.run(
+                lambda conn: self._journal.prune_inbox(conn, self._slot, wall, PRUNED_ROWS_MAX, self._pruned)
+            )
+            self._pending.begin(await self._db.run(lambda conn: self._journal.pending_asks(conn, self._slot)))
         return [
             Item(
                 timer.address,
@@ -331,6 +351,7 @@ class StoreHost:
             except BaseException:
                 self._states.doubt(items)
                 raise
+        self._pending.committed(work.commit)
         self._states.committed(items, read, work, self._directory)
         return work
 
@@ -397,4 +418,5 @@ class StoreHost:
             "asking": self._desk.in_flight,
             "held": self._intake.waiting,
             "terminals": len(self._directory.terminals()),
+            "outbox": len(self._pending),
         }

@@ -8,13 +8,12 @@ from typing import Any, Protocol
 
 import structlog
 
-from devices.bridge import Inbound
 from models.domain.events import Event
 from models.domain.ids import derived_id
 from models.domain.presence import Birth, CommandResponse, Death, GapSkipped, Reported
 from runtime.door import Source
 from runtime.engine import Item
-from runtime.floods import Moderator
+from runtime.floods import Moderator, Pace, Verdict
 from runtime.journal_port import Connection
 from runtime.observed import address_of
 from runtime.order import MONEY_EVENTS, Boot, Passed, SeqGate
@@ -44,19 +43,24 @@ class Intake:
         self._twins = twins
         self._counts = counts
         self._moderator: Moderator[Item] = Moderator()
+        self._pace = Pace()
         self._gate: SeqGate[Item] = SeqGate(self._gap)
 
     async def sort(
-        self, items: Sequence[Item], now_s: float, database: Database, drop: Callable[[Inbound], Any]
+        self, items: Sequence[Item], now_s: float, database: Database, drop: Callable[[Item], Any]
     ) -> list[Item]:
-        """What may go on now: of these, and of those that waited. `drop` acknowledges what nobody needs any more."""
+        """What may go on now: of these, and of those that waited. `drop` acknowledges what nobody handles."""
         ready = self._moderator.due(now_s)
         ready += _marked(self._gate.due(now_s))
         await self._learn(items, database)
         for item in items:
             channel = _ABOUT_ITSELF.get(type(item.message))
             if item.key is not None:
-                money = isinstance(item.message, Event) and isinstance(item.message.body, MONEY_EVENTS)
+                if self._too_fast(item, now_s):
+                    drop(item)
+                    continue
+                event = item.message
+                money = item.refuse is None and isinstance(event, Event) and isinstance(event.body, MONEY_EVENTS)
                 boot = (item.key.terminal, item.key.boot)
                 ready += _marked(self._gate.admit(boot, item.key.seq, money, item, now_s))
             elif channel is not None and item.terminal is not None:
@@ -67,8 +71,7 @@ class Intake:
                 ready += passed
                 for old in replaced:
                     self._counts.flooded += 1
-                    if isinstance(old.source, Source) and old.source.inbound is not None:
-                        drop(old.source.inbound)
+                    drop(old)
             else:
                 ready.append(item)
         return ready
@@ -81,6 +84,21 @@ class Intake:
     def waiting(self) -> int:
         """Messages that are held here."""
         return self._gate.held + self._moderator.waiting
+
+    def _too_fast(self, item: Item, now_s: float) -> bool:
+        """True for an event that is left to its terminal's repeat. One that is refused for speed is marked."""
+        event = item.message
+        if not isinstance(event, Event) or item.refuse is not None:
+            return False
+        verdict = self._pace.judge(event.terminal, event.body, now_s)
+        if verdict is Verdict.GO:
+            return False
+        self._counts.too_fast += 1
+        asked_by_us = isinstance(item.source, Source) and item.source.inbound is None  # somebody waits for its reply
+        if verdict is Verdict.LEAVE and not asked_by_us:
+            return True
+        item.refuse = "too_fast"
+        return False
 
     async def _learn(self, items: Sequence[Item], database: Database) -> None:
         """Boots that this host has not seen: one question for all, so that a restart costs one round trip a batch."""

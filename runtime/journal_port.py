@@ -9,9 +9,10 @@ from typing import Protocol
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from models.domain.ids import RegionId
+from models.domain.ids import RegionId, StoreId
 from models.domain.messages import Address
 from models.tables.journal import Commit, InboxKey, OutboxEntry, Read, Slot, StoredEntity, TimerKey
+from models.tables.pruning import PruneKey
 
 Connection = AsyncConnection[TupleRow]
 
@@ -37,8 +38,12 @@ class Journal(Protocol):
         self, conn: Connection, slot: Slot, wall: datetime, lease_s: float, rows_max: int
     ) -> list[OutboxEntry]: ...
 
+    async def pending_asks(self, conn: Connection, slot: Slot) -> list[tuple[str, StoreId]]: ...
+
     async def standing_entities(
         self, conn: Connection, slot: Slot, after: Address | None, rows_max: int
     ) -> list[tuple[Address, StoredEntity]]: ...
 
-    async def prune_inbox(self, conn: Connection, slot: Slot, wall: datetime, rows_max: int) -> int: ...
+    async def prune_inbox(
+        self, conn: Connection, slot: Slot, wall: datetime, rows_max: int, after: PruneKey = ...
+    ) -> tuple[int, PruneKey]: ...

@@ -78,6 +78,9 @@ HOST_COUNTERS = _metrics(
         "flooded": "messages left out because their terminal sent too many",
         "unasked_responses": "responses to commands that nobody sent",
         "telemetry_dropped": "telemetry left out under load",
+        "too_fast": "events above their terminal's rate: refused, or left to its repeat",
+        "refused_entities": "events refused because the host holds as many entities as it may",
+        "refused_outbox": "events refused because their store has as many open asks as it may",
         "bad_topics": "messages on malformed topics",
     },
 )
@@ -90,6 +93,7 @@ HOST_GAUGES = _metrics(
         "asking": "questions without an answer",
         "held": "money events that wait for a gap in seq",
         "terminals": "terminals registered in the host's stores",
+        "outbox": "durable asks without an answer",
     },
 )
 HOST_LATENCY = (

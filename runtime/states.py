@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from actors.screens import render
 from actors.store import Store
 from actors.terminal import Terminal
 from actors.visit import Session
+from models.domain.events import Event
 from models.domain.ids import LaneId, RegionId, StoreId
 from models.domain.messages import Address
 from models.tables.journal import Read
 from runtime.directory import Directory
-from runtime.engine import Entity, Item, Work, decode_state
+from runtime.engine import NEVER_REFUSED_FULL, Entity, Item, Work, decode_state
 
 GENERATION_S = 300.0
 GENERATIONS = 3
 """The current one and two whole ones: what is forgotten was idle for 10 to 15 minutes."""
+ENTITIES_MAX = 250_000
+"""Of a host in memory; about 350 MiB."""
+SPARE_PER_MILLE = 20
+"""Forgotten beyond what is needed at the bound: all entities are looked at for it, and not for each batch."""
+LOOKED_EVERY_S = 1.0
+"""So often at most, at the bound."""
 
 
 class States(dict[Address, tuple[Entity, int]]):
-    """State and version of each entity, as committed."""
+    """State and version of each entity, as committed. At most `entities_max`, and what may not be refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, entities_max: int = ENTITIES_MAX) -> None:
         super().__init__()
+        self._max = entities_max
+        self._looked_at_s = float("-inf")
         self._unclear: set[Address] = set()
-        self._touched: deque[set[Address]] = deque([set()], maxlen=GENERATIONS)
+        self._touched: deque[dict[Address, None]] = deque([{}], maxlen=GENERATIONS)
 
     def skew_of(self, address: Address) -> tuple[int | None, bool]:
         """What a terminal's entity holds of its clock: milliseconds ahead of ours, and whether that alarms."""
@@ -53,12 +62,53 @@ class States(dict[Address, tuple[Entity, int]]):
         complete = len(self._touched) == GENERATIONS
         idle: list[Address] = []
         if complete:
-            recent = set().union(*self._touched)
+            recent = set[Address]().union(*self._touched)
             idle = [at for at, (state, _) in self.items() if at not in recent and _may_go(state)]
             for address in idle:
                 del self[address]
-        self._touched.appendleft(set())
+        self._touched.appendleft({})
         return idle
+
+    def admit(self, items: Sequence[Item], now_s: float) -> tuple[int, int]:
+        """Make room for what these messages bring into memory: the least recently used idle entities are forgotten.
+
+        Where that is not enough, events for new entities are marked `host_full`. Returns how many entities were
+        forgotten and how many events refused. What was paid, answers, timers and what terminals say of themselves
+        always find room: the registry bounds them.
+        """
+        coming = self.missing(items)
+        if len(self) + len(coming) <= self._max:
+            return 0, 0
+        forgotten = self._forget(len(self) + len(coming) - self._max, set(_touched(items)), now_s)
+        room, refused = self._max - len(self), 0
+        found: set[Address] = set()
+        for item in items:
+            new = {at for at in _touched([item]) if at not in self} - found
+            event = item.message
+            may_wait = isinstance(event, Event) and not isinstance(event.body, NEVER_REFUSED_FULL)
+            if new and len(found) + len(new) > room and may_wait:
+                item.refuse = "host_full"
+                refused += 1
+            else:
+                found |= new
+        return forgotten, refused
+
+    def _forget(self, over: int, needed: set[Address], now_s: float) -> int:
+        if now_s - self._looked_at_s < LOOKED_EVERY_S:
+            return 0
+        self._looked_at_s = now_s
+        age: dict[Address, int] = {}
+        n = 0
+        for touched in self._touched:  # the newest first; of one generation what was touched last is the younger
+            for address in reversed(touched):
+                age.setdefault(address, n)
+                n += 1
+        idle = [at for at, (state, _) in self.items() if at not in needed and _may_go(state)]
+        idle.sort(key=lambda at: -age.get(at, n))
+        gone = idle[: over + self._max * SPARE_PER_MILLE // 1000]
+        for address in gone:
+            del self[address]
+        return len(gone)
 
     def missing(self, items: Iterable[Item]) -> list[Address]:
         """What a batch must read first: states that are not here."""
@@ -73,7 +123,10 @@ class States(dict[Address, tuple[Entity, int]]):
     def committed(self, items: Iterable[Item], read: Read, work: Work, directory: Directory) -> None:
         """Keep what a batch committed. After a doubt also show again: a screen may be stored that nobody saw."""
         self.update(work.states)
-        self._touched[0].update(work.states)
+        now = self._touched[0]
+        for address in work.states:
+            now.pop(address, None)  # to the end: the order is that of the last touch
+            now[address] = None
         for address in _touched(items) if self._unclear else ():
             if address not in self._unclear:
                 continue
@@ -95,5 +148,5 @@ def _may_go(state: Entity) -> bool:
 
 def _touched(items: Iterable[Item]) -> list[Address]:
     """The entities that these messages may change, the stores that sessions tell among them."""
-    addresses = {item.address for item in items}
+    addresses = {item.address for item in items if item.refuse is None}
     return sorted(addresses | {Address(at.region, at.store, "store", at.store) for at in addresses})

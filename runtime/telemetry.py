@@ -73,6 +73,9 @@ class HostCounts:
     flooded: int = 0
     unasked_responses: int = 0
     telemetry_dropped: int = 0
+    too_fast: int = 0
+    refused_entities: int = 0
+    refused_outbox: int = 0
     event_ms: dict[str, list[int]] = field(default_factory=dict)
     """Milliseconds from arrival to reply by kind (event, face), as counts of metrics.LATENCY_MS's buckets."""
 

@@ -100,6 +100,8 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
     "not_returnable": ("代收业务不能退货", "Sold for somebody else: not returnable", "联系服务商", "ask its provider"),
     "already_returned": ("该小票已有退货", "Goods of it came back already", "改用退货", "use return"),
     "internal_error": ("系统错误", "Something went wrong", "联系管理员", "ask an operator"),
+    "too_fast": ("发送过快", "Too many events at once", "放慢发送速度", "send more slowly"),
+    "busy": ("本店待处理事项过多", "Too much is under way in this store", "10 秒后重试", "try again in 10 s"),
     "host_full": ("系统繁忙", "The system is busy", "5 秒后重试", "try again in 5 s"),
 }
 

@@ -48,9 +48,11 @@ class InboxMarkRow(SQLModel, table=True):
     """The inbox up to which messages of a boot were forgotten: anything at or below was processed."""
 
     __tablename__ = "inbox_mark"
+    __table_args__ = (Index("inbox_mark_moved", "moved_at"),)
     terminal: str = Field(primary_key=True)
     boot: str = Field(primary_key=True)
     seq: int = Field(sa_type=BigInteger)
+    moved_at: datetime = instant()
 
 
 class OutboxRow(SQLModel, table=True):
@@ -101,9 +103,10 @@ class TimerRow(SQLModel, table=True):
 
 
 class DeadLetterRow(SQLModel, table=True):
-    """A message whose turn raised: kept with its error, never retried by itself."""
+    """A message whose turn raised: kept with its error, never retried by itself. Ids are unique per terminal only."""
 
     __tablename__ = "dead_letter"
+    terminal: str = Field(primary_key=True)
     id: str = Field(primary_key=True)
     region: str
     store: str

@@ -22,11 +22,10 @@ from models.domain.ids import SHARDS_TOTAL, RegionId, StoreId, TerminalId, shard
 from models.domain.messages import Address
 from models.domain.twin import PresenceRecord
 from models.tables.facts import bookings_of, save_facts
-from models.tables.layouts import claim_slot
+from models.tables.layouts import HELD, claim_slot
 from models.tables.ledger import book
+from models.tables.pruning import FIRST_PRUNE, PruneKey, prune
 from models.tables.terminals import write_presence
-
-INBOX_KEPT_HOURS = 72
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +65,6 @@ class Slot:
 
 OWNED = "region = %s AND shard %% %s = %s AND (%s::text IS NULL OR store = %s) AND store <> ALL(%s::text[])"
 """A row's store is the slot's; every table of a host has region, shard and store. Its values: `Slot.owned`."""
-
-HELD = "SELECT 1 FROM slot WHERE region = %s AND layout = %s AND k = %s AND epoch = %s"
-"""One row while nobody has claimed the slot since. Its values: `held(slot)`."""
 
 
 def held(slot: Slot) -> tuple[RegionId, int, int, int]:
@@ -137,6 +133,18 @@ class Read:
     """(terminal, boot) -> seq at or below which everything was processed and forgotten."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message whose turn raised. Terminals may give the same id to their events: `terminal` is part of its name."""
+
+    id: str
+    terminal: TerminalId
+    """Empty for what no terminal sent."""
+    address: Address
+    message: bytes
+    error: str
+
+
 @dataclass(slots=True)
 class Commit:
     """What a batch writes, all or nothing."""
@@ -153,7 +161,7 @@ class Commit:
     """(outbox id, seconds until the next attempt)"""
     facts: list[tuple[Fact, str]] = field(default_factory=list)
     """(fact, trace: the message that caused it)"""
-    dead: list[tuple[str, Address, bytes, str]] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
     presence: dict[TerminalId, PresenceRecord] = field(default_factory=dict)
 
     @property
@@ -306,11 +314,12 @@ async def _write_messages(conn: AsyncConnection[TupleRow], commit: Commit, now: 
                 [reply.decode() for _, _, reply in commit.replies],
             ),
         )
-    for letter, address, message, error in commit.dead:
+    for dead in commit.dead:
+        at = dead.address
         await conn.execute(
-            """INSERT INTO dead_letter (id, region, store, entity_kind, entity_id, message, error, at)
-               VALUES (%s, %s, %s, %s, %s, %s::jsonb, %s, %s) ON CONFLICT (id) DO NOTHING""",
-            (letter, address.region, address.store, address.kind, address.id, message.decode(), error, now),
+            """INSERT INTO dead_letter (id, terminal, region, store, entity_kind, entity_id, message, error, at)
+               VALUES (%s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s) ON CONFLICT (terminal, id) DO NOTHING""",
+            (dead.id, dead.terminal, at.region, at.store, at.kind, at.id, dead.message.decode(), dead.error, now),
         )
 
 
@@ -447,6 +456,12 @@ async def sweep_outbox(
     ]
 
 
+async def pending_asks(conn: AsyncConnection[TupleRow], slot: Slot) -> list[tuple[str, StoreId]]:
+    """(outbox id, store) of this slot's asks that are not done."""
+    cursor = await conn.execute(f"SELECT id, store FROM outbox WHERE done_at IS NULL AND {OWNED}", slot.owned)
+    return [(row[0], StoreId(sys.intern(row[1]))) for row in await cursor.fetchall()]
+
+
 async def standing_entities(
     conn: AsyncConnection[TupleRow], slot: Slot, after: Address | None, rows_max: int
 ) -> list[tuple[Address, StoredEntity]]:
@@ -469,27 +484,8 @@ def _address(row: TupleRow) -> Address:
     return Address(RegionId(sys.intern(row[0])), StoreId(sys.intern(row[1])), sys.intern(row[2]), sys.intern(row[3]))
 
 
-async def prune_inbox(conn: AsyncConnection[TupleRow], slot: Slot, wall: datetime, rows_max: int) -> int:
-    """Forget messages older than 72 h, behind a high-water mark that answers `already_processed` for ever.
-
-    Returns how many rows went. A mark moves only over seqs without a gap, so a message that was never seen
-    is never taken for one that was.
-    """
-    cursor = await conn.execute(
-        f"""WITH fence AS ({HELD} FOR SHARE), old AS (
-             SELECT n, terminal, boot, seq FROM inbox
-             WHERE received_at < %s - make_interval(hours => %s) AND shard %% %s = %s AND reply IS NOT NULL
-             AND EXISTS (SELECT 1 FROM fence)
-             ORDER BY terminal, boot, seq LIMIT %s),
-           run AS (
-             SELECT o.*, o.seq - row_number() OVER (PARTITION BY o.terminal, o.boot ORDER BY o.seq)
-               - coalesce(m.seq, 0) AS gap
-             FROM old o LEFT JOIN inbox_mark m USING (terminal, boot)),
-           mark AS (
-             INSERT INTO inbox_mark (terminal, boot, seq)
-             SELECT terminal, boot, max(seq) FROM run WHERE gap = 0 GROUP BY terminal, boot
-             ON CONFLICT (terminal, boot) DO UPDATE SET seq = excluded.seq)
-           DELETE FROM inbox USING run WHERE inbox.n = run.n AND run.gap = 0""",
-        (*held(slot), wall, INBOX_KEPT_HOURS, slot.slots, slot.k, rows_max),
-    )
-    return cursor.rowcount
+async def prune_inbox(
+    conn: AsyncConnection[TupleRow], slot: Slot, wall: datetime, rows_max: int, after: PruneKey = FIRST_PRUNE
+) -> tuple[int, PruneKey]:
+    """See models.tables.pruning."""
+    return await prune(conn, held(slot), (slot.slots, slot.k), wall, rows_max, after)

@@ -24,6 +24,9 @@ Connection = AsyncConnection[TupleRow]
 SLOTS_MAX = 256
 """One for each shard."""
 
+HELD = "SELECT 1 FROM slot WHERE region = %s AND layout = %s AND k = %s AND epoch = %s"
+"""One row while nobody has claimed the slot since. Its values: `journal.held(slot)`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

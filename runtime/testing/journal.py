@@ -21,7 +21,18 @@ from models.domain.ledger import Transaction, sale_voided, transaction_id
 from models.domain.messages import Address
 from models.domain.twin import CommandAnswered, CommandRecord, DesiredRecord
 from models.tables.facts import return_transaction, sale_transaction
-from models.tables.journal import Commit, InboxKey, OutboxEntry, Read, Seen, Slot, StoredEntity, TimerKey
+from models.tables.journal import (
+    Commit,
+    DeadLetter,
+    InboxKey,
+    OutboxEntry,
+    Read,
+    Seen,
+    Slot,
+    StoredEntity,
+    TimerKey,
+)
+from models.tables.pruning import FIRST_PRUNE, PruneKey
 
 Point = Callable[[str], None]
 """Called at each place where a process may die; raises when it dies there."""
@@ -62,7 +73,7 @@ class MemoryDatabase:
     entities: dict[Address, StoredEntity] = field(default_factory=dict)
     timers: dict[tuple[Address, str, str, str], TimerKey] = field(default_factory=dict)
     outbox: dict[str, OutboxRow] = field(default_factory=dict)
-    dead: list[tuple[str, Address, bytes, str]] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
     sales: dict[SaleId, SaleMade] = field(default_factory=dict)
     voids: dict[SaleId, SaleVoided] = field(default_factory=dict)
     returns: dict[tuple[SaleId, int], SaleReturned] = field(default_factory=dict)
@@ -216,6 +227,10 @@ class MemoryJournal:
             self._point("after_sweep")
         return taken
 
+    async def pending_asks(self, conn: Any, slot: Slot) -> list[tuple[str, StoreId]]:
+        """See models.tables.journal."""
+        return [(row.entry.id, row.entry.address.store) for row in _use(conn).outbox.values() if not row.done]
+
     async def standing_entities(
         self, conn: Any, slot: Slot, after: Address | None, rows_max: int
     ) -> list[tuple[Address, StoredEntity]]:
@@ -229,10 +244,12 @@ class MemoryJournal:
         ]
         return sorted(standing, key=lambda one: (one[0].store, one[0].kind, one[0].id))[:rows_max]
 
-    async def prune_inbox(self, conn: Any, slot: Slot, wall: datetime, rows_max: int) -> int:
+    async def prune_inbox(
+        self, conn: Any, slot: Slot, wall: datetime, rows_max: int, after: PruneKey = FIRST_PRUNE
+    ) -> tuple[int, PruneKey]:
         """Nothing is old enough in a simulated shop."""
         _use(conn)
-        return 0
+        return 0, after
 
 
 def _use(conn: MemoryConnection) -> MemoryDatabase:

@@ -103,7 +103,7 @@ async def test_the_newest_seq_before_each(conn: AsyncConnection[TupleRow]) -> No
         """INSERT INTO inbox (terminal, boot, seq, id, shard, type, received_at)
            SELECT 't1', 'b1', n, 'i' || n, 1, 'Scan', now() FROM unnest(ARRAY[3, 4, 7]) AS u(n)"""
     )
-    await conn.execute("INSERT INTO inbox_mark (terminal, boot, seq) VALUES ('t1', 'b2', 9)")
+    await conn.execute("INSERT INTO inbox_mark (terminal, boot, seq, moved_at) VALUES ('t1', 'b2', 9, now())")
     asked = [(TERMINAL, "b1", 7), (TERMINAL, "b2", 11), (TERMINAL, "b3", 5), (TERMINAL, "b1", 3)]
     assert await twins.newest_seqs(conn, asked) == [4, 9, 0, 0]
 

@@ -33,9 +33,9 @@ def buried(message: Message) -> tuple[str, str]:
     address = Address.session(record.region, record.store, record.lane)
     item = Item(address, message, "m-1", key=InboxKey(record.terminal, "b", 1, "m-1"), kind="x", terminal=record)
     commit = Engine(lambda store, version: book()).bury(item, ValueError("broken"), NOW).commit
-    [(letter, _, document, error)] = commit.dead
-    assert (letter, error) == ("m-1", "ValueError: broken")
-    return document.decode(), repr(commit.inbox)
+    [dead] = commit.dead
+    assert (dead.terminal, dead.id, dead.error) == ("t", "m-1", "ValueError: broken")
+    return dead.message.decode(), repr(commit.inbox)
 
 
 @pytest.mark.parametrize(
