@@ -26,6 +26,7 @@ from models.domain.ids import (
     TerminalId,
     UsageId,
 )
+from models.domain.liveness import Liveness
 from models.domain.presence import TerminalMessage
 from models.domain.screen import LeaseGrant, ScreenLine
 
@@ -85,7 +86,8 @@ class FaceOutcome(StrEnum):
 class RecognitionDecision:
     """Why a face was accepted or not: recorded for every decision, never a frame (faces.md, 1:N is a budget).
 
-    Scores and thresholds are cosines in millionths: the record must be exact and comparable.
+    Scores and thresholds are cosines in millionths: the record must be exact and comparable. It holds all that
+    the decision weighed; `models.domain.recognition.reason_of` finds `reason` again from the other fields.
     """
 
     templates_searched: int
@@ -94,6 +96,19 @@ class RecognitionDecision:
     second_ppm: int
     net_sha256: str
     reason: str
+    scope: str = "region"
+    """How far this decision looked: store, region, or the chain's bucket of digits."""
+    looks: int = 1
+    """Scopes that share the budget: the threshold is that of looks x templates_searched."""
+    floor_ppm: int = 360_000
+    margin_ppm: int = 80_000
+    liveness: Liveness = Liveness.NOT_CHECKED
+    partial: bool = False
+    digits_given: bool = False
+    digits_required: bool = False
+    amount_limited: bool = False
+    elsewhere: bool = False
+    calibration: str = "table"
 
 
 @dataclass(frozen=True, slots=True)

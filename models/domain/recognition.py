@@ -7,7 +7,7 @@ False accepts of a stranger grow with the number of templates searched, so the t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NewType
 
@@ -47,6 +47,9 @@ class DigitsReason(StrEnum):
     PARTIAL = "partial"
     LIVENESS_IN_DOUBT = "liveness_in_doubt"
     REQUIRED = "required"
+    AMOUNT_LIMIT = "amount_limit"
+    ELSEWHERE = "elsewhere"
+    """Nobody of this region: the digits lead to the rest of the chain."""
 
 
 class UnknownReason(StrEnum):
@@ -82,6 +85,24 @@ class NotRecognised:
 
 Match = Accepted | NeedsDigits | NotRecognised
 
+CLEAR = "clear"
+"""The reason of an acceptance."""
+
+NO_SCORE_PPM = -1_000_000
+"""Recorded where there was nobody, or nobody else, to compare with: a cosine can be no lower."""
+
+_UNKNOWN_REASONS = frozenset(reason.value for reason in UnknownReason)
+_OPEN_REASONS = frozenset(
+    {
+        UnknownReason.NOBODY_ENROLLED.value,
+        UnknownReason.BELOW_FLOOR.value,
+        DigitsReason.BELOW_THRESHOLD.value,
+        DigitsReason.THIN_MARGIN.value,
+        DigitsReason.ELSEWHERE.value,
+    }
+)
+"""What a wider search may change. A doubt about liveness, the gallery or the amount stays."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -100,6 +121,14 @@ class SearchResult:
     searched: int
 
 
+class SearchScope(StrEnum):
+    """How far to look, nearest first. The chain is searched inside the bucket of four digits only."""
+
+    STORE = "store"
+    REGION = "region"
+    CHAIN = "chain"
+
+
 @dataclass(frozen=True, slots=True)
 class RecognitionPolicy:
     """The figures of the decision; `thresholds` belong to one net (its catalogue entry)."""
@@ -108,6 +137,10 @@ class RecognitionPolicy:
     floor: float = 0.36
     margin_min: float = 0.08
     liveness: LivenessPolicy = field(default_factory=LivenessPolicy)
+    face_alone_max_fen: int | None = None
+    """A basket above it asks for digits even when the face is clear; None: no limit."""
+    calibration: str = "table"
+    """Where the thresholds come from: a report's name and digest, or the table of the documentation."""
 
     def __post_init__(self) -> None:
         counts = [n for n, _ in self.thresholds]
@@ -122,6 +155,11 @@ class Decision:
 
     match: Match
     record: RecognitionDecision
+
+    @property
+    def wider_may_help(self) -> bool:
+        """A search of more templates could still name somebody: the face was live, and nobody was clear."""
+        return self.record.reason in _OPEN_REASONS
 
 
 def threshold(searched: int, points: tuple[tuple[int, float], ...] = THRESHOLDS) -> float:
@@ -139,71 +177,94 @@ def decide(
     policy: RecognitionPolicy,
     *,
     net_sha256: str,
+    scope: SearchScope = SearchScope.REGION,
+    looks: int = 1,
     liveness: Liveness = Liveness.NOT_CHECKED,
     partial: bool = False,
     digits_given: bool = False,
     digits_required: bool = False,
+    amount_fen: int | None = None,
+    elsewhere: bool = False,
 ) -> Decision:
-    """The rule (docs: faces, 1:N is a budget). `partial`: a shard or an update was missing from the search.
+    """The rule (docs: faces, 1:N is a budget), by `reason_of` of the record that is kept.
 
-    Without digits anything but a clear, whole, live match asks for them; with `digits_required` that one, too. With
-    digits (the search was inside their bucket) there is no third question: accepted or not recognised. A failed
-    liveness is a veto always.
+    `search` covers everything searched in this decision so far, each template counted once. `looks`: how many
+    scopes may be searched one after another before somebody is accepted. Each look may accept a stranger, so
+    they share the budget: at t(looks x N) a look spends 1/looks of it (FPIR = N x FAR), together at most all.
+    `partial`: a shard or an update was missing. `amount_fen`: of the basket, where it is known. `elsewhere`: the
+    chain has members whom these scopes do not hold. With `digits_given` the search was inside their bucket.
     """
-    t_ppm = _ppm(threshold(search.searched, policy.thresholds))
-    match = _match(search, policy, t_ppm, liveness, partial=partial, digits_given=digits_given)
-    if digits_required and not digits_given and isinstance(match, Accepted):
-        match = NeedsDigits(DigitsReason.REQUIRED)
-    return Decision(
-        match,
-        RecognitionDecision(
-            templates_searched=search.searched,
-            threshold_ppm=t_ppm,
-            best_ppm=_ppm(search.best.score) if search.best else 0,
-            second_ppm=_ppm(search.second.score) if search.second else 0,
-            net_sha256=net_sha256,
-            reason="clear" if isinstance(match, Accepted) else match.reason.value,
-        ),
+    t_ppm = _ppm(threshold(search.searched * looks, policy.thresholds))
+    figures = RecognitionDecision(
+        templates_searched=search.searched,
+        threshold_ppm=t_ppm,
+        best_ppm=_ppm(search.best.score) if search.best else NO_SCORE_PPM,
+        second_ppm=_ppm(search.second.score) if search.second else NO_SCORE_PPM,
+        net_sha256=net_sha256,
+        reason="",
+        scope=scope.value,
+        looks=looks,
+        floor_ppm=_ppm(policy.floor),
+        margin_ppm=_ppm(policy.margin_min),
+        liveness=liveness,
+        partial=partial,
+        digits_given=digits_given,
+        digits_required=digits_required,
+        amount_limited=_above_limit(amount_fen, policy.face_alone_max_fen),
+        elsewhere=elsewhere,
+        calibration=policy.calibration,
     )
+    reason = reason_of(figures)
+    record = replace(figures, reason=reason)
+    if reason == CLEAR:
+        assert search.best is not None, "somebody is clear"
+        return Decision(Accepted(search.best.member), record)
+    if reason in _UNKNOWN_REASONS:
+        return Decision(NotRecognised(UnknownReason(reason)), record)
+    return Decision(NeedsDigits(DigitsReason(reason)), record)
 
 
-def _match(
-    search: SearchResult,
-    policy: RecognitionPolicy,
-    t_ppm: int,
-    liveness: Liveness,
-    *,
-    partial: bool,
-    digits_given: bool,
-) -> Match:
-    if liveness is Liveness.FAILED:
-        return NotRecognised(UnknownReason.LIVENESS_FAILED)
-    if search.best is None:
+def reason_of(record: RecognitionDecision) -> str:
+    """The reason that follows from a record's figures, integers all: an auditor decides again from the row alone.
+
+    `clear`: accepted; a DigitsReason: digits; an UnknownReason: not recognised. After digits there is no third
+    question. A failed liveness is a veto always.
+    """
+    if record.liveness is Liveness.FAILED:
+        return UnknownReason.LIVENESS_FAILED.value
+    if record.digits_given:
+        return _after_digits(record)
+    if record.best_ppm < record.floor_ppm or record.best_ppm == NO_SCORE_PPM:
+        if record.elsewhere:
+            return DigitsReason.ELSEWHERE.value
+        if record.best_ppm != NO_SCORE_PPM:
+            return UnknownReason.BELOW_FLOOR.value
         # With a part of the gallery missing, nobody here is no evidence: the bucket of the digits may know.
-        return NeedsDigits(DigitsReason.PARTIAL) if partial and not digits_given else _nobody()
-    # In the record's own integers, so that an auditor decides the same from the record alone.
-    s1_ppm = _ppm(search.best.score)
-    if s1_ppm < _ppm(policy.floor):
-        return NotRecognised(UnknownReason.BELOW_FLOOR)
-    below = s1_ppm < t_ppm
-    thin = search.second is not None and s1_ppm - _ppm(search.second.score) < _ppm(policy.margin_min)
-    if digits_given:
-        if below:
-            return NotRecognised(UnknownReason.DIGITS_BELOW_THRESHOLD)
-        return NotRecognised(UnknownReason.DIGITS_THIN_MARGIN) if thin else Accepted(search.best.member)
-    if below:
-        return NeedsDigits(DigitsReason.BELOW_THRESHOLD)
-    if thin:
-        return NeedsDigits(DigitsReason.THIN_MARGIN)
-    if partial:
-        return NeedsDigits(DigitsReason.PARTIAL)
-    if liveness is Liveness.IN_DOUBT:
-        return NeedsDigits(DigitsReason.LIVENESS_IN_DOUBT)
-    return Accepted(search.best.member)
+        return DigitsReason.PARTIAL.value if record.partial else UnknownReason.NOBODY_ENROLLED.value
+    doubts = (
+        (record.best_ppm < record.threshold_ppm, DigitsReason.BELOW_THRESHOLD),
+        (record.best_ppm - record.second_ppm < record.margin_ppm, DigitsReason.THIN_MARGIN),
+        (record.partial, DigitsReason.PARTIAL),
+        (record.liveness is Liveness.IN_DOUBT, DigitsReason.LIVENESS_IN_DOUBT),
+        (record.digits_required, DigitsReason.REQUIRED),
+        (record.amount_limited, DigitsReason.AMOUNT_LIMIT),
+    )
+    return next((reason.value for holds, reason in doubts if holds), CLEAR)
 
 
-def _nobody() -> NotRecognised:
-    return NotRecognised(UnknownReason.NOBODY_ENROLLED)
+def _after_digits(record: RecognitionDecision) -> str:
+    if record.best_ppm == NO_SCORE_PPM:
+        return UnknownReason.NOBODY_ENROLLED.value
+    if record.best_ppm < record.floor_ppm:
+        return UnknownReason.BELOW_FLOOR.value
+    if record.best_ppm < record.threshold_ppm:
+        return UnknownReason.DIGITS_BELOW_THRESHOLD.value
+    thin = record.best_ppm - record.second_ppm < record.margin_ppm
+    return UnknownReason.DIGITS_THIN_MARGIN.value if thin else CLEAR
+
+
+def _above_limit(amount_fen: int | None, max_fen: int | None) -> bool:
+    return amount_fen is not None and max_fen is not None and amount_fen > max_fen
 
 
 def _ppm(score: float) -> int:
@@ -254,13 +315,6 @@ class ConsentToken:
             raise Refused("consent_missing", "no consent to recognise in this visit", "ask for consent first")
 
 
-class SearchScope(StrEnum):
-    """How far to look, nearest first."""
-
-    STORE = "store"
-    CHAIN = "chain"
-
-
 @dataclass(frozen=True, slots=True)
 class IdentifyRequest:
     """Who is in this image? With `digits_tail` the search stays inside the members whose phone ends so."""
@@ -276,7 +330,9 @@ class IdentifyRequest:
     digits_tail: str | None = None
     digits_required: bool = False
     """A face alone is never enough for this terminal: what would be accepted asks for digits."""
-    scopes: tuple[SearchScope, ...] = (SearchScope.CHAIN,)
+    amount_fen: int | None = None
+    """Of the visit's basket as it stands; above the policy's limit a face alone is not enough. None: not known."""
+    scopes: tuple[SearchScope, ...] = (SearchScope.STORE, SearchScope.REGION)
     gallery_version_min: int = 0
     """Templates committed up to here must have been searched; a worker behind it answers as partial."""
 

@@ -191,12 +191,16 @@ async def _consent(conn: AsyncConnection[TupleRow], fact: ConsentGiven) -> None:
     )
 
 
+_DECISION = """templates_searched, threshold_ppm, best_ppm, second_ppm, net_sha256, reason, scope, looks, floor_ppm,
+  margin_ppm, liveness, partial, digits_given, digits_required, amount_limited, elsewhere, calibration"""
+"""Columns of the table and fields of the decision, both under these names."""
+
+
 async def _decision(conn: AsyncConnection[TupleRow], fact: FaceDecided) -> None:
-    decision = fact.decision
     await conn.execute(
-        """INSERT INTO face_decision (id, session, store, at, outcome, member, templates_searched, threshold_ppm,
-             best_ppm, second_ppm, net_sha256, reason)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
+        f"""INSERT INTO face_decision (id, session, store, at, outcome, member, {_DECISION})
+            SELECT %s, %s, %s, %s, %s, %s, {_DECISION} FROM json_populate_record(NULL::face_decision, %s::json)
+            ON CONFLICT (id) DO NOTHING""",
         (
             fact.id,
             fact.session,
@@ -204,12 +208,7 @@ async def _decision(conn: AsyncConnection[TupleRow], fact: FaceDecided) -> None:
             fact.at,
             fact.outcome,
             fact.member,
-            decision.templates_searched,
-            decision.threshold_ppm,
-            decision.best_ppm,
-            decision.second_ppm,
-            decision.net_sha256,
-            decision.reason,
+            msgspec.json.encode(fact.decision).decode(),
         ),
     )
 

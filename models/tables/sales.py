@@ -112,10 +112,14 @@ class IncidentRow(SQLModel, table=True):
 
 
 class FaceDecisionRow(SQLModel, table=True):
-    """Why a face was accepted or not. Scores are cosines in millionths; a frame is never kept."""
+    """Why a face was accepted or not, all that was weighed. Scores are cosines in millionths; never a frame."""
 
     __tablename__ = "face_decision"
-    __table_args__ = (Index("face_decision_store_at", "store", "at"),)
+    __table_args__ = (
+        Index("face_decision_store_at", "store", "at"),
+        Index("face_decision_at", "at"),
+        Index("face_decision_session", "session"),
+    )
     id: str = Field(primary_key=True)
     session: str
     store: str
@@ -128,6 +132,17 @@ class FaceDecisionRow(SQLModel, table=True):
     second_ppm: int
     net_sha256: str
     reason: str
+    scope: str
+    looks: int
+    floor_ppm: int
+    margin_ppm: int
+    liveness: str
+    partial: bool
+    digits_given: bool
+    digits_required: bool
+    amount_limited: bool
+    elsewhere: bool
+    calibration: str
 
 
 class TemplateTableRow(SQLModel, table=True):

@@ -75,13 +75,18 @@ GROUP BY t.booked_at, t.id, t.kind, t.request_number, t.trace ORDER BY t.booked_
 _OTHERS = """
 SELECT at, 'consent', id, purpose || CASE WHEN granted THEN ' granted' ELSE ' refused' END, terminal
   FROM consent WHERE session = %(session)s
-UNION ALL SELECT at, 'face_decision', id, outcome || ' ' || reason, '' FROM face_decision WHERE session = %(session)s
 UNION ALL SELECT biz_time, 'reservation', usage, 'reserved, now ' || state, '' FROM reservation
   WHERE session = %(session)s
 UNION ALL SELECT v.at, 'sale_void', v.id, 'sale undone', v.terminal FROM sale_void v JOIN sale s ON s.id = v.sale
   WHERE s.session = %(session)s
 UNION ALL SELECT u.received_at, 'usage', u.id, u.benefit || ' ' || u.class || ' ' || u.fen || ' fen', u.terminal
   FROM usage u JOIN sale s ON s.id = u.sale WHERE s.session = %(session)s
+"""
+
+_DECISIONS = """
+SELECT at, id, outcome, reason, scope, templates_searched, threshold_ppm, best_ppm, second_ppm,
+  to_jsonb(face_decision) - ARRAY['id', 'session', 'store', 'at', 'member']
+FROM face_decision WHERE session = %(session)s
 """
 
 _DEAD = """
@@ -117,6 +122,8 @@ async def steps(conn: AsyncConnection[TupleRow], anchor: Anchor, causes: Sequenc
     cursor = await conn.execute(_OTHERS, values)
     others = await cursor.fetchall()
     found += [Step(row[0], row[1], row[2], row[3], "", row[4]) for row in others]
+    cursor = await conn.execute(_DECISIONS, values)
+    found += [_decided(row) for row in await cursor.fetchall()]
     numbers = [row[1] for row in sales] + [row[2] for row in others if row[1] in {"sale_void", "usage"}]
     cursor = await conn.execute(_LEDGER, {"numbers": numbers})
     found += [
@@ -152,6 +159,16 @@ async def outbox(conn: AsyncConnection[TupleRow], anchor: Anchor) -> list[Step]:
             what = " ".join(f"{name} {value}" for name, value in outcome.items()) or "answered"
             found.append(Step(done_at, "answer", ask, f"{port}: {what}", "", "", {**outcome, "attempts": attempts}))
     return found
+
+
+def _decided(row: TupleRow) -> Step:
+    """Scores as cosines; who it was is the sale's to say."""
+    at, decision, outcome, reason, scope, searched, *scores, weighed = row
+    t, best, second = (score / 1_000_000 for score in scores)
+    other = f", next {second:.3f}" if second > -1 else ""
+    met = f"best {best:.3f}{other}, t {t:.3f}" if best > -1 else "nobody"
+    told = f"{outcome} {reason}: {met} in {searched} of the {scope}"
+    return Step(at, "face_decision", decision, told, "", "", weighed)
 
 
 def _outcome(answer: dict[str, Any]) -> dict[str, Any]:
