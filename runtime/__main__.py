@@ -18,6 +18,7 @@ from models.domain.errors import Refused, StoreOpsError
 from runtime import credential_verbs, origin, terminal_verbs, verbs
 from runtime.bench.cli import bench_app
 from runtime.datadir import default_data_dir
+from runtime.faces_cli import faces_app
 from runtime.fleet_cli import fleet
 from runtime.hosts_cli import hosts_app
 from runtime.settings import CONFIGS, Settings, flat_settings, load_settings, load_with_origins, masked
@@ -30,6 +31,7 @@ app.add_typer(terminal_app, name="terminal")
 app.add_typer(clock_app, name="clock")
 app.add_typer(bench_app, name="bench")
 app.add_typer(hosts_app, name="hosts")
+app.add_typer(faces_app, name="faces")
 app.command()(fleet)
 verbs.register(app)
 terminal_verbs.register(terminal_app)
