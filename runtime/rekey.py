@@ -47,7 +47,7 @@ def rekey(
     database_urls: Sequence[str],
     *,
     rotate: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda *_: None,
     grace_s: float = GRACE_S,
     pause: Callable[[float], None] = time.sleep,
 ) -> Rekeyed:
