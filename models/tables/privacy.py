@@ -102,6 +102,17 @@ class PrivacyRequestRow(SQLModel, table=True):
     result: dict[str, object] | None = document(nullable=True)
 
 
+class FaceDecisionDayRow(SQLModel, table=True):
+    """What is left of decisions whose retention ended: how many of a store and day (UTC) ended how, of nobody."""
+
+    __tablename__ = "face_decision_day"
+    store: str = Field(primary_key=True)
+    day: str = Field(primary_key=True, max_length=10)
+    outcome: str = Field(primary_key=True)
+    reason: str = Field(primary_key=True)
+    decisions: int = Field(sa_type=BigInteger)
+
+
 _HEAD = "SELECT n, sha256 FROM audit_event ORDER BY n DESC LIMIT 1"
 _ADD = """INSERT INTO audit_event (n, at, kind, subject, by, detail, prev_sha256, sha256)
           VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"""

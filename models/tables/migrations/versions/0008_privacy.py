@@ -145,5 +145,13 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("state IN ('open', 'approved')"),
     )
+    op.create_table(
+        "face_decision_day",
+        sa.Column("store", sa.String(), primary_key=True),
+        sa.Column("day", sa.String(10), primary_key=True),
+        sa.Column("outcome", sa.String(), primary_key=True),
+        sa.Column("reason", sa.String(), primary_key=True),
+        sa.Column("decisions", sa.BigInteger(), nullable=False),
+    )
     for statement in (STANDING, *GUARDS, *TEMPLATE_GUARD):
         op.execute(statement)
