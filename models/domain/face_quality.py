@@ -45,6 +45,8 @@ class LookReason(StrEnum):
     LOOK_STRAIGHT = "look_straight"
     BLURRED = "blurred"
     UNCLEAR = "unclear"
+    MASK = "mask"
+    SUNGLASSES = "sunglasses"
     FRAME_NEEDED = "frame_needed"
 
 
@@ -61,6 +63,8 @@ PROMPTS: dict[LookReason, str] = {
     LookReason.LOOK_STRAIGHT: "come_closer",
     LookReason.BLURRED: "come_closer",
     LookReason.UNCLEAR: "come_closer",
+    LookReason.MASK: "take_off_mask",
+    LookReason.SUNGLASSES: "take_off_glasses",
     LookReason.FRAME_NEEDED: "look_again",
 }
 """The screen's prompt for each reason. `look_again`: the image never was one; nothing was seen."""
@@ -91,7 +95,9 @@ _SENTENCES: dict[LookReason, tuple[str, str]] = {
     LookReason.COME_CLOSER: ("离得太远，请顾客靠近一些。", "Too far away. Ask the customer to come closer."),
     LookReason.LOOK_STRAIGHT: ("请顾客抬头正视摄像头。", "Ask the customer to look straight at the camera."),
     LookReason.BLURRED: ("图像模糊，请顾客站稳片刻。", "The image is blurred. Ask the customer to hold still."),
-    LookReason.UNCLEAR: ("人脸看不清，请摘下口罩或帽子。", "The face is hard to see. Ask to take off mask or hat."),
+    LookReason.UNCLEAR: ("人脸看不清，请正对摄像头。", "The face is hard to see. Ask to face the camera."),
+    LookReason.MASK: ("请顾客摘下口罩；也可以用手机号。", "Ask to take off the mask; a phone number will do as well."),
+    LookReason.SUNGLASSES: ("请顾客摘下墨镜。", "Ask the customer to take off the sunglasses."),
     LookReason.FRAME_NEEDED: ("登记需要整幅画面，请重新拍照。", "Enrolment needs the whole frame. Take it again."),
 }
 
@@ -119,6 +125,10 @@ class QualityReport:
     nose_offset: float
     luminance: float
     enhanced: bool = False
+    mouth_cover: float = 0.0
+    """How much speaks for a mask, in standard deviations of uncovered faces (models.faces.quality.mouth_cover)."""
+    eye_light: float = 1.0
+    """How light the darker-free part of the eye regions is, against forehead and cheeks; sunglasses make it small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +144,8 @@ class QualityGates:
     luminance_max: float
     nearest_ratio_min: float | None
     """Several faces: the nearest counts if its eyes are this much farther apart than the next; None: never."""
+    covered_passes: bool = False
+    """A mask or sunglasses are no reason to refuse: a probe may match all the same, and is told of them when not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +164,10 @@ class QualityPolicy:
         return self.enrol if purpose is LookPurpose.ENROL else self.probe
 
 
+MOUTH_COVER_MAX = 3.9
+EYE_LIGHT_MIN = 0.45
+"""Measured on 100 photographs of ten people, with masks of ten fabrics and dark glasses drawn on (docs: faces)."""
+
 _PROBE = QualityGates(
     score_min=0.7,
     eye_distance_px_min=20,
@@ -161,6 +177,7 @@ _PROBE = QualityGates(
     luminance_min=12,
     luminance_max=235,
     nearest_ratio_min=1.5,
+    covered_passes=True,
 )
 _ENROL = QualityGates(
     score_min=0.8,
@@ -210,4 +227,11 @@ def judge(report: QualityReport, gates: QualityGates) -> LookReason | None:
         return LookReason.LOOK_STRAIGHT
     if report.sharpness < gates.sharpness_min:
         return LookReason.BLURRED
-    return None
+    return None if gates.covered_passes else covered(report)
+
+
+def covered(report: QualityReport) -> LookReason | None:
+    """What seems to hide a part of the face. A face that matches nobody and is covered is no stranger yet."""
+    if report.eye_light < EYE_LIGHT_MIN:
+        return LookReason.SUNGLASSES
+    return LookReason.MASK if report.mouth_cover > MOUTH_COVER_MAX else None

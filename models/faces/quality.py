@@ -6,6 +6,7 @@ import math
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from models.domain.face_quality import QualityReport
 from models.faces.detect import Face
@@ -13,6 +14,11 @@ from models.faces.jpeg import Pixels
 
 DARK_LUMINANCE = 60.0
 """Below this mean (0 to 255) an image is enhanced before it is judged."""
+
+_FOREHEAD, _CHIN = (slice(26, 42), slice(36, 76)), (slice(92, 108), slice(44, 68))
+_EYES = (slice(28, 50), slice(63, 85))
+
+Grey = NDArray[np.uint8]
 
 GAMMA_TARGET = 110.0
 """Mean that an enhanced image is brought to."""
@@ -25,7 +31,7 @@ def luminance(pixels: Pixels) -> float:
 
 def measure(face: Face, crop: Pixels, faces: int, *, dark: float | None = None) -> QualityReport:
     """Quality of one face. `crop` is its aligned crop, enhanced when `dark` (the luminance before) is given."""
-    grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
+    grey = np.asarray(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), np.uint8)
     right, left, nose = (face.landmarks[i].astype(np.float64) for i in range(3))
     line = left - right
     distance = max(float(np.hypot(*line)), 1e-6)
@@ -38,7 +44,37 @@ def measure(face: Face, crop: Pixels, faces: int, *, dark: float | None = None) 
         nose_offset=abs(float((nose - (left + right) / 2) @ line)) / distance**2,
         luminance=float(grey.mean()) if dark is None else dark,
         enhanced=dark is not None,
+        mouth_cover=mouth_cover(face.score, crop, grey),
+        eye_light=eye_light(grey),
     )
+
+
+def mouth_cover(score: float, crop: Pixels, grey: Grey) -> float:
+    """How much speaks for a mask: the sum of three distances from uncovered faces, each in their standard deviations.
+
+    The detector is less sure; the chin has another colour than the forehead; the dark line between the lips is not
+    there. None is proof alone (beards, side light, a head turned aside), so that each counts up to 3.
+    """
+    forehead, chin = (cv2.mean(cv2.cvtColor(crop[at], cv2.COLOR_BGR2LAB)) for at in (_FOREHEAD, _CHIN))
+    colour = math.hypot(chin[1] - forehead[1], chin[2] - forehead[2])
+    line = cv2.reduce(grey[77:105, 46:67], 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[:, 0]
+    dark = float((line[:-10] + line[10:] - 2 * line[5:-5]).max())
+    lips = dark / (float(cv2.meanStdDev(grey[30:100, 28:84])[1][0, 0]) + 1)
+    signs = ((0.928 - score) / 0.010, (colour - 8.0) / 4.5, (3.1 - lips) / 1.2)
+    return sum(max(-3.0, min(3.0, sign)) for sign in signs)
+
+
+def eye_light(grey: Grey) -> float:
+    """The lighter quarter of each eye's region against the skin around, of the lighter eye: 0.8 without glasses."""
+    skin = max(_quantile(grey[26:38, 36:76], 0.5), _quantile(grey[66:74, 28:84], 0.5))
+    lighter = max(_quantile(grey[44:60, columns], 0.75) for columns in _EYES)
+    return lighter / (skin + 8)
+
+
+def _quantile(patch: Grey, part: float) -> float:
+    flat = patch.ravel()
+    at = int(part * (flat.size - 1))
+    return float(np.partition(flat, at)[at])
 
 
 def expose(pixels: Pixels) -> Pixels:
