@@ -76,21 +76,22 @@ class States(dict[Address, tuple[Entity, int]]):
         forgotten and how many events refused. What was paid, answers, timers and what terminals say of themselves
         always find room: the registry bounds them.
         """
-        coming = self.missing(items)
-        if len(self) + len(coming) <= self._max:
+        needed = {item.address for item in items if item.refuse is None}
+        over = len(self) + sum(at not in self for at in needed) - self._max
+        if over <= 0:
             return 0, 0
-        forgotten = self._forget(len(self) + len(coming) - self._max, set(_touched(items)), now_s)
+        forgotten = self._forget(over, needed, now_s)
         room, refused = self._max - len(self), 0
         found: set[Address] = set()
         for item in items:
-            new = {at for at in _touched([item]) if at not in self} - found
+            if item.refuse is not None or item.address in self or item.address in found:
+                continue
             event = item.message
-            may_wait = isinstance(event, Event) and not isinstance(event.body, NEVER_REFUSED_FULL)
-            if new and len(found) + len(new) > room and may_wait:
+            if len(found) >= room and isinstance(event, Event) and not isinstance(event.body, NEVER_REFUSED_FULL):
                 item.refuse = "host_full"
                 refused += 1
             else:
-                found |= new
+                found.add(item.address)
         return forgotten, refused
 
     def _forget(self, over: int, needed: set[Address], now_s: float) -> int:

@@ -29,6 +29,8 @@ from models.domain.registry import RegisteredTerminal
 from models.tables.journal import Commit
 from runtime.directory import Directory
 from runtime.host import StoreHost
+from runtime.pending import OUTBOX_ROWS_A_STORE_MAX
+from runtime.states import ENTITIES_MAX
 from runtime.testing.broker import CALM, Faults, LossyBroker, MemoryLink
 from runtime.testing.clock import VirtualLoop
 from runtime.testing.invariants import Auditor, InvariantBroken
@@ -123,7 +125,17 @@ class _MemoryDirectory(Directory):
 class ShopSimulation:
     """One run. `kill_at` kills at the n-th place where a process may die; `weather` makes the rest go wrong."""
 
-    def __init__(self, seed: int, plan: Plan, *, weather: Weather = FAIR, kill_at: int | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        plan: Plan,
+        *,
+        weather: Weather = FAIR,
+        kill_at: int | None = None,
+        entities_max: int = ENTITIES_MAX,
+        outbox_rows_a_store_max: int = OUTBOX_ROWS_A_STORE_MAX,
+    ) -> None:
+        self._bounds = (entities_max, outbox_rows_a_store_max)
         self.seed = seed
         self.rng = random.Random(seed)
         self.weather = weather
@@ -307,6 +319,8 @@ class ShopSimulation:
             directory=_MemoryDirectory(self._records, self._books),
             twins=MemoryTwins(),
             wall=self.wall,
+            entities_max=self._bounds[0],
+            outbox_rows_a_store_max=self._bounds[1],
         )
         await host.start()
 
