@@ -1,4 +1,4 @@
-"""`storeops faces`: the keys that seal faces."""
+"""`storeops faces`: the keys that seal faces, and what photographs say of the thresholds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-faces_app = typer.Typer(no_args_is_help=True, help="The face engine: its keys.")
+from runtime.faces_verbs import evaluate
+
+faces_app = typer.Typer(no_args_is_help=True, help="The face engine: its keys, and what photographs say of it.")
+faces_app.command("evaluate")(evaluate)
 
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder; the default is shown by `storeops doctor`.")]
 Demo = Annotated[bool, typer.Option("--demo", help="The demonstration's data folder.")]
