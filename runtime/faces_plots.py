@@ -54,11 +54,7 @@ def _scores(axes: Any, report: Report) -> None:
         total = max(1, sum(counts))
         share = [100 * count / total for count in counts]
         axes.stairs(share, bars.edges, fill=True, alpha=0.45, color=colour, label=f"{name} ({total:,} comparisons)")
-    top = axes.get_ylim()[1]
-    for n in (1, 1_000, 1_000_000):
-        t = threshold(n, report.configured)
-        axes.axvline(t, color=FORCE, linewidth=1, linestyle=":")
-        axes.text(t, top, f"t({n:,})", rotation=90, va="top", ha="right", fontsize=8)
+    _thresholds_in_force(axes, report, axes.get_ylim()[1])
     axes.set_xlim(-0.4, 1.0)
     axes.set_xlabel("cosine")
     axes.set_ylabel("% of comparisons per 0.02")
@@ -109,7 +105,7 @@ def _fpir(axes: Any, report: Report) -> None:
     axes.set_ylim(floor, 1)
     axes.set_xlabel("N: templates searched (logarithmic)")
     axes.set_ylabel("FPIR (logarithmic; 0 is drawn at 1e-7)")
-    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    axes.legend(fontsize=8, frameon=False, loc="upper right")
 
 
 def _thresholds(axes: Any, report: Report) -> None:
@@ -160,10 +156,15 @@ def _shots(axes: Any, report: Report) -> None:
         (both.curve_three, MATE, f"mean of three ({both.comparisons_three} comparisons)"),
     ):
         axes.plot(curve, range(101), color=colour, linewidth=1.8, label=name)
+    _thresholds_in_force(axes, report, 98)
+    axes.set_xlim(0.3, 1.0)
+    axes.set_xlabel("cosine of mates")
+    axes.set_ylabel("% of mates at or below")
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+
+
+def _thresholds_in_force(axes: Any, report: Report, top: float) -> None:
     for n in (1, 1_000, 1_000_000):
         t = threshold(n, report.configured)
         axes.axvline(t, color=FORCE, linewidth=1, linestyle=":")
-        axes.text(t, 100, f"t({n:,})", rotation=90, va="top", ha="right", fontsize=8)
-    axes.set_xlabel("cosine of mates")
-    axes.set_ylabel("% of mates at or below")
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
+        axes.text(t, top, f"t({n:,})", rotation=90, va="top", ha="right", fontsize=8)

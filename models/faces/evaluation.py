@@ -57,7 +57,10 @@ TAIL_PART = 0.05
 TAIL_POINTS = 25
 KEPT_PART = 0.12
 """Of the impostor scores, the highest: what the bootstrap weighs."""
+ROC_POINTS = 40
 FPIR_SIZES = (1, 3, 10, 30, 100, 300, 1_000, 10_000, 100_000, 1_000_000)
+LEAST = 1e-9
+"""No rate below it is told apart from none."""
 SEED = 19_795
 
 
@@ -181,7 +184,7 @@ def evaluate(found: Survey, configured: Points, *, net: str, date: str) -> Repor
         points=points,
         fpir=tuple(_fpir(scores, whole, worlds, drawn, n, threshold(n, configured)) for n in FPIR_SIZES),
         proposed=propose(points, configured, scores.people),
-        roc=_roc(scores, whole, worlds),
+        roc=_roc(scores, whole, worlds, mates),
         histogram=scores.histogram,
         quality=_quality(found, quality),
         refusals_probe=found.refusals_probe,
@@ -211,13 +214,11 @@ def _tar_at_far(scores: Scores, whole: World, worlds: list[World], mates: int, f
     return TarAtFar(far, at, rounded(of_rate(tar_above(scores, whole, score), samples, mates)), basis)
 
 
-def _roc(scores: Scores, whole: World, worlds: list[World]) -> tuple[RocPoint, ...]:
+def _roc(scores: Scores, whole: World, worlds: list[World], mates: int) -> tuple[RocPoint, ...]:
     points = []
-    for far in np.logspace(np.log10(max(1e-6, 1 / scores.impostor_count)), -1, 40):
-        value = tar_above(scores, whole, threshold_at(scores, whole, far))
-        figure = rounded(
-            of_samples(value, np.array([tar_above(scores, one, threshold_at(scores, one, far)) for one in worlds]))
-        )
+    for far in np.logspace(np.log10(max(1e-6, 1 / scores.impostor_count)), -1, ROC_POINTS):
+        samples = np.array([tar_above(scores, one, threshold_at(scores, one, far)) for one in worlds])
+        figure = rounded(of_rate(tar_above(scores, whole, threshold_at(scores, whole, far)), samples, mates))
         points.append(RocPoint(float(f"{far:.3g}"), figure.value, figure.low, figure.high))
     return tuple(points)
 
@@ -339,5 +340,5 @@ def _cannot_tell(scores: Scores, points: tuple[Point, ...], mates: int) -> tuple
 
 
 def _small(figure: Figure) -> Figure:
-    value, low, high = (float(f"{one:.3g}") for one in (figure.value, figure.low, figure.high))
+    value, low, high = (float(f"{one:.3g}") if one >= LEAST else 0.0 for one in (figure.value, figure.low, figure.high))
     return Figure(value, low, high, figure.method)
