@@ -1,4 +1,4 @@
-"""SFace on onnxruntime, and the arithmetic of embeddings."""
+"""A recogniser on onnxruntime, and the arithmetic of embeddings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.domain.recognition import Embedding
+from models.faces.catalogue import CROP_SIDE_PX, Alignment, Colour, Feed
 from models.faces.jpeg import Pixels
-from models.faces.sessions import open_session
+from models.faces.sessions import open_session, to_blob
 
 DIMENSION = 128
+"""Of SFace."""
+
+SFACE_FEED = Feed("data", Colour.RGB, (0.0, 0.0, 0.0), 1.0, Alignment.FIVE_LANDMARKS, (CROP_SIDE_PX, CROP_SIDE_PX))
+"""As configs/faces/sface-2021dec.yaml describes it: for tools that open that net alone."""
 
 Vector = NDArray[np.float32]
 
@@ -20,16 +25,15 @@ Vector = NDArray[np.float32]
 class FaceEmbedder:
     """Turns an aligned crop into a unit vector. One thread, batch 1 (batching on one core only loses)."""
 
-    def __init__(self, net: Path | bytes) -> None:
+    def __init__(self, net: Path | bytes, feed: Feed = SFACE_FEED) -> None:
         self._session = open_session(net)
-        self._input = self._session.get_inputs()[0].name
+        self._feed = feed
 
     def embed(self, crop: Pixels) -> Vector:
-        """float32[128], unit norm. `crop`: aligned 112 x 112 BGR."""
-        assert crop.shape == (112, 112, 3), crop.shape
-        blob = np.ascontiguousarray(crop[:, :, ::-1].transpose(2, 0, 1)[np.newaxis], dtype=np.float32)
-        out = np.asarray(self._session.run(None, {self._input: blob})[0], dtype=np.float32)[0]
-        return unit(out)
+        """float32[dimension], unit norm. `crop`: aligned BGR of the feed's size."""
+        assert crop.shape[:2] == self._feed.size_px, crop.shape
+        out = self._session.run(None, {self._feed.tensor: to_blob(crop, self._feed)})[0]
+        return unit(np.asarray(out, dtype=np.float32)[0])
 
 
 def unit(vector: Vector) -> Vector:
@@ -58,7 +62,7 @@ def combine(shots: Sequence[Embedding], agreement_min: float) -> Embedding | tup
 
     The mean of three lifts the weakest mates (5th percentile) from 0.499 to 0.625 (docs: faces, Accuracy).
     """
-    vectors = np.stack([to_vector(shot) for shot in shots])
+    vectors = np.stack([to_vector(shot, len(shots[0]) // 4) for shot in shots])
     agrees = vectors @ vectors.T >= agreement_min
     if agrees.all():
         return to_embedding(unit(vectors.mean(axis=0)))

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
+
+from models.faces.catalogue import Colour, Feed
 
 
 def open_session(net: Path | bytes) -> ort.InferenceSession:
@@ -25,3 +29,9 @@ def open_session(net: Path | bytes) -> ort.InferenceSession:
     return ort.InferenceSession(
         net if isinstance(net, bytes) else str(net), options, providers=["CPUExecutionProvider"]
     )
+
+
+def to_blob(pixels: NDArray[np.uint8], feed: Feed) -> NDArray[np.float32]:
+    """BGR pixels as the net's input, float32[1, 3, H, W]: colour order, mean and scale of its catalogue entry."""
+    swap = feed.colour is Colour.RGB
+    return np.asarray(cv2.dnn.blobFromImage(pixels, feed.scale, mean=feed.mean, swapRB=swap), dtype=np.float32)

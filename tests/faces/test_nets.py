@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -8,33 +9,51 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import yaml
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from models.domain.errors import NeedsOperator
 from models.domain.recognition import THRESHOLDS
-from models.faces import nets as building
+from models.faces import surgery
 from models.faces.align import align
-from models.faces.catalogue import CATALOGUE_DIR, load_catalogue, published_file, the_one
+from models.faces.catalogue import (
+    CATALOGUE_DIR,
+    Carrier,
+    NetEntry,
+    Precision,
+    load_catalogue,
+    published_file,
+    recognisers,
+    the_detector,
+)
 from models.faces.detect import FaceDetector
-from models.faces.embed import FaceEmbedder
-from models.faces.nets import Nets, build_nets, fold_blocks
+from models.faces.embed import SFACE_FEED, FaceEmbedder
+from models.faces.nets import Nets, build_nets, build_recogniser
+from models.faces.surgery import fold_blocks
 
 pytestmark = pytest.mark.faces
 
 CATALOGUE = load_catalogue()
-RECOGNISER = the_one(CATALOGUE, "recogniser")
-DETECTOR = the_one(CATALOGUE, "detector")
+RECOGNISER, EIGHT_BITS = recognisers(CATALOGUE)
+DETECTOR = the_detector(CATALOGUE)
 
 
 def test_every_net_has_its_licence_text_and_the_published_digest() -> None:
     assert {(entry.name, entry.licence) for entry in CATALOGUE} == {
         ("yunet-2023mar", "MIT"),
         ("sface-2021dec", "Apache-2.0"),
+        ("sface-2021dec-8bit", "Apache-2.0"),
     }
     assert "Shiqi Yu" in DETECTOR.licence_path.read_text()
     assert "Apache License" in RECOGNISER.licence_path.read_text()
     assert DETECTOR.sha256 == "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
     assert RECOGNISER.sha256 == "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee"
     assert RECOGNISER.thresholds == THRESHOLDS
+    assert RECOGNISER.feed == SFACE_FEED
+    assert RECOGNISER.identity == RECOGNISER.sha256
+    assert EIGHT_BITS.precision is Precision.EIGHT_BITS
+    assert EIGHT_BITS.identity not in (RECOGNISER.identity, EIGHT_BITS.sha256), "its vectors are other ones"
 
 
 def test_the_cache_is_used_and_repaired(nets: Nets, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +71,7 @@ def test_another_file_than_the_catalogue_s_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NeedsOperator) as refused:
         build_nets(tmp_path, other)
     assert refused.value.code == "net_altered"
-    gone = tuple(dataclasses.replace(entry, distribution="no-such-wheel") for entry in CATALOGUE)
+    gone = tuple(dataclasses.replace(entry, carrier=Carrier("no-such-wheel", "net.onnx")) for entry in CATALOGUE)
     with pytest.raises(NeedsOperator) as refused:
         build_nets(tmp_path, gone)
     assert refused.value.code == "net_missing"
@@ -64,24 +83,89 @@ def test_a_net_that_disagrees_with_opencv_never_enters_the_cache(
     def biased(*args: object) -> object:
         return fold_blocks(*args) * 1.05  # type: ignore[arg-type]
 
-    monkeypatch.setattr(building, "fold_blocks", biased)
+    monkeypatch.setattr(surgery, "fold_blocks", biased)
     with pytest.raises(NeedsOperator) as refused:
         build_nets(tmp_path)
     assert refused.value.code == "net_parity"
     assert not list(tmp_path.iterdir())
 
 
-def test_a_catalogue_without_licence_text_or_with_two_recognisers_is_refused(tmp_path: Path) -> None:
-    shutil.copytree(CATALOGUE_DIR, tmp_path / "faces")
-    (tmp_path / "faces" / "licences" / "YuNet-MIT.txt").unlink()
+def test_a_catalogue_without_licence_text_is_refused(catalogue_dir: Path) -> None:
+    (catalogue_dir / "licences" / "YuNet-MIT.txt").unlink()
     with pytest.raises(NeedsOperator) as refused:
-        load_catalogue(tmp_path / "faces")
+        load_catalogue(catalogue_dir)
     assert refused.value.code == "net_licence_missing"
-    with pytest.raises(NeedsOperator):
-        the_one((RECOGNISER, RECOGNISER), "recogniser")
-    (tmp_path / "faces" / "sface-2021dec.yaml").write_text("name: half a file\n")
-    with pytest.raises(NeedsOperator):
-        load_catalogue(tmp_path / "faces")
+
+
+@pytest.fixture
+def catalogue_dir(tmp_path: Path) -> Path:
+    shutil.copytree(CATALOGUE_DIR, tmp_path / "faces")
+    return tmp_path / "faces"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"name": None}, "name is missing"),
+        ({"kind": "oracle"}, "oracle"),
+        ({"sha256": "ABC"}, "sha256"),
+        ({"dimensoin": 128}, "'dimensoin' is no entry of a net"),
+        ({"file": "net.onnx"}, "either `carrier`"),
+        ({"dimension": 4}, "dimension"),
+        ({"thresholds": [[10, 0.4]]}, "start at N = 1"),
+        ({"thresholds": [[1, 0.5], [10, 0.4]]}, "rise with N"),
+        ({"parity_cosine_min": 0.5}, "parity_cosine_min"),
+        ({"input.layout": "NHWC"}, "NHWC"),
+        ({"input.colour": "YUV"}, "YUV"),
+        ({"input.scale": 255}, "scale"),
+        ({"input.mean": [1, 2]}, "mean"),
+        ({"input.mena": 1}, "'mena' is no entry"),
+        ({"input.alignment": "box"}, "five_landmarks"),
+        ({"input.size_px": [160, 160]}, "[112, 112]"),
+        ({"input.tensor": None}, "tensor is missing"),
+    ],
+)
+def test_a_wrong_entry_is_named(catalogue_dir: Path, wrong: dict[str, object], says: str) -> None:
+    path = catalogue_dir / "sface-2021dec.yaml"
+    raw = yaml.safe_load(path.read_text())
+    for key, value in wrong.items():
+        *parts, last = key.split(".")
+        place = raw[parts[0]] if parts else raw
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(NeedsOperator) as refused:
+        load_catalogue(catalogue_dir)
+    assert refused.value.code == "net_catalogue"
+    assert "sface-2021dec.yaml" in refused.value.message
+    assert says in refused.value.message
+
+
+def test_a_detector_of_another_form_is_refused(catalogue_dir: Path) -> None:
+    path = catalogue_dir / "yunet-2023mar.yaml"
+    path.write_text(path.read_text().replace("[8, 16, 32]", "[4, 8]"))
+    with pytest.raises(NeedsOperator, match="strides"):
+        load_catalogue(catalogue_dir)
+
+
+def test_one_recogniser_comes_first(catalogue_dir: Path) -> None:
+    assert [entry.name for entry in recognisers(CATALOGUE)] == ["sface-2021dec", "sface-2021dec-8bit"]
+    assert [entry.name for entry in recognisers(CATALOGUE, "sface-2021dec-8bit")] == [
+        "sface-2021dec-8bit",
+        "sface-2021dec",
+    ]
+    with pytest.raises(NeedsOperator, match="sface-2021dec-8bit") as refused:
+        recognisers(CATALOGUE, "arcface")
+    assert refused.value.code == "net_unknown"
+    with pytest.raises(NeedsOperator, match="default"):
+        recognisers(tuple(dataclasses.replace(entry, default=True) for entry in CATALOGUE))
+    with pytest.raises(NeedsOperator, match="one detector"):
+        the_detector((DETECTOR, DETECTOR))
+    shutil.copy(catalogue_dir / "sface-2021dec.yaml", catalogue_dir / "copy.yaml")
+    with pytest.raises(NeedsOperator, match="twice"):
+        load_catalogue(catalogue_dir)
 
 
 def test_blocks_fold_as_onnx_says() -> None:
@@ -126,3 +210,85 @@ def test_embeddings_and_boxes_are_opencv_s(nets: Nets, lfw10: Path) -> None:
         worst_cosine, faces = min(worst_cosine, cosine), faces + 1
     assert faces == 40
     assert worst_cosine >= 0.99999
+
+
+def test_the_eight_bit_net_stays_near_the_exact_one(nets: Nets, cache_dir: Path, lfw10: Path) -> None:
+    """Ten people, their first photographs: near the exact net's vectors, and nobody nearer to a stranger."""
+    other = build_recogniser(cache_dir, EIGHT_BITS)
+    exact, fast = FaceEmbedder(nets.recogniser_path), FaceEmbedder(other.path, other.feed)
+    detector = FaceDetector(nets.detector_path)
+    crops = []
+    for photograph in sorted(lfw10.glob("*/*_000[12].jpg")):
+        pixels = np.asarray(cv2.imread(str(photograph)), np.uint8)
+        crops.append(align(pixels, detector.find(pixels)[0].landmarks))
+    ours, theirs = (np.stack([net.embed(crop) for crop in crops]) for net in (exact, fast))
+    cosines = (ours * theirs).sum(axis=1)
+    assert 0.998 <= cosines.min() < 0.99999
+    assert np.abs(ours @ ours.T - theirs @ theirs.T).max() <= 0.03
+
+
+# ---------------------------------------------------------------- nets that someone brings
+
+
+def small_net(path: Path, *, dimension: int = 16, slopes: float = 0.25, name: str = "pixels") -> NetEntry:
+    """A recogniser of a few layers with PReLU, written by another tool; its catalogue entry, sha256 measured."""
+    rng = np.random.default_rng(5)
+    constants: dict[str, NDArray[np.float32]] = {
+        "w": rng.normal(size=(4, 3, 8, 8)).astype(np.float32) / 50,
+        "a": np.full((4, 1, 1), slopes, np.float32),
+        "fc": rng.normal(size=(dimension, 4 * 14 * 14)).astype(np.float32),
+        "b": np.zeros(dimension, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", [name, "w"], ["y"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("PRelu", ["y", "a"], ["z"]),
+        helper.make_node("Flatten", ["z"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "fc", "b"], ["out"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 112, 112])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, dimension])],
+        [numpy_helper.from_array(value, key) for key, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    feed = dataclasses.replace(RECOGNISER.feed, tensor="pixels", mean=(127.5, 127.5, 127.5), scale=1 / 128)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return dataclasses.replace(
+        RECOGNISER, name="small", carrier=path, sha256=digest, feed=feed, dimension=16, default=False
+    )
+
+
+@pytest.mark.parametrize("slopes", [0.25, -0.5, 1.75])
+def test_a_net_from_a_path_is_checked_and_runs(tmp_path: Path, slopes: float) -> None:
+    """Slopes below, in and above [0, 1]: each form of the rewritten PReLU gives OpenCV's numbers."""
+    entry = small_net(tmp_path / "small.onnx", slopes=slopes)
+    built = build_recogniser(tmp_path / "cache", entry)
+    crop = np.random.default_rng(1).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    vector = FaceEmbedder(built.path, built.feed).embed(crop)
+    reference = cv2.dnn.readNetFromONNX(str(tmp_path / "small.onnx"))
+    blob = (crop[:, :, ::-1].transpose(2, 0, 1)[np.newaxis].astype(np.float32) - 127.5) / 128
+    reference.setInput(np.ascontiguousarray(blob), "pixels")
+    theirs = reference.forward().ravel()
+    assert vector.shape == (16,)
+    assert float(vector @ theirs / np.linalg.norm(theirs)) >= 0.99999
+
+
+def test_a_net_that_is_not_as_described_is_refused(tmp_path: Path) -> None:
+    for net, code in (
+        (small_net(tmp_path / "wide.onnx", dimension=32), "net_shape"),
+        (small_net(tmp_path / "named.onnx", name="data"), "net_shape"),
+        (dataclasses.replace(small_net(tmp_path / "gone.onnx"), carrier=tmp_path / "nowhere.onnx"), "net_missing"),
+    ):
+        with pytest.raises(NeedsOperator) as refused:
+            build_recogniser(tmp_path / "cache", net)
+        assert refused.value.code == code
+    garbage = tmp_path / "garbage.onnx"
+    garbage.write_bytes(b"not a net")
+    entry = dataclasses.replace(
+        RECOGNISER, carrier=garbage, sha256=hashlib.sha256(b"not a net").hexdigest(), name="garbage"
+    )
+    with pytest.raises(NeedsOperator) as refused:
+        build_recogniser(tmp_path / "cache", entry)
+    assert refused.value.code == "net_unfit"
