@@ -58,6 +58,7 @@ SERVER_SETTINGS = {
     "wal_buffers": "16MB",
     "min_wal_size": "128MB",
     "max_wal_size": "2GB",
+    "wal_recycle": "off",  # a segment kept for use again would keep what was erased (runtime.erasure)
     "checkpoint_timeout": "15min",
     "jit": "off",  # statements are short; compiling them costs more than it saves
     "io_method": "sync",  # three I/O workers would not pay on 2 cores
@@ -303,8 +304,10 @@ class EmbeddedPostgres:
 
     def _ensure_owner(self) -> None:
         """The role and the database of the application; repeats harmlessly after a killed first start."""
-        with suppress(psycopg.OperationalError), psycopg.connect(self.url, connect_timeout=5):
-            return
+        with suppress(psycopg.OperationalError), psycopg.connect(self.url, connect_timeout=5) as mine:
+            may = mine.execute("SELECT pg_has_role(%s, 'pg_checkpoint', 'USAGE')", [OWNER_ROLE]).fetchone()
+            if may is not None and may[0]:
+                return
         with psycopg.connect(
             host=str(self._sockets), user=ADMIN_ROLE, dbname="postgres", autocommit=True,
             password=self._data.secret("postgres-admin"), connect_timeout=5,
@@ -317,6 +320,7 @@ class EmbeddedPostgres:
             hashed = admin.pgconn.encrypt_password(secret, OWNER_ROLE.encode("ascii"), b"scram-sha-256")
             password = sql.Literal(hashed.decode("ascii"))
             admin.execute(sql.SQL("{} ROLE {} LOGIN CREATEDB PASSWORD {}").format(verb, role, password))
+            admin.execute(sql.SQL("GRANT pg_checkpoint TO {}").format(role))  # an erasure leaves the log behind
             if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
                 admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
                 admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))

@@ -1,0 +1,215 @@
+"""Forgetting a face: templates out of every gallery, keys destroyed, the proof in the audit, in one transaction.
+
+From that commit on nobody opens what was stored, as long as no copy of the wrapped keys is kept. `scrub` takes them,
+and the ciphertext, out of the database's own files and write-ahead log; `storeops faces rekey` out of its copies.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection, errors
+
+from models.domain.ids import ChainId, MemberId
+from models.domain.privacy import Detail
+from models.tables.keys import destroy_keys
+from models.tables.privacy import audit
+from models.tables.templates import remove_member
+
+ERASED, SCRUBBED = "face_erased", "faces_scrubbed"
+"""Kinds of events in the audit."""
+
+SCRUB_LOCK_KEY = 0x5343525542  # "SCRUB"
+LOCK_WAIT_S = 0.5
+"""How long a table's readers may have to queue behind a rewrite that waits for its lock."""
+TRIES_S_MAX = 10.0
+"""Hosts' transactions end within 2 s; who keeps one open for longer is waited for so long."""
+REWRITE_BYTES_MAX = 64 * 1024 * 1024
+"""A template table beyond it is not written anew: its writers would wait longer than a host's statement may take."""
+SEGMENT_BYTES_MAX = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """How many templates and keys there were, and the audit event's digest. Again: 0, 0 and no proof."""
+
+    templates: int
+    keys: int
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scrubbed:
+    """Steps that were done; what is left, each with what a person has to do; milliseconds. Nothing to scrub: empty."""
+
+    done: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    took_ms: int = 0
+
+
+async def erase_member(
+    conn: AsyncConnection[Any], chain: ChainId, member: MemberId, at: datetime, reason: str, by: str
+) -> Erased:
+    """Delete a member's templates and destroy the keys; every gallery has lost them within a second of the commit.
+
+    Inside the caller's transaction, as a late step (the audit waits for other writers). `at`: wall time.
+    """
+    templates = await remove_member(conn, chain, member)
+    keys = await destroy_keys(conn, member)
+    if not templates and not keys:
+        return Erased(0, 0, "")
+    detail: Detail = {"chain": chain, "reason": reason, "templates": templates, "keys": keys}
+    event = await audit(conn, ERASED, member, detail, by, at)
+    return Erased(templates, len(keys), event.sha256)
+
+
+async def scrub(url: str, *, always: bool = False) -> Scrubbed:
+    """Make erased rows leave the database's files and log. Nothing when nothing was erased since (unless `always`).
+
+    The table of keys is written anew (readers and writers wait, 0.1 s for each 50,000 keys), the table of templates as
+    far as REWRITE_BYTES_MAX; a fresh segment of the write-ahead log is begun and the older ones removed. What this
+    role or server does not allow is in `left` and in the audit, never raised. Callers wait for one another.
+    """
+    began = time.monotonic()
+    async with _alone(url) as conn:
+        upto = await _erased_upto(conn)
+        if not always and upto <= await _scrubbed_upto(conn):
+            return Scrubbed()
+        done: list[str] = []
+        left: list[str] = []
+        for step in (_rewrite_keys, _rewrite_templates, _leave_log, _check_copies):
+            await step(conn, done, left)
+        async with conn.transaction():
+            detail: Detail = {"upto": 0 if _again(left) else upto, "done": done, "left": left}
+            await audit(conn, SCRUBBED, "", detail, "scrub", datetime.now(UTC))
+        return Scrubbed(tuple(done), tuple(left), round((time.monotonic() - began) * 1000))
+
+
+_RETRY = "scrub again: "
+
+
+def _again(left: list[str]) -> bool:
+    return any(one.startswith(_RETRY) for one in left)
+
+
+@asynccontextmanager
+async def _alone(url: str) -> AsyncIterator[AsyncConnection[Any]]:
+    async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=5) as conn:
+        await conn.execute("SELECT pg_advisory_lock(%s)", (SCRUB_LOCK_KEY,))
+        yield conn
+
+
+async def _erased_upto(conn: AsyncConnection[Any]) -> int:
+    return await _number(conn, "SELECT coalesce(max(n), 0) FROM audit_event WHERE kind = %s", (ERASED,))
+
+
+async def _scrubbed_upto(conn: AsyncConnection[Any]) -> int:
+    """The last erasure that a scrub saw committed when it began: a later one may have a lower number than its event."""
+    sql: LiteralString = "SELECT coalesce((SELECT max((detail->>'upto')::bigint) FROM audit_event WHERE kind = %s), 0)"
+    return await _number(conn, sql, (SCRUBBED,))
+
+
+# ---------------------------------------------------------------- files
+
+
+async def _rewrite_keys(conn: AsyncConnection[Any], done: list[str], left: list[str]) -> None:
+    await _rewrite(conn, "face_key", done, left)
+
+
+async def _rewrite_templates(conn: AsyncConnection[Any], done: list[str], left: list[str]) -> None:
+    size = await _number(conn, "SELECT pg_table_size('face_template')")
+    if size <= REWRITE_BYTES_MAX:
+        await _rewrite(conn, "face_template", done, left)
+        return
+    await conn.execute("VACUUM face_template")
+    left.append(
+        f"face_template has {size >> 20} MiB; its free space may hold ciphertext whose keys are destroyed."
+        " In a quiet hour: VACUUM FULL face_template"
+    )
+
+
+async def _rewrite(conn: AsyncConnection[Any], table: LiteralString, done: list[str], left: list[str]) -> None:
+    """A new file with the live rows alone. A row that an older transaction still sees would come along, so try again
+    until none does."""
+    kept: list[int] = []
+    conn.add_notice_handler(lambda diagnostic: kept.extend(_dead_kept(diagnostic.message_detail)))
+    deadline = time.monotonic() + TRIES_S_MAX
+    await conn.execute(f"SET lock_timeout = '{LOCK_WAIT_S}s'")
+    while True:
+        kept.clear()
+        try:
+            await conn.execute("VACUUM (FULL, VERBOSE) " + table)
+            if not any(kept):
+                done.append(f"{table} written anew")
+                break
+            why = "an older transaction still sees its deleted rows"
+        except errors.LockNotAvailable:
+            why = "somebody keeps it locked"
+        if time.monotonic() > deadline:
+            left.append(f"{_RETRY}{table} was not written anew, {why}")
+            break
+        await conn.execute("SELECT pg_sleep(0.2)")
+    await conn.execute("RESET lock_timeout")
+
+
+def _dead_kept(detail: str | None) -> list[int]:
+    """`3 dead row versions cannot be removed yet.`, in whatever language the server speaks."""
+    number = re.match(r"\D*(\d+)", detail or "")
+    return [int(number[1])] if number else []
+
+
+# ---------------------------------------------------------------- the write-ahead log
+
+
+async def _leave_log(conn: AsyncConnection[Any], done: list[str], left: list[str]) -> None:
+    """Begin a segment, checkpoint: every older segment is removed, where the server does not use it again."""
+    if not await _next_segment(conn):
+        left.append("the write-ahead log's segment could not be left; as a superuser: SELECT pg_switch_wal()")
+    try:
+        await conn.execute("CHECKPOINT")
+    except errors.InsufficientPrivilege:
+        left.append("older segments of the write-ahead log stay until a checkpoint; GRANT pg_checkpoint to this role")
+        return
+    if await _setting(conn, "wal_recycle") == "off":
+        done.append("older segments of the write-ahead log removed")
+    else:
+        left.append("used segments of the write-ahead log are kept for use again: set wal_recycle = off")
+
+
+async def _next_segment(conn: AsyncConnection[Any]) -> bool:
+    try:
+        await conn.execute("SELECT pg_switch_wal()")
+    except errors.InsufficientPrivilege:  # anybody may fill a segment up, instead
+        size = await _number(conn, "SELECT pg_size_bytes(current_setting('wal_segment_size'))")
+        if size > SEGMENT_BYTES_MAX:
+            return False
+        filling = "SELECT pg_logical_emit_message(false, 'scrub', repeat(' ', 1048576)) FROM generate_series(1, %s)"
+        await conn.execute(filling, (1 + size // 1048576,))
+    return True
+
+
+async def _check_copies(conn: AsyncConnection[Any], done: list[str], left: list[str]) -> None:
+    """What takes the log elsewhere."""
+    del done
+    if await _setting(conn, "archive_mode") not in ("", "off"):
+        left.append("the archive of the write-ahead log keeps wrapped keys: storeops faces rekey ends what they open")
+    if await _number(conn, "SELECT count(*) FROM pg_replication_slots"):
+        left.append("replicas and slots keep the log: scrub again once they have caught up, and storeops faces rekey")
+
+
+async def _number(conn: AsyncConnection[Any], sql: LiteralString, values: tuple[Any, ...] = ()) -> int:
+    row = await (await conn.execute(sql, values)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def _setting(conn: AsyncConnection[Any], name: str) -> str:
+    row = await (await conn.execute("SELECT coalesce(current_setting(%s, true), '')", (name,))).fetchone()
+    assert row is not None
+    return str(row[0])
