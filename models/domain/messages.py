@@ -121,6 +121,14 @@ class KeyRow:
     wrapped: bytes
 
 
+class TemplateKind(StrEnum):
+    """Where a template comes from: three shots, the change of a net, or a visit after a second factor."""
+
+    ENROLMENT = "enrolment"
+    MIGRATED = "migrated"
+    ADAPTIVE = "adaptive"
+
+
 @dataclass(frozen=True, slots=True)
 class TemplateRow:
     """A face template at rest: ciphertext under the key `key_id`, which is stored apart from it."""
@@ -131,6 +139,7 @@ class TemplateRow:
     ciphertext: bytes
     key_id: str
     policy: str
+    kind: TemplateKind = TemplateKind.ENROLMENT
 
 
 @dataclass(frozen=True, slots=True)
