@@ -97,7 +97,8 @@ def age_check(stage: Stage, event: Event, body: AgeCheck) -> None:
     session = stage.session
     if session.busy:
         raise Refused("lane_busy")
-    if not session.age_missing:
+    to_enrol = stage.book.chain_book.age_check_to_enrol and session.member is None and not session.age_ok
+    if not session.age_missing and not to_enrol:
         raise Refused("no_age_check")
     if session.clerk is None:
         raise Refused("clerk_missing")

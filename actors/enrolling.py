@@ -8,11 +8,12 @@ from datetime import timedelta
 from actors import identifying
 from actors.ports import EnrolFace, EnrolMember
 from actors.stage import Stage
-from actors.visit import Enrolment, Question
+from actors.visit import Enrolment, GivenConsent, Question
 from models.domain.errors import Refused
 from models.domain.events import Enrol, Event, Purpose
 from models.domain.face_quality import IMAGE_FAULTS
-from models.domain.facts import TemplateMade
+from models.domain.facts import ConsentStands, TemplateMade
+from models.domain.ids import MemberId
 from models.domain.messages import EnrolAnswered, FaceAnswered, FaceOutcome
 from models.domain.screen import ScreenState
 
@@ -26,7 +27,8 @@ ENROL_WAIT = timedelta(minutes=15)
 def enrol(stage: Stage, event: Event, body: Enrol) -> None:
     """Ask for a membership. With consent to recognise, shots follow and the answer is pending at once."""
     session = stage.session
-    if session.consent(Purpose.MEMBERSHIP) is None:
+    agreed = session.consent(Purpose.MEMBERSHIP)
+    if agreed is None:
         raise Refused("consent_missing")
     if session.enrolment is not None or session.question is not None:
         raise Refused("question_open")
@@ -58,11 +60,18 @@ def enrol(stage: Stage, event: Event, body: Enrol) -> None:
         )
     )
     wants_face = session.consent(Purpose.RECOGNISE) is not None and member is None
+    if wants_face and stage.book.chain_book.age_check_to_enrol and not session.age_ok:
+        raise Refused("age_check_missing")
     reply = None if wants_face else stage.later(event)
     if wants_face:
         stage.reply(event, pending=True)
     stage.wake("enrol", ask, ENROL_WAIT)
-    stage.change(state=ScreenState.ENROLLING, prompt=None, probe=None, enrolment=Enrolment(ask, wants_face, reply))
+    stage.change(
+        state=ScreenState.ENROLLING,
+        prompt=None,
+        probe=None,
+        enrolment=Enrolment(ask, wants_face, reply, consent=agreed.event),
+    )
 
 
 def answered(stage: Stage, answer: EnrolAnswered) -> None:
@@ -82,7 +91,7 @@ def answered(stage: Stage, answer: EnrolAnswered) -> None:
         stage.prompt("enrol_failed")
         return
     stage.keep(member=answer.member)
-    if enrolment.wants_face:
+    if enrolment.wants_face and answer.member.face_permitted:
         stage.change(enrolment=replace(enrolment, member=answer.member.id))
         stage.prompt("look_at_camera", shot=1, of=stage.book.chain_book.shots_to_enrol)
         return
@@ -108,9 +117,11 @@ def shot_answered(stage: Stage, question: Question, answer: FaceAnswered) -> Non
             else:
                 _make_template(stage, shots)
         case FaceOutcome.ENROLLED:
+            given = session.consent(Purpose.RECOGNISE)
+            assert given is not None
+            if answer.templates:
+                stage.save(_standing(stage, given, enrolment.member))
             for sealed in answer.templates:
-                given = session.consent(Purpose.RECOGNISE)
-                assert given is not None
                 stage.save(
                     TemplateMade(
                         sealed.template,
@@ -143,8 +154,25 @@ def _make_template(stage: Stage, shots: tuple[bytes, ...]) -> None:
     assert session.enrolment is not None
     assert session.enrolment.member is not None
     assert given is not None
-    question = stage.ask(EnrolFace(session.id, stage.book.store, given.event, session.enrolment.member, shots))
+    question = stage.ask(
+        EnrolFace(session.id, stage.book.store, given.event, session.enrolment.member, shots, session.enrolment.consent)
+    )
     stage.wait_for_face(question, "template", None)
+
+
+def _standing(stage: Stage, given: GivenConsent, member: MemberId) -> ConsentStands:
+    """What the member agreed to for good, with the template that it permits: in force until it is withdrawn."""
+    assert stage.session.id is not None
+    return ConsentStands(
+        stage.new_id(),
+        member,
+        stage.book.chain_book.chain,
+        given.text,
+        stage.session.id,
+        stage.book.store,
+        given.terminal,
+        stage.now,
+    )
 
 
 def _start_again(stage: Stage, enrolment: Enrolment, of: int) -> None:

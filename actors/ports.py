@@ -77,6 +77,8 @@ class TakeShot:
     consent: str
     image: str
     kind: str
+    membership: str
+    """The event that consented to the membership: a shot is more than a probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class EnrolFace:
     consent: str
     member: MemberId
     shots: tuple[bytes, ...]
+    membership: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,19 @@ class EndLease:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class WithdrawFace:
+    """The member took their consent back at a terminal: end it for good, and erase every template of theirs."""
+
+    port: ClassVar[Port] = Port.MEMBERSHIPS
+    durable: ClassVar[bool] = True
+    session: SessionId
+    store: StoreId
+    terminal: TerminalId
+    member: MemberId
+    at: datetime
+
+
 class PayVerb(StrEnum):
     """What to ask the provider about an order."""
 
@@ -246,6 +262,6 @@ class PaymentRequest:
 
 FaceRequest = IdentifyFace | RescoreFace | TakeShot | EnrolFace
 MembershipRequest = (
-    FindMember | EnrolMember | ReserveUses | PostUses | ReleaseUses | ReverseUses | GrantLease | EndLease
+    FindMember | EnrolMember | ReserveUses | PostUses | ReleaseUses | ReverseUses | GrantLease | EndLease | WithdrawFace
 )
 AskRequest = FaceRequest | FindSale | MembershipRequest | PaymentRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors import enrolling
 from actors.effects import Ask
-from actors.ports import IdentifyFace, RescoreFace, TakeShot
+from actors.ports import IdentifyFace, RescoreFace, TakeShot, WithdrawFace
 from actors.stage import Stage
 from actors.visit import GivenConsent, Question, Session
 from models.domain.book import StoreBook
@@ -14,6 +14,7 @@ from models.domain.face_quality import IMAGE_FAULTS
 from models.domain.facts import ConsentGiven
 from models.domain.ids import SessionId, event_cause
 from models.domain.messages import FaceAnswered, FaceOutcome
+from models.domain.privacy import withdraws
 from models.domain.screen import ScreenState
 
 DIGITS_TRIES_MAX = 3
@@ -43,19 +44,28 @@ def consent(stage: Stage, event: Event, body: Consent) -> None:
             member,
         )
     )
+    before = session.consent(body.purpose)
     others = tuple(given for given in session.consents if given.purpose is not body.purpose)
     if body.granted:
-        stage.keep(consents=(*others, GivenConsent(body.purpose, event.id)))
+        stage.keep(consents=(*others, GivenConsent(body.purpose, event.id, body.text, event.terminal)))
     else:
         stage.keep(consents=others)
         if body.purpose is Purpose.RECOGNISE:
             _forget_face(stage)
             stage.incident(event.terminal, "face_refused")
+            if member is not None and withdraws(granted=False, granted_before=before is not None, identified=True):
+                stage.ask(WithdrawFace(session.id, stage.book.store, event.terminal, member, stage.now))
     if body.purpose is Purpose.RECOGNISE and body.granted and _may_ask_who(stage.session):
         stage.prompt("look_at_camera", shot=1, of=1)
     else:
         stage.change()
     stage.reply(event)
+
+
+def face_withdrawn(stage: Stage) -> None:
+    """The templates are gone: say so, unless the customer is asked something else by now."""
+    if stage.session.question is None and stage.session.state in (ScreenState.IDENTIFIED, ScreenState.QUOTED):
+        stage.prompt("face_erased")
 
 
 def _may_ask_who(session: Session) -> bool:
@@ -88,7 +98,9 @@ def face(stage: Stage, event: Event, body: FaceShown) -> None:
     if enrolment is not None:
         if not enrolment.wants_face or enrolment.member is None:
             raise Refused("question_open")
-        question = stage.ask(TakeShot(session.id, stage.book.store, given.event, _image(event), body.kind))
+        question = stage.ask(
+            TakeShot(session.id, stage.book.store, given.event, _image(event), body.kind, enrolment.consent)
+        )
         stage.wait_for_face(question, "shot", stage.later(event))
         return
     if session.member is not None:
@@ -106,7 +118,8 @@ def ask_again(session: Session, event: Event, book: StoreBook) -> Ask | None:
     if question is None or not waits or given is None or session.id is None or not isinstance(event.body, FaceShown):
         return None
     if question.kind == "shot":
-        return Ask(question.id, TakeShot(session.id, book.store, given.event, _image(event), event.body.kind))
+        agreed = session.enrolment.consent if session.enrolment is not None else ""
+        return Ask(question.id, TakeShot(session.id, book.store, given.event, _image(event), event.body.kind, agreed))
     return Ask(question.id, _identify(session.id, book, given, event, event.body))
 
 

@@ -48,6 +48,7 @@ from models.domain.ids import SessionId, event_cause
 from models.domain.messages import (
     EnrolAnswered,
     FaceAnswered,
+    FaceWithdrawn,
     LeaseEnded,
     LeaseGranted,
     MemberFound,
@@ -123,6 +124,8 @@ def receive(session: Session, message: SessionMessage, cause: str, now: datetime
             leasing.granted(stage, message)
         case LeaseEnded():
             leasing.ended(stage, message)
+        case FaceWithdrawn():
+            recognition.face_withdrawn(stage)
         case ReleaseAnswered():
             pass
         case _:

@@ -28,10 +28,12 @@ class OpenReply:
 
 @dataclass(frozen=True, slots=True)
 class GivenConsent:
-    """A consent granted in this session; `event` is the message that granted it."""
+    """A consent granted in this session; `event` is the message that granted it, `text` the version it agreed to."""
 
     purpose: Purpose
     event: MessageId
+    text: str = ""
+    terminal: TerminalId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Enrolment:
     member: MemberId | None = None
     shots: tuple[bytes, ...] = ()
     rounds: int = 0
+    consent: str = ""
+    """The event that consented to the membership: a template is made under it and the consent to recognise."""
 
 
 class Phase(StrEnum):

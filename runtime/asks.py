@@ -51,6 +51,7 @@ from models.domain.payments import (
 )
 from models.domain.recognition import (
     ConsentToken,
+    EnrolConsent,
     EnrolRequest,
     FaceAnswer,
     IdentifyRequest,
@@ -129,8 +130,8 @@ class FaceService(Protocol):
 
     async def identify(self, request: IdentifyRequest, consent: ConsentToken) -> FaceAnswer: ...
     async def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer: ...
-    async def shoot(self, request: ShotRequest, consent: ConsentToken) -> FaceAnswer: ...
-    async def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer: ...
+    async def shoot(self, request: ShotRequest, consent: EnrolConsent) -> FaceAnswer: ...
+    async def enrol(self, request: EnrolRequest, consent: EnrolConsent) -> FaceAnswer: ...
     async def refresh(self) -> None: ...
 
 
@@ -206,13 +207,13 @@ class Ports:
                 if jpeg is None:
                     return _lost(request.session, question)
                 shot = ShotRequest(request.session, question, jpeg, FaceKind(request.kind), key, request.store)
-                answer = await self._faces.shoot(shot, consent)
+                answer = await self._faces.shoot(shot, _enrol_consent(request))
             case EnrolFace():
                 template = derived_id(question, "template")
                 enrol = EnrolRequest(
                     request.session, question, self._chain, request.member, template, request.shots, key, request.store
                 )
-                answer = await self._faces.enrol(enrol, consent)
+                answer = await self._faces.enrol(enrol, _enrol_consent(request))
         return await self._as_message(answer)
 
     async def _as_message(self, answer: FaceAnswer) -> FaceAnswered:
@@ -378,6 +379,10 @@ def _payment_message(
             )
         case Unknown():
             return PaymentAnswered(ask, request.session, request.order, verb, PaymentOutcome.UNKNOWN, code=answer.why)
+
+
+def _enrol_consent(request: TakeShot | EnrolFace) -> EnrolConsent:
+    return EnrolConsent(Purpose.RECOGNISE, request.session, MessageId(request.consent), MessageId(request.membership))
 
 
 def _lost(session: SessionId, question: str) -> FaceAnswered:

@@ -22,11 +22,13 @@ from actors.ports import (
     ReleaseUses,
     ReserveUses,
     ReverseUses,
+    WithdrawFace,
 )
 from gateway.providers.port import PaymentProvider
-from models.domain.ids import LegalEntityId
+from models.domain.ids import LegalEntityId, derived_id
 from models.domain.messages import (
     EnrolAnswered,
+    FaceWithdrawn,
     LeaseEnded,
     LeaseGranted,
     MemberFound,
@@ -39,12 +41,20 @@ from runtime.clock import Pool, Wall, wall_now
 from runtime.enrolment import Enrolment, EnrolResolved
 from runtime.leases import Leases
 from runtime.member_views import NotYet
+from runtime.privacy import templates_of, withdraw_in
 from runtime.uses import Uses
 
 __all__ = ["PROVIDER", "EnrolResolved", "MembershipAnswer", "Memberships", "NotYet"]
 
 MembershipAnswer = (
-    MemberFound | EnrolAnswered | ReserveAnswered | UsesPosted | ReleaseAnswered | LeaseGranted | LeaseEnded
+    MemberFound
+    | EnrolAnswered
+    | ReserveAnswered
+    | UsesPosted
+    | ReleaseAnswered
+    | LeaseGranted
+    | LeaseEnded
+    | FaceWithdrawn
 )
 
 
@@ -70,6 +80,7 @@ class Memberships:
     ) -> None:
         self._enrolment = Enrolment(pool, providers, pepper=pepper, wall=wall, provider_name=provider_name)
         self._leases = Leases(pool, wall=wall)
+        self._pool, self._wall = pool, wall
         self._uses = Uses(pool, wall=wall, provider_name=provider_name)
 
     async def ask(self, ask_id: str, request: MembershipRequest, attempts: int = 0) -> MembershipAnswer | NotYet:
@@ -103,6 +114,22 @@ class Memberships:
                 return await self._uses.release(ask_id, request)
             case ReverseUses():
                 return await self._uses.reverse(ask_id, request)
+            case WithdrawFace():
+                return await self._withdraw(ask_id, request)
+
+    async def _withdraw(self, ask_id: str, request: WithdrawFace) -> FaceWithdrawn:
+        """In this transaction templates and keys go; the bytes in the database's files follow (Privacy.scrub_due)."""
+        async with self._pool.connection() as conn:
+            done = await withdraw_in(
+                conn,
+                request.member,
+                at=self._wall(),
+                by=f"terminal:{request.terminal}",
+                via="terminal",
+                reason=f"consent taken back in visit {request.session}",
+                request_id=derived_id(ask_id, "request"),
+            )
+        return FaceWithdrawn(ask_id, request.session, templates_of(done))
 
     async def sweep(self, chain: str, region: str) -> list[EnrolResolved]:
         """Ask about freezes that wait for the customer; end those past 15 min. Call every few seconds of wall time.

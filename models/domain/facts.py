@@ -124,6 +124,20 @@ class FaceDecided:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsentStands:
+    """A member's standing consent to a stored template, until it is withdrawn; saved before the template."""
+
+    id: str
+    member: MemberId
+    chain: str
+    text: str
+    session: SessionId
+    store: StoreId
+    terminal: TerminalId | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class TemplateMade:
     """A member's face template, sealed; searchable once committed."""
 
@@ -151,4 +165,14 @@ class Incident:
     detail: str = ""
 
 
-Fact = SaleMade | SaleVoided | SaleReturned | ConsentGiven | FaceDecided | TemplateMade | Incident | TwinFact
+Fact = (
+    SaleMade
+    | SaleVoided
+    | SaleReturned
+    | ConsentGiven
+    | FaceDecided
+    | ConsentStands
+    | TemplateMade
+    | Incident
+    | TwinFact
+)

@@ -61,6 +61,8 @@ class MemberView:
     id: MemberId
     name: str
     membership: MembershipView | None
+    face_permitted: bool = True
+    """False: known to be under 14 without a guardian's consent; no shot is taken."""
 
 
 # ---------------------------------------------------------------- answers of ports
@@ -230,6 +232,15 @@ class LeaseEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class FaceWithdrawn:
+    """The member's standing consent is over and their templates are erased."""
+
+    ask: str
+    session: SessionId
+    templates: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseAnswered:
     """Reserved uses were given back, or the uses of a voided sale reversed."""
 
@@ -387,6 +398,7 @@ SessionMessage = (
     | MemberFound
     | LeaseGranted
     | LeaseEnded
+    | FaceWithdrawn
     | TimerFired
 )
 StoreMessage = SaleNoted | IncidentNoted | VoidBegun | VoidEnded

@@ -316,6 +316,22 @@ class ConsentToken:
 
 
 @dataclass(frozen=True, slots=True)
+class EnrolConsent(ConsentToken):
+    """Consent to store a template: the visit's consent to recognise, and the consent to the membership besides.
+
+    A type of its own, so that nothing which makes a template can be called with a consent to be recognised once.
+    """
+
+    membership: MessageId
+
+    def check(self, session: SessionId) -> None:
+        """Raises Refused `consent_missing` unless both were given in this visit, by an event each."""
+        ConsentToken.check(self, session)
+        if not self.membership:
+            raise Refused("consent_missing", "no consent to a stored template", "ask for the membership's consent")
+
+
+@dataclass(frozen=True, slots=True)
 class IdentifyRequest:
     """Who is in this image? With `digits_tail` the search stays inside the members whose phone ends so."""
 

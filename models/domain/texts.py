@@ -22,6 +22,7 @@ _PROMPTS: dict[str, tuple[str, str]] = {
         "刷脸繁忙：请用手机号，或出示付款码、现金付款",
         "Face is busy: use your phone number, or pay by code or cash",
     ),
+    "face_erased": ("您的人脸已删除，会员照常使用", "Your face is erased; your membership goes on"),
     "scan_qr": ("请扫码支付", "Please scan to pay"),
     "authorise_on_phone": ("请在手机上授权", "Please authorise on your phone"),
     "pay_failed": ("支付未成功，请换一种方式", "Payment failed, please try another way"),

@@ -95,4 +95,5 @@ def chain_book(chain: ChainId, version: int, doc: Mapping[str, Any]) -> ChainBoo
         {PlanId(plan.id): plan for plan in plans},
         consents,
         language=cast(str, doc.get("language", "zh")),
+        age_check_to_enrol=bool(doc.get("age_check_to_enrol", False)),
     )

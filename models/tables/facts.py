@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from models.domain.events import TenderKind
 from models.domain.facts import (
     ConsentGiven,
+    ConsentStands,
     FaceDecided,
     Fact,
     Incident,
@@ -24,9 +25,11 @@ from models.domain.facts import (
 )
 from models.domain.ledger import Place, Taking, Transaction, sale_paid, sale_refunded, sale_voided, transaction_id
 from models.domain.messages import SaleTender
+from models.domain.privacy import STANDING_PURPOSE
 from models.domain.twin import CommandAnswered, CommandRecord, DesiredRecord, TerminalRetired
 from models.tables.keys import add_key
 from models.tables.ledger import Booking, load_transaction
+from models.tables.templates import add_template
 from models.tables.terminals import save_twin
 
 PROVIDER = "alipay"
@@ -50,6 +53,8 @@ async def save_facts(conn: AsyncConnection[TupleRow], facts: Sequence[tuple[Fact
                 await _consent(conn, fact)
             case FaceDecided():
                 await _decision(conn, fact)
+            case ConsentStands():
+                await _standing(conn, fact)
             case TemplateMade():
                 await _template(conn, fact)
             case DesiredRecord() | CommandRecord() | CommandAnswered() | TerminalRetired():
@@ -196,6 +201,25 @@ _DECISION = """templates_searched, threshold_ppm, best_ppm, second_ppm, net_sha2
 """Columns of the table and fields of the decision, both under these names."""
 
 
+async def _standing(conn: AsyncConnection[TupleRow], fact: ConsentStands) -> None:
+    """One that is in force already stays as it is."""
+    await conn.execute(
+        """INSERT INTO member_consent (id, member, chain, purpose, text, session, store, terminal, given_at,
+             withdrawn_by) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, '') ON CONFLICT DO NOTHING""",
+        (
+            fact.id,
+            fact.member,
+            fact.chain,
+            STANDING_PURPOSE,
+            fact.text,
+            fact.session,
+            fact.store,
+            fact.terminal or "",
+            fact.at,
+        ),
+    )
+
+
 async def _decision(conn: AsyncConnection[TupleRow], fact: FaceDecided) -> None:
     await conn.execute(
         f"""INSERT INTO face_decision (id, session, store, at, outcome, member, {_DECISION})
@@ -214,21 +238,5 @@ async def _decision(conn: AsyncConnection[TupleRow], fact: FaceDecided) -> None:
 
 
 async def _template(conn: AsyncConnection[TupleRow], fact: TemplateMade) -> None:
-    template = fact.template
-    await conn.execute(
-        """INSERT INTO face_template (id, member, chain, store, net_sha256, policy, consent, ciphertext, key_id,
-             at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
-        (
-            template.id,
-            template.member,
-            fact.chain,
-            fact.store,
-            template.net_sha256,
-            template.policy,
-            fact.consent,
-            template.ciphertext,
-            template.key_id,
-            fact.at,
-        ),
-    )
+    await add_template(conn, fact.template, chain=fact.chain, store=fact.store, consent=fact.consent, at=fact.at)
     await add_key(conn, fact.key, fact.at)

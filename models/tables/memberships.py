@@ -18,6 +18,7 @@ from models.domain.ids import BenefitId, ChainId, MemberId, PlanId, RegionId, St
 from models.domain.ledger import Place
 from models.domain.membership import HoldState, State
 from models.domain.messages import BenefitLeft, MembershipView, MemberView
+from models.domain.privacy import Age, template_permitted
 from models.domain.settlement import Standing
 from models.tables.plans import load_plan
 
@@ -224,11 +225,16 @@ async def load_member_view(
     None when there is no such member.
     """
     async with connection.cursor() as cur:
-        await cur.execute("SELECT name, phone_tail FROM member WHERE id = %s", (member,))
+        await cur.execute(
+            "SELECT m.name, m.phone_tail, a.birth_year, a.under_14, a.guardian_consent"
+            " FROM member m LEFT JOIN member_age a ON a.member = m.id WHERE m.id = %s",
+            (member,),
+        )
         row = await cur.fetchone()
         if row is None:
             return None
         name = masked_name(row[0], row[1])
+        permitted = template_permitted(None if row[4] is None else Age(*row[2:]), now.year)
         await cur.execute(
             "SELECT id, plan, plan_version, fee_eff_fen, used_fen, expires_at FROM membership"
             " WHERE member = %(member)s AND state = 'ACTIVE' AND expires_at > %(now)s"
@@ -237,14 +243,15 @@ async def load_member_view(
         )
         row = await cur.fetchone()
         if row is None:
-            return MemberView(member, name, None)
+            return MemberView(member, name, None, permitted)
         terms = await load_plan(cur, row[1], row[2])
         taken = await quota_taken(cur, row[0], now)
         left = tuple(
             BenefitLeft(BenefitId(benefit.id), max(benefit.quota - taken.get(benefit.id, 0), 0))
             for benefit in terms.benefits
         )
-        return MemberView(member, name, MembershipView(row[0], row[1], row[2], row[3], row[4], left, row[5]))
+        view = MembershipView(row[0], row[1], row[2], row[3], row[4], left, row[5])
+        return MemberView(member, name, view, permitted)
 
 
 async def quota_taken(

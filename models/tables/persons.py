@@ -114,7 +114,8 @@ _REQUEST = "id, chain, member, kind, state, via, reason, asked_by, asked_at, app
 
 def request_of(row: Any) -> PrivacyRequest:
     """A row of these columns as a value."""
-    return PrivacyRequest(*row[:3], RequestKind(row[3]), RequestState(row[4]), *row[5:])
+    ident, chain, member, kind, state, *rest = row
+    return PrivacyRequest(ident, chain, member, RequestKind(kind), RequestState(state), *rest)
 
 
 async def add_request(conn: Connection, request: PrivacyRequest) -> PrivacyRequest:

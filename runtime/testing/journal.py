@@ -15,7 +15,7 @@ from psycopg import OperationalError
 from psycopg.errors import UniqueViolation
 
 from models.domain.errors import Fenced
-from models.domain.facts import ConsentGiven, Fact, Incident, SaleMade, SaleReturned, SaleVoided, TemplateMade
+from models.domain.facts import ConsentGiven, ConsentStands, Fact, Incident, SaleMade, SaleReturned, SaleVoided, TemplateMade
 from models.domain.ids import LeaseId, MemberId, MessageId, RegionId, SaleId, StoreId, TerminalId
 from models.domain.ledger import Transaction, sale_voided, transaction_id
 from models.domain.messages import Address
@@ -78,6 +78,7 @@ class MemoryDatabase:
     voids: dict[SaleId, SaleVoided] = field(default_factory=dict)
     returns: dict[tuple[SaleId, int], SaleReturned] = field(default_factory=dict)
     templates: dict[MemberId, TemplateMade] = field(default_factory=dict)
+    standing: dict[MemberId, ConsentStands] = field(default_factory=dict)
     consents: list[ConsentGiven] = field(default_factory=list)
     ledger: dict[str, Transaction] = field(default_factory=dict)
     online: dict[TerminalId, bool] = field(default_factory=dict)
@@ -313,6 +314,8 @@ def _write_fact(database: MemoryDatabase, fact: Fact) -> None:
         case SaleReturned():
             if database.returns.setdefault((fact.sale, fact.n), fact) is fact:
                 _book(database, return_transaction(fact))
+        case ConsentStands():
+            database.standing[fact.member] = fact
         case TemplateMade():
             database.templates[fact.template.member] = fact
         case ConsentGiven():

@@ -21,6 +21,7 @@ from actors.ports import (
     ReleaseUses,
     ReserveUses,
     ReverseUses,
+    WithdrawFace,
 )
 from models.domain.charging import TAKES_QUOTA, UseClass, classify_use, expiry_instant
 from models.domain.ids import BenefitId, LeaseId, MemberId, MembershipId, StoreId, UsageId, derived_id
@@ -28,6 +29,7 @@ from models.domain.leases import SYNC_WINDOW, LeaseStanding, lease_until
 from models.domain.messages import (
     BenefitLeft,
     EnrolAnswered,
+    FaceWithdrawn,
     LeaseEnded,
     LeaseGranted,
     MemberFound,
@@ -186,6 +188,8 @@ class MemoryMemberships:
                 for use in request.uses:
                     self._reverse(derived_id(ask_id, use.usage), use)
                 return ReleaseAnswered(ask_id, request.session)
+            case WithdrawFace():
+                return FaceWithdrawn(ask_id, request.session, 1)
 
     def _enrol(self, ask_id: str, request: EnrolMember, attempts: int) -> MembershipAnswer | NotYet:
         books = self._books

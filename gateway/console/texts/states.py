@@ -39,6 +39,7 @@ STATES: dict[str, tuple[str, str]] = {
     "prompt.not_recognised": ("未能识别", "not recognised"),
     "prompt.face_lost": ("请再看一次", "look again"),
     "prompt.face_busy": ("刷脸繁忙，改用手机号", "face is busy: phone number"),
+    "prompt.face_erased": ("人脸已删除", "the face is erased"),
     "prompt.scan_qr": ("请扫码支付", "scan to pay"),
     "prompt.authorise_on_phone": ("请在手机上授权", "authorise on the phone"),
     "prompt.pay_failed": ("支付未成功", "payment failed"),
