@@ -149,7 +149,7 @@ class TemplateTableRow(SQLModel, table=True):
     """A sealed face template. `n` is the gallery's version: a worker reads what is above the one it has."""
 
     __tablename__ = "face_template"
-    __table_args__ = (Index("face_template_member", "member"),)
+    __table_args__ = (Index("face_template_member", "member"), Index("face_template_net", "chain", "net_sha256"))
     n: int | None = Field(default=None, primary_key=True)
     id: str = Field(unique=True)
     member: str
@@ -157,6 +157,7 @@ class TemplateTableRow(SQLModel, table=True):
     store: str
     net_sha256: str
     policy: str
+    kind: str = Field(default="enrolment", sa_column_kwargs={"server_default": "enrolment"})
     consent: str
     ciphertext: bytes = blob()
     key_id: str

@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import Connection
 
 from models.domain.ids import ChainId, MemberId, StoreId
-from models.domain.messages import KeyRow, TemplateRow
+from models.domain.messages import KeyRow, TemplateKind, TemplateRow
 from models.domain.recognition import GalleryRow
 
 WINDOW_TEMPLATES = 4_096
