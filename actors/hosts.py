@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +13,8 @@ COMMAND_CHANNEL = "command"
 """An administrator's CommandAsked as JSON; answered by an OrderResult as JSON, once it is durable."""
 DESIRED_CHANNEL = "desired"
 """The same for a DesiredAsked; the host fills in `base`."""
+RATE_OVER_S = 10
+"""Seconds over which a host's `messages_lately` counts."""
 REGISTRY_CHANNEL = "registry"
 """The registry has changed: the terminal's host reads it again within a second. No payload, no answer."""
 
@@ -57,4 +59,8 @@ class Hosts(Protocol):
 
     async def slots(self, region: RegionId) -> int:
         """How many hosts the region has now, dedicated ones included. RetryLater while nobody can say."""
+        ...
+
+    async def health(self, region: RegionId, slot: int) -> Mapping[str, object]:
+        """A host's plain figures: its counters and what it holds. RetryLater when it is restarting."""
         ...

@@ -69,6 +69,8 @@ class TerminalView(View):
     online: bool
     software: str
     changed_at: datetime | None
+    revoked: bool
+    """Its credentials are void: no broker and no host lets it do anything."""
 
 
 class TextView(View):

@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from actors.effects import Ask
-from actors.hosts import Delivered, Delivery
+from actors.hosts import RATE_OVER_S, Delivered, Delivery
 from devices.bridge import Bridge
 from models.domain.errors import Fenced
 from models.domain.ids import RegionId, TerminalId, derived_id
@@ -144,6 +144,7 @@ class StoreHost:
         self._ticks = 0
         self._pruned = FIRST_PRUNE
         self._flooded = 0
+        self._messages_then: deque[int] = deque([0], maxlen=RATE_OVER_S)
         self._many = False
         self._stopping = False
         self._loop_task: asyncio.Task[None] | None = None
@@ -299,6 +300,7 @@ class StoreHost:
             self.counts.flooded += flooded
             log.warning("terminals_flood", messages=flooded)
         self._ticks += 1
+        self._messages_then.append(self.counts.messages)
         if self._ticks % RESOLVE_EVERY_TICKS == 0:
             self._spawn(self._resolve())
         if self._ticks % PASSIVATE_EVERY_TICKS == 0:
@@ -419,4 +421,5 @@ class StoreHost:
             "held": self._intake.waiting,
             "terminals": len(self._directory.terminals()),
             "outbox": len(self._pending),
+            "messages_lately": self.counts.messages - self._messages_then[0],
         }

@@ -28,6 +28,9 @@ class RegionHosts:
     async def slots(self, region: RegionId) -> int:
         return await self._of(region).slots(region)
 
+    async def health(self, region: RegionId, slot: int) -> Mapping[str, object]:
+        return await self._of(region).health(region, slot)
+
     def _of(self, region: RegionId) -> Hosts:
         """A region that the database knows and this deployment does not serve is refused, not asked for ever."""
         if region not in self._regions:

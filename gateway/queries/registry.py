@@ -84,6 +84,7 @@ def _terminal_view(row: TerminalRow, region: str, presence: PresenceRow | None) 
         online=presence.online if presence else False,
         software=presence.software if presence else "",
         changed_at=presence.changed_at if presence else None,
+        revoked=row.revoked_at is not None,
     )
 
 

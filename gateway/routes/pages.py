@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from gateway import host_figures
 from gateway.console.render import page
 from gateway.edge import Database, EdgeOf, OfMembership, OfSale, OfStore, OfTerminal
 from gateway.errors import not_found
@@ -198,12 +199,14 @@ async def terminals(
 
 @router.get("/system")
 async def system(request: Request, database: Database, edge: EdgeOf) -> Response:
-    """What runs, since when, and whether the books balance."""
+    """What runs, since when, what the hosts do, and whether the books balance."""
+    slots = await registry.list_slots(database)
     return page(
         request,
         "system.html",
         startup=edge.startup(),
-        slots=await registry.list_slots(database),
+        slots=slots,
+        figures=await host_figures.look(edge.hosts, slots),
         waiting=edge.wall.waiting,
         books=list(edge.books.values()),
         backlog=await sales.backlog(database),

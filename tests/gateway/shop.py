@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -54,6 +54,7 @@ class SmallShop:
         self.changes_asked = 0
         self.orders: list[Delivery] = []
         self.order_result = OrderResult(True, gen=3)
+        self.figures: dict[str, object] = {}
         self.turns = 0
         self._lanes: dict[TerminalId, _Lane] = {}
         self._moved: dict[TerminalId | StoreId, int] = {}
@@ -85,6 +86,10 @@ class SmallShop:
     async def slots(self, region: RegionId) -> int:
         self._require_here()
         return self.slots_now
+
+    async def health(self, region: RegionId, slot: int) -> Mapping[str, object]:
+        self._require_here()
+        return self.figures
 
     async def screen(self, region: RegionId, terminal: TerminalId, session: str, rev: int) -> bytes:
         self._require_here()

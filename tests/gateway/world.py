@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from models.domain.ids import StoreId, derived_id, shard_of
 from models.tables.books import EntryRow, TransactionRow
 from models.tables.members import MemberRow, MembershipRow, PlanRow, SettlementCallRow, UsageRow
-from models.tables.registry import BookRow, LegalEntityRow, SlotRow, StoreEntityRow, StoreRow, TerminalRow
+from models.tables.registry import BookRow, LayoutRow, LegalEntityRow, SlotRow, StoreEntityRow, StoreRow, TerminalRow
 from models.tables.sales import SaleRow
 from models.tables.twins import PresenceRow
 from tests.gateway.shop import SHELF, tiles
@@ -34,6 +34,7 @@ def registry_rows(stores: int) -> list[SQLModel]:
     rows: list[SQLModel] = [
         LegalEntityRow(id="chain", chain="chain", name_zh="连锁总部", name_en="The chain", provider_app="app-1"),
         LegalEntityRow(id="franchise", chain="chain", name_zh="加盟商", name_en="Franchisee", provider_app="app-2"),
+        LayoutRow(region="local", layout=1, slots=1, dedicated=[], made_at=NOW),
         SlotRow(region="local", layout=1, k=0, epoch=3, claimed_at=NOW, holder="host/local/0"),
         BookRow(chain="chain", version=1, doc=book(), created_at=NOW),
         PlanRow(id="light-10", version=1, chain="chain", owner="chain", doc={}),
@@ -189,7 +190,7 @@ def member_rows() -> list[SQLModel]:
 
 
 ORDER: tuple[tuple[type[SQLModel], ...], ...] = (
-    (LegalEntityRow, SlotRow, BookRow, PlanRow, StoreRow, MemberRow),
+    (LegalEntityRow, LayoutRow, SlotRow, BookRow, PlanRow, StoreRow, MemberRow),
     (StoreEntityRow, TerminalRow, PresenceRow, MembershipRow, SaleRow, TransactionRow),
     (UsageRow, SettlementCallRow),
 )

@@ -86,6 +86,9 @@ class OneHost:
     async def slots(self, region: RegionId) -> int:
         return 1
 
+    async def health(self, region: RegionId, slot: int) -> Mapping[str, object]:
+        return await self._host.health()
+
 
 @dataclass
 class Regions:
