@@ -7,7 +7,7 @@ from typing import Protocol
 
 from models.domain.face_quality import FaceKind, LookPurpose, QualityPolicy
 from models.domain.ids import MemberId
-from models.domain.messages import KeyRow, SealedTemplate, TemplateRow
+from models.domain.messages import KeyRow, SealedTemplate, TemplateKind, TemplateRow
 from models.domain.recognition import Embedding, SearchResult, Seen, Unseen
 
 
@@ -44,7 +44,13 @@ class Vault(Protocol):
     """Keys."""
 
     def make_template(
-        self, member: MemberId, template_id: str, net_sha256: str, policy: str, embedding: Embedding
+        self,
+        member: MemberId,
+        template_id: str,
+        net_sha256: str,
+        policy: str,
+        embedding: Embedding,
+        kind: TemplateKind = TemplateKind.ENROLMENT,
     ) -> SealedTemplate:
         """A row that may rest in a database, and its key for another table."""
 

@@ -11,7 +11,7 @@ from models.domain.book import StoreBook
 from models.domain.errors import Refused
 from models.domain.events import Consent, Digits, Event, FaceShown, Purpose
 from models.domain.face_quality import IMAGE_FAULTS
-from models.domain.facts import ConsentGiven
+from models.domain.facts import ConsentGiven, TemplateMade
 from models.domain.ids import SessionId, event_cause
 from models.domain.messages import FaceAnswered, FaceOutcome
 from models.domain.privacy import withdraws
@@ -156,6 +156,7 @@ def answered(stage: Stage, question: Question, answer: FaceAnswered) -> None:
     """What the worker said of a probe."""
     match answer.outcome:
         case FaceOutcome.ACCEPTED if answer.member is not None:
+            _keep_templates(stage, answer)
             stage.keep(member=answer.member, probe=None)
             stage.change(state=stage.session.resting_state, prompt=None)
             stage.reply(question.reply)
@@ -181,6 +182,16 @@ def answered(stage: Stage, question: Question, answer: FaceAnswered) -> None:
             stage.change(state=stage.session.resting_state, probe=None)
             stage.prompt("not_recognised")
             stage.reply(question.reply)
+
+
+def _keep_templates(stage: Stage, answer: FaceAnswered) -> None:
+    """What a recognised face adds to its member's templates: by a change of nets, or after a second factor."""
+    given = stage.session.consent(Purpose.RECOGNISE)
+    if given is None or answer.member is None or not answer.member.face_permitted:
+        return
+    chain, store = stage.book.chain_book.chain, stage.book.store
+    for sealed in answer.templates:
+        stage.save(TemplateMade(sealed.template, sealed.key, given.event, chain, store, stage.now))
 
 
 def lost(stage: Stage, question: Question) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from models.faces.align import CROP_PX, align, misalignment_px
 from models.faces.detect import Face, FaceDetector
 from models.faces.embed import FaceEmbedder, combine, to_embedding
 from models.faces.jpeg import Pixels, decode_jpeg
-from models.faces.nets import Nets, build_nets
+from models.faces.nets import Nets, Recogniser, build_nets
 from models.faces.quality import DARK_LUMINANCE, enhance, expose, luminance, measure
 
 MISALIGNMENT_PX_MAX = 9.0
@@ -39,10 +40,12 @@ GLARE_LUMINANCE = 235.0
 class FacePipeline:
     """Detect, align, judge, embed. One thread; a worker process holds one."""
 
-    def __init__(self, nets: Nets) -> None:
+    def __init__(self, nets: Nets, older: Sequence[Recogniser] = ()) -> None:
+        """`older`: recognisers that a probe is embedded by as well."""
         self.net_sha256 = nets.recogniser_sha256
         self._detector = FaceDetector(nets.detector_path)
-        self._embedder = FaceEmbedder(nets.recogniser_path)
+        self._embedder = FaceEmbedder(nets.recogniser_path, nets.recogniser.feed)
+        self._older = {one.sha256: FaceEmbedder(one.path, one.feed) for one in older}
 
     @classmethod
     def from_cache(cls, cache_dir: Path) -> FacePipeline:
@@ -85,6 +88,10 @@ class FacePipeline:
         if crop is None:
             return Unseen(LookReason.NO_FACE)
         return self._judge(nearest, crop, len(clear), purpose, policy)
+
+    def retire(self, net_sha256: str) -> None:
+        """Close an older net."""
+        self._older.pop(net_sha256, None)
 
     def combine(self, shots: list[Embedding], agreement_min: float) -> Embedding | tuple[int, ...]:
         """As `embed.combine`: the mean of shots that agree, else the positions of those that do."""
@@ -135,7 +142,12 @@ class FacePipeline:
         reason = judge(report, policy.gates(purpose))
         if reason is not None:
             return Unseen(reason, report)
-        return Seen(to_embedding(self._embedder.embed(crop)), report)
+        older = self._older.items() if purpose is LookPurpose.PROBE else ()
+        return Seen(
+            to_embedding(self._embedder.embed(crop)),
+            report,
+            older=tuple((net, to_embedding(embedder.embed(crop))) for net, embedder in older),
+        )
 
 
 def _is_tight(pixels: Pixels, face: Face) -> bool:

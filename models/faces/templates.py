@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from models.domain.errors import NeedsOperator, Refused
 from models.domain.ids import ChainId, MemberId
-from models.domain.messages import KeyRow, SealedTemplate, TemplateRow
+from models.domain.messages import KeyRow, SealedTemplate, TemplateKind, TemplateRow
 from models.domain.recognition import Embedding
 
 KEY_BYTES = 32
@@ -92,7 +92,13 @@ class TemplateVault:
     # ------------------------------------------------------------ templates
 
     def make_template(
-        self, member: MemberId, template_id: str, net_sha256: str, policy: str, embedding: Embedding
+        self,
+        member: MemberId,
+        template_id: str,
+        net_sha256: str,
+        policy: str,
+        embedding: Embedding,
+        kind: TemplateKind = TemplateKind.ENROLMENT,
     ) -> SealedTemplate:
         """A row under a fresh data key, and that key wrapped by the newest master key; its id is the template's."""
         self._renew()
@@ -104,6 +110,7 @@ class TemplateVault:
             ciphertext=_seal(AESGCM(data_key), _context("template", member, template_id, net_sha256), embedding),
             key_id=template_id,
             policy=policy,
+            kind=kind,
         )
         return SealedTemplate(row, self._wrap(template_id, member, data_key))
 
