@@ -68,7 +68,7 @@ def confirm(stage: Stage, event: Event, body: Confirm) -> None:
     if not at_till:
         as_coupon = not event.traits.takes_line_adjustments
         check_tenders(body.tenders, quote(session, stage.book), coupons=as_coupon)
-        _require_supported(body.tenders)
+        _require_supported(body.tenders, stage.book.chain_book.tenders)
     assert session.id is not None
     sale = SaleId(derived_id(stage.cause, "sale"))
     payment = Payment(
@@ -98,8 +98,8 @@ def _order(cause: str) -> str:
     return "P" + derived_id(cause, "order").replace("-", "")
 
 
-def _require_supported(tenders: tuple[Tender, ...]) -> None:
-    if any(tender.kind not in TAKEN_TENDERS for tender in tenders):
+def _require_supported(tenders: tuple[Tender, ...], offered: frozenset[TenderKind]) -> None:
+    if any(tender.kind not in TAKEN_TENDERS & offered for tender in tenders):
         raise Refused("tender_unsupported")
     asked = [tender for tender in tenders if tender.kind in PROVIDER_TENDERS]
     if len(asked) > 1:

@@ -76,6 +76,8 @@ async def _save_book(cur: Any, doc: ChainDoc, plans: list[dict[str, Any]], now: 
         "items": [item.model_dump(mode="json") for item in doc.items],
         "plans": plans,
         "consents": [consent.model_dump(mode="json") for consent in doc.consents],
+        "tenders": list(doc.tenders),
+        "age_check_to_enrol": doc.age_check_to_enrol,
     }
     await cur.execute(
         "SELECT version, doc = %s FROM book WHERE chain = %s ORDER BY version DESC LIMIT 1", (Jsonb(content), doc.chain)

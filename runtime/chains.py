@@ -11,9 +11,11 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from devices.profiles import profile_of, require_role
+from devices.profiles import profile_of, require_role, ways_without_face
 from models.domain.errors import NeedsOperator, Refused
+from models.domain.events import TenderKind
 from models.domain.ids import StoreId, TerminalId
+from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
 from runtime.settings import CONFIGS
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]
@@ -44,6 +46,8 @@ class ConsentDoc(_Closed):
     version: Slug
     zh: str
     en: str
+    covers: tuple[FaceUse, ...] = COVERED_BY_DEFAULT
+    """Of a text to recognise: the uses of a face that its words name."""
 
 
 class ItemDoc(_Closed):
@@ -90,7 +94,11 @@ class LaneDoc(_Closed):
 
 
 class ChainDoc(_Closed):
-    """One chain: its companies, stores, lanes, articles, plans and consents."""
+    """One chain: its companies, stores, lanes, articles, plans and consents.
+
+    `tenders`: by what a customer may pay, anywhere in the chain and at one price: no key gives a tender a price of its
+    own. A lane that looks at faces must offer one that is no face, with no more taps, or the chain does not load.
+    """
 
     chain: Slug
     language: Annotated[str, Field(pattern="^(zh|en)$")] = "zh"
@@ -102,6 +110,21 @@ class ChainDoc(_Closed):
     zone: str
     cutoff_hour: Annotated[int, Field(ge=0, le=23)]
     lanes: tuple[LaneDoc, ...]
+    tenders: tuple[TenderKind, ...] = tuple(TenderKind)
+    age_check_to_enrol: bool = False
+    """A clerk must have confirmed the customer's age before a face is enrolled."""
+
+    @model_validator(mode="after")
+    def _pays_without_face(self) -> ChainDoc:
+        for lane in self.lanes:
+            families = [profile_of(terminal.profile) for terminal in lane.terminals]
+            if any(family.has_camera for family in families) and not ways_without_face(families, self.tenders):
+                said = ", ".join(self.tenders) or "nothing"
+                raise ValueError(
+                    f"lane {lane.lane!r} looks at faces, and {said} leaves no way to pay there without one;"
+                    " add qr, code, cash or card to tenders, and a terminal that takes it to the lane"
+                )
+        return self
 
     @model_validator(mode="after")
     def _each_store_once(self) -> ChainDoc:

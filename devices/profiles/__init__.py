@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from devices.profiles import (
     dragonfly_1,
@@ -16,7 +16,7 @@ from devices.profiles import (
 )
 from devices.profiles.profile import CUSTOMER_ROLES, Role, TerminalProfile
 from models.domain.errors import Refused
-from models.domain.events import Traits
+from models.domain.events import TenderKind, Traits
 
 PROFILES: Mapping[str, TerminalProfile] = {
     profile.name: profile
@@ -32,7 +32,13 @@ PROFILES: Mapping[str, TerminalProfile] = {
     )
 }
 _TRAITS: Mapping[str, Traits] = {
-    name: Traits(profile.digits_required, profile.takes_line_adjustments) for name, profile in PROFILES.items()
+    name: Traits(
+        profile.digits_required,
+        profile.takes_line_adjustments,
+        vouches_liveness=profile.vouches_liveness,
+        shows_prompts=Role.CUSTOMER in profile.screens,
+    )
+    for name, profile in PROFILES.items()
 }
 _UNKNOWN = Traits()
 
@@ -44,6 +50,24 @@ def profile_of(name: str) -> TerminalProfile:
     except KeyError:
         known = ", ".join(sorted(PROFILES))
         raise Refused("unknown_profile", f"there is no profile {name!a}", f"choose one of: {known}") from None
+
+
+def ways_without_face(lane: Collection[TerminalProfile], tenders: Collection[TenderKind]) -> frozenset[TenderKind]:
+    """Tenders by which a customer pays in this lane without a face and with no more taps than with one.
+
+    The terminal that looks at the customer shows a collection code or reads a payment code after the same one tap; at
+    a till beside it a clerk takes the money, and the customer taps nothing.
+    """
+    found: set[TenderKind] = set()
+    for member in lane:
+        if member.can_pay and member.can_answer:
+            if Role.CUSTOMER in member.screens:
+                found.add(TenderKind.QR)
+            if member.has_scanner:
+                found.add(TenderKind.CODE)
+            if member.has_cash_drawer:
+                found |= {TenderKind.CASH, TenderKind.CARD}
+    return frozenset(found & set(tenders))
 
 
 def require_role(profile: TerminalProfile, role: str) -> None:
@@ -58,4 +82,13 @@ def traits_of(name: str) -> Traits:
     return _TRAITS.get(name, _UNKNOWN)
 
 
-__all__ = ["CUSTOMER_ROLES", "PROFILES", "Role", "TerminalProfile", "profile_of", "require_role", "traits_of"]
+__all__ = [
+    "CUSTOMER_ROLES",
+    "PROFILES",
+    "Role",
+    "TerminalProfile",
+    "profile_of",
+    "require_role",
+    "traits_of",
+    "ways_without_face",
+]

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from models.domain.calendar import business_date
-from models.domain.events import Purpose
+from models.domain.events import Purpose, TenderKind
 from models.domain.ids import ChainId, LegalEntityId, PlanId, RegionId, StoreId
+from models.domain.liveness import LivenessPolicy
 from models.domain.plans import Plan
 from models.domain.pricing import Item
+from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class ConsentText:
     version: str
     zh: str
     en: str
+    covers: tuple[FaceUse, ...] = COVERED_BY_DEFAULT
+    """Of a text to recognise: the uses of a face that it permits (models.domain.privacy.permits)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,11 @@ class ChainBook:
     language: str = "zh"
     shots_to_enrol: int = 3
     """Mean of three shots lifts the weakest mates from 0.499 to 0.625 (faces: accuracy)."""
+    tenders: frozenset[TenderKind] = frozenset(TenderKind)
+    """By what a customer may pay, at one price."""
     age_check_to_enrol: bool = False
     """A clerk must have looked at the customer's age before a face may be enrolled."""
+    liveness: LivenessPolicy = LivenessPolicy()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from models.domain.book import ChainBook, ConsentText, StoreBook
-from models.domain.events import Purpose
+from models.domain.events import Purpose, TenderKind
 from models.domain.ids import ChainId, LaneId, LegalEntityId, PlanId, RegionId, StoreId, TerminalId
+from models.domain.liveness import ChallengeMode, LivenessPolicy
 from models.domain.plans import Text, plan_from_dict
 from models.domain.pricing import Item
+from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
 from models.domain.registry import RegisteredTerminal
 
 
@@ -85,8 +87,14 @@ def chain_book(chain: ChainId, version: int, doc: Mapping[str, Any]) -> ChainBoo
     }
     plans = [plan_from_dict(entry) for entry in cast(list[dict[str, Any]], doc["plans"])]
     consents = tuple(
-        ConsentText(Purpose(entry["purpose"]), entry["version"], entry["zh"], entry["en"])
-        for entry in cast(list[dict[str, str]], doc["consents"])
+        ConsentText(
+            Purpose(entry["purpose"]),
+            entry["version"],
+            entry["zh"],
+            entry["en"],
+            tuple(FaceUse(use) for use in entry["covers"]) if "covers" in entry else COVERED_BY_DEFAULT,
+        )
+        for entry in cast(list[dict[str, Any]], doc["consents"])
     )
     return ChainBook(
         chain,
@@ -95,5 +103,14 @@ def chain_book(chain: ChainId, version: int, doc: Mapping[str, Any]) -> ChainBoo
         {PlanId(plan.id): plan for plan in plans},
         consents,
         language=cast(str, doc.get("language", "zh")),
+        tenders=frozenset(TenderKind(kind) for kind in doc.get("tenders", TenderKind)),
         age_check_to_enrol=bool(doc.get("age_check_to_enrol", False)),
+        liveness=_liveness(cast(dict[str, Any], doc.get("faces", {})).get("liveness", {})),
     )
+
+
+def _liveness(doc: Mapping[str, Any]) -> LivenessPolicy:
+    """What the chain says about liveness; what it does not say stands as in LivenessPolicy. Raises ValueError."""
+    if "challenge" in doc:
+        doc = {**doc, "challenge": ChallengeMode(doc["challenge"])}
+    return LivenessPolicy(**doc)
