@@ -30,6 +30,7 @@ from gateway.routes import (
     dashboard,
     demo,
     enrolment,
+    faces,
     health,
     login,
     pages,
@@ -90,7 +91,7 @@ def create_app(
     )
     app.state.edge = edge
     install_errors(app, error_page)
-    for part in (health, login, pages, stream, registry, counter, settlement, enrolment, twins, dashboard, demo):
+    for part in (health, login, pages, stream, registry, counter, settlement, enrolment, twins, dashboard, demo, faces):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC))
     return app

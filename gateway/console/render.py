@@ -31,6 +31,7 @@ NAVIGATION = (
     ("payments", "/payments"),
     ("stores", "/stores"),
     ("terminals", "/terminals"),
+    ("faces", "/faces"),
     ("system", "/system"),
 )
 
