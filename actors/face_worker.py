@@ -14,7 +14,8 @@ from actors.face_ports import Eyes, SearchableGallery, Vault
 from models.domain.errors import NeedsOperator, Refused, RetryLater
 from models.domain.face_quality import IMAGE_FAULTS, PROMPTS, LookPurpose, QualityPolicy
 from models.domain.ids import ChainId, MemberId, StoreId
-from models.domain.messages import FaceOutcome
+from models.domain.messages import FaceOutcome, SealedTemplate
+from models.domain.nets import NetDecision, pack, unpack
 from models.domain.recognition import (
     DIGITS_LENGTH,
     Accepted,
@@ -63,6 +64,8 @@ class FaceHealth:
     templates: dict[str, int]
     versions: dict[str, int]
     answers: dict[str, int]
+    older_nets: dict[str, int] = field(default_factory=dict)
+    """Templates by older net."""
 
 
 @dataclass(slots=True)
@@ -162,7 +165,7 @@ class FaceWorker:
         consent.check(request.session)
         tail = _checked_tail(request.digits_tail)
         try:
-            probe = Embedding(self._vault.open(request.visit_key, request.session, PROBE, request.sealed))
+            probes = unpack(self._vault.open(request.visit_key, request.session, PROBE, request.sealed))
         except Refused as lost:
             return self._count(
                 FaceAnswer(request.session, request.question, FaceOutcome.LOST, reason=lost.code, prompt="look_again")
@@ -296,6 +299,7 @@ class FaceWorker:
             templates={chain: len(known.gallery) for chain, known in self._chains.items()},
             versions={chain: known.gallery.version for chain, known in self._chains.items()},
             answers=dict(self._answers),
+            older_nets={net.net_sha256: sum(net.galleries.counts().values()) for net in self.nets.every[1:]},
         )
 
     # ------------------------------------------------------------ inside
@@ -350,6 +354,7 @@ class FaceWorker:
         version: int,
         seen: Seen | None,
         sealed: bytes | None,
+        made: tuple[SealedTemplate, ...] = (),
     ) -> FaceAnswer:
         who: MemberId | None = None
         match decision.match:
@@ -370,6 +375,7 @@ class FaceWorker:
                 sealed=sealed,
                 quality=seen.quality if seen else None,
                 decision=decision.record,
+                templates=made,
                 gallery_version=version,
             )
         )
