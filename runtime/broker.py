@@ -179,10 +179,22 @@ def parse_url(url: str, ca: str | None = None) -> BrokerInfo:
     )
 
 
-def check_login(info: BrokerInfo, timeout_s: float = 5.0) -> None:
-    """One handshake as `info`'s user. Raises NeedsOperator: `broker_unreachable`, `broker_refused`."""
+def read_ca(path: Path | None) -> str | None:
+    """The authorities' PEM text; None: the system's own count. Raises NeedsOperator `broker_ca`."""
     try:
-        reason = mqtt_probe.login(info.host, info.port, info.username, info.password, timeout_s, info.tls_context())
+        return None if path is None else path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NeedsOperator("broker_ca", f"{path}: {error}", "name the authority's PEM file in broker.ca") from error
+
+
+def check_login(info: BrokerInfo, timeout_s: float = 5.0) -> None:
+    """One handshake as `info`'s user. Raises NeedsOperator: `broker_ca`, `broker_unreachable`, `broker_refused`."""
+    try:
+        tls = info.tls_context()
+    except (ssl.SSLError, ValueError) as error:
+        raise NeedsOperator("broker_ca", f"no certificate: {error}", "name a PEM file in broker.ca") from error
+    try:
+        reason = mqtt_probe.login(info.host, info.port, info.username, info.password, timeout_s, tls)
     except OSError as error:
         raise NeedsOperator(
             "broker_unreachable", f"{info.host}:{info.port}: {error}", "check broker.url and that the broker runs"
@@ -199,10 +211,7 @@ class ExternalBroker:
 
     def __init__(self, url: str, ca: Path | None = None, certificates_port: int = 0) -> None:
         self._certificates_port = certificates_port
-        try:
-            self._info = parse_url(url, None if ca is None else ca.read_text(encoding="ascii"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise NeedsOperator("broker_ca", f"{ca}: {error}", "name the authority's PEM file in broker.ca") from error
+        self._info = parse_url(url, read_ca(ca))
 
     @property
     def info(self) -> BrokerInfo:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import ssl
 import sys
 import tempfile
 from collections import Counter
@@ -27,7 +26,7 @@ from devices.terminal import TerminalAgent
 from devices.topics import prefix
 from models.domain.errors import Refused
 from models.domain.ids import RegionId, StoreId, TerminalId, is_topic_level
-from runtime.broker import EmbeddedBroker, parse_url
+from runtime.broker import EmbeddedBroker, check_login, parse_url, read_ca
 
 _MARKS = {Verdict.PASSED: "[green]✓[/]", Verdict.FAILED: "[red]✗[/]", Verdict.SKIPPED: "[yellow]–[/]"}
 
@@ -41,6 +40,8 @@ class Wanted:
     region: str = "lab"
     listen: str = "127.0.0.1:0"
     broker: str | None = None
+    broker_ca: Path | None = None
+    """PEM file of the authority that signed an mqtts:// broker's certificate; None: the system's authorities."""
     secret: str | None = None
     camera: bool = True
     rehearse: bool = False
@@ -90,7 +91,7 @@ async def conformance(wanted: Wanted, err: Console) -> list[Finding]:
 async def _broker(wanted: Wanted) -> AsyncIterator[_Server]:
     """The named broker, or one of our own for the time of the run."""
     if wanted.broker is not None:
-        yield _Server(_link_of(wanted.broker), wanted.secret)
+        yield _Server(link_to(wanted.broker, wanted.broker_ca), wanted.secret)
         return
     folder = Path(tempfile.mkdtemp(prefix="so-conformance-"))
     broker = EmbeddedBroker(folder)
@@ -106,15 +107,17 @@ async def _broker(wanted: Wanted) -> AsyncIterator[_Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _link_of(url: str) -> LinkConfig:
-    info = parse_url(url)
+def link_to(url: str, ca: Path | None) -> LinkConfig:
+    """The examiner's connection to a broker by URL. Raises NeedsOperator when it does not let us in."""
+    info = parse_url(url, read_ca(ca))
+    check_login(info)
     return LinkConfig(
         info.host,
         info.port,
         f"conformance-{secrets.token_hex(3)}",
         username=info.username,
         password=info.password,
-        tls=ssl.create_default_context() if info.tls else None,
+        tls=info.tls_context(),
     )
 
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from models.domain.errors import NeedsOperator
 from runtime import origin
-from runtime.broker import check_login, parse_url
+from runtime.broker import check_login, parse_url, read_ca
 from runtime.broker_mosquitto import find_program
 from runtime.datadir import default_data_dir, open_data_dir, ray_token_path
 from runtime.deployment import places_of
@@ -66,6 +66,8 @@ def doctor(settings: Settings, language: Language | None = None) -> list[Check]:
             _port(settings.broker.port, "127.0.0.1", say("broker port", "消息代理端口"), say),
             _broker(settings, say),
         ]
+    else:
+        checks.append(_broker_by_url(settings, say))
     if settings.ray.address == "local":
         checks.append(_ray(settings, say))
     return checks + _regions(settings, say)
@@ -220,6 +222,17 @@ def _broker(settings: Settings, say: Say) -> Check:
     return Check(name, True, program)
 
 
+def _broker_by_url(settings: Settings, say: Say) -> Check:
+    """Does it answer, is it who `broker.ca` says, does it let the server's user in?"""
+    name = say("broker", "消息代理")
+    try:
+        info = parse_url(settings.broker.url or "", read_ca(settings.broker.ca))
+        check_login(info, REGION_S_MAX)
+    except NeedsOperator as error:
+        return Check(name, False, error.message, error.do)
+    return Check(name, True, f"{info.host}:{info.port}{', TLS' if info.tls else ''}")
+
+
 def _regions(settings: Settings, say: Say) -> list[Check]:
     """One finding a region, where there are several: its chain's file, and whether what it has of its own answers."""
     if not settings.regions:
@@ -236,7 +249,7 @@ def _regions(settings: Settings, say: Say) -> list[Check]:
             if place.database_url is not None:
                 check_url(place.database_url, REGION_S_MAX)
             if place.broker_url is not None:
-                check_login(parse_url(place.broker_url), REGION_S_MAX)
+                check_login(parse_url(place.broker_url, read_ca(settings.broker.ca)), REGION_S_MAX)
         except NeedsOperator as error:
             checks.append(Check(name, False, error.message, error.do))
         else:

@@ -42,6 +42,9 @@ def conformance(
     broker: Annotated[
         str | None, typer.Option(help="A broker of yours, as the server's user; else one of ours.")
     ] = None,
+    broker_ca: Annotated[
+        Path | None, typer.Option(help="PEM file of an mqtts:// broker's authority; else the setting broker.ca.")
+    ] = None,
     secret: Annotated[
         str | None, typer.Option(envvar="STOREOPS_TERMINAL_SECRET", help="The device's password.")
     ] = None,
@@ -51,9 +54,11 @@ def conformance(
 ) -> None:
     """Examine a device: storeops plays the server, somebody works the device, each rule is judged. About a minute."""
     from runtime import conformance as run
+    from runtime.settings import load_settings
 
     err = Console(stderr=True, highlight=False)
-    wanted = run.Wanted(terminal, store, region, listen, broker, secret, camera, rehearse)
+    authority = broker_ca if broker is None or broker_ca is not None else load_settings().broker.ca
+    wanted = run.Wanted(terminal, store, region, listen, broker, authority, secret, camera, rehearse)
     findings = asyncio.run(run.conformance(wanted, err))
     if as_json:
         typer.echo(json.dumps(run.as_document(wanted, findings), ensure_ascii=False))

@@ -16,13 +16,17 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from devices.credentials import make_csr
 from devices.topics import parse
+from models.domain.errors import NeedsOperator
 from runtime import mqtt_probe
 from runtime.authority import Authority
 from runtime.broker import BrokerInfo, EmbeddedBroker, ExternalBroker, TerminalDoor, set_access
 from runtime.broker_mosquitto import acl_text, find_program
+from runtime.conformance import link_to
 from runtime.datadir import open_data_dir
 from runtime.deploy import deployed_config
+from runtime.doctor import doctor
 from runtime.settings import Broker as BrokerSettings
+from runtime.settings import load_settings
 from tests.conftest import scratch_data_dir
 
 pytestmark = [
@@ -238,6 +242,38 @@ def test_hosts_connect_by_an_mqtts_url_with_the_authority(site: Site) -> None:
     assert ExternalBroker(url, ca).running
     ca.write_text(site.foreign.certificate_pem)
     assert not ExternalBroker(url, ca).running
+
+
+def test_whoever_asks_a_broker_by_url_asks_with_the_authority(site: Site) -> None:
+    """`storeops doctor` and `storeops conformance --broker`, as a start does."""
+    info, door = site.broker.info, site.door
+    ca = site.folder / "asked.pem"
+    url = BrokerInfo("url", door.host, door.port, info.username, info.password, tls=True).url
+
+    def doctors() -> tuple[bool, str]:
+        settings = load_settings(None, {"broker.url": url, "broker.ca": str(ca)}, {})
+        [found] = [check for check in doctor(settings, "en") if check.name == "broker"]
+        return found.ok, found.detail
+
+    for missing in (None, "no certificate"):
+        if missing is not None:
+            ca.write_text(missing)
+        assert not doctors()[0]
+        with pytest.raises(NeedsOperator) as refused:
+            link_to(url, ca)
+        assert refused.value.code == "broker_ca"
+    ca.write_text(site.foreign.certificate_pem)
+    assert not doctors()[0]
+    assert "certificate verify failed" in doctors()[1]
+    with pytest.raises(NeedsOperator, match="certificate verify failed"):
+        link_to(url, ca)
+    ca.write_text(site.authority.certificate_pem)
+    assert doctors() == (True, f"{door.host}:{door.port}, TLS")
+    link = link_to(url, ca)
+    assert (
+        mqtt_probe.login(link.host, link.port, link.username, link.password, tls=link.tls, client_id=link.client_id)
+        == mqtt_probe.SUCCESS
+    )
 
 
 def test_topics_of_a_terminal_that_is_another_stores_reach_the_hosts_who_refuse_them(site: Site, host: Client) -> None:
