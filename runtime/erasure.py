@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection, errors
+from psycopg.sql import SQL, Identifier
 
 from models.domain.ids import ChainId, MemberId
 from models.domain.privacy import Detail
-from models.tables.keys import destroy_keys
+from models.tables.keys import destroy_keys, key_parts
 from models.tables.privacy import audit
 from models.tables.templates import remove_member
 
@@ -64,7 +65,13 @@ async def erase_member(
     keys = await destroy_keys(conn, member)
     if not templates and not keys:
         return Erased(0, 0, "")
-    detail: Detail = {"chain": chain, "reason": reason, "templates": templates, "keys": keys}
+    detail: Detail = {
+        "chain": chain,
+        "reason": reason,
+        "templates": templates,
+        "keys": len(keys),
+        "parts": sorted(set(keys)),
+    }
     event = await audit(conn, ERASED, member, detail, by, at)
     return Erased(templates, len(keys), event.sha256)
 
@@ -72,19 +79,23 @@ async def erase_member(
 async def scrub(url: str, *, always: bool = False) -> Scrubbed:
     """Make erased rows leave the database's files and log. Nothing when nothing was erased since (unless `always`).
 
-    The table of keys is written anew (readers and writers wait, 0.1 s for each 50,000 keys), the table of templates as
-    far as REWRITE_BYTES_MAX; a fresh segment of the write-ahead log is begun and the older ones removed. What this
-    role or server does not allow is in `left` and in the audit, never raised. Callers wait for one another.
+    The parts of the table of keys that held them are written anew (an eighth of the keys waits for each), the table of
+    templates up to REWRITE_BYTES_MAX; a fresh segment of the write-ahead log is begun and the older ones are removed.
+    What this role or server does not allow is in `left` and in the audit, never raised. Callers wait for one another.
     """
     began = time.monotonic()
     async with _alone(url) as conn:
         upto = await _erased_upto(conn)
-        if not always and upto <= await _scrubbed_upto(conn):
+        since = await _scrubbed_upto(conn)
+        if not always and upto <= since:
             return Scrubbed()
         done: list[str] = []
         left: list[str] = []
-        for step in (_rewrite_keys, _rewrite_templates, _leave_log, _check_copies):
-            await step(conn, done, left)
+        for part in await key_parts(conn) if always else await _parts_to_rewrite(conn, since):
+            await _rewrite(conn, part, done, left)
+        await _rewrite_templates(conn, done, left)
+        await _leave_log(conn, done, left)
+        await _check_copies(conn, left)
         async with conn.transaction():
             detail: Detail = {"upto": 0 if _again(left) else upto, "done": done, "left": left}
             await audit(conn, SCRUBBED, "", detail, "scrub", datetime.now(UTC))
@@ -118,8 +129,13 @@ async def _scrubbed_upto(conn: AsyncConnection[Any]) -> int:
 # ---------------------------------------------------------------- files
 
 
-async def _rewrite_keys(conn: AsyncConnection[Any], done: list[str], left: list[str]) -> None:
-    await _rewrite(conn, "face_key", done, left)
+async def _parts_to_rewrite(conn: AsyncConnection[Any], since: int) -> list[str]:
+    cursor = await conn.execute(
+        """SELECT DISTINCT part FROM audit_event, jsonb_array_elements_text(detail->'parts') AS part
+           WHERE kind = %s AND n > %s ORDER BY part""",
+        (ERASED, since),
+    )
+    return [row[0] for row in await cursor.fetchall()]
 
 
 async def _rewrite_templates(conn: AsyncConnection[Any], done: list[str], left: list[str]) -> None:
@@ -134,7 +150,7 @@ async def _rewrite_templates(conn: AsyncConnection[Any], done: list[str], left: 
     )
 
 
-async def _rewrite(conn: AsyncConnection[Any], table: LiteralString, done: list[str], left: list[str]) -> None:
+async def _rewrite(conn: AsyncConnection[Any], table: str, done: list[str], left: list[str]) -> None:
     """A new file with the live rows alone. A row that an older transaction still sees would come along, so try again
     until none does."""
     kept: list[int] = []
@@ -144,7 +160,7 @@ async def _rewrite(conn: AsyncConnection[Any], table: LiteralString, done: list[
     while True:
         kept.clear()
         try:
-            await conn.execute("VACUUM (FULL, VERBOSE) " + table)
+            await conn.execute(SQL("VACUUM (FULL, VERBOSE) {}").format(Identifier(table)))
             if not any(kept):
                 done.append(f"{table} written anew")
                 break
@@ -194,9 +210,8 @@ async def _next_segment(conn: AsyncConnection[Any]) -> bool:
     return True
 
 
-async def _check_copies(conn: AsyncConnection[Any], done: list[str], left: list[str]) -> None:
+async def _check_copies(conn: AsyncConnection[Any], left: list[str]) -> None:
     """What takes the log elsewhere."""
-    del done
     if await _setting(conn, "archive_mode") not in ("", "off"):
         left.append("the archive of the write-ahead log keeps wrapped keys: storeops faces rekey ends what they open")
     if await _number(conn, "SELECT count(*) FROM pg_replication_slots"):

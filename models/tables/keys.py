@@ -20,10 +20,10 @@ from models.tables.base import blob, instant
 
 
 class KeyTableRow(SQLModel, table=True):
-    """A member's key as the master key of `epoch` wraps it."""
+    """A member's key as the master key of `epoch` wraps it. Stored in parts by the hash of its id (migration 0007)."""
 
     __tablename__ = "face_key"
-    __table_args__ = (Index("face_key_member", "member"),)
+    __table_args__ = (Index("face_key_member", "member"), {"postgresql_partition_by": "HASH (id)"})
     id: str = Field(primary_key=True)
     member: str
     epoch: int
@@ -41,10 +41,18 @@ async def add_key(conn: AsyncConnection[TupleRow], key: KeyRow, at: datetime) ->
 
 
 async def destroy_keys(conn: AsyncConnection[Any], member: MemberId) -> list[str]:
-    """Delete a member's keys; their ids. What they seal opens nowhere once this commits, and the old row versions
-    are gone from the files once `face_key` was written anew (runtime.scrubbing)."""
-    cursor = await conn.execute("DELETE FROM face_key WHERE member = %s RETURNING id", (member,))
-    return sorted(row[0] for row in await cursor.fetchall())
+    """Delete a member's keys; for each the part of the table that held it. What they seal opens nowhere once this
+    commits, and the rows leave the files once those parts are written anew (runtime.erasure)."""
+    cursor = await conn.execute("DELETE FROM face_key WHERE member = %s RETURNING tableoid::regclass::text", (member,))
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def key_parts(conn: AsyncConnection[Any]) -> list[str]:
+    """The parts of the table."""
+    cursor = await conn.execute(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'face_key'::regclass ORDER BY 1"
+    )
+    return [row[0] for row in await cursor.fetchall()]
 
 
 # ---------------------------------------------------------------- epochs

@@ -56,7 +56,9 @@ def upgrade(database_url: str) -> str:
 def drift(database_url: str) -> list[Any]:
     """What the tables in the code and in the database disagree about; empty when a revision is complete."""
     with _connection(database_url) as connection:
-        found = compare_metadata(MigrationContext.configure(connection), schema.metadata)
+        found = compare_metadata(
+            MigrationContext.configure(connection, opts={"include_name": schema.is_no_part}), schema.metadata
+        )
         connection.rollback()
         return list(found)
 

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlmodel import SQLModel
 
-from models.tables import books, credentials, entities, keys, members, privacy, registry, sales, twins
+from models.tables import books, credentials, entities, keys, members, privacy, registry, sales, templates, twins
 
 metadata = SQLModel.metadata
 
-__all__ = ["books", "credentials", "entities", "keys", "members", "metadata", "privacy", "registry", "sales", "twins"]
+
+def is_no_part(name: str | None, kind: str, parents: object) -> bool:
+    """False for the parts of a partitioned table: they are as their whole is."""
+    del parents
+    return kind != "table" or name is None or re.fullmatch(r"face_key_\d+", name) is None
+
+
+__all__ = [
+    "books",
+    "credentials",
+    "entities",
+    "keys",
+    "members",
+    "metadata",
+    "privacy",
+    "registry",
+    "sales",
+    "templates",
+    "twins",
+]

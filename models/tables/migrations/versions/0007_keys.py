@@ -10,17 +10,26 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
+PARTS = 8
+
 
 def upgrade() -> None:
     """Forward only."""
     op.create_table(
         "face_key",
-        sa.Column("id", sa.String(), primary_key=True),
+        sa.Column("id", sa.String(), nullable=False),
         sa.Column("member", sa.String(), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("wrapped", sa.LargeBinary(), nullable=False),
         sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        postgresql_partition_by="HASH (id)",
     )
+    # In parts, so that the part which held an erased key is written anew in a moment, whatever all of them hold.
+    for part in range(PARTS):
+        op.execute(
+            f"CREATE TABLE face_key_{part} PARTITION OF face_key FOR VALUES WITH (MODULUS {PARTS}, REMAINDER {part})"
+        )
     op.create_index("face_key_member", "face_key", ["member"])
     # A key so far was bound to its template's id, and wrapped by the one master key there was: epoch 1.
     op.execute(
