@@ -24,11 +24,13 @@ from models.domain.ledger import Transaction
 from models.domain.payments import AnyAnswer
 from models.domain.settlement import Call, CallKind, CallState, NewCall, Standing
 from models.tables import settlement
+from models.tables.closing import close_plain
 from models.tables.control import ControlTotals, control_totals, shares_of
 from models.tables.ledger import insert_transactions
 from runtime.memberships import PROVIDER
 
 SUBJECT = "轻会员到期结算 Light membership settlement"
+TRACE = "settlement"
 QUERY_AGAIN_AFTER = timedelta(seconds=3)
 QUERY_AGAIN_MAX = timedelta(minutes=10)
 
@@ -41,6 +43,8 @@ class SettlementLimits:
     chunk_calls_max: int = 256
     calls_in_flight_max: int = 16
     calls_per_s_max: float = 200.0
+    plain_by_statement: bool = True
+    """False: every answer is decided one by one; the same rows come out, ten times slower."""
     patience_s: float = 10.0
     """How long a run waits for calls without a definite answer before it leaves them to the next run."""
 
@@ -235,7 +239,7 @@ class SettlementRunner:
 
     async def _book(self, now: datetime, counts: _Counts) -> int:
         """The closing commit per chunk: entries, states, further calls, then the calls are POSTED."""
-        total = 0
+        total = await self._book_plain(now) if self._limits.plain_by_statement else 0
         while True:
             async with self._pool.connection() as conn, conn.cursor() as cur:
                 answered = await settlement.lock_answered(
@@ -244,7 +248,7 @@ class SettlementRunner:
                 if not answered:
                     break
                 transactions, standings, calls = await self._decide(cur, answered, now)
-                await insert_transactions(cur, transactions, now, "settlement")
+                await insert_transactions(cur, transactions, now, TRACE)
                 await settlement.save_standings(cur, standings)
                 await settlement.insert_calls(cur, calls)
                 await settlement.mark_posted(cur, [call.number for call, _ in answered], now)
@@ -253,6 +257,26 @@ class SettlementRunner:
             total += len(answered)
         counts.booked += total
         return total
+
+    async def _book_plain(self, now: datetime) -> int:
+        """The common answers, a chunk by one statement each; what is left is decided one by one."""
+        total = 0
+        while True:
+            async with self._pool.connection() as conn, conn.cursor() as cur:
+                booked = await close_plain(
+                    cur,
+                    self._chain,
+                    self._region,
+                    now,
+                    provider=self._provider_name,
+                    limit=self._limits.chunk_memberships_max,
+                    trace=TRACE,
+                )
+                await self._between_steps("book")
+            if not booked:
+                return total
+            await self._between_steps("booked")
+            total += booked
 
     async def _decide(
         self, cur: Any, answered: Sequence[tuple[Call, Standing]], now: datetime

@@ -1,0 +1,113 @@
+"""The closing commit by statement and the rule one by one write the same rows, to the last column."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from gateway.providers.port import PaymentProvider
+from models.domain.ids import LegalEntityId
+from runtime.postgres import EmbeddedPostgres
+from runtime.settlement import SettlementLimits, SettlementRunner
+from runtime.testing.due_memberships import ANSWER_ALL, plant_due
+from tests.conftest import fresh_database
+from tests.integration.money_shop import CHAIN, FRANCHISED, OWN, REGION, START, seed
+
+NOW = START + timedelta(days=40)
+MEMBERSHIPS = 120
+TABLES = {
+    "membership": "SELECT * FROM membership ORDER BY id",
+    "settlement_call": "SELECT * FROM settlement_call ORDER BY id",
+    "txn": "SELECT * FROM txn ORDER BY id",
+    "entry": "SELECT * FROM entry ORDER BY txn, leg",
+}
+ODD = {
+    # the provider took another amount, failed for good, said a number that is none, has not answered yet
+    1: """UPDATE settlement_call SET answer = jsonb_set(answer, '{total_fen}', '1') WHERE kind = 'capture'""",
+    2: """UPDATE settlement_call SET answer = '{"answer": "failed", "reason": "not_enough_funds", "code": "x"}'
+          WHERE true""",
+    3: "UPDATE settlement_call SET state = 'UNKNOWN' WHERE true",
+    # a use was reversed while the capture was on its way: more was taken than is due
+    4: """UPDATE usage u SET reversed_fen = u.fen FROM settlement_call WHERE u.membership = settlement_call.membership""",
+    # admitted on credit: nothing is held
+    5: """UPDATE membership m SET hold_state = 'none', hold_fen = 0, hold_order = '', hold_no = ''
+          FROM settlement_call WHERE m.id = settlement_call.membership AND settlement_call.kind = 'capture'""",
+    # it failed once already, and what is owed is a receivable
+    7: """UPDATE membership m SET receivable_fen = charge_fen
+          FROM settlement_call WHERE m.id = settlement_call.membership AND settlement_call.kind = 'capture'""",
+    8: "UPDATE settlement_call SET attempt = 1 WHERE kind = 'capture'",
+}
+"""What is not plain, done to every eleventh call each."""
+
+
+class Enough(Exception):
+    """The run ends here."""
+
+
+def nobody(_: LegalEntityId) -> PaymentProvider:
+    raise AssertionError("no provider is asked here")
+
+
+async def rows_after(url: str, *, plain_by_statement: bool, chunk: int) -> tuple[dict[str, list[Any]], int]:
+    """The tables after planted rows were settled, and how many commits closed them."""
+    commits = 0
+
+    async def hook(step: str) -> None:
+        nonlocal commits
+        if step == "wake" and not commits:
+            await answer(pool)
+        elif step == "claimed":
+            raise Enough
+        commits += step == "booked"
+
+    limits = SettlementLimits(chunk, patience_s=0, plain_by_statement=plain_by_statement)
+    async with AsyncConnectionPool[AsyncConnection[Any]](url, min_size=2, open=False) as pool:
+        await seed(pool)
+        async with pool.connection() as conn, conn.cursor() as cur:
+            await plant_due(
+                cur, chain=CHAIN, region=REGION, plan="light-10", owner="chain", own_store=OWN, other_entity="north",
+                other_store=FRANCHISED, count=MEMBERSHIPS, seed="x", enrolled_at=START,
+                expires_at=NOW - timedelta(days=9), cutoff_at=NOW - timedelta(days=8),
+            )  # fmt: skip
+        runner = SettlementRunner(CHAIN, REGION, pool, nobody, limits, wall=lambda: NOW, between_steps=hook)
+        with suppress(Enough):
+            await runner.run(NOW)
+        async with pool.connection() as conn:
+            tables = {name: await (await conn.execute(query)).fetchall() for name, query in TABLES.items()}
+    return tables, commits
+
+
+async def answer(pool: AsyncConnectionPool[AsyncConnection[Any]]) -> None:
+    """The provider's answers, most of them plain."""
+    async with pool.connection() as conn, conn.cursor() as cur:
+        await cur.execute(ANSWER_ALL, {"chain": CHAIN, "region": REGION, "now": NOW})
+        await cur.execute("SELECT id FROM settlement_call WHERE state = 'ANSWERED' ORDER BY id")
+        calls = [row[0] for row in await cur.fetchall()]
+        for nth, statement in ODD.items():
+            await cur.execute(f"{statement} AND settlement_call.id = ANY(%s)", (calls[nth::11],))
+        await cur.execute(
+            "UPDATE membership m SET used_fen = (SELECT coalesce(sum(fen - reversed_fen), 0) FROM usage u"
+            " WHERE u.membership = m.id)"
+        )
+
+
+@pytest.mark.parametrize("chunk", [7, 5_000])
+async def test_both_ways_write_the_same_rows(
+    embedded_postgres: EmbeddedPostgres, migrated_template: str, chunk: int
+) -> None:
+    with fresh_database(embedded_postgres, migrated_template) as one, fresh_database(
+        embedded_postgres, migrated_template
+    ) as other:  # fmt: skip
+        by_statement, commits = await rows_after(one, plain_by_statement=True, chunk=chunk)
+        one_by_one, _ = await rows_after(other, plain_by_statement=False, chunk=chunk)
+    assert len(one_by_one["membership"]) == MEMBERSHIPS
+    assert len(one_by_one["txn"]) > MEMBERSHIPS
+    answered = sum(row.count("POSTED") for row in one_by_one["settlement_call"])
+    assert commits >= answered / chunk, "chunks are bounded"
+    for name, rows in one_by_one.items():
+        assert by_statement[name] == rows, name
