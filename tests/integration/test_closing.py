@@ -33,7 +33,8 @@ ODD = {
           WHERE true""",
     3: "UPDATE settlement_call SET state = 'UNKNOWN' WHERE true",
     # a use was reversed while the capture was on its way: more was taken than is due
-    4: """UPDATE usage u SET reversed_fen = u.fen FROM settlement_call WHERE u.membership = settlement_call.membership""",
+    4: """UPDATE usage u SET reversed_fen = u.fen FROM settlement_call
+          WHERE u.membership = settlement_call.membership""",
     # admitted on credit: nothing is held
     5: """UPDATE membership m SET hold_state = 'none', hold_fen = 0, hold_order = '', hold_no = ''
           FROM settlement_call WHERE m.id = settlement_call.membership AND settlement_call.kind = 'capture'""",
