@@ -21,6 +21,7 @@ from runtime.datadir import default_data_dir
 from runtime.faces_cli import faces_app
 from runtime.fleet_cli import fleet
 from runtime.hosts_cli import hosts_app
+from runtime.privacy_cli import privacy_app
 from runtime.settings import CONFIGS, Settings, flat_settings, load_settings, load_with_origins, masked
 from runtime.telemetry import configure_logs
 
@@ -32,6 +33,7 @@ app.add_typer(clock_app, name="clock")
 app.add_typer(bench_app, name="bench")
 app.add_typer(hosts_app, name="hosts")
 app.add_typer(faces_app, name="faces")
+app.add_typer(privacy_app, name="privacy")
 app.command()(fleet)
 verbs.register(app)
 terminal_verbs.register(terminal_app)

@@ -160,6 +160,7 @@ class House:
         from runtime.furnish import furnish, plants_of
         from runtime.keyring import require_keyring
         from runtime.plant import Plant
+        from runtime.privacy_desk import retention_of
 
         assert self._brokers is not None
         require_keyring(self.data.secrets, urls.values(), self._progress.say)
@@ -171,6 +172,12 @@ class House:
             data_dir=self.data.root,
             provider_url=provider_url,
             faces_policy=self.settings.faces.policy,
+            faces_workers_min=self.settings.faces.workers_min,
+            faces_workers_max=self.settings.faces.workers_max,
+            faces_idle_s=self.settings.faces.idle_s,
+            faces_device=self.settings.faces.device,
+            retention=retention_of(self.settings.privacy),
+            member_link_hours=self.settings.privacy.link_hours,
             faces_cache=self.data.root / "faces",
             pepper=self.data.secret("pepper").encode(),
             ray_address=ray_address,
@@ -325,19 +332,21 @@ class House:
 
         from runtime import hosting
         from runtime.cluster import end_left_behind
+        from runtime.face_service import start_faces
 
         if self._ray_temp is None:
             end_left_behind(self.plants)
         started = []
         for plant in self.plants:
-            faces, settlement = hosting.start_face_worker(plant), hosting.start_settlement(plant)
+            faces, settlement = start_faces(plant), hosting.start_settlement(plant)
             hosts = hosting.start_hosts(plant)
-            self._actors += [faces, settlement, *hosts]
+            self._actors += [*faces, settlement, *hosts]
             self._hosts += hosts
             started.append((plant.region, faces, settlement, hosts))
         for region, faces, settlement, hosts in started:
             with self._part(self._named("faces", region)):
-                ray.get(faces.health.remote(), timeout=ACTOR_READY_S_MAX)
+                desk, *workers = faces
+                ray.get([desk.snapshot.remote(), *(one.health.remote() for one in workers)], timeout=ACTOR_READY_S_MAX)
             with self._part(self._named("hosts", region)):
                 ray.get([host.ready.remote() for host in hosts], timeout=ACTOR_READY_S_MAX)
             with self._part(self._named("settlement", region)):

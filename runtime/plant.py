@@ -19,6 +19,7 @@ from gateway.providers.port import PaymentProvider
 from gateway.providers.signing import load_private_key, load_public_key
 from models.domain.errors import NeedsOperator
 from models.domain.ids import ChainId, LegalEntityId, RegionId
+from models.domain.privacy import RETENTION_DEFAULT, RetentionPolicy
 from models.tables.columns import quick_columns
 from runtime.broker import TerminalDoor
 from runtime.datadir import PLANT_FILE, write_private
@@ -65,6 +66,12 @@ class Plant:
     provider_url: str = ""
     accounts: tuple[MerchantAccount, ...] = ()
     faces_policy: str = "production"
+    faces_workers_min: int = 1
+    faces_workers_max: int | None = None
+    faces_idle_s: float = 60.0
+    faces_device: str = "auto"
+    retention: RetentionPolicy = RETENTION_DEFAULT
+    member_link_hours: int = 72
     faces_cache: Path = Path()
     pepper: bytes = field(default=b"", repr=False)
     ray_address: str = ""

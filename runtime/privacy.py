@@ -19,6 +19,7 @@ from models.domain.errors import Refused
 from models.domain.ids import ChainId, MemberId
 from models.domain.privacy import (
     FILING_FACES,
+    RETENTION_DEFAULT,
     Age,
     RequestKind,
     RequestState,
@@ -44,8 +45,6 @@ NUMBERS_KEPT = timedelta(days=1)
 """How long an answered enrolment keeps the phone number that it was asked with: an operator may have to repeat it."""
 SWEEP_LOCK_KEY = 0x50524956  # "PRIV"
 REASON_CHARACTERS_MAX = 400
-
-POLICY = RetentionPolicy()
 
 Progress = Callable[[str], None]
 
@@ -78,7 +77,7 @@ class Privacy:
         self,
         urls: Sequence[str],
         *,
-        policy: RetentionPolicy = POLICY,
+        policy: RetentionPolicy = RETENTION_DEFAULT,
         checkpoints: Checkpoints | None = None,
         scrubs: bool = True,
         wall: Wall = wall_now,

@@ -123,7 +123,25 @@ class Faces(Section):
     """Recognition."""
 
     policy: Literal["production", "demo"] = "production"
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    workers_min: Annotated[int, Field(ge=1, le=256)] = 1
+    workers_max: Annotated[int, Field(ge=1, le=256)] | None = None
+    idle_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+    device: Literal["auto", "cpu"] = "auto"
+
+    @model_validator(mode="after")
+    def _agree(self) -> Faces:
+        if self.workers_max is not None and self.workers_max < self.workers_min:
+            raise ValueError("workers_max is less than workers_min")
+        return self
+
+
+class Privacy(Section):
+    """How long what is kept of a person, in days of business time; and how long a member's own link lasts."""
+
+    template_idle_days: Annotated[int, Field(ge=1, le=3_650)] = 365
+    after_membership_days: Annotated[int, Field(ge=1, le=3_650)] = 90
+    decision_days: Annotated[int, Field(ge=1, le=3_650)] = 90
+    link_hours: Annotated[int, Field(ge=1, le=24 * 31)] = 72
 
 
 class Region(Section):
@@ -182,6 +200,7 @@ class Settings(BaseSettings):
     gateway: Gateway = Gateway()
     provider: Annotated[Provider, BeforeValidator(_bare)] = Provider()
     faces: Faces = Faces()
+    privacy: Privacy = Privacy()
     region: Region = Region()
     regions: dict[Slug, RegionPlace] = {}
     clock: Clock = Clock()

@@ -174,6 +174,9 @@ class RetentionPolicy:
             raise ValueError("retention is at least one day")
 
 
+RETENTION_DEFAULT = RetentionPolicy()
+
+
 class TemplateEnd(StrEnum):
     """Why a stored template must go."""
 
