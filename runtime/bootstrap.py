@@ -172,6 +172,8 @@ class House:
             data_dir=self.data.root,
             provider_url=provider_url,
             faces_policy=self.settings.faces.policy,
+            faces_recognisers=self.settings.faces.recognisers,
+            faces_adaptive=self.settings.faces.adaptive,
             faces_workers_min=self.settings.faces.workers_min,
             faces_workers_max=self.settings.faces.workers_max,
             faces_idle_s=self.settings.faces.idle_s,

@@ -66,6 +66,9 @@ class Plant:
     provider_url: str = ""
     accounts: tuple[MerchantAccount, ...] = ()
     faces_policy: str = "production"
+    faces_recognisers: dict[str, str] = field(default_factory=dict)
+    """By chain, by their names in the catalogue; a chain that is not here has the catalogue's default."""
+    faces_adaptive: bool = False
     faces_workers_min: int = 1
     faces_workers_max: int | None = None
     faces_idle_s: float = 60.0

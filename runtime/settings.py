@@ -123,6 +123,8 @@ class Faces(Section):
     """Recognition."""
 
     policy: Literal["production", "demo"] = "production"
+    recognisers: dict[Slug, Slug] = {}
+    adaptive: bool = False
     workers_min: Annotated[int, Field(ge=1, le=256)] = 1
     workers_max: Annotated[int, Field(ge=1, le=256)] | None = None
     idle_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
