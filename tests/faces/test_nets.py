@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -233,7 +234,7 @@ def test_the_eight_bit_net_stays_near_the_exact_one(nets: Nets, cache_dir: Path,
 def small_net(path: Path, *, dimension: int = 16, slopes: float = 0.25, name: str = "pixels") -> NetEntry:
     """A recogniser of a few layers with PReLU, written by another tool; its catalogue entry, sha256 measured."""
     rng = np.random.default_rng(5)
-    constants: dict[str, NDArray[np.float32]] = {
+    constants: dict[str, NDArray[Any]] = {
         "w": rng.normal(size=(4, 3, 8, 8)).astype(np.float32) / 50,
         "a": np.full((4, 1, 1), slopes, np.float32),
         "fc": rng.normal(size=(dimension, 4 * 14 * 14)).astype(np.float32),
