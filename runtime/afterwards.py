@@ -10,10 +10,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from devices.bridge import Bridge
-from models.domain.facts import TemplateMade
 from models.domain.presence import Birth
 from runtime.ask_desk import AskDesk
-from runtime.asks import AskPorts
 from runtime.door import Door, Source
 from runtime.engine import Item, Work
 from runtime.orders import Orders
@@ -45,13 +43,12 @@ class Afterwards:
         care: TerminalCare,
         orders: Orders,
         wall: Callable[[], Wall],
-        ports: AskPorts,
         spawn: Callable[[Awaitable[None]], None],
     ) -> None:
         """`bridge` and `wall` are there once the host has started; `spawn` runs what nobody waits for."""
         self._counts = counts
         self._bridge, self._publisher, self._desk, self._door = bridge, publisher, desk, door
-        self._care, self._orders, self._wall, self._ports, self._spawn = care, orders, wall, ports, spawn
+        self._care, self._orders, self._wall, self._spawn = care, orders, wall, spawn
         self._running: deque[asyncio.Task[None]] = deque()
 
     async def begin(self, items: list[Item], work: Work) -> None:
@@ -107,5 +104,3 @@ class Afterwards:
         born = [item.terminal for item in items if isinstance(item.message, Birth) and item.terminal is not None]
         if born:
             self._spawn(self._care.greet(bridge, born))
-        if any(isinstance(fact, TemplateMade) for fact, _ in work.commit.facts):
-            self._spawn(self._ports.templates_committed())

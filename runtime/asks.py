@@ -84,10 +84,6 @@ class AskPorts(Protocol):
         """The answer, as a message for the entity that asked. `attempts` counts from 1."""
         ...
 
-    async def templates_committed(self) -> None:
-        """A template was committed: make it searchable everywhere."""
-        ...
-
     async def resolved(self) -> list[tuple[TerminalId, EnrolAnswered]]:
         """Enrolments that waited for the customer's phone and ended now, for the lane of their terminal."""
         ...
@@ -132,7 +128,6 @@ class FaceService(Protocol):
     async def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer: ...
     async def shoot(self, request: ShotRequest, consent: EnrolConsent) -> FaceAnswer: ...
     async def enrol(self, request: EnrolRequest, consent: EnrolConsent) -> FaceAnswer: ...
-    async def refresh(self) -> None: ...
 
 
 class Ports:
@@ -167,9 +162,6 @@ class Ports:
                 if isinstance(answer, NotYet):
                     return Answered(None, answer.after_s)
                 return Answered(answer)
-
-    async def templates_committed(self) -> None:
-        await self._faces.refresh()
 
     async def resolved(self) -> list[tuple[TerminalId, EnrolAnswered]]:
         ended = await self._memberships.sweep(self._chain, self._region)

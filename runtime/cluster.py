@@ -10,8 +10,8 @@ import ray
 
 from models.domain.errors import NeedsOperator
 from runtime.deployment import Place
-from runtime.hosting import face_worker_name
 from runtime.plant import Plant
+from runtime.ray_faces import face_names
 from runtime.ray_hosts import NAMESPACE, host_name, settlement_name
 
 LEFT_BEHIND_S_MAX = 10.0
@@ -40,7 +40,7 @@ def end_left_behind(plants: Sequence[Plant]) -> None:
     Raises NeedsOperator `actor_left_behind` when one does not go.
     """
     for plant in plants:
-        ours = (host_name(plant.region, 0)[:-1], face_worker_name(plant.region, 0)[:-1])
+        ours = (host_name(plant.region, 0)[:-1], face_names(plant.region))
         settlement = settlement_name(plant.chain, plant.region)
         for name in ray.util.list_named_actors():
             if name.startswith(ours) or name == settlement:

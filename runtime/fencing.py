@@ -205,9 +205,6 @@ class FencedPorts:
         await self._fence.hold()
         return await self._ports.ask(ask, attempts, memory)
 
-    async def templates_committed(self) -> None:
-        await self._ports.templates_committed()
-
     async def resolved(self) -> list[tuple[TerminalId, EnrolAnswered]]:
         await self._fence.hold()
         return await self._ports.resolved()

@@ -136,7 +136,6 @@ class StoreHost:
             care=self._care,
             orders=self._orders,
             wall=lambda: self._wall_tiles,
-            ports=ports,
             spawn=self._spawn,
         )
         self._wake = asyncio.Event()
@@ -174,6 +173,7 @@ class StoreHost:
         if self._loop_task is not None:
             await asyncio.gather(self._loop_task, return_exceptions=True)
         await self._after.finish()
+        await self._door.stop()
         await self._bridge.stop()
         await self._publisher.stop()
         await self._desk.stop()

@@ -1,4 +1,4 @@
-"""The only place that decorates actors: which plain class becomes which Ray actor, its name, its resources.
+"""Which plain class becomes which Ray actor, its name, its resources: hosts and settlement (faces: face_service.py).
 
 Ray is never a record: a killed actor is started again by Ray, reads PostgreSQL and goes on.
 """
@@ -17,137 +17,21 @@ from typing import Any
 import ray
 import structlog
 from ray.core.generated import autoscaler_pb2
-from ray.exceptions import RayError
 
 from models.domain.errors import NeedsOperator
-from models.domain.ids import RegionId
-from models.domain.recognition import (
-    ConsentToken,
-    EnrolRequest,
-    FaceAnswer,
-    IdentifyRequest,
-    RescoreRequest,
-    ShotRequest,
-)
 from models.tables.layouts import Layout, first_layout, next_layout, slot_states, wanted_dedicated
 from runtime import origin
-from runtime.gallery_reader import GalleryReader
 from runtime.metrics import Pusher, push_host
 from runtime.plant import Plant, Providers, connector, open_pool
+from runtime.ray_actors import actor_options
+from runtime.ray_faces import RayFaces
 from runtime.ray_hosts import NAMESPACE, host_name, host_names, settlement_name
-from runtime.ray_metrics import FaceMetrics, RaySink, SettlementMetrics
+from runtime.ray_metrics import RaySink, SettlementMetrics
 from runtime.settlement import SettlementRunner
 from runtime.slot_host import SlotHost
 from runtime.telemetry import configure_logs
 
 log = structlog.get_logger()
-
-FACE_ANSWER_S_MAX = 3.0
-_FOR_EVER: dict[str, Any] = {"lifetime": "detached", "get_if_exists": True, "max_restarts": -1, "max_task_retries": 0}
-
-
-def face_worker_name(region: str, n: int) -> str:
-    """The name of a face worker."""
-    return f"faces/{region}/{n}"
-
-
-def actor_options(region: str, name: str, **more: Any) -> dict[str, Any]:
-    """Named, detached, restarted for ever; in the region's nodes when the cluster has such a resource."""
-    resource = f"region:{region}"
-    resources = {resource: 0.001} if ray.cluster_resources().get(resource) else None  # type: ignore[no-untyped-call]
-    return {**_FOR_EVER, "name": name, "num_cpus": 0, "scheduling_strategy": "SPREAD", "resources": resources, **more}
-
-
-# ---------------------------------------------------------------- faces
-
-
-class HostedFaceWorker:
-    """A face worker in a process of its own: one thread, its gallery read from the database by version."""
-
-    def __init__(self, plant: Plant) -> None:
-        origin.check()
-        configure_logs(plant.data_dir, f"faces-{plant.region}")
-        from runtime.faces import build_face_worker  # nets and numpy: a host, which is to start fast, has neither
-        from runtime.keyring import open_vault
-
-        self._plant = plant
-        vault = open_vault(plant.data_dir / "secrets")
-        self._worker = build_face_worker(plant.faces_cache, vault, policy=plant.faces_policy)
-        self._reader = GalleryReader(self._worker, plant.database_url, plant.chain)
-        self._metrics = FaceMetrics(plant.region)
-        self.refresh()
-        self._reader.watch()
-
-    def identify(self, request: IdentifyRequest, consent: ConsentToken) -> FaceAnswer:
-        """See FaceWorker."""
-        with self._metrics.timed("identify"):
-            self._reader.refresh_if_stale()
-            return self._worker.identify(request, consent)
-
-    def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer:
-        """See FaceWorker."""
-        with self._metrics.timed("rescore"):
-            return self._worker.rescore(request, consent)
-
-    def shoot(self, request: ShotRequest, consent: ConsentToken) -> FaceAnswer:
-        """See FaceWorker."""
-        with self._metrics.timed("shoot"):
-            return self._worker.shoot(request, consent)
-
-    def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer:
-        """See FaceWorker."""
-        with self._metrics.timed("enrol"):
-            return self._worker.enrol(request, consent)
-
-    def refresh(self) -> int:
-        """Read templates committed since the last time; returns the version that is searchable now."""
-        version = self._reader.refresh()
-        self._metrics.templates(sum(self._worker.health().templates.values()))
-        return version
-
-    def health(self) -> dict[str, Any]:
-        """A snapshot for the console."""
-        return {"pid": os.getpid(), "version": self._reader.version, **asdict(self._worker.health())}
-
-
-class RayFaces:
-    """The face service over Ray. A worker that dies is started again; its question is answered `lost` by deadline."""
-
-    def __init__(self, region: RegionId) -> None:
-        self._region = region
-        self._handle: Any = None
-
-    async def identify(self, request: IdentifyRequest, consent: ConsentToken) -> FaceAnswer:
-        return await self._call("identify", request, consent)
-
-    async def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer:
-        return await self._call("rescore", request, consent)
-
-    async def shoot(self, request: ShotRequest, consent: ConsentToken) -> FaceAnswer:
-        return await self._call("shoot", request, consent)
-
-    async def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer:
-        return await self._call("enrol", request, consent)
-
-    async def refresh(self) -> None:
-        await self._worker().refresh.remote()
-
-    def _worker(self) -> Any:
-        if self._handle is None:
-            self._handle = ray.get_actor(face_worker_name(self._region, 0), namespace=NAMESPACE)
-        return self._handle
-
-    async def _call(self, verb: str, request: Any, consent: ConsentToken) -> FaceAnswer:
-        """Ask within the deadline of a face; a worker that is being restarted is asked again meanwhile."""
-        async with asyncio.timeout(FACE_ANSWER_S_MAX):
-            while True:
-                try:
-                    answer: FaceAnswer = await getattr(self._worker(), verb).remote(request, consent)
-                except RayError as error:
-                    log.warning("face_worker_unavailable", verb=verb, error=type(error).__name__)
-                    await asyncio.sleep(0.1)
-                else:
-                    return answer
 
 
 # ---------------------------------------------------------------- settlement
@@ -179,12 +63,6 @@ class HostedSettlement:
 
 
 # ---------------------------------------------------------------- starting them
-
-
-def start_face_worker(plant: Plant, n: int = 0) -> Any:
-    """The face worker, started or found. One thread: `max_concurrency` 1."""
-    options = actor_options(plant.region, face_worker_name(plant.region, n), max_concurrency=1)
-    return ray.remote(HostedFaceWorker).options(**options).remote(plant)
 
 
 def start_host(plant: Plant, k: int) -> Any:

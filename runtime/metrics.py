@@ -7,7 +7,7 @@ runtime/ray_metrics.py). Labels are `region` and `kind` only: nothing that grows
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -117,6 +117,30 @@ FACES = (
     ),
     Metric("faces", "templates", Kind.GAUGE, "templates that are searchable"),
 )
+FACE_DESK = (
+    *_metrics(
+        "faces",
+        Kind.COUNTER,
+        {
+            "asked": "questions that came to the desk",
+            "shed": "questions told at once that it is busy: their turn would have come too late",
+            "expired": "questions told that it is busy after they had waited",
+            "redispatched": "questions asked again of another worker, because theirs died",
+            "lost": "questions given up because workers died over them",
+            "started": "workers that the desk started",
+            "stopped": "workers that the desk ended, drained",
+        },
+    ),
+    *_metrics(
+        "faces",
+        Kind.GAUGE,
+        {
+            "waiting": "questions that wait for a worker",
+            "oldest_ms": "age of the oldest of them in milliseconds; 0 when there is none",
+            "workers": "workers, those that start or drain included",
+        },
+    ),
+)
 SETTLEMENT = (
     Metric("settlement", "runs", Kind.COUNTER, "settlement runs that ended"),
     Metric("settlement", "disagreements", Kind.COUNTER, "runs whose totals differ from the ledger: look at once"),
@@ -124,7 +148,7 @@ SETTLEMENT = (
     Metric("settlement", "charge_fen", Kind.COUNTER, "fen charged at cutoff"),
     Metric("settlement", "run_ms", Kind.HISTOGRAM, "milliseconds of one settlement run"),
 )
-PUSHED = (*HOST_COUNTERS, *HOST_GAUGES, *HOST_LATENCY, *FACES, *SETTLEMENT)
+PUSHED = (*HOST_COUNTERS, *HOST_GAUGES, *HOST_LATENCY, *FACES, *FACE_DESK, *SETTLEMENT)
 """Everything that goes to Ray's metrics agent."""
 
 
@@ -211,4 +235,16 @@ async def push_host(pusher: Pusher, snapshot: Callable[[], Awaitable[Mapping[str
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - figures are losable, the host is not
+            log.warning("metrics_not_pushed", error=f"{type(error).__name__}: {error}")
+
+
+async def push_every(
+    pusher: Pusher, metrics: Sequence[Metric], snapshot: Callable[[], Awaitable[Mapping[str, Any]]]
+) -> None:
+    """Push counters and gauges of a part every few seconds, for ever."""
+    while True:
+        await asyncio.sleep(PUSH_EVERY_S)
+        try:
+            pusher.push(metrics, await snapshot())
+        except Exception as error:  # noqa: BLE001 - figures are losable, the part is not
             log.warning("metrics_not_pushed", error=f"{type(error).__name__}: {error}")

@@ -28,9 +28,9 @@ from models.domain.ids import SHARDS_TOTAL, RegionId
 from models.tables.journal import Slot
 from runtime.asks import Ports
 from runtime.host import StoreHost
-from runtime.hosting import RayFaces
 from runtime.memberships import Memberships
 from runtime.plant import Plant, Providers, connector, open_pool
+from runtime.ray_faces import RayFaces
 from runtime.slot_host import calm_collector
 from runtime.telemetry import configure_logs
 

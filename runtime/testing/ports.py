@@ -96,9 +96,6 @@ class ScriptedFaces:
             request.session, request.question, FaceOutcome.ENROLLED, templates=(SealedTemplate(row, key),)
         )
 
-    async def refresh(self) -> None:
-        """Templates are read from the database at each question."""
-
     async def _work(self) -> None:
         await asyncio.sleep(self._rng.uniform(0.02, 0.2))
         if self._silent and self._rng.randrange(1000) < self._silent:

@@ -18,7 +18,7 @@ PURE = python_files("actors", "models/domain")
 SOURCE = python_files(*PACKAGES)
 TESTS = [path for path in python_files("tests") if path.parent != THIS_FOLDER]
 # The one place that decorates actors.
-HOSTING = {"runtime/hosting.py"}
+HOSTING = {"runtime/hosting.py", "runtime/face_service.py"}
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from models.domain.errors import StoreOpsError
 from models.domain.ids import StoreId
 from runtime import layouts
 from runtime.edge import join_ray
-from runtime.hosting import face_worker_name
 from runtime.plant import Plant, read_plant
+from runtime.ray_faces import face_worker_name
 from runtime.ray_hosts import NAMESPACE, RayHosts
 from runtime.telemetry import configure_logs
 

@@ -64,9 +64,6 @@ class NoFaces:
     async def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer:
         raise AssertionError(request)
 
-    async def refresh(self) -> None:
-        return None
-
 
 class OneHost:
     """The Hosts port of a region with one host in this process."""

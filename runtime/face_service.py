@@ -1,0 +1,348 @@
+"""Face workers and their desk as Ray actors: one process a worker, one thread in it, one desk in a region.
+
+Questions go through the desk (actors/face_desk.py decides, this file does). A worker that dies is started again by
+Ray and its questions are with others meanwhile; a desk that dies is started again, finds the workers by name, and the
+hosts ask it again. Nothing here is a record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ray
+import structlog
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from actors.face_desk import Act, Busy, DeskPolicy, FaceDesk, Lost, Restart, Send, Start, Stop
+from actors.face_lines import Verb
+from actors.face_scaling import Scaling
+from models.domain.errors import StoreOpsError
+from models.domain.messages import FaceOutcome
+from models.domain.recognition import (
+    ConsentToken,
+    EnrolRequest,
+    FaceAnswer,
+    IdentifyRequest,
+    RescoreRequest,
+    ShotRequest,
+)
+from runtime import origin
+from runtime.metrics import FACE_DESK, Pusher, push_every
+from runtime.plant import Plant
+from runtime.ray_actors import actor_options
+from runtime.ray_faces import FaceRequest, busy, face_desk_name, face_names, face_worker_name, whole
+from runtime.ray_hosts import NAMESPACE
+from runtime.ray_metrics import FaceMetrics, RaySink
+from runtime.telemetry import configure_logs
+
+if TYPE_CHECKING:
+    from actors.galleries import Galleries
+    from models.faces.nets import Nets
+    from runtime.gallery_keeper import GalleryKeeper
+
+log = structlog.get_logger()
+
+GALLERY_WHOLE_S_MAX = 5.0
+"""How long a worker's start waits for its gallery; then it serves, and asks for digits until it is whole."""
+AGAIN_S = 0.1
+HEALTH_S_MAX = 1.0
+QUESTIONS_MAX = 20_000
+"""Calls of a desk that may wait at once; far above what it lets in, so that it is the desk that turns away."""
+
+
+# ---------------------------------------------------------------- a worker
+
+
+class HostedFaceWorker:
+    """A face worker in a process of its own: one thread, nets that ran once, the node's gallery."""
+
+    def __init__(self, plant: Plant) -> None:
+        origin.check()
+        configure_logs(plant.data_dir, f"faces-{plant.region}")
+        # Nets and numpy: a host, which is to start fast, has neither.
+        from runtime.face_nets import digests_of
+        from runtime.faces import build_face_worker
+        from runtime.gallery_keeper import GalleryKeeper, GallerySpec
+        from runtime.keyring import open_vault
+
+        vault = open_vault(plant.data_dir / "secrets")
+        self._plant = plant
+        self._keepers: dict[str, GalleryKeeper] = {}
+
+        def galleries(nets: Nets) -> Galleries:
+            place = str(plant.data_dir)
+            spec = GallerySpec(place, plant.chain, plant.region, nets.recogniser_sha256, nets.dimension)
+            keeper = self._keepers[nets.recogniser_sha256] = GalleryKeeper(spec, vault, plant.database_url)
+            return keeper.galleries
+
+        began = time.monotonic()
+        self._worker = build_face_worker(
+            plant.faces_cache,
+            vault,
+            policy=plant.faces_policy,
+            galleries=galleries,
+            recogniser=plant.faces_recognisers.get(plant.chain, ""),
+            in_use=digests_of(plant) or (),
+            adaptive=plant.faces_adaptive,
+        )
+        self._keeper, *_ = self._keepers.values()  # the current net's; the others are of older ones
+        self._metrics = FaceMetrics(plant.region)
+        for keeper in self._keepers.values():
+            keeper.watch()
+        for keeper in self._keepers.values():
+            keeper.wait_until_whole(GALLERY_WHOLE_S_MAX)
+        self._start_ms = round((time.monotonic() - began) * 1000)
+
+    def identify(self, request: IdentifyRequest, consent: ConsentToken, *pieces: bytes) -> FaceAnswer:
+        """See FaceWorker."""
+        with self._metrics.timed("identify"):
+            return self._worker.identify(whole(request, pieces), consent)
+
+    def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer:
+        """See FaceWorker."""
+        with self._metrics.timed("rescore"):
+            return self._worker.rescore(request, consent)
+
+    def shoot(self, request: ShotRequest, consent: ConsentToken, *pieces: bytes) -> FaceAnswer:
+        """See FaceWorker."""
+        with self._metrics.timed("shoot"):
+            return self._worker.shoot(whole(request, pieces), consent)
+
+    def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer:
+        """See FaceWorker."""
+        with self._metrics.timed("enrol"):
+            return self._worker.enrol(request, consent)
+
+    def health(self) -> dict[str, Any]:
+        """A snapshot for the console. Closes an older net that no template is of any more."""
+        self._retire_nets()
+        gallery = self._keeper.health()
+        self._metrics.templates(gallery["templates"])
+        place = {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id(), "start_ms": self._start_ms}
+        return {**place, "version": gallery["version"], "gallery": gallery, **asdict(self._worker.health())}
+
+    def _retire_nets(self) -> None:
+        from runtime.face_nets import digests_of
+
+        in_use = digests_of(self._plant) if len(self._keepers) > 1 else None
+        for net in self._worker.nets.retire(in_use) if in_use is not None else ():
+            self._keepers.pop(net).stop()
+
+
+# ---------------------------------------------------------------- the desk
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One question: how to ask a worker, and who waits."""
+
+    verb: Verb
+    request: FaceRequest
+    arguments: tuple[Any, ...] = field(repr=False)
+    answer: asyncio.Future[FaceAnswer]
+
+
+class HostedFaceDesk:
+    """Does what the pure desk says. Async: a question waits here, the loop never does."""
+
+    def __init__(self, plant: Plant, policy: DeskPolicy | None = None) -> None:
+        origin.check()
+        configure_logs(plant.data_dir, f"faces-{plant.region}")
+        self._plant = plant
+        self._clock: Callable[[], float] = time.monotonic
+        found = running_face_workers(plant.region)
+        self._desk = FaceDesk(policy or desk_policy(plant), self._clock(), found)
+        self._handles: dict[int, Any] = {n: _handle(plant.region, n) for n in found}
+        self._known: dict[int, dict[str, Any]] = {}
+        """What each worker said of itself last."""
+        self._waiting: dict[str, _Waiting] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        for n in found:
+            self._await_ready(n)
+        self._spawn(self._tick())
+        self._spawn(push_every(Pusher(RaySink(), plant.region), FACE_DESK, self._counts))
+
+    # ------------------------------------------------------------ verbs
+
+    async def ask(
+        self, verb: str, within_s: float, request: FaceRequest, consent: ConsentToken, *pieces: bytes
+    ) -> FaceAnswer:
+        """The answer of a worker, or `busy` within `within_s`. The same question again joins the one that waits."""
+        question = request.question
+        waiting = self._waiting.get(question)
+        if waiting is None:
+            answer = asyncio.get_running_loop().create_future()
+            waiting = self._waiting[question] = _Waiting(Verb(verb), request, (request, consent, *pieces), answer)
+            now = self._clock()
+            self._do(self._desk.ask(question, request.store, waiting.verb, now + within_s, now))
+        return await asyncio.shield(waiting.answer)
+
+    async def snapshot(self) -> dict[str, Any]:
+        """The desk's counts; its workers with what each says of itself, as far as it says it within a second."""
+        asked = [self._ask_health(n) for n in list(self._handles)]
+        await asyncio.wait([asyncio.ensure_future(one) for one in asked], timeout=HEALTH_S_MAX) if asked else None
+        found = self._desk.snapshot(self._clock())
+        for one in found["workers"]:
+            one |= self._known.get(one["n"], {})
+        return {"region": self._plant.region, "pid": os.getpid(), **found}
+
+    # ------------------------------------------------------------ doing
+
+    def _do(self, acts: list[Act]) -> None:
+        for act in acts:
+            match act:
+                case Send(question, worker, life):
+                    self._spawn(self._send(question, worker, life))
+                case Busy(question, why):
+                    self._answer(question, busy(self._waiting[question].request, str(why)))
+                case Lost(question):
+                    request = self._waiting[question].request
+                    log.error("face_kills_workers", session=request.session, question=question)
+                    lost = FaceAnswer(request.session, question, FaceOutcome.LOST, reason="worker_lost")
+                    self._answer(question, lost)
+                case Start(worker, spare):
+                    log.info("face_worker_starts", worker=worker, spare=spare)
+                    self._handles[worker] = start_face_worker(self._plant, worker, spare=spare)
+                    self._await_ready(worker)
+                case Stop(worker):
+                    log.info("face_worker_stops", worker=worker)
+                    self._known.pop(worker, None)
+                    ray.kill(self._handles.pop(worker), no_restart=True)
+                case Restart(worker):
+                    log.warning("face_worker_stuck", worker=worker)
+                    ray.kill(self._handles[worker], no_restart=False)
+                    self._await_ready(worker)
+
+    async def _send(self, question: str, worker: int, life: int) -> None:
+        """Ask a worker; its death is told to the desk, which asks another."""
+        waiting, handle = self._waiting.get(question), self._handles.get(worker)
+        if waiting is None or handle is None:
+            return
+        try:
+            answer: FaceAnswer = await getattr(handle, waiting.verb).remote(*waiting.arguments)
+        except RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, StoreOpsError) else error
+            self._heard(question, worker, life, cause)
+        except RayError as error:
+            log.warning("face_worker_lost", worker=worker, error=type(error).__name__)
+            if self._desk.life_of(worker) == life:
+                self._do(self._desk.lost(worker, life, self._clock()))
+                self._await_ready(worker)
+        else:
+            self._heard(question, worker, life, answer)
+
+    def _heard(self, question: str, worker: int, life: int, answer: FaceAnswer | Exception) -> None:
+        if self._desk.life_of(worker) == life and self._desk.is_open(question):
+            self._answer(question, answer)
+        self._do(self._desk.answered(worker, life, question, self._clock()))
+
+    def _answer(self, question: str, answer: FaceAnswer | Exception) -> None:
+        future = self._waiting.pop(question).answer
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+            future.exception()  # whoever asked may be gone
+        else:
+            future.set_result(answer)
+
+    # ------------------------------------------------------------ workers
+
+    def _await_ready(self, worker: int) -> None:
+        life = self._desk.life_of(worker)
+        if life is not None:
+            self._spawn(self._until_ready(worker, life))
+
+    async def _until_ready(self, worker: int, life: int) -> None:
+        """Ask until it answers. One that is gone for good is started anew under its name."""
+        while self._desk.life_of(worker) == life and worker in self._handles:
+            try:
+                self._known[worker] = await self._handles[worker].health.remote()
+            except RayTaskError:  # its health has a bug; it may see all the same
+                log.exception("face_worker_health", worker=worker)
+            except RayError as error:
+                if isinstance(error, RayActorError) and not _lives(self._plant.region, worker):
+                    self._handles[worker] = start_face_worker(self._plant, worker)
+                await asyncio.sleep(AGAIN_S)
+                continue
+            self._do(self._desk.ready(worker, life, self._clock()))
+            return
+
+    async def _ask_health(self, worker: int) -> None:
+        with suppress(RayError, KeyError):
+            self._known[worker] = await self._handles[worker].health.remote()
+
+    # ------------------------------------------------------------ time
+
+    async def _tick(self) -> None:
+        while True:
+            now = self._clock()
+            try:
+                self._do(self._desk.tick(now))
+            except Exception:  # the clock goes on: whoever waits is told busy at the next one
+                log.exception("face_desk_tick")
+            await asyncio.sleep(self._desk.next_tick_s(now))
+
+    async def _counts(self) -> dict[str, Any]:
+        found = self._desk.snapshot(self._clock())
+        return found | {"workers": len(found["workers"])}
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+# ---------------------------------------------------------------- starting them
+
+
+def start_face_desk(plant: Plant, policy: DeskPolicy | None = None) -> Any:
+    """The region's desk, started or found."""
+    options = actor_options(plant.region, face_desk_name(plant.region), max_concurrency=QUESTIONS_MAX)
+    return ray.remote(HostedFaceDesk).options(**options).remote(plant, policy)
+
+
+def start_face_worker(plant: Plant, n: int, *, spare: bool = False) -> Any:
+    """A face worker, started or found. One thread. A spare one waits for a core that no other worker has."""
+    name = face_worker_name(plant.region, n)
+    options = actor_options(plant.region, name, max_concurrency=1, num_cpus=1 if spare else 0)
+    return ray.remote(HostedFaceWorker).options(**options).remote(plant)
+
+
+def start_faces(plant: Plant) -> list[Any]:
+    """The region's desk and its least number of workers, side by side; all started or found."""
+    least = range(desk_policy(plant).scaling.workers_min)
+    return [start_face_desk(plant), *(start_face_worker(plant, n) for n in least)]
+
+
+def desk_policy(plant: Plant) -> DeskPolicy:
+    """Between the settings' bounds; without an upper one, a worker for each core but one of the region's nodes."""
+    least, most = plant.faces_workers_min, plant.faces_workers_max
+    return DeskPolicy(Scaling(least, max(least, most or cores_for_faces(plant.region)), down_hold_s=plant.faces_idle_s))
+
+
+def cores_for_faces(region: str) -> int:
+    """The cores of the nodes that take the region's actors, less one each for everything else."""
+    name = f"region:{region}"
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    ours = [node for node in nodes if name in node] or nodes
+    return sum(max(1, int(node.get("CPU", 0)) - 1) for node in ours)
+
+
+def running_face_workers(region: str) -> list[int]:
+    """The numbers of the region's workers that have a name now."""
+    prefix = face_names(region)
+    found = (name.removeprefix(prefix) for name in ray.util.list_named_actors() if name.startswith(prefix))
+    return sorted(int(n) for n in found if n.isdecimal())
+
+
+def _lives(region: str, n: int) -> bool:
+    return n in running_face_workers(region)
+
+
+def _handle(region: str, n: int) -> Any:
+    return ray.get_actor(face_worker_name(region, n), namespace=NAMESPACE)
