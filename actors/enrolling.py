@@ -70,6 +70,7 @@ def enrol(stage: Stage, event: Event, body: Enrol) -> None:
         state=ScreenState.ENROLLING,
         prompt=None,
         probe=None,
+        turning=None,
         enrolment=Enrolment(ask, wants_face, reply, consent=agreed.event),
     )
 

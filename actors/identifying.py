@@ -54,7 +54,7 @@ def answered(stage: Stage, answer: MemberFound) -> None:
         missed(stage)
         stage.prompt("not_recognised")
         return
-    stage.keep(member=answer.member, probe=None)
+    stage.keep(member=answer.member, probe=None, turning=None)
     stage.change(state=stage.session.resting_state, prompt=None)
 
 

@@ -24,6 +24,7 @@ from models.domain.ids import (
     StoreId,
     TerminalId,
 )
+from models.domain.liveness import NO_CHALLENGE, PLAIN, Challenge, LivenessPolicy
 from models.domain.messages import SaleUse
 
 
@@ -51,6 +52,12 @@ class IdentifyFace:
     liveness_ppm: int | None = None
     digits_required: bool = False
     """The terminal's family never accepts a face alone (the first generation of face terminals)."""
+    amount_fen: int | None = None
+    """Of the basket as it stands, before any member's benefit."""
+    liveness: LivenessPolicy = PLAIN
+    challenge: Challenge = NO_CHALLENGE
+    score_ignored: bool = False
+    """The device's liveness score is not vouched for, and was left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from actors import enrolling
+from actors import enrolling, turning
 from actors.effects import Ask
 from actors.ports import IdentifyFace, RescoreFace, TakeShot, WithdrawFace
+from actors.pricing import quote
 from actors.stage import Stage
 from actors.visit import GivenConsent, Question, Session
 from models.domain.book import StoreBook
@@ -12,13 +13,17 @@ from models.domain.errors import Refused
 from models.domain.events import Consent, Digits, Event, FaceShown, Purpose
 from models.domain.face_quality import IMAGE_FAULTS
 from models.domain.facts import ConsentGiven, TemplateMade
-from models.domain.ids import SessionId, event_cause
+from models.domain.ids import event_cause
+from models.domain.liveness import Side
 from models.domain.messages import FaceAnswered, FaceOutcome
 from models.domain.privacy import withdraws
 from models.domain.screen import ScreenState
 
 DIGITS_TRIES_MAX = 3
 """Wrong digits in one visit: guessing four digits must stay hopeless."""
+
+_NOT_JUDGED = frozenset({FaceOutcome.QUALITY, FaceOutcome.BUSY})
+"""A frame that was not good enough, or that nobody looked at: a turn that was asked for may still be made."""
 
 
 def consent(stage: Stage, event: Event, body: Consent) -> None:
@@ -80,8 +85,9 @@ def _forget_face(stage: Stage) -> None:
     if question is not None:
         stage.reply(question.reply)
         stage.keep(question=None)
-    stage.keep(probe=None)
-    if stage.session.state is ScreenState.DIGITS:
+    asked = stage.session.state is ScreenState.DIGITS or stage.session.turning is not None
+    stage.keep(probe=None, turning=None)
+    if asked:
         stage.change(state=stage.session.resting_state, prompt=None)
 
 
@@ -107,7 +113,7 @@ def face(stage: Stage, event: Event, body: FaceShown) -> None:
         raise Refused("already_identified")
     if session.busy or session.state is ScreenState.PAID:
         raise Refused("not_now")
-    question = stage.ask(_identify(session.id, stage.book, given, event, body))
+    question = stage.ask(_identify(session, stage.book, given, event, body))
     stage.wait_for_face(question, "face", stage.later(event))
 
 
@@ -120,7 +126,7 @@ def ask_again(session: Session, event: Event, book: StoreBook) -> Ask | None:
     if question.kind == "shot":
         agreed = session.enrolment.consent if session.enrolment is not None else ""
         return Ask(question.id, TakeShot(session.id, book.store, given.event, _image(event), event.body.kind, agreed))
-    return Ask(question.id, _identify(session.id, book, given, event, event.body))
+    return Ask(question.id, _identify(session, book, given, event, event.body))
 
 
 def _image(event: Event) -> str:
@@ -128,10 +134,24 @@ def _image(event: Event) -> str:
     return event_cause(event.terminal, event.id)
 
 
-def _identify(session: SessionId, book: StoreBook, given: GivenConsent, event: Event, body: FaceShown) -> IdentifyFace:
-    liveness = None if body.liveness is None else round(body.liveness * 1_000_000)
-    required = event.traits.digits_required
-    return IdentifyFace(session, book.store, given.event, _image(event), body.kind, liveness, required)
+def _identify(session: Session, book: StoreBook, given: GivenConsent, event: Event, body: FaceShown) -> IdentifyFace:
+    """A device's liveness score counts only when its family vouches for it."""
+    assert session.id is not None
+    policy, traits = book.chain_book.liveness, event.traits
+    score = None if body.liveness is None or not traits.vouches_liveness else round(body.liveness * 1_000_000)
+    return IdentifyFace(
+        session.id,
+        book.store,
+        given.event,
+        _image(event),
+        body.kind,
+        score,
+        traits.digits_required or turning.doubted(session, policy),
+        amount_fen=quote(session, book).due_fen if session.lines else None,
+        liveness=policy,
+        challenge=turning.challenge_of(session, event, policy),
+        score_ignored=body.liveness is not None and score is None,
+    )
 
 
 def digits(stage: Stage, event: Event, body: Digits) -> None:
@@ -154,6 +174,8 @@ def digits(stage: Stage, event: Event, body: Digits) -> None:
 
 def answered(stage: Stage, question: Question, answer: FaceAnswered) -> None:
     """What the worker said of a probe."""
+    if question.kind == "face" and answer.outcome not in _NOT_JUDGED:
+        turning.settled(stage, answer)
     match answer.outcome:
         case FaceOutcome.ACCEPTED if answer.member is not None:
             _keep_templates(stage, answer)
@@ -165,6 +187,8 @@ def answered(stage: Stage, question: Question, answer: FaceAnswered) -> None:
             stage.change(state=ScreenState.DIGITS)
             stage.prompt("ask_digits")
             stage.reply(question.reply)
+        case FaceOutcome.CHALLENGE if question.kind == "face" and answer.sealed is not None:
+            turning.ask(stage, question, answer, Side(answer.reason))
         case FaceOutcome.QUALITY:
             stage.prompt(answer.reason)
             stage.reply(question.reply)

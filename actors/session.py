@@ -1,7 +1,7 @@
 """One customer at one lane: what one message does to the visit. Read this file first, then the chapters.
 
-recognition (consent, face, digits) · identifying · enrolling · baskets (scan, the till's basket, amount, age check) ·
-offers · paying · offline · voiding and returning · leasing.
+recognition (consent, face, digits) · turning · identifying · enrolling ·
+baskets (scan, the till's basket, amount, age check) · offers · paying · offline · voiding and returning · leasing.
 Each chapter writes a `Stage`; nothing here awaits, reads a clock or touches a port.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from actors import baskets, enrolling, identifying, leasing, offers, offline, paying, recognition, voiding
+from actors import baskets, enrolling, identifying, leasing, offers, offline, paying, recognition, turning, voiding
 from actors.effects import Turn
 from actors.selling import RESULT_PAGE
 from actors.stage import Stage
@@ -259,6 +259,9 @@ def _cancel(stage: Stage, event: Event) -> None:
     elif session.state is ScreenState.DIGITS:
         recognition.stop_digits(stage)
         stage.reply(event)
+    elif session.turning is not None:
+        turning.stop(stage)
+        stage.reply(event)
     else:
         _close(stage)
         stage.reply(event)
@@ -266,7 +269,7 @@ def _cancel(stage: Stage, event: Event) -> None:
 
 def _close(stage: Stage) -> None:
     _end_questions(stage)
-    stage.change(state=ScreenState.CLOSED, probe=None, prompt=None)
+    stage.change(state=ScreenState.CLOSED, probe=None, turning=None, prompt=None)
 
 
 def _end_questions(stage: Stage) -> None:
@@ -324,6 +327,8 @@ def _timer(stage: Stage, timer: TimerFired) -> None:
             _answer_late(stage, timer.ref)
         case "face":
             _face_lost(stage, timer.ref)
+        case "turn":
+            turning.over(stage, timer.ref)
         case "poll":
             paying.poll(stage, timer.ref)
         case "void":

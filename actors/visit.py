@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from models.domain.events import Purpose, ReturnLine, Tender
 from models.domain.ids import LaneId, LegalEntityId, MemberId, MessageId, SaleId, SessionId, TerminalId
+from models.domain.liveness import Side
 from models.domain.messages import MemberView, SaleTender, SaleUse
 from models.domain.pricing import Flag
 from models.domain.returns import Back
@@ -71,6 +72,15 @@ class Enrolment:
     rounds: int = 0
     consent: str = ""
     """The event that consented to the membership: a template is made under it and the consent to recognise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turning:
+    """A turn of the head that is waited for. `first`: the frame before it, sealed under the visit's key."""
+
+    first: bytes
+    asked: Side
+    question: str
 
 
 class Phase(StrEnum):
@@ -167,6 +177,9 @@ class Session:
     probe: bytes | None = None
     """The probe sealed under the visit's key, while digits are asked for."""
     digits_tries: int = 0
+    turning: Turning | None = None
+    turns: int = 0
+    """Turns of the head that were asked for."""
     enrolment: Enrolment | None = None
     payment: Payment | None = None
     voiding: Voiding | None = None

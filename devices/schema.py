@@ -29,6 +29,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 URN = "urn:storeops:terminal-protocol:1:"
 PROMPT_PARAMS: Mapping[str, Mapping[str, Schema]] = {
     "look_at_camera": {"shot": {"type": "integer", "minimum": 1}, "of": {"type": "integer", "minimum": 1}},
+    "turn_head": {"direction": {"enum": ["left", "right"], "description": "The customer's own left or right."}},
     "scan_qr": {
         "code_url": {"type": "string", "description": "Draw it as a QR code."},
         "expires_s": {"type": "integer", "minimum": 0},

@@ -18,6 +18,7 @@ PROFILE = TerminalProfile(
     has_printer=False,
     has_cash_drawer=False,
     has_clerk=False,
+    vouches_liveness=True,
     digits_required=True,
     takes_line_adjustments=True,
 )

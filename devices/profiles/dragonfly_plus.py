@@ -19,6 +19,7 @@ PROFILE = TerminalProfile(
     has_clerk=True,
     enters_amount=True,
     sells_offline=True,
+    vouches_liveness=True,
     digits_required=False,
     takes_line_adjustments=True,
 )

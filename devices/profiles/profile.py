@@ -76,6 +76,8 @@ class TerminalProfile:
     """Lets the customer through when the state becomes `paid`: a gate, a vending machine's flap."""
     sells_offline: bool = False
     """Keeps a price list and sells for cash or leased benefits while the network is away."""
+    vouches_liveness: bool = False
+    """Measures depth beside the picture: its own liveness score is read, that of any other family is not."""
     digits_required: bool
     """Recognition always asks for four phone digits (the first generation of face terminals)."""
     takes_line_adjustments: bool

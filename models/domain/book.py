@@ -9,7 +9,7 @@ from datetime import datetime
 from models.domain.calendar import business_date
 from models.domain.events import Purpose, TenderKind
 from models.domain.ids import ChainId, LegalEntityId, PlanId, RegionId, StoreId
-from models.domain.liveness import LivenessPolicy
+from models.domain.liveness import PLAIN, LivenessPolicy
 from models.domain.plans import Plan
 from models.domain.pricing import Item
 from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
@@ -43,7 +43,7 @@ class ChainBook:
     """By what a customer may pay, at one price."""
     age_check_to_enrol: bool = False
     """A clerk must have looked at the customer's age before a face may be enrolled."""
-    liveness: LivenessPolicy = LivenessPolicy()
+    liveness: LivenessPolicy = PLAIN
 
 
 @dataclass(frozen=True, slots=True)

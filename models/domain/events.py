@@ -293,6 +293,10 @@ class Traits:
     """Recognition always asks for four phone digits (the first generation of face terminals)."""
     takes_line_adjustments: bool = True
     """Accepts prices that we adjusted; one that does not gets the benefit as a `coupon` tender."""
+    vouches_liveness: bool = False
+    """Its liveness scores come from a sensor of depth of its own; those of any other family are not read."""
+    shows_prompts: bool = True
+    """Can ask the customer who stands before its camera to turn the head."""
 
 
 @dataclass(frozen=True, slots=True)

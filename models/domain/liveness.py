@@ -8,7 +8,7 @@ photograph is moved, turned or tilted. A film of the right turn passes: no sourc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 Point = tuple[float, float]
@@ -48,6 +48,19 @@ class TurnResult(StrEnum):
     """Too little depth moved: a photograph, or somebody who did not follow."""
     WRONG_WAY = "wrong_way"
     ANOTHER_FACE = "another_face"
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """Where a visit stands with its turns. The default asks for none.
+
+    `following`: the side to ask for if a turn is needed; None: ask no more, a doubt means digits. `first` set: this
+    frame is the answer to a turn to `asked`, and `first` the sealed frame that it belongs to.
+    """
+
+    following: Side | None = None
+    asked: Side | None = None
+    first: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +119,11 @@ class LivenessPolicy:
         if toward >= self.turn_min:
             return TurnResult.TURNED
         return TurnResult.WRONG_WAY if toward <= -self.turn_min else TurnResult.NOT_TURNED
+
+
+NO_CHALLENGE = Challenge()
+PLAIN = LivenessPolicy()
+"""Scores are read where a device vouches for them; nothing is required and nobody is asked to turn."""
 
 
 def nose_motion(first: Landmarks, second: Landmarks) -> float:

@@ -78,6 +78,8 @@ class FaceOutcome(StrEnum):
     SHOT_TAKEN = "shot_taken"
     ENROLLED = "enrolled"
     SHOTS_DISAGREE = "shots_disagree"
+    CHALLENGE = "challenge"
+    """Somebody was found; before it counts, the head is to be turned (`sealed`: the first frame)."""
     LOST = "lost"
     """The worker or the visit's key is gone, or the image was corrupt: look again."""
     BUSY = "busy"

@@ -15,7 +15,7 @@ from models.domain.errors import Refused
 from models.domain.events import Purpose
 from models.domain.face_quality import FaceKind, LookReason, QualityReport
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
-from models.domain.liveness import Liveness, LivenessPolicy
+from models.domain.liveness import NO_CHALLENGE, Challenge, Landmarks, Liveness, LivenessPolicy
 from models.domain.messages import FaceOutcome, KeyRow, RecognitionDecision, SealedTemplate, TemplateRow
 
 Embedding = NewType("Embedding", bytes)
@@ -280,6 +280,11 @@ class Seen:
 
     embedding: Embedding = field(repr=False)
     quality: QualityReport
+    landmarks: Landmarks | None = field(default=None, repr=False)
+    liveness_ppm: int | None = None
+    """Of the catalogue's anti-spoofing net, where it has one."""
+    older: tuple[tuple[str, Embedding], ...] = field(default=(), repr=False)
+    """The same face by older nets that templates are still of, by their digests."""
 
     @property
     def eye_distance_px(self) -> float:
@@ -343,6 +348,12 @@ class IdentifyRequest:
     kind: FaceKind
     visit_key: bytes = field(repr=False)
     liveness_ppm: int | None = None
+    """The device's own score, of a device that vouches for it."""
+    liveness: LivenessPolicy | None = None
+    """The chain's; None: the worker's own."""
+    challenge: Challenge = NO_CHALLENGE
+    score_ignored: bool = False
+    """The device sent a score that nobody vouches for: counted, not read."""
     digits_tail: str | None = None
     digits_required: bool = False
     """A face alone is never enough for this terminal: what would be accepted asks for digits."""

@@ -15,6 +15,9 @@ _PROMPTS: dict[str, tuple[str, str]] = {
     "digits_elsewhere": ("请在旁边的屏幕输入手机号后四位", "Please enter the four digits at the screen beside"),
     "come_closer": ("请靠近一点", "Please come a little closer"),
     "more_light": ("光线不足，请正对灯光", "More light, please face the lamp"),
+    "take_off_mask": ("请摘下口罩，或输入手机号", "Please take off the mask, or use your phone number"),
+    "take_off_glasses": ("请摘下墨镜", "Please take off the sunglasses"),
+    "turn_head": ("请慢慢向{direction}转头", "Please turn your head slowly to the {direction}"),
     "several_faces": ("请一位顾客面对摄像头", "One person at a time, please"),
     "not_recognised": ("未能识别，可继续结账", "Not recognised; you can go on without it"),
     "face_lost": ("请再看一次摄像头", "Please look again"),
@@ -107,10 +110,15 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
 }
 
 
+_WORDS_ZH: dict[str | int, str] = {"left": "左", "right": "右"}
+"""Parameters that are codes, as they are said; in English they are said as they are."""
+
+
 def prompt(code: str, language: str, **params: str | int) -> Prompt:
     """The prompt of that code in the terminal's language. Raises KeyError for a code that is not on the list."""
     zh, en = _PROMPTS[code]
-    return Prompt(code, dict(params), (zh if language == "zh" else en).format(**params))
+    said = {name: _WORDS_ZH.get(value, value) for name, value in params.items()} if language == "zh" else params
+    return Prompt(code, dict(params), (zh if language == "zh" else en).format(**said))
 
 
 def refusal(code: str, language: str, message: str = "", do: str = "") -> ReplyError:

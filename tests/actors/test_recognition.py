@@ -6,7 +6,7 @@ import pytest
 
 from actors.ports import IdentifyFace, RescoreFace
 from actors.recognition import DIGITS_TRIES_MAX, ask_again
-from models.domain.events import Confirm, Consent, Digits, FaceShown, Purpose, Scan, SessionOpen
+from models.domain.events import Confirm, Consent, Digits, FaceShown, Purpose, Scan, SessionOpen, Traits
 from models.domain.facts import ConsentGiven, FaceDecided, Incident
 from models.domain.messages import FaceAnswered, FaceOutcome, RecognitionDecision
 from tests.actors.lane import JPEG, Lane, buy, cancel, cash, member
@@ -22,7 +22,9 @@ def test_no_face_before_consent() -> None:
     lane.consent(Purpose.MEMBERSHIP)
     lane.refused(FACE, "consent_missing")
     lane.consent(Purpose.RECOGNISE)
-    lane.later(FACE)
+    event = lane.event(FACE, traits=Traits(vouches_liveness=True))
+    lane.sent[event.id] = lane.now
+    lane._turn(event, event.id, event)
     _, asked = lane.asked(IdentifyFace)
     consent = next(fact for fact in lane.facts if isinstance(fact, ConsentGiven) and fact.purpose == "recognise")
     assert asked.consent == lane.session.consents[-1].event
