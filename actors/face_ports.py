@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from models.domain.face_quality import FaceKind, LookPurpose, QualityPolicy
+from models.domain.gallery import NewRow, Where
 from models.domain.ids import MemberId
 from models.domain.messages import KeyRow, SealedTemplate, TemplateKind, TemplateRow
 from models.domain.recognition import Embedding, SearchResult, Seen, Unseen
@@ -24,20 +25,36 @@ class Eyes(Protocol):
 
 
 class SearchableGallery(Protocol):
-    """Templates of one chain."""
+    """Templates of one chain and region. A process that may only search ignores what would change it."""
 
-    version: int
+    @property
+    def version(self) -> int:
+        """The change up to which it is searchable; 0: it was never loaded."""
+
+    @property
+    def whole(self) -> bool:
+        """All templates that were committed at its load are inside."""
 
     def __len__(self) -> int: ...
     def __contains__(self, member: object) -> bool: ...
-    def add(self, member: MemberId, template_id: str, embedding: Embedding) -> None:
-        """Searchable on return."""
+
+    def begin_load(self, expected: int = 0) -> None:
+        """Empty it; searches are partial until `end_load`."""
+
+    def end_load(self, version: int) -> None:
+        """All of it is there, as committed up to `version`."""
+
+    def add_many(self, rows: Sequence[NewRow]) -> int:
+        """Searchable on return, a member's template of the same id replaced; how many were no unit vectors."""
 
     def remove(self, member: MemberId) -> int:
         """Gone on return; how many templates."""
 
-    def search(self, embedding: Embedding, members: Collection[MemberId] | None = None) -> SearchResult:
-        """Best, best of another member, templates compared."""
+    def search(self, probe: Embedding, where: Where = None) -> tuple[SearchResult, bool]:
+        """Best, best of another member, templates compared; False when a part was missing."""
+
+    def score(self, rows: Sequence[NewRow], probe: Embedding) -> SearchResult:
+        """The same for rows that are not inside, and do not enter."""
 
 
 class Vault(Protocol):
@@ -56,6 +73,9 @@ class Vault(Protocol):
 
     def open_template(self, row: TemplateRow, key: KeyRow) -> Embedding:
         """Raises NeedsOperator when it does not open."""
+
+    def open_many(self, rows: Iterable[tuple[TemplateRow, KeyRow]]) -> Iterator[memoryview | None]:
+        """Embeddings in their order, None for one that does not open; each view holds until the next is taken."""
 
     def seal(self, visit_key: bytes, session: str, kind: str, payload: bytes) -> bytes:
         """For this visit only."""

@@ -49,7 +49,7 @@ def enrolled(worker: FaceWorker, person: Person, version: int) -> FaceAnswer:
     request = EnrolRequest(visit, "q", CHAIN, MemberId(person.name), f"t-{person.name}", tuple(shots), KEY)
     answer = worker.enrol(request, consent(visit))
     rows = tuple(GalleryRow(made.template, made.key, CHAIN, STORE, "0000") for made in answer.templates)
-    worker.apply_deltas(GalleryDelta(CHAIN, version, version + 1, rows))
+    worker.galleries.apply_deltas(GalleryDelta(CHAIN, version, version + 1, rows))
     return answer
 
 
