@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +35,7 @@ from runtime.telemetry import HostCounts
 log = structlog.get_logger()
 
 REFUSAL_PUBLISH_S_MAX = 1.0
+ANSWERS_IN_FLIGHT_MAX = 64
 CLEAR_EVERY_S = 10.0
 STRANGERS_MAX = 10_000
 
@@ -57,6 +58,14 @@ class Door:
         self._counts = counts
         self._observed = observed
         self._cleared: OrderedDict[TerminalId, float] = OrderedDict()
+        self._answering: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """Give up the answers that are on their way: what was not acknowledged comes again."""
+        answering = list(self._answering)
+        for task in answering:
+            task.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
 
     async def admit(self, inbound: Inbound, bridge: Bridge, look_up: LookUp) -> Item | None:
         """Registry check, then decoding. What cannot be decoded is answered, counted and acknowledged."""
@@ -68,11 +77,11 @@ class Door:
             self._counts.unknown_terminals += 1
             bridge.ack(inbound)
             if topic.channel in (Up.PRESENCE, Up.REPORTED):
-                await self._clear_after(topic, bridge)
+                self._clear_after(topic, bridge)
             return None
         if record.store != topic.store:
             self._counts.wrong_store += 1
-            await self._refuse_bytes(
+            self._refuse_bytes(
                 bridge,
                 record,
                 inbound,
@@ -82,13 +91,13 @@ class Door:
         try:
             item = self._decode(record, topic.channel, inbound)
         except Undecodable as refusal:
-            await self._refuse_bytes(bridge, record, inbound, refusal)
+            self._refuse_bytes(bridge, record, inbound, refusal)
             return None
         if item is None:
             bridge.ack(inbound)
         return item
 
-    async def _clear_after(self, topic: Topic, bridge: Bridge) -> None:
+    def _clear_after(self, topic: Topic, bridge: Bridge) -> None:
         """What a broker retains of a terminal that was retired: its Will comes after the end. Now and then for each."""
         now = asyncio.get_running_loop().time()
         if now - self._cleared.get(topic.terminal, float("-inf")) < CLEAR_EVERY_S:
@@ -97,13 +106,28 @@ class Door:
         self._cleared.move_to_end(topic.terminal)
         if len(self._cleared) > STRANGERS_MAX:
             self._cleared.popitem(last=False)
-        try:
-            async with asyncio.timeout(REFUSAL_PUBLISH_S_MAX):
-                await bridge.clear_retained(
-                    RegisteredTerminal(topic.terminal, topic.store, topic.region, LaneId(""), "", "")
-                )
-        except (LinkError, TimeoutError):
+        stranger = RegisteredTerminal(topic.terminal, topic.store, topic.region, LaneId(""), "", "")
+        self._say(bridge.clear_retained(stranger), lambda: None)
+
+    def _say(self, publishing: Coroutine[Any, Any, object], then: Callable[[], object]) -> None:
+        """Publish without holding up the batch; `then` follows, however it ended. Over the bound nothing is said."""
+        if len(self._answering) >= ANSWERS_IN_FLIGHT_MAX:
+            publishing.close()
             self._counts.publish_failures += 1
+            then()
+            return
+
+        async def say() -> None:
+            try:
+                async with asyncio.timeout(REFUSAL_PUBLISH_S_MAX):
+                    await publishing
+            except (LinkError, TimeoutError):
+                self._counts.publish_failures += 1
+            then()
+
+        task = asyncio.create_task(say(), name="refusal")
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
 
     def admit_delivery(self, delivery: Delivery, record: RegisteredTerminal) -> Item:
         """A wire message that came through the gateway. Raises Undecodable."""
@@ -146,18 +170,11 @@ class Door:
         kind = type(event.body).__name__
         return Item(address, event, event.id, key=key, kind=kind, terminal=record, source=source)
 
-    async def _refuse_bytes(
-        self, bridge: Bridge, record: RegisteredTerminal, inbound: Inbound, refusal: Undecodable
-    ) -> None:
+    def _refuse_bytes(self, bridge: Bridge, record: RegisteredTerminal, inbound: Inbound, refusal: Undecodable) -> None:
         self._counts.undecodable += 1
         self._counts.unsupported_versions += refusal.code == WireCode.UNSUPPORTED_VERSION
         log.info("undecodable", trace=refusal.id, terminal=record.terminal, store=record.store, code=refusal.code)
-        try:
-            async with asyncio.timeout(REFUSAL_PUBLISH_S_MAX):
-                await bridge.publish_undecodable(record, refusal)
-        except (LinkError, TimeoutError):
-            self._counts.publish_failures += 1
-        bridge.ack(inbound)
+        self._say(bridge.publish_undecodable(record, refusal), lambda: bridge.ack(inbound))
 
     def forget_images(self, items: Sequence[Item], asks: Sequence[tuple[Address, Ask]]) -> None:
         """A frame that nobody asks about (refused, or a duplicate) is not kept a moment longer."""
