@@ -27,7 +27,19 @@ FACE_TRIES_MAX = 3
 
 _ENDED = frozenset({ScreenState.PAID, ScreenState.DECLINED, ScreenState.CLOSED, ScreenState.QUOTED})
 _SHOT_PROMPTS = frozenset(
-    {"look_at_camera", "come_closer", "more_light", "several_faces", "not_recognised", "face_lost"}
+    {
+        "look_at_camera",
+        "come_closer",
+        "look_straight",
+        "hold_still",
+        "more_light",
+        "less_light",
+        "take_off_mask",
+        "take_off_glasses",
+        "several_faces",
+        "not_recognised",
+        "face_lost",
+    }
 )
 
 

@@ -68,6 +68,7 @@ def test_every_code_has_both_languages() -> None:
         "expires_s": 60,
         "back": "1.00",
         "cash": "0.00",
+        "direction": "left",
     }
     for code in prompt_codes():
         assert prompt(code, "zh", **params).text != prompt(code, "en", **params).text

@@ -6,14 +6,17 @@ import pytest
 
 from models.domain.face_quality import (
     DEMO,
+    IMAGE_FAULTS,
     PRODUCTION,
     PROMPTS,
     LookPurpose,
     LookReason,
     QualityReport,
+    covered,
     judge,
     sentence,
 )
+from models.domain.texts import prompt_codes
 
 GOOD = QualityReport(
     faces=1, score=0.8, eye_distance_px=40, sharpness=80, roll_deg=-12, nose_offset=0.25, luminance=120
@@ -41,6 +44,8 @@ def test_the_production_gates_are_the_measured_ones() -> None:
         ({"roll_deg": 12.1}, LookReason.LOOK_STRAIGHT),
         ({"nose_offset": 0.26}, LookReason.LOOK_STRAIGHT),
         ({"sharpness": 79.0}, LookReason.BLURRED),
+        ({"mouth_cover": 4.0}, LookReason.MASK),
+        ({"eye_light": 0.44}, LookReason.SUNGLASSES),
         ({"eye_distance_px": 10.0, "sharpness": 1.0, "score": 0.1}, LookReason.COME_CLOSER),
     ],
 )
@@ -58,6 +63,14 @@ def test_the_demo_relaxes_the_pose_and_nothing_that_a_probe_needs() -> None:
 
 @pytest.mark.parametrize("reason", list(LookReason))
 def test_every_reason_has_a_prompt_and_a_sentence_in_both_languages(reason: LookReason) -> None:
-    assert PROMPTS[reason] in {"come_closer", "more_light", "several_faces", "look_again"}
+    assert PROMPTS[reason] in prompt_codes() or reason in IMAGE_FAULTS
     assert any("\u4e00" <= c <= "\u9fff" for c in sentence(reason, "zh_CN"))
     assert sentence(reason, "en").isascii()
+
+
+def test_a_covered_face_is_enrolled_by_nobody_and_may_still_match() -> None:
+    masked = dataclasses.replace(GOOD, mouth_cover=6.0)
+    assert judge(masked, PRODUCTION.enrol) is judge(masked, DEMO.enrol) is LookReason.MASK
+    assert judge(masked, PRODUCTION.probe) is None, "a match is a match"
+    assert covered(masked) is LookReason.MASK, "and no stranger otherwise"
+    assert covered(GOOD) is None
