@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import json
 import math
 import pickle
+from bisect import bisect_left
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +17,10 @@ from models.domain.events import Purpose
 from models.domain.face_quality import FaceKind
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
 from models.domain.liveness import Liveness, LivenessPolicy
+from models.domain.messages import RecognitionDecision
 from models.domain.recognition import (
+    CLEAR,
+    NO_SCORE_PPM,
     THRESHOLDS,
     Accepted,
     Candidate,
@@ -26,6 +34,7 @@ from models.domain.recognition import (
     SearchResult,
     UnknownReason,
     decide,
+    reason_of,
     threshold,
 )
 
@@ -59,57 +68,161 @@ def test_more_templates_never_lower_the_threshold(a: int, b: int) -> None:
     assert (threshold(a) <= threshold(b)) or a > b
 
 
+ANSWERS = {"accepted": Accepted, "digits": NeedsDigits, "not recognised": NotRecognised}
+CONDITIONS: dict[str, dict[str, object]] = {
+    "two looks": {"looks": 2},
+    "partial": {"partial": True},
+    "liveness in doubt": {"liveness": Liveness.IN_DOUBT},
+    "liveness failed": {"liveness": Liveness.FAILED},
+    "digits required": {"digits_required": True},
+    "above the limit": {"amount_fen": 20_001},
+    "elsewhere": {"elsewhere": True},
+    "digits": {"digits_given": True},
+}
+LIMITED = RecognitionPolicy(face_alone_max_fen=20_000)
+
+
+def documented() -> list[tuple[str, ...]]:
+    """The rows of the decision table in the documentation."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "faces.md").read_text("utf-8")
+    table = text.partition("## Decision")[2].partition("| case |")[2].partition("\n\n")[0]
+    return [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in table.splitlines()[2:]]
+
+
+def test_the_documented_table_is_whole() -> None:
+    rows = documented()
+    reasons = {row[6].strip("`") for row in rows}
+    assert reasons == {CLEAR, *DigitsReason, *UnknownReason}, "every reason has a row"
+    assert {part for row in rows for part in row[4].split(", ") if part} == CONDITIONS.keys()
+
+
+@pytest.mark.parametrize("row", documented(), ids=lambda row: row[0])
+def test_the_rule_is_the_documented_table(row: tuple[str, ...]) -> None:
+    _, s1, s2, n, conditions, answer, reason = row
+    best, second = (None if cell == "-" else float(cell) for cell in (s1, s2))
+    search = SearchResult(
+        None if best is None else Candidate(LI, best),
+        None if second is None else Candidate(WANG, second),
+        int(n.replace(",", "")),
+    )
+    given_: dict[str, Any] = {}
+    for condition in filter(None, conditions.split(", ")):
+        given_ |= CONDITIONS[condition]
+    decision = decide(search, LIMITED, net_sha256="net", **given_)
+    assert isinstance(decision.match, ANSWERS[answer])
+    assert decision.record.reason == reason.strip("`")
+    if isinstance(decision.match, Accepted):
+        assert decision.match.member == LI
+
+
 @pytest.mark.parametrize(
-    ("search", "given_", "expected"),
-    [
-        (found(0.48, 0.2), {}, Accepted(LI)),
-        (found(0.48, 0.40), {}, Accepted(LI)),
-        (found(0.4799, 0.2), {}, NeedsDigits(DigitsReason.BELOW_THRESHOLD)),
-        (found(0.36, 0.2), {}, NeedsDigits(DigitsReason.BELOW_THRESHOLD)),
-        (found(0.3599, 0.2), {}, NotRecognised(UnknownReason.BELOW_FLOOR)),
-        (found(0.80, 0.73), {}, NeedsDigits(DigitsReason.THIN_MARGIN)),
-        (found(0.80, None, 1), {}, Accepted(LI)),
-        (found(0.80), {"partial": True}, NeedsDigits(DigitsReason.PARTIAL)),
-        (found(0.30), {"partial": True}, NotRecognised(UnknownReason.BELOW_FLOOR)),
-        (found(0.80), {"liveness": Liveness.IN_DOUBT}, NeedsDigits(DigitsReason.LIVENESS_IN_DOUBT)),
-        (found(0.80), {"liveness": Liveness.FAILED}, NotRecognised(UnknownReason.LIVENESS_FAILED)),
-        (
-            found(0.80),
-            {"liveness": Liveness.FAILED, "digits_given": True},
-            NotRecognised(UnknownReason.LIVENESS_FAILED),
-        ),
-        (SearchResult(None, None, 0), {}, NotRecognised(UnknownReason.NOBODY_ENROLLED)),
-        (SearchResult(None, None, 0), {"partial": True}, NeedsDigits(DigitsReason.PARTIAL)),
-        (
-            SearchResult(None, None, 0),
-            {"partial": True, "digits_given": True},
-            NotRecognised(UnknownReason.NOBODY_ENROLLED),
-        ),
-        (found(0.40, None, 1), {"digits_given": True}, Accepted(LI)),
-        (found(0.37, None, 3), {"digits_given": True}, NotRecognised(UnknownReason.DIGITS_BELOW_THRESHOLD)),
-        (found(0.70, 0.65, 2), {"digits_given": True}, NotRecognised(UnknownReason.DIGITS_THIN_MARGIN)),
-        (found(0.70, 0.2, 2), {"digits_given": True, "partial": True, "liveness": Liveness.IN_DOUBT}, Accepted(LI)),
-    ],
+    ("amount_fen", "policy", "limited"),
+    [(20_000, LIMITED, False), (20_001, LIMITED, True), (None, LIMITED, False), (10**9, POLICY, False)],
 )
-def test_the_rule(search: SearchResult, given_: dict[str, object], expected: Match) -> None:
-    assert match(search, **given_) == expected
-
-
-@given(
-    st.floats(-1, 1), st.floats(-1, 1), st.integers(1, 10**6), st.booleans(), st.sampled_from(Liveness), st.booleans()
-)
-def test_acceptance_is_never_cheaper_than_the_rule(
-    a: float, b: float, searched: int, partial: bool, liveness: Liveness, digits: bool
+def test_the_amount_limits_a_face_alone_where_both_are_known(
+    amount_fen: int | None, policy: RecognitionPolicy, limited: bool
 ) -> None:
+    decision = decide(found(0.9), policy, net_sha256="net", amount_fen=amount_fen)
+    assert decision.record.amount_limited is limited
+    assert isinstance(decision.match, NeedsDigits if limited else Accepted)
+
+
+# ---------------------------------------------------------------- properties
+
+SCORES = st.integers(-1_000_000, 1_000_000).map(lambda ppm: ppm / 1_000_000)
+HOW = st.fixed_dictionaries(
+    {
+        "looks": st.integers(1, 3),
+        "liveness": st.sampled_from(Liveness),
+        "partial": st.booleans(),
+        "digits_given": st.booleans(),
+        "digits_required": st.booleans(),
+        "amount_fen": st.sampled_from([None, 100, 50_000]),
+        "elsewhere": st.booleans(),
+    }
+)
+RANK: dict[type[Match], int] = {NotRecognised: 0, NeedsDigits: 1, Accepted: 2}
+
+
+def rank(s1: float, s2: float, searched: int, how: dict[str, Any]) -> int:
+    return RANK[type(decide(found(s1, s2, searched), LIMITED, net_sha256="net", **how).match)]
+
+
+@given(SCORES, SCORES, st.integers(1, 10**6), HOW)
+def test_acceptance_is_never_cheaper_than_the_rule(a: float, b: float, searched: int, how: dict[str, Any]) -> None:
     s1, s2 = max(a, b), min(a, b)
-    result = match(found(s1, s2, searched), partial=partial, liveness=liveness, digits_given=digits)
-    if isinstance(result, Accepted):
-        assert round(s1 * 1e6) >= round(threshold(searched) * 1e6) >= 360_000
+    decision = decide(found(s1, s2, searched), LIMITED, net_sha256="net", **how)
+    if isinstance(decision.match, Accepted):
+        assert round(s1 * 1e6) >= round(threshold(searched * how["looks"]) * 1e6) >= 360_000
         assert round(s1 * 1e6) - round(s2 * 1e6) >= 80_000
-        assert liveness is not Liveness.FAILED
-        assert digits or (not partial and liveness is not Liveness.IN_DOUBT)
-    if digits:
-        assert not isinstance(result, NeedsDigits), "there is no third question"
+        assert how["liveness"] is not Liveness.FAILED
+        silent = not how["digits_given"]
+        assert not (silent and how["partial"])
+        assert not (silent and how["liveness"] is Liveness.IN_DOUBT)
+        assert not (silent and how["digits_required"])
+        assert not (silent and how["amount_fen"] == 50_000)
+    if how["digits_given"]:
+        assert not isinstance(decision.match, NeedsDigits), "there is no third question"
+
+
+@given(SCORES, SCORES, SCORES, st.integers(1, 10**6), HOW)
+def test_a_better_score_never_makes_it_worse(a: float, b: float, s2: float, n: int, how: dict[str, Any]) -> None:
+    assert rank(min(a, b), s2, n, how) <= rank(max(a, b), s2, n, how)
+
+
+@given(SCORES, SCORES, st.integers(1, 10**6), st.integers(1, 10**6), HOW)
+def test_more_templates_never_make_it_easier(s1: float, s2: float, a: int, b: int, how: dict[str, Any]) -> None:
+    assert rank(s1, s2, max(a, b), how) <= rank(s1, s2, min(a, b), how)
+
+
+@given(SCORES, SCORES, SCORES, st.integers(1, 10**6), HOW)
+def test_a_wider_margin_never_makes_it_worse(s1: float, a: float, b: float, n: int, how: dict[str, Any]) -> None:
+    assert rank(s1, max(a, b), n, how) <= rank(s1, min(a, b), n, how)
+
+
+@given(SCORES, SCORES, st.integers(1, 10**6), HOW, st.sampled_from(["partial", "digits_required", "liveness", "looks"]))
+def test_a_doubt_more_never_makes_it_easier(s1: float, s2: float, n: int, how: dict[str, Any], doubt: str) -> None:
+    worse = {"partial": True, "digits_required": True, "liveness": Liveness.FAILED, "looks": 4}[doubt]
+    before = decide(found(s1, s2, n), LIMITED, net_sha256="net", **how).match
+    after = decide(found(s1, s2, n), LIMITED, net_sha256="net", **(how | {doubt: worse})).match
+    assert not isinstance(after, Accepted) or isinstance(before, Accepted)
+
+
+@given(st.one_of(st.none(), SCORES), st.one_of(st.none(), SCORES), st.integers(1, 10**6), HOW)
+def test_an_auditor_decides_the_same_from_the_record_alone(
+    best: float | None, second: float | None, n: int, how: dict[str, Any]
+) -> None:
+    search = SearchResult(None, None, 0)
+    if best is not None:
+        search = SearchResult(Candidate(LI, best), None if second is None else Candidate(WANG, second), n)
+    decision = decide(search, LIMITED, net_sha256="net", **how)
+    row = json.loads(json.dumps(asdict(decision.record)))
+    assert all(isinstance(value, (int, str)) for value in row.values()), "no float, nothing nested"
+    again = RecognitionDecision(**(row | {"liveness": Liveness(row["liveness"]), "reason": ""}))
+    assert reason_of(again) == decision.record.reason
+    assert decision.record.threshold_ppm == round(threshold(search.searched * how["looks"]) * 1_000_000)
+
+
+@given(st.lists(st.integers(1, 100_000), min_size=1, max_size=3))
+def test_looks_together_spend_no_more_than_the_budget(sizes: list[int]) -> None:
+    """By the table's own law: t(N) is where N x FAR(t) is one in a thousand, so FAR(t(N)) = 1 / (1000 N)."""
+    spent, searched = 0.0, 0
+    for fresh in sizes:
+        searched += fresh
+        record = decide(found(0.3, 0.1, searched), POLICY, net_sha256="net", looks=len(sizes)).record
+        meant = bisect_left(range(4 * searched), record.threshold_ppm, key=lambda n: round(threshold(n) * 1_000_000))
+        spent += fresh / (1000 * meant)
+    assert spent <= 0.001 * (1 + 1e-4)
+
+
+@given(SCORES, SCORES, st.integers(1, 10**6), HOW)
+def test_a_wider_search_is_made_only_where_it_can_help(s1: float, s2: float, n: int, how: dict[str, Any]) -> None:
+    decision = decide(found(s1, s2, n), LIMITED, net_sha256="net", **(how | {"digits_given": False}))
+    if isinstance(decision.match, Accepted):
+        assert not decision.wider_may_help
+    if decision.wider_may_help:
+        reached = decide(found(1.0, -1.0, n), LIMITED, net_sha256="net", **(how | {"digits_given": False})).match
+        assert not isinstance(reached, NotRecognised)
 
 
 def test_every_decision_is_recorded() -> None:
@@ -121,6 +234,9 @@ def test_every_decision_is_recorded() -> None:
         730_000,
     )
     assert (record.net_sha256, record.reason) == ("ab", "thin_margin")
+    assert (record.floor_ppm, record.margin_ppm, record.scope, record.looks) == (360_000, 80_000, "region", 1)
+    assert decide(SearchResult(None, None, 0), POLICY, net_sha256="ab").record.best_ppm == NO_SCORE_PPM
+    assert decide(found(0.9, None, 1), POLICY, net_sha256="ab").record.second_ppm == NO_SCORE_PPM
     assert decide(found(0.9), POLICY, net_sha256="ab").record.reason == "clear"
 
 
