@@ -210,7 +210,9 @@ def test_looks_together_spend_no_more_than_the_budget(sizes: list[int]) -> None:
     for fresh in sizes:
         searched += fresh
         record = decide(found(0.3, 0.1, searched), POLICY, net_sha256="net", looks=len(sizes)).record
-        meant = bisect_left(range(4 * searched), record.threshold_ppm, key=lambda n: round(threshold(n) * 1_000_000))
+        meant = 1 + bisect_left(
+            range(1, 4 * searched), record.threshold_ppm, key=lambda n: round(threshold(n) * 1_000_000)
+        )
         spent += fresh / (1000 * meant)
     assert spent <= 0.001 * (1 + 1e-4)
 
