@@ -55,7 +55,7 @@ def evaluate(
             err.print(f"left out: {name}: {why}", markup=False)
         Console().print(as_table(report))
         for sentence in report.cannot_tell:
-            err.print(f"cannot tell: {sentence}", markup=False)
+            err.print(f"cannot tell: {sentence}", markup=False, soft_wrap=True)
         for path in written:
             err.print(f"written: {path}", markup=False, soft_wrap=True)
     for one in laxer:
