@@ -67,6 +67,18 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
+class AliveOutput:
+    """How a liveness net is shown a face, and which of its numbers says that it is alive."""
+
+    around: float
+    """Side of the square that is cut out, in sides of the face's box."""
+    index: int
+    """Of the class `alive` in the net's output."""
+    logits: bool
+    """The output is not normalised yet: softmax is applied."""
+
+
+@dataclass(frozen=True, slots=True)
 class Carrier:
     """A wheel that holds the file; its code is never imported."""
 
@@ -91,6 +103,8 @@ class NetEntry:
     """With OpenCV's own run of the published file, for a recogniser."""
     dimension: int = 0
     thresholds: tuple[tuple[int, float], ...] = ()
+    alive: AliveOutput | None = None
+    """Of a liveness net."""
     default: bool = False
     """The recogniser of a chain that names none."""
 
@@ -127,7 +141,7 @@ def _wrong(path: Path, why: str) -> NeedsOperator:
 
 def _entry(raw: dict[str, Any], folder: Path) -> NetEntry:
     known = {"name", "kind", "source", "carrier", "file", "sha256", "licence", "licence_file", "input", "precision"}
-    known |= {"parity_cosine_min", "dimension", "thresholds", "default", "strides"}
+    known |= {"parity_cosine_min", "dimension", "thresholds", "default", "strides", "alive"}
     if unknown := sorted(set(raw) - known):
         raise ValueError(f"{unknown[0]!r} is no entry of a net; known are {', '.join(sorted(known))}")
     if ("carrier" in raw) == ("file" in raw):
@@ -150,8 +164,16 @@ def _entry(raw: dict[str, Any], folder: Path) -> NetEntry:
         parity_cosine_min=float(raw.get("parity_cosine_min", 0.99999)),
         dimension=int(raw.get("dimension", 0)),
         thresholds=tuple((int(n), float(t)) for n, t in raw.get("thresholds", ())),
+        alive=_alive(raw["alive"]) if raw["kind"] == NetKind.LIVENESS else None,
         default=bool(raw.get("default", False)),
     )
+
+
+def _alive(raw: dict[str, Any]) -> AliveOutput:
+    output = AliveOutput(float(raw["around"]), int(raw["index"]), bool(raw["logits"]))
+    if not 1 <= output.around <= 8 or not 0 <= output.index < 16:
+        raise ValueError("alive: around is from 1 to 8 sides of the box, index from 0 to 15")
+    return output
 
 
 def _feed(raw: dict[str, Any]) -> Feed:
@@ -201,8 +223,8 @@ def _check(entry: NetEntry, raw: dict[str, Any]) -> None:
             raise ValueError("thresholds start at N = 1 and rise with N")
         if not 0.9 <= entry.parity_cosine_min <= 1:
             raise ValueError("parity_cosine_min is from 0.9 to 1")
-    if entry.kind is NetKind.LIVENESS and entry.feed.size_px is None:
-        raise ValueError("a liveness net has an input.size_px")
+    if entry.kind is NetKind.LIVENESS and (entry.feed.size_px is None or entry.feed.alignment is not Alignment.BOX):
+        raise ValueError("a liveness net has an input.size_px, and alignment box")
 
 
 def load_catalogue(directory: Path = CATALOGUE_DIR) -> tuple[NetEntry, ...]:

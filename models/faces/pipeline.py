@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from models.faces.align import CROP_PX, align, misalignment_px
 from models.faces.detect import Face, FaceDetector
 from models.faces.embed import FaceEmbedder, combine, to_embedding
 from models.faces.jpeg import Pixels, decode_jpeg
+from models.faces.liveness import AntiSpoofing, landmarks_of
 from models.faces.nets import Nets, Recogniser, build_nets
 from models.faces.quality import DARK_LUMINANCE, enhance, expose, luminance, measure
 
@@ -40,8 +42,9 @@ GLARE_LUMINANCE = 235.0
 class FacePipeline:
     """Detect, align, judge, embed. One thread; a worker process holds one."""
 
-    def __init__(self, nets: Nets, older: Sequence[Recogniser] = ()) -> None:
+    def __init__(self, nets: Nets, older: Sequence[Recogniser] = (), anti_spoofing: AntiSpoofing | None = None) -> None:
         """`older`: recognisers that a probe is embedded by as well."""
+        self._anti_spoofing = anti_spoofing
         self.net_sha256 = nets.recogniser_sha256
         self._detector = FaceDetector(nets.detector_path)
         self._embedder = FaceEmbedder(nets.recogniser_path, nets.recogniser.feed)
@@ -87,7 +90,10 @@ class FacePipeline:
         crop = self._warp(pixels, nearest)
         if crop is None:
             return Unseen(LookReason.NO_FACE)
-        return self._judge(nearest, crop, len(clear), purpose, policy)
+        seen = self._judge(nearest, crop, len(clear), purpose, policy)
+        if self._anti_spoofing is not None and isinstance(seen, Seen) and purpose is LookPurpose.PROBE:
+            return replace(seen, liveness_ppm=self._anti_spoofing.score_ppm(pixels, nearest))
+        return seen
 
     def retire(self, net_sha256: str) -> None:
         """Close an older net."""
@@ -146,6 +152,7 @@ class FacePipeline:
         return Seen(
             to_embedding(self._embedder.embed(crop)),
             report,
+            landmarks_of(face),
             older=tuple((net, to_embedding(embedder.embed(crop))) for net, embedder in older),
         )
 

@@ -26,7 +26,8 @@ GAMMA_TARGET = 110.0
 
 def luminance(pixels: Pixels) -> float:
     """Mean luma (ITU-R BT.601), 0 to 255."""
-    return float(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY).mean())
+    blue, green, red, _ = cv2.mean(pixels)
+    return 0.114 * blue + 0.587 * green + 0.299 * red
 
 
 def measure(face: Face, crop: Pixels, faces: int, *, dark: float | None = None) -> QualityReport:
