@@ -17,6 +17,7 @@ from models.domain.liveness import LivenessPolicy
 from models.domain.recognition import RecognitionPolicy
 from models.faces.catalogue import NetEntry, load_catalogue
 from models.faces.gallery import Gallery
+from models.faces.liveness import AntiSpoofing
 from models.faces.nets import Nets, build_nets
 from models.faces.pipeline import FacePipeline
 from models.faces.rotation import rotation_from
@@ -50,7 +51,7 @@ def build_face_worker(
     older = [
         replace(nets, recogniser=one) for one in older_recognisers(cache_dir, entries, nets.recogniser_sha256, in_use)
     ]
-    eyes = FacePipeline(nets, [one.recogniser for one in older])
+    eyes = FacePipeline(nets, [one.recogniser for one in older], AntiSpoofing.of_catalogue(entries))
 
     def own(nets: Nets) -> Galleries:
         def new_gallery(chain: ChainId) -> Gallery:

@@ -29,15 +29,13 @@ class AntiSpoofing:
         self._alive, self._feed = entry.alive, entry.feed
         try:
             self._session: ort.InferenceSession = open_session(published_file(entry))
-            grey = np.full((*(self._feed.size_px or (1, 1)), 3), 128, np.uint8)
-            part = self._alive_part(grey)
-            if not 0.0 <= part <= 1.0:
-                raise ValueError(f"the number at {self._alive.index} is {part}, not a part of 1")
+            part = self._alive_part(np.full((*(self._feed.size_px or (1, 1)), 3), 128, np.uint8))
         except NeedsOperator:
             raise
         except Exception as error:  # what a foreign file makes onnxruntime raise is of any type
-            do = "correct the catalogue file, or export the net to plain ONNX operations"
-            raise NeedsOperator("net_unfit", f"{entry.name}: {error}", do) from error
+            raise _unfit(entry, str(error)) from error
+        if not 0.0 <= part <= 1.0:
+            raise _unfit(entry, f"the number at {self._alive.index} is {part}, not a part of 1")
 
     @classmethod
     def of_catalogue(cls, catalogue: tuple[NetEntry, ...]) -> AntiSpoofing | None:
@@ -72,3 +70,8 @@ class AntiSpoofing:
             row = np.exp(row - row.max())
             row /= row.sum()
         return float(row[self._alive.index])
+
+
+def _unfit(entry: NetEntry, why: str) -> NeedsOperator:
+    do = "correct the catalogue file, or export the net to plain ONNX operations"
+    return NeedsOperator("net_unfit", f"{entry.name}: {why}", do)
