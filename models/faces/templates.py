@@ -66,28 +66,31 @@ class Keyring:
 
 
 class TemplateVault:
-    """Seals and opens with the master keys of a keyring. Holds no other key. Not for several threads.
+    """Seals and opens with the master keys of a keyring. Holds no other key. For several threads.
 
     `renewed` says whether the keyring changed since it was last asked, and is asked before a key is wrapped and when
     an epoch is unknown: so an epoch that is added while this process runs reaches it.
     """
 
     def __init__(self, keyring: Keyring, renewed: Callable[[], Keyring | None] = lambda: None) -> None:
-        self._keyring = keyring
+        self._wrapping = _wrapping_keys(keyring)
+        self._rotation = keyring.rotation
         self._renewed = renewed
-        self._wrapping: dict[int, AESGCM] = {}
 
     def __repr__(self) -> str:
-        return f"TemplateVault(epoch {self._keyring.newest}, …)"
+        return f"TemplateVault(epoch {self.epoch}, …)"
 
     @property
     def epoch(self) -> int:
         """The epoch that wraps new keys now."""
-        return self._keyring.newest
+        return max(self._wrapping)
 
     def rotation_secret(self, chain: ChainId) -> bytes:
-        """The secret of a chain's rotation: HKDF of the keyring's rotation root, whatever the epoch; never stored."""
-        return _derived(self._keyring.rotation, "rotation", chain)
+        """The secret of a chain's rotation: HKDF of the keyring's rotation root, whatever the epoch; never stored.
+
+        A root that is renewed counts from the next start of a process: rows of two rotations never meet.
+        """
+        return _derived(self._rotation, "rotation", chain)
 
     # ------------------------------------------------------------ templates
 
@@ -172,9 +175,9 @@ class TemplateVault:
     def seal_file_key(self, about: str, key: bytes) -> bytes:
         """A file's key, wrapped by the newest epoch, which stands before it in 4 bytes."""
         self._renew()
-        wrapping = self._wrapping_of(self.epoch)
-        assert wrapping is not None
-        return _EPOCH.pack(self.epoch) + _seal(wrapping, _context("file", about), key)
+        wrappings = self._wrapping
+        epoch = max(wrappings)
+        return _EPOCH.pack(epoch) + _seal(wrappings[epoch], _context("file", about), key)
 
     def open_file_key(self, about: str, blob: bytes) -> bytes:
         """What `seal_file_key` closed. Raises NeedsOperator `file_sealed`: epoch destroyed, other file, altered."""
@@ -189,25 +192,22 @@ class TemplateVault:
         )
 
     def _wrap(self, key_id: str, member: MemberId, data_key: bytes) -> KeyRow:
-        wrapping = self._wrapping_of(self.epoch)
-        assert wrapping is not None
-        return KeyRow(key_id, member, self.epoch, _seal(wrapping, _context("key", member, key_id), data_key))
+        wrappings = self._wrapping
+        epoch = max(wrappings)
+        return KeyRow(key_id, member, epoch, _seal(wrappings[epoch], _context("key", member, key_id), data_key))
 
     def _wrapping_of(self, epoch: int) -> AESGCM | None:
-        """An epoch's wrapping key, made once; an epoch that is not known is looked for in the renewed keyring."""
-        if epoch not in self._wrapping:
-            if epoch not in self._keyring.epochs:
-                self._renew()
-            if epoch not in self._keyring.epochs:
-                return None
-            self._wrapping[epoch] = AESGCM(_derived(self._keyring.epochs[epoch], "wrap"))
-        return self._wrapping[epoch]
+        """An epoch's wrapping key; one that is not known is looked for in the renewed keyring."""
+        wrapping = self._wrapping.get(epoch)
+        if wrapping is None:
+            self._renew()
+            wrapping = self._wrapping.get(epoch)
+        return wrapping
 
     def _renew(self) -> None:
         keyring = self._renewed()
         if keyring is not None:
-            self._keyring = keyring
-            self._wrapping = {}
+            self._wrapping = _wrapping_keys(keyring)
 
     # ------------------------------------------------------------ blobs of a visit
 
@@ -221,6 +221,11 @@ class TemplateVault:
             return _open(AESGCM(visit_key), _context("visit", session, kind), blob)
         except (InvalidTag, ValueError) as error:
             raise Refused("visit_key_lost", "the sealed image does not open", "look at the camera again") from error
+
+
+def _wrapping_keys(keyring: Keyring) -> dict[int, AESGCM]:
+    """Made once: a million templates are opened with them."""
+    return {epoch: AESGCM(_derived(key, "wrap")) for epoch, key in keyring.epochs.items()}
 
 
 def _derived(key: bytes, *info: str) -> bytes:
