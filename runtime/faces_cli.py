@@ -11,11 +11,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from runtime.face_nets_cli import nets
 from runtime.faces_verbs import evaluate
 from runtime.faces_workers import workers
 
 faces_app = typer.Typer(no_args_is_help=True, help="The face engine: its keys, and what photographs say of it.")
 faces_app.command("evaluate")(evaluate)
+faces_app.command("nets")(nets)
 faces_app.command("workers")(workers)
 
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder; the default is shown by `storeops doctor`.")]
