@@ -7,13 +7,17 @@ that sees a face takes a consent token. What is not the caller's fault comes bac
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from actors.face_ports import Eyes, SearchableGallery, Vault
-from models.domain.errors import NeedsOperator, Refused, RetryLater
-from models.domain.face_quality import IMAGE_FAULTS, PROMPTS, LookPurpose, QualityPolicy
-from models.domain.ids import ChainId, MemberId, StoreId
+from actors.face_liveness import first_frame, may_turn, weigh
+from actors.face_ports import Eyes, Vault
+from actors.galleries import Galleries
+from actors.several_nets import OneNet, Searched, SeveralNets
+from models.domain.errors import Refused
+from models.domain.face_quality import IMAGE_FAULTS, PROMPTS, LookPurpose, LookReason, QualityPolicy, covered
+from models.domain.ids import MemberId
+from models.domain.liveness import LivenessPolicy
 from models.domain.messages import FaceOutcome, SealedTemplate
 from models.domain.nets import NetDecision, pack, unpack
 from models.domain.recognition import (
@@ -24,14 +28,11 @@ from models.domain.recognition import (
     Embedding,
     EnrolRequest,
     FaceAnswer,
-    GalleryDelta,
-    GalleryRow,
     IdentifyRequest,
     NeedsDigits,
     NotRecognised,
     RecognitionPolicy,
     RescoreRequest,
-    SearchResult,
     SearchScope,
     Seen,
     ShotRequest,
@@ -39,20 +40,8 @@ from models.domain.recognition import (
     decide,
 )
 
-CHAINS_MAX = 64
-"""Galleries in one worker."""
-
 PROBE, SHOT = "probe", "shot"
 """Kinds of sealed blobs: one can never be passed off as the other."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadReport:
-    """How many templates became searchable, and how many did not, by reason."""
-
-    version: int
-    loaded: int
-    skipped: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,39 +57,6 @@ class FaceHealth:
     """Templates by older net."""
 
 
-@dataclass(slots=True)
-class _Chain:
-    """One chain's gallery, and who in it belongs to which store and phone tail."""
-
-    gallery: SearchableGallery
-    tails: dict[str, set[MemberId]] = field(default_factory=dict)
-    stores: dict[StoreId, set[MemberId]] = field(default_factory=dict)
-    places: dict[MemberId, tuple[StoreId, str]] = field(default_factory=dict)
-
-    def put(self, row: GalleryRow, embedding: Embedding) -> None:
-        member = row.template.member
-        self.gallery.add(member, row.template.id, embedding)
-        self._unplace(member)
-        self.places[member] = (row.store, row.phone_tail)
-        self.stores.setdefault(row.store, set()).add(member)
-        self.tails.setdefault(row.phone_tail, set()).add(member)
-
-    def drop(self, member: MemberId) -> int:
-        self._unplace(member)
-        return self.gallery.remove(member)
-
-    def _unplace(self, member: MemberId) -> None:
-        if member not in self.places:
-            return
-        store, tail = self.places.pop(member)
-        self.stores[store].discard(member)
-        if not self.stores[store]:
-            del self.stores[store]
-        self.tails[tail].discard(member)
-        if not self.tails[tail]:
-            del self.tails[tail]
-
-
 class FaceWorker:
     """Business verbs over ports. Not for several threads: the runtime makes it an actor with one."""
 
@@ -108,17 +64,20 @@ class FaceWorker:
         self,
         eyes: Eyes,
         vault: Vault,
-        new_gallery: Callable[[ChainId], SearchableGallery],
+        galleries: Galleries,
         *,
         quality: QualityPolicy,
         recognition: RecognitionPolicy,
+        older: Sequence[OneNet] = (),
+        adaptive: bool = False,
     ) -> None:
+        """`older`: nets that the chain's members may still be enrolled with; `adaptive`: see models.domain.nets."""
         self._eyes = eyes
         self._vault = vault
-        self._new_gallery = new_gallery
+        self.galleries = galleries
+        self.nets = SeveralNets(OneNet(galleries, recognition), older, adaptive=adaptive)
         self._quality = quality
         self._recognition = recognition
-        self._chains: dict[ChainId, _Chain] = {}
         self._answers: Counter[str] = Counter()
 
     # ------------------------------------------------------------ the customer's verbs
@@ -130,31 +89,48 @@ class FaceWorker:
         """
         consent.check(request.session)
         tail = None if request.digits_tail is None else _checked_tail(request.digits_tail)
+        if request.score_ignored:
+            self._answers["liveness:score_ignored"] += 1
         seen = self._eyes.look(request.jpeg, kind=request.kind, purpose=LookPurpose.PROBE, policy=self._quality)
         if isinstance(seen, Unseen):
             return self._look_again(request, seen)
-        chain = self._chains.get(request.chain)
-        version = chain.gallery.version if chain else 0
-        partial = version < request.gallery_version_min
-        liveness = self._recognition.liveness.judge(request.liveness_ppm)
-        decision: Decision | None = None
-        for members in self._where(chain, request, tail):
-            decision = decide(
-                _search(chain, seen.embedding, members),
-                self._recognition,
-                net_sha256=self._eyes.net_sha256,
-                liveness=liveness,
-                partial=partial,
+        probes: Mapping[str, Embedding] = {self._eyes.net_sha256: seen.embedding, **dict(seen.older)}
+        policy = request.liveness or self._recognition.liveness
+        try:
+            alive = weigh(self._vault, request, seen, probes, policy)
+        except Refused as gone:
+            return self._lost(request, gone)
+        probes, decision = alive.probes, None
+        looks = _looks(request, tail)
+        for scope in looks:
+            found = self._search(request, scope, probes, tail)
+            said = self.nets.decide(
+                found,
+                scope=scope,
+                looks=len(looks),
+                liveness=alive.liveness,
+                partial=found.partial or found.version < request.gallery_version_min,
                 digits_given=tail is not None,
                 digits_required=request.digits_required,
+                amount_fen=request.amount_fen,
+                elsewhere=SearchScope.CHAIN in request.scopes,
             )
+            decision = said.decision
             if isinstance(decision.match, Accepted):
+                self.nets.visited(request.chain, request.store, decision.match.member)
+            if not decision.wider_may_help:
                 break
         assert decision is not None, "there is always one place to look"
+        if may_turn(request, decision, policy):
+            return self._ask_to_turn(request, decision, seen, probes, policy)
+        if isinstance(decision.match, NotRecognised) and (hidden := covered(seen.quality)) is not None:
+            # What a mask hides is no evidence of a stranger.
+            return self._look_again(request, Unseen(hidden, seen.quality), decision)
         sealed = None
         if isinstance(decision.match, NeedsDigits):
-            sealed = self._vault.seal(request.visit_key, request.session, PROBE, seen.embedding)
-        return self._decided(request, decision, version, seen, sealed)
+            sealed = self._vault.seal(request.visit_key, request.session, PROBE, pack(probes))
+        made = self._upkeep(request, said, probes, second_factor=tail is not None)
+        return self._decided(request, decision, found.version, seen, sealed, made)
 
     def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer:
         """The sealed probe against the members whose phone ends in the digits, with t of the bucket's size.
@@ -166,18 +142,12 @@ class FaceWorker:
         tail = _checked_tail(request.digits_tail)
         try:
             probes = unpack(self._vault.open(request.visit_key, request.session, PROBE, request.sealed))
-        except Refused as lost:
-            return self._count(
-                FaceAnswer(request.session, request.question, FaceOutcome.LOST, reason=lost.code, prompt="look_again")
-            )
-        chain = self._chains.get(request.chain)
-        decision = decide(
-            _search(chain, probe, _bucket(chain, tail)),
-            self._recognition,
-            net_sha256=self._eyes.net_sha256,
-            digits_given=True,
-        )
-        return self._decided(request, decision, chain.gallery.version if chain else 0, None, None)
+        except Refused as gone:
+            return self._lost(request, gone)
+        found = self.nets.search(probes, lambda galleries, probe: galleries.in_bucket(request.chain, tail, probe))
+        said = self.nets.decide(found, scope=SearchScope.CHAIN, partial=found.partial, digits_given=True)
+        made = self._upkeep(request, said, probes, second_factor=True)
+        return self._decided(request, said.decision, found.version, None, None, made)
 
     def shoot(self, request: ShotRequest, consent: ConsentToken) -> FaceAnswer:
         """One enrolment shot: its quality and the embedding sealed under the visit's key, or look again."""
@@ -214,10 +184,8 @@ class FaceWorker:
             shots = [
                 Embedding(self._vault.open(request.visit_key, request.session, SHOT, blob)) for blob in request.shots
             ]
-        except Refused as lost:
-            return self._count(
-                FaceAnswer(request.session, request.question, FaceOutcome.LOST, reason=lost.code, prompt="look_again")
-            )
+        except Refused as gone:
+            return self._lost(request, gone)
         mean = self._eyes.combine(shots, self._quality.agreement_min)
         if isinstance(mean, tuple):
             return self._count(
@@ -230,8 +198,8 @@ class FaceWorker:
                     shots_kept=mean,
                 )
             )
-        chain = self._chains.get(request.chain)
-        double = decide(_search(chain, mean, None), self._recognition, net_sha256=self._eyes.net_sha256).match
+        found = self.galleries.in_region(request.chain, mean)
+        double = decide(found.result, self._recognition, net_sha256=self._eyes.net_sha256).match
         lookalike = double.member if isinstance(double, Accepted) and double.member != request.member else None
         sealed = self._vault.make_template(
             request.member, request.template_id, self._eyes.net_sha256, self._quality.name, mean
@@ -244,97 +212,85 @@ class FaceWorker:
                 member=request.member,
                 templates=(sealed,),
                 lookalike=lookalike,
-                gallery_version=chain.gallery.version if chain else 0,
+                gallery_version=found.version,
                 reason="enrolled",
             )
         )
-
-    # ------------------------------------------------------------ the gallery's verbs
-
-    def load(self, chain: ChainId, version: int, rows: Iterable[GalleryRow]) -> LoadReport:
-        """Replace the chain's gallery by these rows, as committed up to `version`.
-
-        A row of another net or chain, or one that does not open, is skipped and counted: one bad row must not
-        close a shop. Raises RetryLater `gallery_full` beyond the gallery's bound (the old gallery then stands).
-        """
-        if chain not in self._chains and len(self._chains) >= CHAINS_MAX:
-            raise RetryLater("chains_full", f"{CHAINS_MAX} galleries are the bound", "start another worker", 60.0)
-        fresh = _Chain(self._new_gallery(chain))
-        loaded, skipped = self._put(chain, fresh, rows)
-        fresh.gallery.version = version
-        self._chains[chain] = fresh
-        return LoadReport(version, loaded, skipped)
-
-    def apply_deltas(self, delta: GalleryDelta) -> LoadReport:
-        """Take committed changes: removals, then upserts. A delta that is already inside changes nothing.
-
-        Raises RetryLater `gallery_behind` when changes before `since_version` are missing here: load again.
-        """
-        known = self._chains.get(delta.chain)
-        at = known.gallery.version if known else 0
-        if delta.since_version > at:
-            raise RetryLater(
-                "gallery_behind", f"at {at}, the delta starts at {delta.since_version}", "load the gallery", 0.0
-            )
-        if delta.version <= at:
-            return LoadReport(at, 0, {})
-        if known is None:
-            return self.load(delta.chain, delta.version, delta.upserts)
-        for member in delta.removals:
-            known.drop(member)
-        loaded, skipped = self._put(delta.chain, known, delta.upserts)
-        known.gallery.version = delta.version
-        return LoadReport(delta.version, loaded, skipped)
-
-    def forget(self, chain: ChainId, member: MemberId) -> int:
-        """Erase a member's templates from this worker at once; how many there were. Again: 0."""
-        known = self._chains.get(chain)
-        return known.drop(member) if known else 0
 
     def health(self) -> FaceHealth:
         """Counts only: no member, no score."""
         return FaceHealth(
             net_sha256=self._eyes.net_sha256,
             policy=self._quality.name,
-            templates={chain: len(known.gallery) for chain, known in self._chains.items()},
-            versions={chain: known.gallery.version for chain, known in self._chains.items()},
+            templates=dict(self.galleries.counts().items()),
+            versions=dict(self.galleries.versions().items()),
             answers=dict(self._answers),
             older_nets={net.net_sha256: sum(net.galleries.counts().values()) for net in self.nets.every[1:]},
         )
 
     # ------------------------------------------------------------ inside
 
-    def _put(self, chain: ChainId, into: _Chain, rows: Iterable[GalleryRow]) -> tuple[int, dict[str, int]]:
-        loaded, skipped = 0, Counter[str]()
-        for row in rows:
-            if row.chain != chain:
-                skipped["other_chain"] += 1
-            elif row.template.net_sha256 != self._eyes.net_sha256:
-                skipped["other_net"] += 1
-            else:
-                try:
-                    into.put(row, self._vault.open_template(row.template, row.key))
-                    loaded += 1
-                except NeedsOperator as sealed:
-                    skipped[sealed.code] += 1
-                except ValueError:  # opens, but is no unit vector of this net
-                    skipped["no_template"] += 1
-        return loaded, dict(skipped)
-
-    def _where(
-        self, chain: _Chain | None, request: IdentifyRequest, tail: str | None
-    ) -> Iterator[Collection[MemberId] | None]:
-        """Which members to search, nearest first; None: all."""
+    def _search(
+        self, request: IdentifyRequest, scope: SearchScope, probes: Mapping[str, Embedding], tail: str | None
+    ) -> Searched:
+        """What one place to look has, by every net. A wider place holds the nearer ones: N counts nobody twice."""
+        chain, store = request.chain, request.store
         if tail is not None:
-            yield _bucket(chain, tail)
-            return
-        for scope in request.scopes or (SearchScope.CHAIN,):
-            if scope is SearchScope.CHAIN:
-                yield None
-            else:
-                yield chain.stores.get(request.store, set()) if chain else set()
+            return self.nets.search(probes, lambda galleries, probe: galleries.in_bucket(chain, tail, probe))
+        if scope is SearchScope.STORE:
+            return self.nets.search(probes, lambda galleries, probe: galleries.in_store(chain, store, probe))
+        return self.nets.search(probes, lambda galleries, probe: galleries.in_region(chain, probe))
 
-    def _look_again(self, request: IdentifyRequest | ShotRequest, unseen: Unseen) -> FaceAnswer:
+    def _upkeep(
+        self,
+        request: IdentifyRequest | RescoreRequest,
+        said: NetDecision,
+        probes: Mapping[str, Embedding],
+        *,
+        second_factor: bool,
+    ) -> tuple[SealedTemplate, ...]:
+        return self.nets.upkeep(
+            self._vault,
+            said,
+            probes,
+            request.chain,
+            request.question,
+            self._quality.name,
+            second_factor=second_factor,
+        )
+
+    def _ask_to_turn(
+        self,
+        request: IdentifyRequest,
+        decision: Decision,
+        seen: Seen,
+        probes: Mapping[str, Embedding],
+        policy: LivenessPolicy,
+    ) -> FaceAnswer:
+        first = first_frame(self._vault, request, seen, probes, policy)
+        side = request.challenge.following
+        if first is None or side is None:
+            return self._look_again(request, Unseen(LookReason.LOOK_STRAIGHT, seen.quality), decision)
+        return self._count(
+            FaceAnswer(
+                request.session,
+                request.question,
+                FaceOutcome.CHALLENGE,
+                reason=side.value,
+                sealed=first,
+                quality=seen.quality,
+                decision=decision.record,
+            )
+        )
+
+    def _lost(self, request: IdentifyRequest | RescoreRequest | EnrolRequest, why: Refused) -> FaceAnswer:
+        return self._count(
+            FaceAnswer(request.session, request.question, FaceOutcome.LOST, reason=why.code, prompt="look_again")
+        )
+
+    def _look_again(
+        self, request: IdentifyRequest | ShotRequest, unseen: Unseen, decision: Decision | None = None
+    ) -> FaceAnswer:
         outcome = FaceOutcome.LOST if unseen.reason in IMAGE_FAULTS else FaceOutcome.QUALITY
         return self._count(
             FaceAnswer(
@@ -344,6 +300,7 @@ class FaceWorker:
                 reason=unseen.reason.value,
                 prompt=PROMPTS[unseen.reason],
                 quality=unseen.quality,
+                decision=decision.record if decision is not None else None,
             )
         )
 
@@ -385,12 +342,11 @@ class FaceWorker:
         return answer
 
 
-def _search(chain: _Chain | None, probe: Embedding, members: Collection[MemberId] | None) -> SearchResult:
-    return chain.gallery.search(probe, members) if chain else SearchResult(None, None, 0)
-
-
-def _bucket(chain: _Chain | None, tail: str) -> Collection[MemberId]:
-    return chain.tails.get(tail, set()) if chain else set()
+def _looks(request: IdentifyRequest, tail: str | None) -> tuple[SearchScope, ...]:
+    """Where to look, nearest first. The chain is searched inside the bucket of the digits, and nowhere else."""
+    if tail is not None:
+        return (SearchScope.CHAIN,)
+    return tuple(scope for scope in request.scopes if scope is not SearchScope.CHAIN) or (SearchScope.REGION,)
 
 
 def _checked_tail(tail: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from actors.face_worker import CHAINS_MAX, FaceWorker
+from actors.face_worker import FaceWorker
+from actors.galleries import CHAINS_MAX, Galleries
 from models.domain.errors import Refused, RetryLater
 from models.domain.events import Purpose
 from models.domain.face_quality import (
@@ -37,7 +38,8 @@ from models.domain.recognition import (
     Unseen,
 )
 from models.faces.embed import combine, to_embedding, to_vector, unit
-from models.faces.gallery import Gallery, rotation_from
+from models.faces.gallery import Gallery
+from models.faces.rotation import rotation_from
 from models.faces.templates import Keyring, TemplateVault
 
 CHAIN, STORE, VISIT = ChainId("chain"), StoreId("s1"), SessionId("visit")
@@ -89,7 +91,9 @@ def worker(eyes: ScriptedEyes) -> FaceWorker:
     return FaceWorker(
         eyes,
         VAULT,
-        lambda chain: Gallery(128, rotation_from(VAULT.rotation_secret(chain)), templates_max=1000),
+        Galleries(
+            VAULT, "net", lambda chain: Gallery(128, rotation_from(VAULT.rotation_secret(chain)), templates_max=1000)
+        ),
         quality=PRODUCTION,
         recognition=RecognitionPolicy(),
     )
@@ -108,7 +112,7 @@ def ask(image: bytes, **more: object) -> IdentifyRequest:
 
 
 def load(worker: FaceWorker, *rows: GalleryRow, version: int = 1) -> None:
-    report = worker.load(CHAIN, version, rows)
+    report = worker.galleries.load(CHAIN, version, rows)
     assert (report.loaded, report.skipped) == (len(rows), {})
 
 
@@ -247,7 +251,7 @@ def test_three_shots_become_a_sealed_template_that_a_delta_makes_searchable(work
     assert answer.lookalike is None
     before = worker.identify(ask(near(ZHAO, 0.8)), CONSENT)
     assert before.outcome is FaceOutcome.NOT_RECOGNISED, "not searchable before its commit"
-    worker.apply_deltas(GalleryDelta(CHAIN, 1, 2, (GalleryRow(template, sealed.key, CHAIN, STORE, "5555"),)))
+    worker.galleries.apply_deltas(GalleryDelta(CHAIN, 1, 2, (GalleryRow(template, sealed.key, CHAIN, STORE, "5555"),)))
     after = worker.identify(ask(near(ZHAO, 0.8)), CONSENT)
     assert (after.outcome, after.member, after.gallery_version) == (FaceOutcome.ACCEPTED, "zhao", 2)
 
@@ -274,14 +278,14 @@ def test_the_store_s_own_members_come_first(worker: FaceWorker) -> None:
     elsewhere = [row(f"m{n}", direction(), store="s2") for n in range(60)]
     load(worker, row("li", LI, store="s1"), *elsewhere)
     probe = near(LI, 0.45)
-    whole = worker.identify(ask(probe), CONSENT)
+    whole = worker.identify(ask(probe, scopes=(SearchScope.REGION,)), CONSENT)
     assert (whole.outcome, whole.reason) == (FaceOutcome.DIGITS, "below_threshold")
-    nearest = worker.identify(ask(probe, scopes=(SearchScope.STORE, SearchScope.CHAIN)), CONSENT)
+    nearest = worker.identify(ask(probe, scopes=(SearchScope.STORE, SearchScope.REGION)), CONSENT)
     assert (nearest.outcome, nearest.member) == (FaceOutcome.ACCEPTED, "li")
     assert nearest.decision is not None
     assert nearest.decision.templates_searched == 1
     visitor = worker.identify(
-        ask(near(LI, 0.7), store=StoreId("s9"), scopes=(SearchScope.STORE, SearchScope.CHAIN)), CONSENT
+        ask(near(LI, 0.7), store=StoreId("s9"), scopes=(SearchScope.STORE, SearchScope.REGION)), CONSENT
     )
     assert (visitor.outcome, visitor.member) == (FaceOutcome.ACCEPTED, "li")
 
@@ -296,29 +300,29 @@ def test_a_worker_behind_the_commits_never_accepts_silently(worker: FaceWorker) 
 def test_deltas_apply_once_in_order_and_say_when_one_is_missing(worker: FaceWorker) -> None:
     load(worker, row("li", LI, "1234"))
     step = GalleryDelta(CHAIN, 1, 2, (row("wang", WANG),), (MemberId("li"),))
-    assert worker.apply_deltas(step).loaded == 1
-    assert worker.apply_deltas(step).loaded == 0, "the same again changes nothing"
+    assert worker.galleries.apply_deltas(step).loaded == 1
+    assert worker.galleries.apply_deltas(step).loaded == 0, "the same again changes nothing"
     assert worker.identify(ask(LI), CONSENT).outcome is FaceOutcome.NOT_RECOGNISED
     assert worker.identify(ask(LI, digits_tail="1234"), CONSENT).reason == "nobody_enrolled"
     with pytest.raises(RetryLater) as behind:
-        worker.apply_deltas(GalleryDelta(CHAIN, 3, 4))
+        worker.galleries.apply_deltas(GalleryDelta(CHAIN, 3, 4))
     assert behind.value.code == "gallery_behind"
     assert worker.health().versions == {"chain": 2}
-    moved = worker.apply_deltas(GalleryDelta(CHAIN, 2, 3, (row("wang", WANG, "7777", "s2"),)))
+    moved = worker.galleries.apply_deltas(GalleryDelta(CHAIN, 2, 3, (row("wang", WANG, "7777", "s2"),)))
     assert (moved.version, worker.health().templates) == (3, {"chain": 1})
     assert worker.identify(ask(WANG, digits_tail="0000"), CONSENT).reason == "nobody_enrolled"
     assert worker.identify(ask(WANG, digits_tail="7777"), CONSENT).member == "wang"
 
 
 def test_a_first_delta_from_the_beginning_is_a_load(worker: FaceWorker) -> None:
-    assert worker.apply_deltas(GalleryDelta(CHAIN, 0, 1, (row("li", LI),))).loaded == 1
+    assert worker.galleries.apply_deltas(GalleryDelta(CHAIN, 0, 1, (row("li", LI),))).loaded == 1
     assert worker.identify(ask(LI), CONSENT).member == "li"
 
 
 def test_one_bad_row_does_not_close_the_shop(worker: FaceWorker) -> None:
     good, torn, foreign = row("li", LI), row("wang", WANG), row("zhao", ZHAO)
     short = row("short", Embedding(b"\x00" * 512))
-    report = worker.load(
+    report = worker.galleries.load(
         CHAIN,
         1,
         [
@@ -339,17 +343,17 @@ def test_chains_never_meet(worker: FaceWorker) -> None:
     other = worker.identify(ask(LI, chain=ChainId("other")), CONSENT)
     assert other.reason == "nobody_enrolled"
     for n in range(CHAINS_MAX - 1):
-        worker.load(ChainId(f"c{n}"), 1, [])
+        worker.galleries.load(ChainId(f"c{n}"), 1, [])
     with pytest.raises(RetryLater) as full:
-        worker.load(ChainId("one too many"), 1, [])
+        worker.galleries.load(ChainId("one too many"), 1, [])
     assert full.value.code == "chains_full"
 
 
 def test_who_is_forgotten_is_gone(worker: FaceWorker) -> None:
     load(worker, row("li", LI, "1234"), row("wang", WANG))
-    assert worker.forget(CHAIN, MemberId("li")) == 1
-    assert worker.forget(CHAIN, MemberId("li")) == 0
-    assert worker.forget(ChainId("nowhere"), MemberId("li")) == 0
+    assert worker.galleries.forget(CHAIN, MemberId("li")) == 1
+    assert worker.galleries.forget(CHAIN, MemberId("li")) == 0
+    assert worker.galleries.forget(ChainId("nowhere"), MemberId("li")) == 0
     assert worker.identify(ask(LI), CONSENT).member is None
     assert worker.identify(ask(LI, digits_tail="1234"), CONSENT).reason == "nobody_enrolled"
     assert worker.health().templates == {"chain": 1}
@@ -359,7 +363,7 @@ def test_a_failed_liveness_is_a_veto_and_leaves_no_probe(eyes: ScriptedEyes) -> 
     worker = FaceWorker(
         eyes,
         VAULT,
-        lambda _: Gallery(128, rotation_from(b"r" * 32)),
+        Galleries(VAULT, "net", lambda _: Gallery(128, rotation_from(b"r" * 32))),
         quality=PRODUCTION,
         recognition=RecognitionPolicy(liveness=LivenessPolicy(required=True)),
     )
