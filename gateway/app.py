@@ -33,7 +33,9 @@ from gateway.routes import (
     faces,
     health,
     login,
+    member,
     pages,
+    privacy,
     registry,
     settlement,
     stream,
@@ -91,7 +93,22 @@ def create_app(
     )
     app.state.edge = edge
     install_errors(app, error_page)
-    for part in (health, login, pages, stream, registry, counter, settlement, enrolment, twins, dashboard, demo, faces):
+    for part in (
+        health,
+        login,
+        pages,
+        stream,
+        registry,
+        counter,
+        settlement,
+        enrolment,
+        twins,
+        dashboard,
+        demo,
+        privacy,
+        member,
+        faces,
+    ):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC))
     return app

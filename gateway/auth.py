@@ -30,8 +30,9 @@ from gateway.settings import GatewaySettings
 from models.domain.errors import RetryLater
 from models.tables.registry import LoginRow
 
-OPEN_PATHS = ("/healthz", "/readyz", "/login", "/static", "/language", "/theme", "/startup.json")
-"""Each with everything below it. The rest needs a session: deny by default."""
+OPEN_PATHS = ("/healthz", "/readyz", "/login", "/static", "/language", "/theme", "/startup.json", "/m")
+"""Each with everything below it; below `/m` a member's own signed token is the key. The rest needs a session: deny by
+default."""
 OPEN_POSTS = frozenset({"/terminals/enrol", "/terminals/rotate"})
 """A terminal that shows a one-time code has no session. Nothing else of these addresses is open."""
 METRICS_PATH = "/metrics"

@@ -18,6 +18,7 @@ from actors.hosts import Hosts
 from gateway.enrolment import Enrols, GuessLimit
 from gateway.idempotency import IdempotentCalls
 from gateway.live import Wall
+from gateway.privacy import PrivacyDesk
 from gateway.settings import GatewaySettings
 from gateway.startup import StartupReport, nothing_starts
 from models.domain.errors import RetryLater
@@ -57,6 +58,8 @@ class Edge:
     enrols: Enrols | None = None
     """Trades one-time codes for credentials."""
     guesses: GuessLimit = field(default_factory=GuessLimit)
+    privacy: PrivacyDesk | None = None
+    """Consent, erasure and export of people's data."""
     dashboard_token: str = ""
     """Of Ray's dashboard, for whoever is signed in here."""
 
@@ -80,6 +83,12 @@ class Edge:
         if self.database is None:
             raise RetryLater("starting", "the database is still starting", "try again in a moment", after_s=1)
         return self.database
+
+    def require_privacy(self) -> PrivacyDesk:
+        """The privacy desk, or RetryLater while it starts."""
+        if self.privacy is None:
+            raise RetryLater("starting", "the privacy desk is still starting", "try again in a moment", after_s=1)
+        return self.privacy
 
     def database_of(self, region: str) -> AsyncEngine:
         """A region's books; without a region those where people sign in. RetryLater while they start."""

@@ -90,6 +90,42 @@ class MemberView(View):
     joined_at: datetime
 
 
+class PrivacyRequestView(View):
+    """What was asked for a member's data; the name is masked."""
+
+    id: str
+    member: str
+    member_name: str
+    kind: str
+    state: str
+    via: str
+    reason: str
+    asked_by: str
+    asked_at: datetime
+    approved_by: str
+    done_at: datetime | None
+
+
+class AuditEventView(View):
+    """One line of the audit; `subject` is a member's id, `sha256` chains it to the line before."""
+
+    n: int
+    at: datetime
+    kind: str
+    subject: str
+    by: str
+    detail: dict[str, object]
+    sha256: str
+
+
+class AuditCheckView(View):
+    """A walk over one database's audit; `fault` null: whole."""
+
+    events: int
+    head_sha256: str
+    fault: str | None
+
+
 class MembershipView(View):
     """A light membership. `used_fen` is u; `charge_fen` is null until it is fixed at the cutoff."""
 

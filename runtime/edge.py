@@ -81,7 +81,11 @@ async def join(edge: Edge, data_dir: Path) -> None:
 
     credentials = await asyncio.to_thread(Credentials, plants)
     edge.enrols = credentials
-    await credentials.watch()
+    from runtime.privacy_desk import desk_of
+
+    desk = await asyncio.to_thread(desk_of, plants)
+    edge.privacy = desk
+    await asyncio.gather(credentials.watch(), desk.watch())
 
 
 def _tokens(data_dir: Path, plant: Plant) -> tuple[str, str]:

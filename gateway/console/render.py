@@ -32,6 +32,7 @@ NAVIGATION = (
     ("stores", "/stores"),
     ("terminals", "/terminals"),
     ("faces", "/faces"),
+    ("privacy", "/privacy"),
     ("system", "/system"),
 )
 

@@ -19,6 +19,7 @@ SHELL: dict[str, tuple[str, str]] = {
     "nav.payments": ("支付", "Payments"),
     "nav.stores": ("门店", "Stores"),
     "nav.terminals": ("终端", "Terminals"),
+    "nav.privacy": ("隐私与审计", "Privacy & audit"),
     "nav.system": ("系统", "System"),
     "scope.all_regions": ("全部区域", "All regions"),
     "scope.all_stores": ("全部门店", "All stores"),
