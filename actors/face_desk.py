@@ -268,7 +268,7 @@ class FaceDesk:
             "workers_min": self._policy.scaling.workers_min,
             "workers_max": self._policy.scaling.workers_max,
             "workers": [
-                {"n": one.n, "state": str(one.state), "with_it": len(one.with_it), "answers": one.answers}
+                {"n": one.n, "state": str(one.state), "with_it": len(one.with_it), "answered": one.answers}
                 | {"deaths": one.deaths, "since_s": round(now_s - one.since_s, 1)}
                 for one in sorted(self._workers.values(), key=lambda one: one.n)
             ],

@@ -11,8 +11,9 @@ import ray
 from models.domain.errors import NeedsOperator
 from runtime.deployment import Place
 from runtime.plant import Plant
+from runtime.ray_actors import NAMESPACE
 from runtime.ray_faces import face_names
-from runtime.ray_hosts import NAMESPACE, host_name, settlement_name
+from runtime.ray_hosts import host_name, settlement_name
 
 LEFT_BEHIND_S_MAX = 10.0
 LOOK_EVERY_S = 0.05

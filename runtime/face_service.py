@@ -3,16 +3,21 @@
 Questions go through the desk (actors/face_desk.py decides, this file does). A worker that dies is started again by
 Ray and its questions are with others meanwhile; a desk that dies is started again, finds the workers by name, and the
 hosts ask it again. Nothing here is a record.
+
+The desk's process is to be small and there at once, so this module imports neither nets nor database at its top, and
+the plant travels through the desk unopened.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -23,6 +28,7 @@ from actors.face_desk import Act, Busy, DeskPolicy, FaceDesk, Lost, Restart, Sen
 from actors.face_lines import Verb
 from actors.face_scaling import Scaling
 from models.domain.errors import StoreOpsError
+from models.domain.ids import RegionId
 from models.domain.messages import FaceOutcome
 from models.domain.recognition import (
     ConsentToken,
@@ -34,10 +40,8 @@ from models.domain.recognition import (
 )
 from runtime import origin
 from runtime.metrics import FACE_DESK, Pusher, push_every
-from runtime.plant import Plant
-from runtime.ray_actors import actor_options
+from runtime.ray_actors import NAMESPACE, actor_options
 from runtime.ray_faces import FaceRequest, busy, face_desk_name, face_names, face_worker_name, whole
-from runtime.ray_hosts import NAMESPACE
 from runtime.ray_metrics import FaceMetrics, RaySink
 from runtime.telemetry import configure_logs
 
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from actors.galleries import Galleries
     from models.faces.nets import Nets
     from runtime.gallery_keeper import GalleryKeeper
+    from runtime.plant import Plant
 
 log = structlog.get_logger()
 
@@ -62,8 +67,10 @@ QUESTIONS_MAX = 20_000
 class HostedFaceWorker:
     """A face worker in a process of its own: one thread, nets that ran once, the node's gallery."""
 
-    def __init__(self, plant: Plant) -> None:
+    def __init__(self, sealed: bytes) -> None:
+        """`sealed`: the plant, pickled."""
         origin.check()
+        plant: Plant = pickle.loads(sealed)  # noqa: S301 - our own
         configure_logs(plant.data_dir, f"faces-{plant.region}")
         # Nets and numpy: a host, which is to start fast, has neither.
         from runtime.face_nets import digests_of
@@ -138,6 +145,23 @@ class HostedFaceWorker:
 # ---------------------------------------------------------------- the desk
 
 
+@dataclass(frozen=True, slots=True)
+class DeskSite:
+    """What a desk needs to know, and the plant, which it hands to its workers as it is."""
+
+    region: RegionId
+    data_dir: Path
+    plant: bytes = field(repr=False)
+    workers_min: int
+    workers_max: int | None
+    idle_s: float
+
+    def policy(self) -> DeskPolicy:
+        """Without an upper bound, a worker for each core but one of the region's nodes."""
+        most = self.workers_max or cores_for_faces(self.region)
+        return DeskPolicy(Scaling(self.workers_min, max(self.workers_min, most), down_hold_s=self.idle_s))
+
+
 @dataclass(slots=True)
 class _Waiting:
     """One question: how to ask a worker, and who waits."""
@@ -151,14 +175,14 @@ class _Waiting:
 class HostedFaceDesk:
     """Does what the pure desk says. Async: a question waits here, the loop never does."""
 
-    def __init__(self, plant: Plant, policy: DeskPolicy | None = None) -> None:
+    def __init__(self, site: DeskSite) -> None:
         origin.check()
-        configure_logs(plant.data_dir, f"faces-{plant.region}")
-        self._plant = plant
+        configure_logs(site.data_dir, f"faces-{site.region}")
+        self._site = site
         self._clock: Callable[[], float] = time.monotonic
-        found = running_face_workers(plant.region)
-        self._desk = FaceDesk(policy or desk_policy(plant), self._clock(), found)
-        self._handles: dict[int, Any] = {n: _handle(plant.region, n) for n in found}
+        found = running_face_workers(site.region)
+        self._desk = FaceDesk(site.policy(), self._clock(), found)
+        self._handles: dict[int, Any] = {n: _handle(site.region, n) for n in found}
         self._known: dict[int, dict[str, Any]] = {}
         """What each worker said of itself last."""
         self._waiting: dict[str, _Waiting] = {}
@@ -166,7 +190,7 @@ class HostedFaceDesk:
         for n in found:
             self._await_ready(n)
         self._spawn(self._tick())
-        self._spawn(push_every(Pusher(RaySink(), plant.region), FACE_DESK, self._counts))
+        self._spawn(push_every(Pusher(RaySink(), site.region), FACE_DESK, self._counts))
 
     # ------------------------------------------------------------ verbs
 
@@ -190,7 +214,7 @@ class HostedFaceDesk:
         found = self._desk.snapshot(self._clock())
         for one in found["workers"]:
             one |= self._known.get(one["n"], {})
-        return {"region": self._plant.region, "pid": os.getpid(), **found}
+        return {"region": self._site.region, "pid": os.getpid(), **found}
 
     # ------------------------------------------------------------ doing
 
@@ -208,7 +232,7 @@ class HostedFaceDesk:
                     self._answer(question, lost)
                 case Start(worker, spare):
                     log.info("face_worker_starts", worker=worker, spare=spare)
-                    self._handles[worker] = start_face_worker(self._plant, worker, spare=spare)
+                    self._handles[worker] = start_face_worker(self._site.region, self._site.plant, worker, spare=spare)
                     self._await_ready(worker)
                 case Stop(worker):
                     log.info("face_worker_stops", worker=worker)
@@ -265,8 +289,8 @@ class HostedFaceDesk:
             except RayTaskError:  # its health has a bug; it may see all the same
                 log.exception("face_worker_health", worker=worker)
             except RayError as error:
-                if isinstance(error, RayActorError) and not _lives(self._plant.region, worker):
-                    self._handles[worker] = start_face_worker(self._plant, worker)
+                if isinstance(error, RayActorError) and not _lives(self._site.region, worker):
+                    self._handles[worker] = start_face_worker(self._site.region, self._site.plant, worker)
                 await asyncio.sleep(AGAIN_S)
                 continue
             self._do(self._desk.ready(worker, life, self._clock()))
@@ -300,29 +324,25 @@ class HostedFaceDesk:
 # ---------------------------------------------------------------- starting them
 
 
-def start_face_desk(plant: Plant, policy: DeskPolicy | None = None) -> Any:
+def start_face_desk(plant: Plant) -> Any:
     """The region's desk, started or found."""
+    bounds = plant.faces_workers_min, plant.faces_workers_max, plant.faces_idle_s
+    site = DeskSite(plant.region, plant.data_dir, pickle.dumps(plant), *bounds)
     options = actor_options(plant.region, face_desk_name(plant.region), max_concurrency=QUESTIONS_MAX)
-    return ray.remote(HostedFaceDesk).options(**options).remote(plant, policy)
+    return ray.remote(HostedFaceDesk).options(**options).remote(site)
 
 
-def start_face_worker(plant: Plant, n: int, *, spare: bool = False) -> Any:
+def start_face_worker(region: str, sealed: bytes, n: int, *, spare: bool = False) -> Any:
     """A face worker, started or found. One thread. A spare one waits for a core that no other worker has."""
-    name = face_worker_name(plant.region, n)
-    options = actor_options(plant.region, name, max_concurrency=1, num_cpus=1 if spare else 0)
-    return ray.remote(HostedFaceWorker).options(**options).remote(plant)
+    options = actor_options(region, face_worker_name(region, n), max_concurrency=1, num_cpus=1 if spare else 0)
+    return ray.remote(HostedFaceWorker).options(**options).remote(sealed)
 
 
 def start_faces(plant: Plant) -> list[Any]:
     """The region's desk and its least number of workers, side by side; all started or found."""
-    least = range(desk_policy(plant).scaling.workers_min)
-    return [start_face_desk(plant), *(start_face_worker(plant, n) for n in least)]
-
-
-def desk_policy(plant: Plant) -> DeskPolicy:
-    """Between the settings' bounds; without an upper one, a worker for each core but one of the region's nodes."""
-    least, most = plant.faces_workers_min, plant.faces_workers_max
-    return DeskPolicy(Scaling(least, max(least, most or cores_for_faces(plant.region)), down_hold_s=plant.faces_idle_s))
+    sealed = pickle.dumps(plant)
+    workers = [start_face_worker(plant.region, sealed, n) for n in range(plant.faces_workers_min)]
+    return [start_face_desk(plant), *workers]
 
 
 def cores_for_faces(region: str) -> int:

@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-COLUMNS = ("n", "state", "pid", "device", "with_it", "answers", "deaths", "templates", "since_s", "node")
+COLUMNS = ("n", "state", "pid", "device", "with_it", "answered", "deaths", "templates", "since_s", "node")
 
 InRegion = Annotated[str | None, typer.Option("--region", help="Which region; not needed where there is one.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder; the default is shown by `storeops doctor`.")]

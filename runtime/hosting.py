@@ -23,9 +23,9 @@ from models.tables.layouts import Layout, first_layout, next_layout, slot_states
 from runtime import origin
 from runtime.metrics import Pusher, push_host
 from runtime.plant import Plant, Providers, connector, open_pool
-from runtime.ray_actors import actor_options
+from runtime.ray_actors import NAMESPACE, actor_options
 from runtime.ray_faces import RayFaces
-from runtime.ray_hosts import NAMESPACE, host_name, host_names, settlement_name
+from runtime.ray_hosts import host_name, host_names, settlement_name
 from runtime.ray_metrics import RaySink, SettlementMetrics
 from runtime.settlement import SettlementRunner
 from runtime.slot_host import SlotHost

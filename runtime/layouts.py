@@ -29,7 +29,8 @@ from models.tables.layouts import SLOTS_MAX, Layout
 from runtime import hosting
 from runtime.fencing import slot_filters
 from runtime.plant import Plant
-from runtime.ray_hosts import NAMESPACE, RayHosts, host_name
+from runtime.ray_actors import NAMESPACE
+from runtime.ray_hosts import RayHosts, host_name
 from runtime.slot_host import host_link
 
 log = structlog.get_logger()
@@ -58,8 +59,8 @@ def quietly(_: str) -> None:
 async def resize(plant: Plant, slots: int, say: Say = quietly) -> dict[str, Any]:
     """Change the number of shared slots. Returns once every slot of the new layout is served.
 
-    Raises Refused `bad_slots`, `layout_busy`, and NeedsOperator `hosts_not_ready` when a process does not come up:
-    nothing was changed then.
+    Raises Refused `bad_slots`, `layout_busy`, `drained_mixed`, and NeedsOperator `hosts_not_ready` when a process does
+    not come up: nothing was changed then.
     """
     if not 1 <= slots <= SLOTS_MAX:
         raise Refused("bad_slots", f"{slots} slots", f"1 to {SLOTS_MAX}: one for each shard at most")
@@ -144,6 +145,8 @@ async def _change(
         await _finish(conn, plant, old, say)
         return _told(old, old)
     new = Layout(old.region, old.number + 1, slots, tuple(dedicated))
+    drained = {k for k, state in (await layouts.slot_states(conn, old)).items() if state.drained}
+    layouts.carried(old, new, drained)  # refused before anything is touched
     added = [k for k in new.ks if k not in old.ks]
     if added:
         say(f"starting {len(added)} processes")

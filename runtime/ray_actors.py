@@ -6,6 +6,8 @@ from typing import Any
 
 import ray
 
+NAMESPACE = "storeops"
+"""Of all names of ours in the engine."""
 FOR_EVER: dict[str, Any] = {"lifetime": "detached", "get_if_exists": True, "max_restarts": -1, "max_task_retries": 0}
 
 

@@ -25,7 +25,7 @@ from models.domain.recognition import (
     RescoreRequest,
     ShotRequest,
 )
-from runtime.ray_hosts import NAMESPACE
+from runtime.ray_actors import NAMESPACE
 
 log = structlog.get_logger()
 
@@ -133,7 +133,7 @@ def raise_own(error: RayTaskError) -> NoReturn:
 async def face_workers(region: str) -> dict[str, Any]:
     """A region's desk and its workers, as plain values. Raises RetryLater `desk_away`."""
     try:
-        desk = ray.get_actor(face_desk_name(region), namespace=NAMESPACE)
+        desk: Any = ray.get_actor(face_desk_name(region), namespace=NAMESPACE)
         async with asyncio.timeout(SNAPSHOT_S_MAX):
             found: dict[str, Any] = await desk.snapshot.remote()
             return found

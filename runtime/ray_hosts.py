@@ -19,11 +19,11 @@ from models.domain.errors import Refused, RetryLater, StoreOpsError
 from models.domain.ids import RegionId, StoreId, TerminalId
 from models.domain.live import Changes
 from models.tables.layouts import Layout, first_layout, stores_of
+from runtime.ray_actors import NAMESPACE
 
 if TYPE_CHECKING:
     from runtime.plant import Plant
 
-NAMESPACE = "storeops"
 LAYOUT_KEPT_S = 2.0
 ROUTE_ATTEMPTS_MAX = 2
 TERMINALS_REMEMBERED_MAX = 100_000

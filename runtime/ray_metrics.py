@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from runtime.metrics import FACES, LATENCY_MS, SETTLEMENT, Kind, Metric
-from runtime.settlement import SettlementReport
+
+if TYPE_CHECKING:  # a face desk, which is to be small, pushes metrics and settles nothing
+    from runtime.settlement import SettlementReport
 
 
 class RaySink:

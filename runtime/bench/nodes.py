@@ -32,7 +32,7 @@ from runtime.bench.failures import Thaw, bare_restart_s, host_thawed, hosts_kill
 from runtime.bench.form import Row, row
 from runtime.bench.yard import Yard, open_yard
 from runtime.plant import Plant, write_plants
-from runtime.ray_hosts import NAMESPACE
+from runtime.ray_actors import NAMESPACE
 from runtime.telemetry import configure_logs
 
 HEALTH_CHECK = {

@@ -1,7 +1,8 @@
 """`python -m tests.integration.engine_probe DATA`: a line of words on stdin, a JSON object per line on stdout.
 
 `host`, `faces`: a snapshot. `snapshot`, `resize 3`, `dedicate STORE`, `undedicate STORE`, `drain 0`, `resume`: as
-`storeops hosts` does it.
+`storeops hosts` does it. `resize 3 aborted 2`: given up at its second step, or before its `commit`;
+`resize 3 killed 2`: this process is killed there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,11 +20,13 @@ import ray
 
 from models.domain.errors import StoreOpsError
 from models.domain.ids import StoreId
+from models.tables import layouts as tables
 from runtime import layouts
 from runtime.edge import join_ray
 from runtime.plant import Plant, read_plant
+from runtime.ray_actors import NAMESPACE
 from runtime.ray_faces import face_worker_name
-from runtime.ray_hosts import NAMESPACE, RayHosts
+from runtime.ray_hosts import RayHosts
 from runtime.telemetry import configure_logs
 
 ANSWER_S_MAX = 5.0
@@ -42,12 +47,42 @@ async def _change(plant: Plant, verb: str, value: str) -> dict[str, Any]:
     if verb == "snapshot":
         return await layouts.snapshot(plant)
     if verb == "resize":
-        return await layouts.resize(plant, int(value))
+        slots, *how = value.split()
+        return await (_interrupted(plant, int(slots), *how) if how else layouts.resize(plant, int(slots)))
     if verb == "drain":
         return await layouts.drain(plant, None if value == "all" else [int(value)])
     if verb == "resume":
         return await layouts.resume(plant)
     return await layouts.dedicate(plant, StoreId(value), verb == "dedicate")
+
+
+class _Aborted(BaseException):
+    """No handler of the change may see this, as none sees a SIGKILL."""
+
+
+async def _interrupted(plant: Plant, slots: int, how: str, where: str) -> dict[str, Any]:
+    steps: list[str] = []
+
+    def say(line: str) -> None:
+        steps.append(line)
+        if str(len(steps)) == where:
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise _Aborted
+
+    async def dies(*_: Any) -> Any:
+        raise _Aborted
+
+    commit = tables.next_layout
+    if where == "commit":
+        tables.next_layout = dies  # type: ignore[assignment]
+    try:
+        await layouts.resize(plant, slots, say)
+    except _Aborted:
+        return {"aborted": where, "steps": steps}
+    finally:
+        tables.next_layout = commit
+    raise AssertionError(steps)
 
 
 async def _serve(plant: Plant, answers: TextIO) -> None:
