@@ -78,6 +78,7 @@ async def _save_book(cur: Any, doc: ChainDoc, plans: list[dict[str, Any]], now: 
         "consents": [consent.model_dump(mode="json") for consent in doc.consents],
         "tenders": list(doc.tenders),
         "age_check_to_enrol": doc.age_check_to_enrol,
+        "faces": doc.faces.model_dump(mode="json"),
     }
     await cur.execute(
         "SELECT version, doc = %s FROM book WHERE chain = %s ORDER BY version DESC LIMIT 1", (Jsonb(content), doc.chain)

@@ -15,6 +15,7 @@ from devices.profiles import profile_of, require_role, ways_without_face
 from models.domain.errors import NeedsOperator, Refused
 from models.domain.events import TenderKind
 from models.domain.ids import StoreId, TerminalId
+from models.domain.liveness import PLAIN, ChallengeMode, LivenessPolicy
 from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
 from runtime.settings import CONFIGS
 
@@ -93,6 +94,32 @@ class LaneDoc(_Closed):
     terminals: tuple[TerminalDoc, ...]
 
 
+Part = Annotated[float, Field(ge=0, le=1)]
+
+
+class LivenessDoc(_Closed):
+    """What is asked before a face alone counts (models.domain.liveness.LivenessPolicy, whose defaults stand)."""
+
+    required: bool = PLAIN.required
+    challenge: ChallengeMode = PLAIN.challenge
+    pass_min: Part = PLAIN.pass_min
+    veto_below: Part = PLAIN.veto_below
+    net_pass_min: Part = PLAIN.net_pass_min
+    net_veto_below: Part = PLAIN.net_veto_below
+    tries_max: Annotated[int, Field(ge=1, le=5)] = PLAIN.tries_max
+
+    @model_validator(mode="after")
+    def _veto_below_pass(self) -> LivenessDoc:
+        LivenessPolicy(**self.model_dump())
+        return self
+
+
+class FacesDoc(_Closed):
+    """Recognition, as far as a chain decides it."""
+
+    liveness: LivenessDoc = LivenessDoc()
+
+
 class ChainDoc(_Closed):
     """One chain: its companies, stores, lanes, articles, plans and consents.
 
@@ -113,6 +140,7 @@ class ChainDoc(_Closed):
     tenders: tuple[TenderKind, ...] = tuple(TenderKind)
     age_check_to_enrol: bool = False
     """A clerk must have confirmed the customer's age before a face is enrolled."""
+    faces: FacesDoc = FacesDoc()
 
     @model_validator(mode="after")
     def _pays_without_face(self) -> ChainDoc:
