@@ -7,7 +7,7 @@ in registry.py: a host, which is to start fast, imports no SQLModel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -51,6 +51,29 @@ class Layout:
     def store_of(self, k: int) -> StoreId | None:
         """The store that a dedicated slot has alone; None for a shared slot."""
         return self.dedicated[k - self.slots] if k >= self.slots else None
+
+
+def carried(old: Layout, new: Layout, drained: Collection[int]) -> list[int]:
+    """Which slots of the next layout are drained, when those of the old one are: no store is served that was not.
+
+    Raises Refused `drained_mixed` when a slot would join drained stores and served ones.
+    """
+    if not drained:
+        return []
+    apart = {store: old.k_of(store) in drained for store in (*old.dedicated, *new.dedicated)}
+    were: dict[int, set[bool]] = {k: set() for k in new.ks}
+    for shard in range(SLOTS_MAX):
+        were[shard % new.slots].add(shard % old.slots in drained)
+    for store, was in apart.items():
+        were[new.k_of(store)].add(was)
+    mixed = [k for k, before in were.items() if len(before) > 1]
+    if mixed:
+        raise Refused(
+            "drained_mixed",
+            f"slot {mixed[0]} of the next layout would join drained stores and served ones",
+            "storeops hosts resume, or drain all of them: then change the hosts",
+        )
+    return [k for k, before in were.items() if before == {True}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +127,13 @@ async def first_layout(conn: Connection, region: RegionId, slots: int) -> Layout
     return standing
 
 
-async def _insert_slots(conn: Connection, layout: Layout) -> None:
+async def _insert_slots(conn: Connection, layout: Layout, drained: Sequence[int] = ()) -> None:
     """Epochs rise over a region's layouts: a lease of an older layout is an older epoch's."""
     await conn.execute(
         """INSERT INTO slot (region, layout, k, epoch, holder, drained, restarts)
-           SELECT %s, %s, k, coalesce((SELECT max(epoch) FROM slot WHERE region = %s), 0), '', false, 0
+           SELECT %s, %s, k, coalesce((SELECT max(epoch) FROM slot WHERE region = %s), 0), '', k = ANY(%s), 0
            FROM unnest(%s::int[]) AS u(k) ON CONFLICT DO NOTHING""",
-        (layout.region, layout.number, layout.region, list(layout.ks)),
+        (layout.region, layout.number, layout.region, list(drained), list(layout.ks)),
     )
 
 
@@ -137,7 +160,8 @@ async def set_dedicated(conn: Connection, region: RegionId, store: StoreId, dedi
 async def next_layout(conn: Connection, old: Layout, slots: int, dedicated: Sequence[StoreId]) -> Layout:
     """End a layout and make the next, in one transaction; from its commit on no host of the old one can write.
 
-    Raises Refused `layout_moved` when `old` is not in force any more.
+    Drained slots are carried over. Raises Refused `layout_moved` when `old` is not in force any more, and
+    `drained_mixed` as `carried` does.
     """
     async with conn.transaction():
         cursor = await conn.execute(
@@ -148,6 +172,7 @@ async def next_layout(conn: Connection, old: Layout, slots: int, dedicated: Sequ
         if await cursor.fetchone() is None:
             raise Refused("layout_moved", f"layout {old.number} is not in force any more", "look again: storeops hosts")
         await conn.execute("UPDATE slot SET epoch = epoch + 1, holder = '' WHERE region = %s", (old.region,))
+        drained = [k for k, state in (await slot_states(conn, old)).items() if state.drained]
         cursor = await conn.execute(
             """INSERT INTO layout (region, layout, slots, dedicated, made_at)
                SELECT %s, max(layout) + 1, %s, %s, now() FROM layout WHERE region = %s RETURNING layout""",
@@ -156,7 +181,7 @@ async def next_layout(conn: Connection, old: Layout, slots: int, dedicated: Sequ
         row = await cursor.fetchone()
         assert row is not None
         made = Layout(old.region, row[0], slots, tuple(dedicated))
-        await _insert_slots(conn, made)
+        await _insert_slots(conn, made, carried(old, made, drained))
     return made
 
 

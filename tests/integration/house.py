@@ -253,6 +253,11 @@ class House:
         """What `storeops hosts` prints, or does: `resize 3`, `dedicate STORE`, `drain 0`, `resume`."""
         return self._probe().ask(change)
 
+    def probe_killed(self, change: str) -> None:
+        """A change of hosts in the middle of which its process is killed: see engine_probe."""
+        self._probe().ends(change)
+        self._engine = None
+
     def metrics_url(self) -> str:
         """Where the engine answers Prometheus."""
         return str(self._probe().ask("metrics")["url"])
@@ -358,6 +363,15 @@ class EngineProbe:
                 return answer
             assert time.monotonic() < deadline, answer
             PAUSE.wait(0.05)
+
+    def ends(self, name: str) -> None:
+        """Ask for something that it does not live to answer."""
+        with self._lock:
+            assert self._process.stdin is not None
+            self._process.stdin.write(f"{name}\n")
+            self._process.stdin.flush()
+            assert self._process.wait(RECOVERED_S_MAX) == -signal.SIGKILL, log_tail(self._log)
+        self.close()
 
     def close(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
