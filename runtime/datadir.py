@@ -23,6 +23,7 @@ from pathlib import Path
 import platformdirs
 
 from models.domain.errors import NeedsOperator
+from models.faces.segments import scope_of, wipe_scope
 
 SERVICE_USER = "storeops"
 ROOT_DATA_DIR = Path("/var/lib/storeops")
@@ -186,6 +187,8 @@ class DataDir:
     def held(self) -> Iterator[None]:
         """Holds the folder for this process alone; a killed holder lets go by itself.
 
+        What face workers shared in this machine's memory outlives them: it is overwritten before and after.
+
         Raises NeedsOperator (`data_dir_in_use`) when another process holds it.
         """
         handle = os.open(self.root / "held.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -201,7 +204,11 @@ class DataDir:
                 ) from None
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
-            yield
+            try:
+                wipe_scope(scope_of(str(self.root)))
+                yield
+            finally:
+                wipe_scope(scope_of(str(self.root)))
         finally:
             os.close(handle)
 

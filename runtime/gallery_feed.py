@@ -36,7 +36,8 @@ class GalleryFeed:
 
     def __init__(self, galleries: Galleries, chain: ChainId, region: RegionId) -> None:
         self._galleries = galleries
-        self._chain, self._region = chain, region
+        self._chain = chain
+        self._where = (chain, region, galleries.net_sha256)
         self._low = 0
         """Every change up to here was read."""
         self._read: set[int] = set()
@@ -47,8 +48,8 @@ class GalleryFeed:
         with conn.transaction():
             conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             numbers = self._numbers(conn)
-            expected = count_templates(conn, self._chain, self._region)
-            rows = _telling(all_templates(conn, self._chain, self._region), expected, self._chain)
+            expected = count_templates(conn, *self._where)
+            rows = _telling(all_templates(conn, *self._where), expected, self._chain)
             report = self._galleries.load(self._chain, max(numbers, default=self._low), rows, expected)
         self._read = numbers
         if report.skipped:
@@ -71,7 +72,7 @@ class GalleryFeed:
         at = self._galleries.version(self._chain)
         members = list(dict.fromkeys(member for _, member in fresh))
         for some in _parts(members):
-            rows = templates_of(conn, self._chain, self._region, some)
+            rows = templates_of(conn, *self._where, some)
             self._galleries.apply_deltas(GalleryDelta(self._chain, at, at, tuple(rows), tuple(some)))
         version = max([at, *(n for n, _ in fresh)])
         self._galleries.apply_deltas(GalleryDelta(self._chain, at, version))

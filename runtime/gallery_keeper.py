@@ -21,7 +21,8 @@ from models.domain.ids import ChainId, MemberId, RegionId, StoreId
 from models.domain.recognition import GalleryRow
 from models.faces.gallery import TEMPLATES_MAX, Gallery
 from models.faces.rotation import rotation_from
-from models.faces.slab import SharedSlab, slab_scope
+from models.faces.segments import scope_of
+from models.faces.slab import SharedSlab
 from models.faces.templates import TemplateVault
 from models.tables.templates import BUCKET_TEMPLATES_MAX, bucket_elsewhere, newest_change, recent_visitors
 from runtime.gallery_feed import GalleryFeed
@@ -51,7 +52,7 @@ class GallerySpec:
     def slab(self, vault: TemplateVault) -> SharedSlab:
         """The slab of this node, not locked."""
         parts = (self.chain, self.region, self.net_sha256, str(self.dimension))
-        return SharedSlab(slab_scope(self.place), "\n".join(parts).encode() + vault.rotation_secret(self.chain))
+        return SharedSlab(scope_of(self.place), "\n".join(parts).encode() + vault.rotation_secret(self.chain))
 
     def gallery(self, vault: TemplateVault, slab: SharedSlab) -> Gallery:
         """Over the slab."""
@@ -103,6 +104,8 @@ class GalleryKeeper:
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
+        if self._asking is not None:
+            self._asking.close()
         self._slab.close()
 
     def health(self) -> dict[str, Any]:
@@ -128,7 +131,7 @@ class GalleryKeeper:
             if self._asking is None or self._asking.closed:
                 options = f"-c statement_timeout={BUCKET_TIMEOUT_MS}"
                 self._asking = psycopg.connect(self._url, autocommit=True, connect_timeout=2, options=options)
-            rows = bucket_elsewhere(self._asking, chain, self._spec.region, tail)
+            rows = bucket_elsewhere(self._asking, chain, self._spec.region, self._spec.net_sha256, tail)
         except psycopg.Error as error:
             raise RetryLater("bucket_away", str(error), "ask for the phone number", 1.0) from error
         if len(rows) > BUCKET_TEMPLATES_MAX:

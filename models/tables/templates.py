@@ -55,8 +55,8 @@ async def add_template(
     await conn.execute(
         """INSERT INTO face_template
              (id, member, chain, store, net_sha256, policy, consent, ciphertext, key_id, kind, at)
-           SELECT %(id)s, %(member)s, %(chain)s, %(store)s, %(net)s, %(policy)s, %(consent)s, %(ciphertext)s,
-             %(key_id)s, %(kind)s, %(at)s WHERE %(kind)s = 'enrolment' OR (
+           SELECT %(id)s, %(member)s::text, %(chain)s::text, %(store)s, %(net)s::text, %(policy)s, %(consent)s,
+             %(ciphertext)s, %(key_id)s, %(kind)s::text, %(at)s WHERE %(kind)s = 'enrolment' OR (
                EXISTS (SELECT 1 FROM face_template WHERE member = %(member)s AND chain = %(chain)s) AND (
                  %(kind)s = 'adaptive' OR NOT EXISTS (SELECT 1 FROM face_template
                    WHERE member = %(member)s AND chain = %(chain)s AND net_sha256 = %(net)s)))
@@ -129,43 +129,45 @@ def window_start(conn: Connection[Any], chain: ChainId, upto: int | None = None)
 
 _COLUMNS = """t.id, t.member, t.net_sha256, t.ciphertext, t.key_id, t.policy, k.epoch, k.wrapped, t.chain,
   m.home_store, m.phone_tail, t.kind"""
+_GALLERY = "t.chain = %s AND m.region = %s AND t.net_sha256 = %s"
 _FROM = "face_template t JOIN member m ON m.id = t.member JOIN face_key k ON k.id = t.key_id"
 
 
 def templates_of(
-    conn: Connection[Any], chain: ChainId, region: RegionId, members: Sequence[MemberId]
+    conn: Connection[Any], chain: ChainId, region: RegionId, net: str, members: Sequence[MemberId]
 ) -> list[GalleryRow]:
-    """All templates of these members as far as they belong to the region."""
+    """The net's templates of these members as far as they belong to the region."""
     rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM {_FROM} WHERE t.member = ANY(%s) AND t.chain = %s AND m.region = %s ORDER BY t.n",
-        (list(members), chain, region),
+        f"SELECT {_COLUMNS} FROM {_FROM} WHERE {_GALLERY} AND t.member = ANY(%s) ORDER BY t.n",
+        (chain, region, net, list(members)),
     ).fetchall()
     return [_row(row) for row in rows]
 
 
-def count_templates(conn: Connection[Any], chain: ChainId, region: RegionId) -> int:
-    """How many the region has."""
-    row = conn.execute(f"SELECT count(*) FROM {_FROM} WHERE t.chain = %s AND m.region = %s", (chain, region)).fetchone()
+def count_templates(conn: Connection[Any], chain: ChainId, region: RegionId, net: str) -> int:
+    """How many the region has of the net."""
+    row = conn.execute(f"SELECT count(*) FROM {_FROM} WHERE {_GALLERY}", (chain, region, net)).fetchone()
     assert row is not None
     return int(row[0])
 
 
-def all_templates(conn: Connection[Any], chain: ChainId, region: RegionId) -> Iterator[GalleryRow]:
-    """Every template of the region, by a server-side cursor inside the caller's transaction."""
+def all_templates(conn: Connection[Any], chain: ChainId, region: RegionId, net: str) -> Iterator[GalleryRow]:
+    """Every template of the region and net, by a server-side cursor inside the caller's transaction."""
     with conn.cursor(name="gallery", binary=True) as cursor:
         cursor.itersize = FETCHED_AT_ONCE
-        cursor.execute(f"SELECT {_COLUMNS} FROM {_FROM} WHERE t.chain = %s AND m.region = %s", (chain, region))
+        cursor.execute(f"SELECT {_COLUMNS} FROM {_FROM} WHERE {_GALLERY}", (chain, region, net))
         for row in cursor:
             yield _row(row)
 
 
-def bucket_elsewhere(conn: Connection[Any], chain: ChainId, region: RegionId, tail: str) -> list[GalleryRow]:
+def bucket_elsewhere(conn: Connection[Any], chain: ChainId, region: RegionId, net: str, tail: str) -> list[GalleryRow]:
     """Templates of the chain's other regions whose members' phones end in these digits; BUCKET_TEMPLATES_MAX at most
     and one more, by which the caller sees that there were more."""
     rows = conn.execute(
         f"""SELECT {_COLUMNS} FROM {_FROM}
-            WHERE m.chain = %s AND m.phone_tail = %s AND m.region <> %s AND t.chain = %s ORDER BY t.n LIMIT %s""",
-        (chain, tail, region, chain, BUCKET_TEMPLATES_MAX + 1),
+            WHERE m.chain = %s AND m.phone_tail = %s AND m.region <> %s AND t.chain = %s AND t.net_sha256 = %s
+            ORDER BY t.n LIMIT %s""",
+        (chain, tail, region, chain, net, BUCKET_TEMPLATES_MAX + 1),
     ).fetchall()
     return [_row(row) for row in rows]
 

@@ -136,7 +136,7 @@ def test_erasure_leaves_no_byte_of_the_vector_nor_of_the_member() -> None:
         for count in (7, 15, 40):
             one = loaded(*(new(n, f"t{n}", VECTORS[n]) for n in range(count)))
             assert one._columns is not None
-            columns_of = [one._columns.rows, one._columns.keys, one._columns.members]
+            columns_of = [one._columns.rows, one._columns.keys]
             if one.kind is Kind.SIGNS:
                 columns_of.append(one._columns.signs)
             (at,) = one._rows_of(member(3))

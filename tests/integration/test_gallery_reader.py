@@ -1,94 +1,263 @@
-"""A gallery misses no template, whichever region or host wrote it and in whichever order they committed."""
+"""A node's gallery misses no template, whoever wrote it and in whichever order they committed, and keeps none."""
 
 from __future__ import annotations
 
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 
-from models.domain.ids import ChainId
-from models.domain.recognition import GalleryDelta
-from runtime import gallery_reader
-from runtime.gallery_reader import GalleryReader
+from actors.galleries import Galleries
+from models.domain.ids import ChainId, MemberId, RegionId, StoreId
+from models.domain.recognition import Embedding
+from models.faces.embed import to_embedding, unit
+from models.faces.gallery import SEQUENCE, Gallery
+from models.faces.rotation import rotation_from
+from models.faces.segments import scope_of, wipe_scope
+from models.faces.templates import Keyring, TemplateVault
+from runtime import gallery_feed
+from runtime.gallery_feed import GalleryFeed
+from runtime.gallery_keeper import GalleryKeeper, GallerySpec
 
-CHAIN = ChainId("sunrise")
-
-
-class Gallery:
-    """Takes what joins on, as a face worker does."""
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.templates: list[str] = []
-
-    def apply_deltas(self, delta: GalleryDelta) -> None:
-        assert (delta.chain, delta.since_version) == (CHAIN, self.version)
-        assert delta.version > self.version
-        self.version = delta.version
-        self.templates += [row.template.id for row in delta.upserts]
+CHAIN, SOUTH, WEST = ChainId("sunrise"), RegionId("south"), RegionId("west")
+VAULT = TemplateVault(Keyring.of_one(b"k" * 32))
+AT = datetime(2026, 11, 22, tzinfo=UTC)
+DEADLINE_S = 10.0
 
 
-def enrol(conn: psycopg.Connection[tuple[object, ...]], name: str, chain: str = CHAIN, region: str = "south") -> None:
-    at = datetime(2026, 11, 22, tzinfo=UTC)
+def face(name: str) -> Embedding:
+    """Everybody's own direction."""
+    rng = np.random.default_rng(int.from_bytes(name.encode(), "little"))
+    return to_embedding(unit(rng.normal(size=128).astype(np.float32)))
+
+
+def enrol(
+    conn: psycopg.Connection[Any], name: str, chain: str = CHAIN, region: str = SOUTH, tail: str = "1234"
+) -> None:
     conn.execute(
         "INSERT INTO member (id, chain, region, home_store, name, phone_sha256, phone_tail, provider_user, joined_at)"
-        " VALUES (%s, %s, %s, 's-1', '', NULL, '', '', %s)",
-        (f"m-{name}", chain, region, at),
+        " VALUES (%s, %s, %s, 's-1', '', NULL, %s, '', %s)",
+        (name, chain, region, tail, AT),
+    )
+    sealed = VAULT.make_template(MemberId(name), f"t-{name}", "net", "demo", face(name))
+    conn.execute(
+        "INSERT INTO face_key (id, member, epoch, wrapped, made_at) VALUES (%s, %s, %s, %s, %s)",
+        (sealed.key.id, name, sealed.key.epoch, sealed.key.wrapped, AT),
     )
     conn.execute(
-        "INSERT INTO face_template (id, member, chain, store, net_sha256, policy, consent, ciphertext, key_id, at)"
-        " VALUES (%s, %s, %s, 's-1', 'net', 'demo', 'c', '\\x00', %s, %s)",
-        (name, f"m-{name}", chain, name, at),
-    )
-    conn.execute(
-        "INSERT INTO face_key (id, member, epoch, wrapped, made_at) VALUES (%s, %s, 1, '\\x00', %s)",
-        (name, f"m-{name}", at),
+        "INSERT INTO face_template (id, member, chain, store, net_sha256, policy, consent, ciphertext, key_id, at,"
+        " kind) VALUES (%s, %s, %s, 's-1', 'net', 'demo', 'c', %s, %s, %s, 'enrolment')",
+        (sealed.template.id, name, chain, sealed.template.ciphertext, sealed.key.id, AT),
     )
 
 
-def test_what_commits_late_is_read_all_the_same(migrated_database_url: str) -> None:
-    gallery = Gallery()
-    reader = GalleryReader(gallery, migrated_database_url, CHAIN)
-    assert reader.refresh() == 0
-    with psycopg.connect(migrated_database_url) as early, psycopg.connect(migrated_database_url) as late:
+def known(galleries: Galleries, name: str) -> bool:
+    """Does the region's gallery have this face?"""
+    best = galleries.in_region(CHAIN, face(name)).result.best
+    return best is not None and best.member == name and best.score > 0.99
+
+
+def until(holds: Callable[[], bool]) -> float:
+    """Poll; the seconds that it took."""
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < DEADLINE_S
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def feed() -> tuple[Galleries, GalleryFeed]:
+    secret = rotation_from(VAULT.rotation_secret(CHAIN))
+    galleries = Galleries(VAULT, "net", lambda _: Gallery(128, secret))
+    return galleries, GalleryFeed(galleries, CHAIN, SOUTH)
+
+
+@pytest.fixture
+def make_keeper(migrated_database_url: str) -> Iterator[Callable[[], GalleryKeeper]]:
+    place = f"test {uuid.uuid4()}"
+    made: list[GalleryKeeper] = []
+
+    def make() -> GalleryKeeper:
+        made.append(GalleryKeeper(GallerySpec(place, CHAIN, SOUTH, "net", 128), VAULT, migrated_database_url))
+        return made[-1]
+
+    yield make
+    for keeper in made:
+        keeper.stop()
+    wipe_scope(scope_of(place))
+
+
+@pytest.fixture
+def conn(migrated_database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(migrated_database_url, autocommit=True) as opened:
+        yield opened
+
+
+def test_what_commits_late_is_read_all_the_same(
+    migrated_database_url: str, conn: psycopg.Connection[Any], feed: tuple[Galleries, GalleryFeed]
+) -> None:
+    galleries, reads = feed
+    assert reads.load(conn) == 0
+    with psycopg.connect(migrated_database_url) as late:
         enrol(late, "took the lower number")
-        enrol(early, "committed first", region="west")
-        early.commit()
-        assert reader.refresh() == 1
+        enrol(conn, "committed first")
+        enrol(conn, "of another region", region=WEST)
+        enrol(conn, "of another chain", chain="harbour")
+        assert reads.stale(conn)
+        version = reads.refresh(conn)
+        assert version > 1
+        assert not known(galleries, "took the lower number")
         late.commit()
-        enrol(early, "of another chain", chain="harbour")
-        early.commit()
-        assert reader.look(early)
-        reader.refresh_if_stale()
-        assert gallery.templates == ["committed first", "took the lower number"]
-        assert not reader.look(early)
-        early.execute("DELETE FROM face_template WHERE id = 'committed first'")
-        early.commit()
-        assert reader.look(early)
-        assert reader.refresh() == 2
-        assert not reader.look(early), "what is gone is not looked for again"
+    assert reads.stale(conn)
+    assert reads.refresh(conn) == version, "the version never falls"
+    assert galleries.counts() == {CHAIN: 2}
+    assert known(galleries, "took the lower number")
+    assert known(galleries, "committed first")
+    assert not reads.stale(conn)
 
 
-def test_only_a_window_is_compared(migrated_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery_reader, "WINDOW_TEMPLATES", 3)
-    gallery = Gallery()
-    reader = GalleryReader(gallery, migrated_database_url, CHAIN)
-    with psycopg.connect(migrated_database_url, autocommit=True) as conn:
-        for n in range(8):
-            enrol(conn, f"t-{n}")
-            if n % 3 == 0:
-                reader.refresh()
-        assert reader.refresh() == 8
-        assert gallery.templates == [f"t-{n}" for n in range(8)]
-        assert not reader.look(conn)
+def test_removals_and_moves_travel_in_the_same_feed(
+    conn: psycopg.Connection[Any], feed: tuple[Galleries, GalleryFeed]
+) -> None:
+    galleries, reads = feed
+    for name in ("stays", "goes", "moves away", "gets a phone"):
+        enrol(conn, name, tail="")
+    reads.load(conn)
+    assert galleries.counts() == {CHAIN: 4}
+    conn.execute("DELETE FROM face_template WHERE member = 'goes'")
+    conn.execute("UPDATE member SET region = 'west' WHERE id = 'moves away'")
+    conn.execute("UPDATE member SET phone_tail = '7777' WHERE id = 'gets a phone'")
+    conn.execute("UPDATE member SET name = 'anything' WHERE id = 'stays'")
+    assert len(conn.execute("SELECT 1 FROM gallery_change").fetchall()) == 7
+    reads.refresh(conn)
+    assert galleries.counts() == {CHAIN: 2}
+    assert not known(galleries, "goes")
+    assert galleries.in_bucket(CHAIN, "7777", face("gets a phone")).result.searched == 1
 
 
-def test_a_database_that_is_away_leaves_what_is_known() -> None:
-    reader = GalleryReader(Gallery(), "postgresql://nobody@127.0.0.1:9/none", CHAIN)
-    reader.refresh_if_stale()
-    with pytest.raises(psycopg.OperationalError):
-        reader.refresh()
-    reader._stale = True
-    reader.refresh_if_stale()
-    assert reader.version == 0
+def test_only_a_window_is_compared(
+    conn: psycopg.Connection[Any], feed: tuple[Galleries, GalleryFeed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery_feed, "WINDOW_CHANGES", 3)
+    galleries, reads = feed
+    reads.load(conn)
+    for n in range(8):
+        enrol(conn, f"m-{n}")
+        if n % 3 == 0:
+            reads.refresh(conn)
+    reads.refresh(conn)
+    assert all(known(galleries, f"m-{n}") for n in range(8))
+    assert (len(reads._read), reads.stale(conn)) == (3, False)
+
+
+def test_an_enrolment_is_searchable_in_every_process_within_a_second(
+    conn: psycopg.Connection[Any], make_keeper: Callable[[], GalleryKeeper]
+) -> None:
+    keepers = [make_keeper() for _ in range(3)]
+    assert all(keeper.galleries.in_region(CHAIN, face("anybody")).partial for keeper in keepers), "nothing is loaded"
+    for keeper in keepers:
+        keeper.watch()
+    assert all(keeper.wait_until_whole(DEADLINE_S) for keeper in keepers)
+    assert sorted(keeper.health()["keeper"] for keeper in keepers) == [False, False, True]
+    enrol(conn, "new")
+    assert until(lambda: all(known(keeper.galleries, "new") for keeper in keepers)) < 1.0
+    conn.execute("DELETE FROM face_template WHERE member = 'new'")
+    assert until(lambda: not any(known(keeper.galleries, "new") for keeper in keepers)) < 1.0
+
+
+def test_another_process_keeps_on_where_the_keeper_died(
+    conn: psycopg.Connection[Any], make_keeper: Callable[[], GalleryKeeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_keeper(), make_keeper()
+    enrol(conn, "known")
+    assert first.keep(conn) is not None
+    assert second.keep(conn) is None, "one writer"
+    assert known(second.galleries, "known")
+    first._slab.close()  # as the system does it when a process ends
+    enrol(conn, "came between")
+    monkeypatch.setattr(GalleryFeed, "load", lambda *_: pytest.fail("it goes on from what is there"))
+    assert second.keep(conn) == 2
+    assert known(second.galleries, "came between")
+    assert known(first.galleries, "came between"), "which still reads the same memory"
+
+
+@pytest.mark.parametrize("harm", ["died while it moved rows", "died while it loaded", "the database was set back"])
+def test_a_gallery_that_cannot_be_trusted_is_read_again(
+    conn: psycopg.Connection[Any], make_keeper: Callable[[], GalleryKeeper], harm: str
+) -> None:
+    first, second = make_keeper(), make_keeper()
+    enrol(conn, "known")
+    enrol(conn, "lost with the database")
+    first.keep(conn)
+    assert first._kept is not None
+    _, gallery, _ = first._kept
+    if harm == "died while it moved rows":
+        gallery._memory.header[SEQUENCE] |= np.uint64(1)
+    elif harm == "died while it loaded":
+        gallery.begin_load(5)
+    else:
+        conn.execute("DELETE FROM gallery_change WHERE n > 1")
+    conn.execute("ALTER TABLE face_template DISABLE TRIGGER gallery_templates_went")
+    conn.execute("DELETE FROM face_template WHERE member LIKE 'lost%'")
+    if harm != "the database was set back":
+        assert second.galleries.in_region(CHAIN, face("known")).partial
+    first._slab.close()
+    second.keep(conn)
+    assert known(second.galleries, "known")
+    assert not known(second.galleries, "lost with the database")
+    assert not second.galleries.in_region(CHAIN, face("known")).partial
+
+
+def test_digits_reach_the_other_regions_and_keep_nothing(
+    conn: psycopg.Connection[Any], make_keeper: Callable[[], GalleryKeeper]
+) -> None:
+    keeper = make_keeper()
+    enrol(conn, "at home", tail="1111")
+    enrol(conn, "from the west", region=WEST, tail="1111")
+    enrol(conn, "west, other digits", region=WEST, tail="2222")
+    keeper.keep(conn)
+    assert not known(keeper.galleries, "from the west")
+    found = keeper.galleries.in_bucket(CHAIN, "1111", face("from the west"))
+    assert found.result.best is not None
+    assert (found.result.best.member, found.result.searched, found.partial) == ("from the west", 2, False)
+    conn.execute("DELETE FROM face_template WHERE member = 'from the west'")
+    assert keeper.galleries.in_bucket(CHAIN, "1111", face("from the west")).result.searched == 1
+
+
+def test_a_store_s_recent_visitors_are_searched_with_its_members(
+    conn: psycopg.Connection[Any], make_keeper: Callable[[], GalleryKeeper]
+) -> None:
+    keeper = make_keeper()
+    enrol(conn, "visitor")
+    keeper.watch()
+    assert keeper.wait_until_whole(DEADLINE_S)
+    store = StoreId("s-2")
+    assert keeper.galleries.in_store(CHAIN, store, face("visitor")).result.searched == 0
+    conn.execute(
+        """INSERT INTO sale (id, receipt, session, store, lane, terminal, entity, business_date, at, member, gross_fen,
+             discount_fen, due_fen, rounding_fen, suspense_fen, agency_fen, lines, tenders, uses, till_txn)
+           VALUES ('s', 'r', 'v', 's-3', 'l', 't', 'e', '2026-11-22', now(), 'visitor', 1, 0, 1, 0, 0, 0, '[]', '[]',
+             '[]', '')"""
+    )
+    store = StoreId("s-3")
+    until(lambda: keeper.galleries.in_store(CHAIN, store, face("visitor")).result.searched == 1)
+
+
+def test_a_database_that_is_away_leaves_what_is_known(
+    conn: psycopg.Connection[Any], make_keeper: Callable[[], GalleryKeeper]
+) -> None:
+    keeper = make_keeper()
+    enrol(conn, "known")
+    keeper.keep(conn)
+    keeper._url = "postgresql://nobody@127.0.0.1:9/none"
+    keeper.watch()
+    until(lambda: keeper.health()["error"] == "OperationalError")
+    assert known(keeper.galleries, "known")
+    bucket = keeper.galleries.in_bucket(CHAIN, "1234", face("known"))
+    assert bucket.partial, "members of other regions could not be looked up"
+    assert bucket.result.best is not None
