@@ -26,6 +26,7 @@ from models.domain.recognition import (
     ConsentToken,
     Decision,
     Embedding,
+    EnrolConsent,
     EnrolRequest,
     FaceAnswer,
     IdentifyRequest,
@@ -149,7 +150,7 @@ class FaceWorker:
         made = self._upkeep(request, said, probes, second_factor=True)
         return self._decided(request, said.decision, found.version, None, None, made)
 
-    def shoot(self, request: ShotRequest, consent: ConsentToken) -> FaceAnswer:
+    def shoot(self, request: ShotRequest, consent: EnrolConsent) -> FaceAnswer:
         """One enrolment shot: its quality and the embedding sealed under the visit's key, or look again."""
         consent.check(request.session)
         seen = self._eyes.look(request.jpeg, kind=request.kind, purpose=LookPurpose.ENROL, policy=self._quality)
@@ -167,7 +168,7 @@ class FaceWorker:
             )
         )
 
-    def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer:
+    def enrol(self, request: EnrolRequest, consent: EnrolConsent) -> FaceAnswer:
         """The member's template from this visit's shots: a sealed row, or which shots still agree.
 
         The gallery does not change: the row is searchable once its commit comes back as a delta. Raises Refused

@@ -15,8 +15,8 @@ from models.domain.face_quality import IMAGE_FAULTS
 from models.domain.facts import ConsentGiven, TemplateMade
 from models.domain.ids import event_cause
 from models.domain.liveness import Side
-from models.domain.messages import FaceAnswered, FaceOutcome
-from models.domain.privacy import withdraws
+from models.domain.messages import FaceAnswered, FaceOutcome, TemplateKind
+from models.domain.privacy import FaceUse, Standing, permits, withdraws
 from models.domain.screen import ScreenState
 
 DIGITS_TRIES_MAX = 3
@@ -214,7 +214,12 @@ def _keep_templates(stage: Stage, answer: FaceAnswered) -> None:
     if given is None or answer.member is None or not answer.member.face_permitted:
         return
     chain, store = stage.book.chain_book.chain, stage.book.store
+    text = stage.book.consent_text(Purpose.RECOGNISE)
+    agreed = Standing() if text is None else Standing(text.covers)  # the text of this visit's own consent
     for sealed in answer.templates:
+        use = FaceUse.ADAPT if sealed.template.kind is TemplateKind.ADAPTIVE else FaceUse.REEMBED
+        if not permits(use, visit_consent=True, standing=agreed):
+            continue
         stage.save(TemplateMade(sealed.template, sealed.key, given.event, chain, store, stage.now))
 
 

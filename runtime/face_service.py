@@ -32,6 +32,7 @@ from models.domain.ids import RegionId
 from models.domain.messages import FaceOutcome
 from models.domain.recognition import (
     ConsentToken,
+    EnrolConsent,
     EnrolRequest,
     FaceAnswer,
     IdentifyRequest,
@@ -116,12 +117,12 @@ class HostedFaceWorker:
         with self._metrics.timed("rescore"):
             return self._worker.rescore(request, consent)
 
-    def shoot(self, request: ShotRequest, consent: ConsentToken, *pieces: bytes) -> FaceAnswer:
+    def shoot(self, request: ShotRequest, consent: EnrolConsent, *pieces: bytes) -> FaceAnswer:
         """See FaceWorker."""
         with self._metrics.timed("shoot"):
             return self._worker.shoot(whole(request, pieces), consent)
 
-    def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer:
+    def enrol(self, request: EnrolRequest, consent: EnrolConsent) -> FaceAnswer:
         """See FaceWorker."""
         with self._metrics.timed("enrol"):
             return self._worker.enrol(request, consent)

@@ -19,6 +19,7 @@ from models.domain.ids import RegionId
 from models.domain.messages import FaceOutcome
 from models.domain.recognition import (
     ConsentToken,
+    EnrolConsent,
     EnrolRequest,
     FaceAnswer,
     IdentifyRequest,
@@ -90,10 +91,10 @@ class RayFaces:
     async def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer:
         return await self._call("rescore", request, consent)
 
-    async def shoot(self, request: ShotRequest, consent: ConsentToken) -> FaceAnswer:
+    async def shoot(self, request: ShotRequest, consent: EnrolConsent) -> FaceAnswer:
         return await self._call("shoot", request, consent)
 
-    async def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer:
+    async def enrol(self, request: EnrolRequest, consent: EnrolConsent) -> FaceAnswer:
         return await self._call("enrol", request, consent)
 
     async def _call(self, verb: str, request: FaceRequest, consent: ConsentToken) -> FaceAnswer:

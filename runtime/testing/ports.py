@@ -25,6 +25,7 @@ from models.domain.messages import (
 )
 from models.domain.recognition import (
     ConsentToken,
+    EnrolConsent,
     EnrolRequest,
     FaceAnswer,
     IdentifyRequest,
@@ -74,13 +75,13 @@ class ScriptedFaces:
             return FaceAnswer(request.session, request.question, FaceOutcome.NOT_RECOGNISED)
         return self._answer(request, who)
 
-    async def shoot(self, request: ShotRequest, consent: ConsentToken) -> FaceAnswer:
+    async def shoot(self, request: ShotRequest, consent: EnrolConsent) -> FaceAnswer:
         consent.check(request.session)
         await self._work()
         sealed = _seal(request.visit_key, request.jpeg[7:].decode())
         return FaceAnswer(request.session, request.question, FaceOutcome.SHOT_TAKEN, sealed=sealed)
 
-    async def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer:
+    async def enrol(self, request: EnrolRequest, consent: EnrolConsent) -> FaceAnswer:
         consent.check(request.session)
         await self._work()
         shots = {_unseal(request.visit_key, shot) for shot in request.shots}

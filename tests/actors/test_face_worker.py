@@ -23,8 +23,8 @@ from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
 from models.domain.liveness import LivenessPolicy
 from models.domain.messages import FaceOutcome
 from models.domain.recognition import (
-    ConsentToken,
     Embedding,
+    EnrolConsent,
     EnrolRequest,
     FaceAnswer,
     GalleryDelta,
@@ -44,7 +44,7 @@ from models.faces.templates import Keyring, TemplateVault
 
 CHAIN, STORE, VISIT = ChainId("chain"), StoreId("s1"), SessionId("visit")
 KEY = b"v" * 32
-CONSENT = ConsentToken(Purpose.RECOGNISE, VISIT, MessageId("consent event"))
+CONSENT = EnrolConsent(Purpose.RECOGNISE, VISIT, MessageId("consent event"), MessageId("membership event"))
 QUALITY = QualityReport(1, 0.9, 60, 300, 0, 0, 120)
 VAULT = TemplateVault(Keyring.of_one(b"k" * 32))
 RNG = np.random.default_rng(3)
@@ -119,7 +119,7 @@ def load(worker: FaceWorker, *rows: GalleryRow, version: int = 1) -> None:
 def test_nothing_is_looked_at_without_this_visit_s_consent(worker: FaceWorker, eyes: ScriptedEyes) -> None:
     others = (replace(CONSENT, session=SessionId("x")), replace(CONSENT, purpose=Purpose.MARKETING))
     for token in others:
-        calls: list[Callable[[ConsentToken], FaceAnswer]] = [
+        calls: list[Callable[[EnrolConsent], FaceAnswer]] = [
             lambda t: worker.identify(ask(LI), t),
             lambda t: worker.shoot(ShotRequest(VISIT, "q", LI, FaceKind.FRAME, KEY), t),
             lambda t: worker.rescore(RescoreRequest(VISIT, "q", CHAIN, b"", KEY, "1234"), t),
@@ -129,6 +129,15 @@ def test_nothing_is_looked_at_without_this_visit_s_consent(worker: FaceWorker, e
             with pytest.raises(Refused) as refused:
                 call(token)
             assert refused.value.code == "consent_missing"
+    once = replace(CONSENT, membership=MessageId(""))
+    enrolling: list[Callable[[], FaceAnswer]] = [
+        lambda: worker.shoot(ShotRequest(VISIT, "q", LI, FaceKind.FRAME, KEY), once),
+        lambda: worker.enrol(EnrolRequest(VISIT, "q", CHAIN, MemberId("m"), "t", (), KEY), once),
+    ]
+    for enrols in enrolling:
+        with pytest.raises(Refused) as refused:
+            enrols()
+        assert refused.value.code == "consent_missing"
     assert eyes.looked == 0
     with pytest.raises(TypeError):
         worker.identify(ask(LI))  # type: ignore[call-arg]

@@ -15,7 +15,7 @@ from models.domain.face_quality import JPEG_BYTES_MAX, FaceKind
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
 from models.domain.messages import FaceOutcome
 from models.domain.recognition import (
-    ConsentToken,
+    EnrolConsent,
     EnrolRequest,
     FaceAnswer,
     GalleryDelta,
@@ -36,8 +36,8 @@ pytestmark = pytest.mark.faces
 CHAIN, STORE, KEY = ChainId("demo"), StoreId("s1"), b"v" * 32
 
 
-def consent(visit: SessionId) -> ConsentToken:
-    return ConsentToken(Purpose.RECOGNISE, visit, MessageId("event"))
+def consent(visit: SessionId) -> EnrolConsent:
+    return EnrolConsent(Purpose.RECOGNISE, visit, MessageId("event"), MessageId("membership"))
 
 
 def enrolled(worker: FaceWorker, person: Person, version: int) -> FaceAnswer:

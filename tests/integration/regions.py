@@ -27,6 +27,7 @@ from models.domain.ids import RegionId, StoreId, TerminalId
 from models.domain.live import Changes
 from models.domain.recognition import (
     ConsentToken,
+    EnrolConsent,
     EnrolRequest,
     FaceAnswer,
     IdentifyRequest,
@@ -58,10 +59,10 @@ class NoFaces:
     async def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer:
         raise AssertionError(request)
 
-    async def shoot(self, request: ShotRequest, consent: ConsentToken) -> FaceAnswer:
+    async def shoot(self, request: ShotRequest, consent: EnrolConsent) -> FaceAnswer:
         raise AssertionError(request)
 
-    async def enrol(self, request: EnrolRequest, consent: ConsentToken) -> FaceAnswer:
+    async def enrol(self, request: EnrolRequest, consent: EnrolConsent) -> FaceAnswer:
         raise AssertionError(request)
 
 
