@@ -60,7 +60,11 @@ def build_face_worker(
         return Galleries(vault, nets.recogniser_sha256, new_gallery)
 
     def judged(nets: Nets) -> RecognitionPolicy:
-        return RecognitionPolicy(thresholds=nets.thresholds, liveness=liveness or LivenessPolicy())
+        return RecognitionPolicy(
+            thresholds=nets.thresholds,
+            liveness=liveness or LivenessPolicy(),
+            calibration=nets.recogniser.calibration,
+        )
 
     opened = galleries or own
     return FaceWorker(

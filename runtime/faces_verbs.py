@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,7 @@ def evaluate(
         Path | None,
         typer.Option("--propose", help="Write proposed thresholds as a catalogue fragment; needs --out."),
     ] = None,
+    net: Annotated[str, typer.Option("--net", help="Which recogniser of the catalogue; its default otherwise.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """How well faces of these people are told apart: ROC, rank 1, FPIR against N, quality, thresholds.
@@ -43,7 +45,7 @@ def evaluate(
         raise Refused("which_report", "a proposal names a kept report", "give --out FOLDER too")
     err = Console(stderr=True, highlight=False)
     judged = None if thresholds is None else thresholds_in(thresholds)
-    report, left_out = _evaluated(directory, judged, err)
+    report, left_out = _evaluated(directory, judged, net, err)
     laxer = calibration.laxer_than(report, report.configured)
     written, pictures = _keep(report, out, propose, err)
     if as_json:
@@ -63,26 +65,30 @@ def evaluate(
     raise typer.Exit(1 if laxer else 0)
 
 
-def _evaluated(directory: Path, judged: Points | None, err: Console) -> tuple[Report, dict[str, str]]:
-    from models.faces.catalogue import load_catalogue  # the nets' libraries take a second to load
+def _evaluated(directory: Path, judged: Points | None, net: str, err: Console) -> tuple[Report, dict[str, str]]:
+    from models.faces.catalogue import load_catalogue, recognisers  # the nets' libraries take a second to load
     from models.faces.evaluation import evaluate as report_of
+    from models.faces.nets import build_nets
     from models.faces.pipeline import FacePipeline
     from models.faces.survey import folders, survey
 
     folders(directory)  # what is wrong with the folder is said before the nets are built
+    catalogue = load_catalogue()
+    entry = recognisers(catalogue, net)[0]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         tempfile.TemporaryDirectory(prefix="so-nets-") as cache,
         Progress(*columns, console=err, transient=True) as bar,
     ):
         task = bar.add_task("nets", total=None)
-        pipeline = FacePipeline.from_cache(Path(cache))
+        pipeline = FacePipeline(build_nets(Path(cache), catalogue, entry.name))
 
         def advance(done: int, count: int) -> None:
             bar.update(task, description="photographs", completed=done, total=count)
 
         found = survey(directory, pipeline, PRODUCTION, advance)
-        entry = next(one for one in load_catalogue() if one.sha256 == found.net_sha256)
+        if not entry.default:  # each net has a report of its own
+            found = replace(found, name=f"{found.name}-{entry.name}")
         bar.update(task, description="intervals", total=None)
         today = datetime.now(UTC).date().isoformat()
         return report_of(found, judged or entry.thresholds, net=entry.name, date=today), found.left_out

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from models.domain.errors import NeedsOperator
+from models.faces.calibration import ThresholdsFrom, thresholds_from
 
 CATALOGUE_DIR = Path(__file__).resolve().parents[2] / "configs" / "faces"
 """The checkout's catalogue; another folder of the same form may be passed instead."""
@@ -103,6 +104,8 @@ class NetEntry:
     """With OpenCV's own run of the published file, for a recogniser."""
     dimension: int = 0
     thresholds: tuple[tuple[int, float], ...] = ()
+    thresholds_from: ThresholdsFrom | None = None
+    """The calibration report that they are held against."""
     alive: AliveOutput | None = None
     """Of a liveness net."""
     default: bool = False
@@ -141,7 +144,7 @@ def _wrong(path: Path, why: str) -> NeedsOperator:
 
 def _entry(raw: dict[str, Any], folder: Path) -> NetEntry:
     known = {"name", "kind", "source", "carrier", "file", "sha256", "licence", "licence_file", "input", "precision"}
-    known |= {"parity_cosine_min", "dimension", "thresholds", "default", "strides", "alive"}
+    known |= {"parity_cosine_min", "dimension", "thresholds", "thresholds_from", "default", "strides", "alive"}
     if unknown := sorted(set(raw) - known):
         raise ValueError(f"{unknown[0]!r} is no entry of a net; known are {', '.join(sorted(known))}")
     if ("carrier" in raw) == ("file" in raw):
@@ -164,6 +167,7 @@ def _entry(raw: dict[str, Any], folder: Path) -> NetEntry:
         parity_cosine_min=float(raw.get("parity_cosine_min", 0.99999)),
         dimension=int(raw.get("dimension", 0)),
         thresholds=tuple((int(n), float(t)) for n, t in raw.get("thresholds", ())),
+        thresholds_from=thresholds_from(raw.get("thresholds_from")),
         alive=_alive(raw["alive"]) if raw["kind"] == NetKind.LIVENESS else None,
         default=bool(raw.get("default", False)),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from math import lgamma
+from math import expm1, lgamma, log1p
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ from models.faces.calibration import (
     propose,
 )
 from models.faces.intervals import (
+    ROUNDS_MAX,
     Floats,
     Ints,
     Tail,
@@ -151,12 +152,13 @@ def tar_above(scores: Scores, at: World, score: float) -> float:
     return float(at.genuine_weight[scores.genuine > score].sum() / total) if total else float("nan")
 
 
-def evaluate(found: Survey, configured: Points, *, net: str, date: str) -> Report:
+def evaluate(found: Survey, configured: Points, *, net: str, date: str, rounds_max: int = ROUNDS_MAX) -> Report:
     """The report. The same survey gives the same report: its bootstrap is seeded."""
     scores = compare(found)
-    rounds = rounds_for(len(scores.impostor) + len(scores.genuine))
+    rounds = min(rounds_max, rounds_for(len(scores.impostor) + len(scores.genuine)))
     drawn = draws(scores.people, rounds, SEED)
     whole = world(scores, np.ones(scores.people, np.int64))
+    drawn = drawn[(drawn > 0).sum(axis=1) > 1]  # one person alone has no stranger
     worlds = [world(scores, row) for row in drawn]
     mates = len(np.unique(scores.genuine_owner))
     points = tuple(_point(scores, whole, worlds, mates, n) for n in SIZES)
@@ -239,7 +241,7 @@ def _rank1(scores: Scores, drawn: Ints) -> Figure:
 
 def _point(scores: Scores, whole: World, worlds: list[World], mates: int, n: int) -> Point:
     """FPIR at its budget means, template by template, FAR = 1 - (1 - budget)^(1/N)."""
-    at, basis = _score_at(scores, whole, worlds, -float(np.expm1(np.log1p(-FPIR_BUDGET) / n)))
+    at, basis = _score_at(scores, whole, worlds, -expm1(log1p(-FPIR_BUDGET) / n))
     samples = np.array([tar_above(scores, one, at.value) for one in worlds])
     return Point(n, at, basis, rounded(of_rate(tar_above(scores, whole, at.value), samples, mates)))
 
@@ -258,9 +260,14 @@ def _fpir(scores: Scores, whole: World, worlds: list[World], drawn: Ints, n: int
         hits = np.bincount(scores.owners, chance, minlength=scores.people).astype(np.float64)
         trials = np.bincount(scores.owners, minlength=scores.people).astype(np.float64)
         return Fpir(n, round(at, 4), _small(rate_by_person(hits, trials, drawn)), "measured")
-    samples = np.array([-np.expm1(n * np.log1p(-one.tail.far(at))) for one in worlds])
-    value = -float(np.expm1(n * np.log1p(-whole.tail.far(at))))
+    samples = np.array([_any_of(n, one.tail.far(at)) for one in worlds])
+    value = _any_of(n, whole.tail.far(at))
     return Fpir(n, round(at, 4), _small(of_samples(value, samples)), "extrapolated")
+
+
+def _any_of(n: int, far: float) -> float:
+    """1 - (1 - FAR)^N, exact for small FAR."""
+    return -expm1(n * log1p(-min(far, 1 - 1e-15)))
 
 
 def _some(m: int, k: int, n: int) -> float:
@@ -270,7 +277,7 @@ def _some(m: int, k: int, n: int) -> float:
     if n > m - k:
         return 1.0
     none = lgamma(m - k + 1) - lgamma(m - k - n + 1) - lgamma(m + 1) + lgamma(m - n + 1)
-    return float(-np.expm1(none))
+    return -expm1(none)
 
 
 # ---------------------------------------------------------------- words

@@ -52,6 +52,8 @@ class Recogniser:
     feed: Feed
     dimension: int
     thresholds: tuple[tuple[int, float], ...]
+    calibration: str = "table"
+    """Where the thresholds come from, as decisions record it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,13 @@ def build_nets(cache_dir: Path, catalogue: tuple[NetEntry, ...] | None = None, r
 def build_recogniser(cache_dir: Path, entry: NetEntry) -> Recogniser:
     """One recogniser from the cache, or built into it. Raises as `build_nets`."""
     return Recogniser(
-        entry.name, entry.identity, _cached(cache_dir, entry), entry.feed, entry.dimension, entry.thresholds
+        entry.name,
+        entry.identity,
+        _cached(cache_dir, entry),
+        entry.feed,
+        entry.dimension,
+        entry.thresholds,
+        entry.thresholds_from.id if entry.thresholds_from is not None else "table",
     )
 
 

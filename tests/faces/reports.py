@@ -14,7 +14,7 @@ from models.faces.survey import Shot, Survey
 QUALITY = QualityReport(1, 0.93, 55.0, 150.0, 2.0, 0.1, 120.0)
 
 
-def made_up_survey(people: int = 12, photographs: int = 6, likeness: float = 0.75, seed: int = 5) -> Survey:
+def made_up_survey(people: int = 12, photographs: int = 6, likeness: float = 0.85, seed: int = 5) -> Survey:
     """Persons are random directions; a photograph lies at cosine `likeness` from its person."""
     rng = np.random.default_rng(seed)
     shots = []
@@ -39,4 +39,4 @@ def direction(rng: np.random.Generator) -> NDArray[np.float64]:
 
 def made_up_report(configured: Points = THRESHOLDS, **more: float) -> Report:
     """A report of a made-up survey."""
-    return evaluate(made_up_survey(**more), configured, net="made-up", date="2026-11-22")  # type: ignore[arg-type]
+    return evaluate(made_up_survey(**more), configured, net="made-up", date="2026-11-22", rounds_max=100)  # type: ignore[arg-type]
