@@ -11,6 +11,7 @@ from collections.abc import Callable
 from devices.link import Delivery, LinkError
 from devices.mqtt import MqttLink
 from devices.mqtt_paho import LinkConfig
+from models.domain.errors import Bug
 from runtime.plant import Plant
 
 ECHO_EVERY_S = 0.02
@@ -35,6 +36,7 @@ class Peer:
         )
         self._heard = heard
         self._up = asyncio.Event()
+        self._cut = asyncio.Event()
 
     async def start(self, topic_filter: str) -> None:
         """Returns when it is connected and subscribed. Raises TimeoutError."""
@@ -47,6 +49,11 @@ class Peer:
         async with asyncio.timeout(CONNECT_S_MAX):
             await self._up.wait()
 
+    async def offline(self) -> None:
+        """Returns once it is cut off. Raises TimeoutError."""
+        async with asyncio.timeout(CONNECT_S_MAX):
+            await self._cut.wait()
+
     def delivered(self, delivery: Delivery) -> None:
         """Heard, acknowledged."""
         if delivery.receipt is not None:
@@ -56,10 +63,12 @@ class Peer:
     def connected(self, epoch: int, session_present: bool) -> None:  # noqa: ARG002 - either way
         """It hears."""
         self._up.set()
+        self._cut.clear()
 
     def disconnected(self, reason: str) -> None:  # noqa: ARG002 - it tries again
         """It does not."""
         self._up.clear()
+        self._cut.set()
 
     async def may_reconnect(self, taken_over: bool) -> bool:  # noqa: ARG002 - nobody else has its name
         """Always."""
@@ -131,10 +140,16 @@ class Queue:
         """Subscribe to every event of the region, then be cut off; the broker keeps what comes."""
         await self._peer.start(f"so/1/{self._region}/+/+/+/up/event")
         self._peer.link.drop()
+        await self._peer.offline()
         self._heard = 0
 
     async def empty(self, messages: int, deadline_s: float) -> float:
-        """Come back; the seconds until so many had come. Raises TimeoutError."""
+        """Come back; the seconds until so many had come, the connection among them.
+
+        Raises TimeoutError, and Bug `queue_not_away` when some came before: then nothing was measured.
+        """
+        if self._heard:
+            raise Bug("queue_not_away", f"{self._heard} messages came while the client was away")
         began = time.monotonic()
         self._peer.link.restore()
         async with asyncio.timeout(deadline_s):

@@ -71,19 +71,29 @@ class Point:
 def run(console: Console) -> Report:
     """Measure. About seven minutes on two cores. Raises Bug `fleet_violated` when the books do not agree."""
     load_before = load_now()
+    points = measure_points(console)
+    return report(NAME, machine(load_before), rows(points), curves(points))
+
+
+def measure_points(console: Console) -> list[Point]:
+    """Each size on a house of its own, the smallest first. Raises as `run`."""
     points = []
     for stores in STORES:
         with tempfile.TemporaryDirectory(prefix="so-bench-") as name:
             folder = Path(name)
             folder.chmod(0o755)  # the database's user walks through it when we are root
             points.append(_measure(stores, folder, console))
+    return points
+
+
+def curves(points: list[Point]) -> dict[str, tuple[float, ...]]:
+    """For the plots: at the largest size."""
     largest = points[-1]
-    quantiles = {
+    return {
         "event to screen, ms": curve(largest.screen_ms),
         "event to reply, ms": curve(largest.reply_ms),
         "bare MQTT, there and back, ms": curve(largest.bare_ms),
     }
-    return report(NAME, machine(load_before), rows(points), quantiles)
 
 
 def rows(points: list[Point]) -> list[Row]:

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from models.domain.errors import Bug
+from models.domain.ids import RegionId
+from runtime.bench import durable, runtime
+from runtime.bench.bare_mqtt import Peer, Queue
 from runtime.bench.chain_scale import BACKLOG_MESSAGES, MEASURED_S, Point, rows
 from runtime.bench.form import Machine, report
 from runtime.bench.growth import draw_growth, growth_of
+from runtime.broker import EmbeddedBroker
+from runtime.plant import Plant
+from tests.benchmarks.test_runtime import figures
 
 MACHINE = Machine("cpu", 2, 8.0, "Linux", "3.11", (0.0, 0.0))
 POINT = Point(
@@ -56,6 +63,51 @@ def test_the_promises_stand_at_the_largest_size() -> None:
 def test_a_missed_promise_is_missed(changes: dict[str, object], missed: str) -> None:
     found = rows([POINT, replace(POINT, stores=1_000, **changes)])  # type: ignore[arg-type]
     assert [one.what for one in found if not one.ok] == [missed]
+
+
+def test_a_chains_rows_are_in_the_runtime_report_under_their_own_names() -> None:
+    """Whoever reads `bench runtime --json` finds the promises of a chain too, and its growth."""
+    host = durable.rows(figures(), figures(3_000.0, 100.0, 1.0, 1.0))
+    mine = runtime.chain_rows(points())
+    assert [one.what.removeprefix("chain: ") for one in mine] == [one.what for one in rows(points())]
+    assert not {one.what for one in mine} & {one.what for one in host}
+    done = report("runtime", MACHINE, [*host, *mine])
+    assert {one.what for one in done.results if one.target and one.what.startswith("chain: ")} == {
+        "chain: event to screen, p50",
+        "chain: event to screen, p99",
+        "chain: hosts at 200 events/s",
+        "chain: storm of 3,000 terminals settled",
+        "chain: 12000 events drained",
+    }
+    assert len(growth_of(done)) == 4
+
+
+@pytest.mark.integration
+async def test_the_queue_beside_a_backlog_is_taken_by_nobody_before(shared_broker: EmbeddedBroker) -> None:
+    info = shared_broker.info
+    plant = Plant(
+        Path(),
+        region=RegionId("bench-queue"),
+        broker_host=info.host,
+        broker_port=info.port,
+        broker_user=info.username,
+        broker_password=info.password,
+    )
+    queue, sender = Queue(plant), Peer(plant, "sender", lambda _: None)
+    await sender.start("bench-queue/none")
+    try:
+        await queue.leave()
+        for n in range(50):
+            await sender.link.publish("so/1/bench-queue/00/s/t/up/event", str(n).encode())
+        assert queue._heard == 0
+        queue._heard = 1
+        with pytest.raises(Bug, match="while the client was away"):
+            await queue.empty(50, 20.0)
+        queue._heard = 0
+        assert 0 < await queue.empty(50, 20.0) < 20.0
+    finally:
+        await queue.stop()
+        await sender.link.stop()
 
 
 def test_growth_is_drawn(tmp_path: Path) -> None:
