@@ -377,7 +377,8 @@ class FaceDesk:
         if wanted > len(staying):
             return self._grow(wanted - len(staying), now_s)
         acts: list[Act] = []
-        for one in sorted(staying, key=lambda one: -one.n)[: len(staying) - wanted]:
+        first = sorted(staying, key=lambda one: (one.state is WorkerState.READY, -one.n))
+        for one in first[: len(staying) - wanted]:
             one.state, one.since_s = WorkerState.DRAINING, now_s
             acts += self._drained(one, now_s)
         return acts

@@ -59,7 +59,7 @@ class Scaler:
         rule = self._scaling
         if workers < rule.workers_min:
             return rule.workers_min
-        self._note(workers, oldest_wait_s, now_s)
+        self._note(workers, starting, oldest_wait_s, now_s)
         if workers > rule.workers_max:
             return rule.workers_max
         pressed = self._pressed_s is not None and now_s - self._pressed_s >= rule.up_hold_s
@@ -72,14 +72,14 @@ class Scaler:
             return workers - 1
         return workers
 
-    def _note(self, workers: int, oldest_wait_s: float, now_s: float) -> None:
+    def _note(self, workers: int, starting: int, oldest_wait_s: float, now_s: float) -> None:
         rule = self._scaling
         if oldest_wait_s < rule.up_age_s:
             self._pressed_s = None
         elif self._pressed_s is None:
             self._pressed_s = now_s
         spare = self.busy_workers <= rule.down_share * (workers - 1)
-        if not spare or oldest_wait_s >= rule.up_age_s / 2:
+        if starting or not spare or oldest_wait_s >= rule.up_age_s / 2:
             self._slack_s = None
         elif self._slack_s is None:
             self._slack_s = now_s

@@ -58,7 +58,7 @@ def test_whatever_happens_every_question_ends_once_and_in_time(
                 for each in range(40):
                     world.ask(f"q{at}.{each}", f"s{n}", verb)
             case "again":
-                world.ask(f"q{n}", "s0") if f"q{n}" not in world.ends else None
+                world.ask(f"q{n}", "s0") if f"q{n}" in world.asked.keys() - world.ends else None
             case "die":
                 world.die(n)
             case "freeze":
@@ -302,6 +302,17 @@ def test_a_worker_that_drains_keeps_what_it_has_and_is_taken_back_when_it_is_nee
     assert desk.ask("q3", SHOP, Verb.IDENTIFY, 9.0, 1.6) == []
     assert desk.tick(1.9) == [Send("q3", 1, lives[1] or 0)], "taken back, not started"
     assert desk.counts.started == 0
+
+
+def test_while_one_comes_back_no_other_goes() -> None:
+    world = running(between(1, 2, down_hold_s=1.0), start_s=3.0)
+    storm(world, 6.0, 8, "a")
+    assert len(world.processes) == 2
+    world.die(0)
+    world.run(2.5, 0.05)
+    assert [one["state"] for one in world.desk.snapshot(world.now)["workers"]] == ["starting", "ready"]
+    world.run(5.0, 0.05)
+    assert [one["state"] for one in world.desk.snapshot(world.now)["workers"]] == ["ready"]
 
 
 def test_a_spare_worker_without_a_core_is_not_waited_for() -> None:
