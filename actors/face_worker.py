@@ -17,7 +17,7 @@ from actors.several_nets import OneNet, Searched, SeveralNets
 from models.domain.errors import Refused
 from models.domain.face_quality import IMAGE_FAULTS, PROMPTS, LookPurpose, LookReason, QualityPolicy, covered
 from models.domain.ids import MemberId
-from models.domain.liveness import LivenessPolicy
+from models.domain.liveness import Liveness, LivenessPolicy
 from models.domain.messages import FaceOutcome, SealedTemplate
 from models.domain.nets import NetDecision, pack, unpack
 from models.domain.recognition import (
@@ -114,6 +114,7 @@ class FaceWorker:
                 digits_given=tail is not None,
                 digits_required=request.digits_required,
                 amount_fen=request.amount_fen,
+                face_alone_max_fen=policy.face_alone_max_fen,
                 elsewhere=SearchScope.CHAIN in request.scopes,
             )
             decision = said.decision
@@ -129,7 +130,7 @@ class FaceWorker:
             return self._look_again(request, Unseen(hidden, seen.quality), decision)
         sealed = None
         if isinstance(decision.match, NeedsDigits):
-            sealed = self._vault.seal(request.visit_key, request.session, PROBE, pack(probes))
+            sealed = self._vault.seal(request.visit_key, request.session, PROBE, _sealable(alive.liveness, probes))
         made = self._upkeep(request, said, probes, second_factor=tail is not None)
         return self._decided(request, decision, found.version, seen, sealed, made)
 
@@ -142,11 +143,13 @@ class FaceWorker:
         consent.check(request.session)
         tail = _checked_tail(request.digits_tail)
         try:
-            probes = unpack(self._vault.open(request.visit_key, request.session, PROBE, request.sealed))
+            liveness, probes = _unsealed(self._vault.open(request.visit_key, request.session, PROBE, request.sealed))
         except Refused as gone:
             return self._lost(request, gone)
         found = self.nets.search(probes, lambda galleries, probe: galleries.in_bucket(request.chain, tail, probe))
-        said = self.nets.decide(found, scope=SearchScope.CHAIN, partial=found.partial, digits_given=True)
+        said = self.nets.decide(
+            found, scope=SearchScope.CHAIN, liveness=liveness, partial=found.partial, digits_given=True
+        )
         made = self._upkeep(request, said, probes, second_factor=True)
         return self._decided(request, said.decision, found.version, None, None, made)
 
@@ -348,6 +351,16 @@ def _looks(request: IdentifyRequest, tail: str | None) -> tuple[SearchScope, ...
     if tail is not None:
         return (SearchScope.CHAIN,)
     return tuple(scope for scope in request.scopes if scope is not SearchScope.CHAIN) or (SearchScope.REGION,)
+
+
+def _sealable(liveness: Liveness, probes: Mapping[str, Embedding]) -> bytes:
+    """A probe and what was seen of its liveness: the decision after digits records it too."""
+    return liveness.value.encode() + b"\0" + pack(probes)
+
+
+def _unsealed(opened: bytes) -> tuple[Liveness, dict[str, Embedding]]:
+    liveness, _, packed = opened.partition(b"\0")
+    return Liveness(liveness.decode()), unpack(packed)
 
 
 def _checked_tail(tail: str) -> str:

@@ -107,6 +107,7 @@ class LivenessDoc(_Closed):
     net_pass_min: Part = PLAIN.net_pass_min
     net_veto_below: Part = PLAIN.net_veto_below
     tries_max: Annotated[int, Field(ge=1, le=5)] = PLAIN.tries_max
+    face_alone_max_fen: Annotated[int, Field(ge=0)] | None = PLAIN.face_alone_max_fen
 
     @model_validator(mode="after")
     def _veto_below_pass(self) -> LivenessDoc:

@@ -82,6 +82,8 @@ class LivenessPolicy:
     straight_max: float = 0.25
     tries_max: int = 2
     """Turns that a visit may try; then four digits."""
+    face_alone_max_fen: int | None = None
+    """A basket above it asks for digits even when the face is clear and alive; None: no limit."""
 
     def __post_init__(self) -> None:
         for pass_min, veto_below in ((self.pass_min, self.veto_below), (self.net_pass_min, self.net_veto_below)):
@@ -89,6 +91,8 @@ class LivenessPolicy:
                 raise ValueError("a liveness score must lie in 0..1, and the veto below the pass")
         if not (0 < self.same_face_min < 1 and self.turn_min > 0 and self.straight_max > 0 and self.tries_max >= 1):
             raise ValueError("the bounds of a liveness challenge must be positive")
+        if self.face_alone_max_fen is not None and self.face_alone_max_fen < 0:
+            raise ValueError("face_alone_max_fen is 0 or more")
 
     def judge(self, device_ppm: int | None, *, net_ppm: int | None = None, turn: TurnResult | None = None) -> Liveness:
         """Failed is a veto, whatever else passed; in doubt asks for a turn or for digits. Scores in millionths."""

@@ -137,8 +137,6 @@ class RecognitionPolicy:
     floor: float = 0.36
     margin_min: float = 0.08
     liveness: LivenessPolicy = field(default_factory=LivenessPolicy)
-    face_alone_max_fen: int | None = None
-    """A basket above it asks for digits even when the face is clear; None: no limit."""
     calibration: str = "table"
     """Where the thresholds come from: a report's name and digest, or the table of the documentation."""
 
@@ -184,6 +182,7 @@ def decide(
     digits_given: bool = False,
     digits_required: bool = False,
     amount_fen: int | None = None,
+    face_alone_max_fen: int | None = None,
     elsewhere: bool = False,
 ) -> Decision:
     """The rule (docs: faces, 1:N is a budget), by `reason_of` of the record that is kept.
@@ -191,8 +190,9 @@ def decide(
     `search` covers everything searched in this decision so far, each template counted once. `looks`: how many
     scopes may be searched one after another before somebody is accepted. Each look may accept a stranger, so
     they share the budget: at t(looks x N) a look spends 1/looks of it (FPIR = N x FAR), together at most all.
-    `partial`: a shard or an update was missing. `amount_fen`: of the basket, where it is known. `elsewhere`: the
-    chain has members whom these scopes do not hold. With `digits_given` the search was inside their bucket.
+    `partial`: a shard or an update was missing. `amount_fen`: of the basket, where it is known; above
+    `face_alone_max_fen` a face alone is not enough. `elsewhere`: the chain has members whom these scopes do not
+    hold. With `digits_given` the search was inside their bucket.
     """
     t_ppm = _ppm(threshold(search.searched * looks, policy.thresholds))
     figures = RecognitionDecision(
@@ -210,7 +210,7 @@ def decide(
         partial=partial,
         digits_given=digits_given,
         digits_required=digits_required,
-        amount_limited=_above_limit(amount_fen, policy.face_alone_max_fen),
+        amount_limited=_above_limit(amount_fen, face_alone_max_fen),
         elsewhere=elsewhere,
         calibration=policy.calibration,
     )
@@ -358,7 +358,7 @@ class IdentifyRequest:
     digits_required: bool = False
     """A face alone is never enough for this terminal: what would be accepted asks for digits."""
     amount_fen: int | None = None
-    """Of the visit's basket as it stands; above the policy's limit a face alone is not enough. None: not known."""
+    """Of the visit's basket as it stands; above the chain's limit a face alone is not enough. None: not known."""
     scopes: tuple[SearchScope, ...] = (SearchScope.STORE, SearchScope.REGION)
     gallery_version_min: int = 0
     """Templates committed up to here must have been searched; a worker behind it answers as partial."""

@@ -20,7 +20,7 @@ from models.domain.face_quality import (
     QualityReport,
 )
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
-from models.domain.liveness import LivenessPolicy
+from models.domain.liveness import Liveness, LivenessPolicy
 from models.domain.messages import FaceOutcome
 from models.domain.recognition import (
     Embedding,
@@ -36,6 +36,7 @@ from models.domain.recognition import (
     Seen,
     ShotRequest,
     Unseen,
+    threshold,
 )
 from models.faces.embed import combine, to_embedding, to_vector, unit
 from models.faces.gallery import Gallery
@@ -297,6 +298,48 @@ def test_the_store_s_own_members_come_first(worker: FaceWorker) -> None:
         ask(near(LI, 0.7), store=StoreId("s9"), scopes=(SearchScope.STORE, SearchScope.REGION)), CONSENT
     )
     assert (visitor.outcome, visitor.member) == (FaceOutcome.ACCEPTED, "li")
+
+
+def test_looks_share_one_budget_and_a_wider_one_is_made_only_where_it_can_help(worker: FaceWorker) -> None:
+    load(worker, row("li", LI, store="s1"), *(row(f"m{n}", direction(), store="s2") for n in range(99)))
+    both = (SearchScope.STORE, SearchScope.REGION)
+    clear = worker.identify(ask(near(LI, 0.9), scopes=both), CONSENT).decision
+    assert clear is not None
+    assert (clear.scope, clear.looks, clear.templates_searched) == ("store", 2, 1)
+    assert clear.threshold_ppm == round(threshold(2) * 1e6)
+    unclear = worker.identify(ask(near(LI, 0.37), scopes=both), CONSENT).decision
+    assert unclear is not None
+    assert (unclear.scope, unclear.templates_searched) == ("region", 100), "the store's own are counted once"
+    assert unclear.threshold_ppm == round(threshold(200) * 1e6)
+    limited = ask(near(LI, 0.9), scopes=both, amount_fen=501, liveness=LivenessPolicy(face_alone_max_fen=500))
+    dear = worker.identify(limited, CONSENT)
+    assert (dear.outcome, dear.reason) == (FaceOutcome.DIGITS, "amount_limit")
+    assert dear.decision is not None
+    assert dear.decision.scope == "store", "a wider look would change nothing"
+
+
+def test_the_chain_is_searched_among_the_digits_only(worker: FaceWorker) -> None:
+    load(worker, row("li", LI, "1234"))
+    scopes = (SearchScope.STORE, SearchScope.REGION, SearchScope.CHAIN)
+    stranger = worker.identify(ask(direction(), scopes=scopes), CONSENT)
+    assert (stranger.outcome, stranger.reason) == (FaceOutcome.DIGITS, "elsewhere")
+    known = worker.identify(ask(LI, scopes=(SearchScope.CHAIN,)), CONSENT)
+    assert known.decision is not None
+    assert (known.outcome, known.decision.scope) == (FaceOutcome.ACCEPTED, "region")
+    named = worker.identify(ask(LI, scopes=scopes, digits_tail="1234"), CONSENT)
+    assert named.decision is not None
+    assert (named.decision.scope, named.decision.looks, named.decision.digits_given) == ("chain", 1, True)
+
+
+def test_what_was_seen_of_liveness_is_recorded_after_digits_too(worker: FaceWorker) -> None:
+    load(worker, row("li", LI, "1234"))
+    asked = worker.identify(ask(LI, liveness=LivenessPolicy(required=True)), CONSENT)
+    assert (asked.outcome, asked.reason) == (FaceOutcome.DIGITS, "liveness_in_doubt")
+    assert asked.sealed is not None
+    said = worker.rescore(RescoreRequest(VISIT, "q2", CHAIN, asked.sealed, KEY, "1234"), CONSENT)
+    assert (said.outcome, said.member) == (FaceOutcome.ACCEPTED, "li")
+    assert said.decision is not None
+    assert said.decision.liveness is Liveness.IN_DOUBT
 
 
 def test_a_worker_behind_the_commits_never_accepts_silently(worker: FaceWorker) -> None:

@@ -75,11 +75,10 @@ CONDITIONS: dict[str, dict[str, object]] = {
     "liveness in doubt": {"liveness": Liveness.IN_DOUBT},
     "liveness failed": {"liveness": Liveness.FAILED},
     "digits required": {"digits_required": True},
-    "above the limit": {"amount_fen": 20_001},
+    "above the limit": {"amount_fen": 20_001, "face_alone_max_fen": 20_000},
     "elsewhere": {"elsewhere": True},
     "digits": {"digits_given": True},
 }
-LIMITED = RecognitionPolicy(face_alone_max_fen=20_000)
 
 
 def documented() -> list[tuple[str, ...]]:
@@ -108,7 +107,7 @@ def test_the_rule_is_the_documented_table(row: tuple[str, ...]) -> None:
     given_: dict[str, Any] = {}
     for condition in filter(None, conditions.split(", ")):
         given_ |= CONDITIONS[condition]
-    decision = decide(search, LIMITED, net_sha256="net", **given_)
+    decision = decide(search, POLICY, net_sha256="net", **given_)
     assert isinstance(decision.match, ANSWERS[answer])
     assert decision.record.reason == reason.strip("`")
     if isinstance(decision.match, Accepted):
@@ -116,13 +115,13 @@ def test_the_rule_is_the_documented_table(row: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("amount_fen", "policy", "limited"),
-    [(20_000, LIMITED, False), (20_001, LIMITED, True), (None, LIMITED, False), (10**9, POLICY, False)],
+    ("amount_fen", "max_fen", "limited"),
+    [(20_000, 20_000, False), (20_001, 20_000, True), (None, 20_000, False), (10**9, None, False), (1, 0, True)],
 )
 def test_the_amount_limits_a_face_alone_where_both_are_known(
-    amount_fen: int | None, policy: RecognitionPolicy, limited: bool
+    amount_fen: int | None, max_fen: int | None, limited: bool
 ) -> None:
-    decision = decide(found(0.9), policy, net_sha256="net", amount_fen=amount_fen)
+    decision = decide(found(0.9), POLICY, net_sha256="net", amount_fen=amount_fen, face_alone_max_fen=max_fen)
     assert decision.record.amount_limited is limited
     assert isinstance(decision.match, NeedsDigits if limited else Accepted)
 
@@ -138,6 +137,7 @@ HOW = st.fixed_dictionaries(
         "digits_given": st.booleans(),
         "digits_required": st.booleans(),
         "amount_fen": st.sampled_from([None, 100, 50_000]),
+        "face_alone_max_fen": st.just(20_000),
         "elsewhere": st.booleans(),
     }
 )
@@ -145,13 +145,13 @@ RANK: dict[type[Match], int] = {NotRecognised: 0, NeedsDigits: 1, Accepted: 2}
 
 
 def rank(s1: float, s2: float, searched: int, how: dict[str, Any]) -> int:
-    return RANK[type(decide(found(s1, s2, searched), LIMITED, net_sha256="net", **how).match)]
+    return RANK[type(decide(found(s1, s2, searched), POLICY, net_sha256="net", **how).match)]
 
 
 @given(SCORES, SCORES, st.integers(1, 10**6), HOW)
 def test_acceptance_is_never_cheaper_than_the_rule(a: float, b: float, searched: int, how: dict[str, Any]) -> None:
     s1, s2 = max(a, b), min(a, b)
-    decision = decide(found(s1, s2, searched), LIMITED, net_sha256="net", **how)
+    decision = decide(found(s1, s2, searched), POLICY, net_sha256="net", **how)
     if isinstance(decision.match, Accepted):
         assert round(s1 * 1e6) >= round(threshold(searched * how["looks"]) * 1e6) >= 360_000
         assert round(s1 * 1e6) - round(s2 * 1e6) >= 80_000
@@ -183,8 +183,8 @@ def test_a_wider_margin_never_makes_it_worse(s1: float, a: float, b: float, n: i
 @given(SCORES, SCORES, st.integers(1, 10**6), HOW, st.sampled_from(["partial", "digits_required", "liveness", "looks"]))
 def test_a_doubt_more_never_makes_it_easier(s1: float, s2: float, n: int, how: dict[str, Any], doubt: str) -> None:
     worse = {"partial": True, "digits_required": True, "liveness": Liveness.FAILED, "looks": 4}[doubt]
-    before = decide(found(s1, s2, n), LIMITED, net_sha256="net", **how).match
-    after = decide(found(s1, s2, n), LIMITED, net_sha256="net", **(how | {doubt: worse})).match
+    before = decide(found(s1, s2, n), POLICY, net_sha256="net", **how).match
+    after = decide(found(s1, s2, n), POLICY, net_sha256="net", **(how | {doubt: worse})).match
     assert not isinstance(after, Accepted) or isinstance(before, Accepted)
 
 
@@ -195,7 +195,7 @@ def test_an_auditor_decides_the_same_from_the_record_alone(
     search = SearchResult(None, None, 0)
     if best is not None:
         search = SearchResult(Candidate(LI, best), None if second is None else Candidate(WANG, second), n)
-    decision = decide(search, LIMITED, net_sha256="net", **how)
+    decision = decide(search, POLICY, net_sha256="net", **how)
     row = json.loads(json.dumps(asdict(decision.record)))
     assert all(isinstance(value, (int, str)) for value in row.values()), "no float, nothing nested"
     again = RecognitionDecision(**(row | {"liveness": Liveness(row["liveness"]), "reason": ""}))
@@ -219,11 +219,11 @@ def test_looks_together_spend_no_more_than_the_budget(sizes: list[int]) -> None:
 
 @given(SCORES, SCORES, st.integers(1, 10**6), HOW)
 def test_a_wider_search_is_made_only_where_it_can_help(s1: float, s2: float, n: int, how: dict[str, Any]) -> None:
-    decision = decide(found(s1, s2, n), LIMITED, net_sha256="net", **(how | {"digits_given": False}))
+    decision = decide(found(s1, s2, n), POLICY, net_sha256="net", **(how | {"digits_given": False}))
     if isinstance(decision.match, Accepted):
         assert not decision.wider_may_help
     if decision.wider_may_help:
-        reached = decide(found(1.0, -1.0, n), LIMITED, net_sha256="net", **(how | {"digits_given": False})).match
+        reached = decide(found(1.0, -1.0, n), POLICY, net_sha256="net", **(how | {"digits_given": False})).match
         assert not isinstance(reached, NotRecognised)
 
 
