@@ -7,9 +7,10 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import psycopg
@@ -53,6 +54,21 @@ def scratch_data_dir() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running_broker(
+    kind: Literal["auto", "mosquitto", "iotcore"] = "auto", users: Mapping[str, str] | None = None
+) -> Iterator[EmbeddedBroker]:
+    """A broker in a folder of its own, with these users and secrets; gone with the block."""
+    with scratch_data_dir() as folder:
+        server = EmbeddedBroker(folder, kind)
+        server.add_users(users or {})
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 @contextmanager
@@ -133,22 +149,12 @@ def module_database_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
 @pytest.fixture
 def broker() -> Iterator[EmbeddedBroker]:
     """A running broker of its own for one test: `broker.info` is the host user, `broker.add_user` a terminal's."""
-    with scratch_data_dir() as folder:
-        server = EmbeddedBroker(folder)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+    with running_broker() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def shared_broker() -> Iterator[EmbeddedBroker]:
     """One running broker for the whole run; tests that use it pick topics and user names of their own."""
-    with scratch_data_dir() as folder:
-        server = EmbeddedBroker(folder)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+    with running_broker() as server:
+        yield server

@@ -31,7 +31,7 @@ from runtime.datadir import open_data_dir
 from runtime.ports import free_port
 from runtime.processes import wait_ended
 from runtime.settings import Broker as BrokerSettings
-from tests.conftest import scratch_data_dir
+from tests.conftest import running_broker
 
 pytestmark = pytest.mark.integration
 WAIT_S = 10.0
@@ -133,14 +133,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedBroker]:
     kind: Literal["mosquitto", "iotcore"] = request.param
     if kind == "mosquitto" and find_program() is None:
         pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
-    with scratch_data_dir() as folder:
-        broker = EmbeddedBroker(folder, kind)
-        broker.add_users({"t-1": "first-secret", "t-2": "second-secret"})
-        broker.start()
-        try:
-            yield broker
-        finally:
-            broker.stop()
+    with running_broker(kind, {"t-1": "first-secret", "t-2": "second-secret"}) as broker:
+        yield broker
 
 
 def test_a_message_arrives_as_it_was_sent(server: EmbeddedBroker) -> None:

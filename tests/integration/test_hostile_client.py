@@ -14,7 +14,7 @@ import pytest
 from runtime import mqtt_probe
 from runtime.broker import EmbeddedBroker
 from runtime.broker_mosquitto import find_program
-from tests.conftest import scratch_data_dir
+from tests.conftest import running_broker
 from tests.integration.test_broker import WAIT_S, Client, client
 
 pytestmark = pytest.mark.integration
@@ -35,14 +35,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedBroker]:
     kind: Literal["mosquitto", "iotcore"] = request.param
     if kind == "mosquitto" and find_program() is None:
         pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
-    with scratch_data_dir() as folder:
-        broker = EmbeddedBroker(folder, kind)
-        broker.add_users({"t-1": "first-secret", "t-2": "second-secret"})
-        broker.start()
-        try:
-            yield broker
-        finally:
-            broker.stop()
+    with running_broker(kind, {"t-1": "first-secret", "t-2": "second-secret"}) as broker:
+        yield broker
 
 
 @pytest.fixture

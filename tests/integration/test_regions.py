@@ -13,7 +13,7 @@ from models.domain.ids import StoreId
 from models.domain.screen import ScreenState
 from runtime.broker import EmbeddedBroker
 from runtime.postgres import EmbeddedPostgres
-from tests.conftest import fresh_database, scratch_data_dir
+from tests.conftest import fresh_database, running_broker
 from tests.integration.money_shop import running_simulator
 from tests.integration.regions import Regions, open_regions, until
 
@@ -23,13 +23,8 @@ WATER, TEA = ("6901234561005", 200), ("6901234571004", 420)
 
 @pytest.fixture(scope="module")
 def far_broker() -> Iterator[EmbeddedBroker]:
-    with scratch_data_dir() as folder:
-        server = EmbeddedBroker(folder)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+    with running_broker() as server:
+        yield server
 
 
 @pytest.fixture
