@@ -143,12 +143,10 @@ class Counter:
             FaceAnswered(answer.session, answer.question, answer.outcome, who, reason, answer.sealed, answer.decision)
         )
 
-    @property
-    def member(self) -> str | None:
+    def who(self) -> str | None:
         """Who was recognised."""
         return self.lane.session.member.id if self.lane.session.member is not None else None
 
-    @property
     def waits(self) -> bool:
         """For a turn of the head."""
         return self.lane.session.turning is not None
@@ -173,13 +171,13 @@ def test_a_head_that_turns_as_asked_is_let_in() -> None:
     first = counter.show(Frame())
     assert (first.outcome, first.member) == (FaceOutcome.CHALLENGE, None)
     assert counter.lane.prompt == "turn_head"
-    assert counter.member is None
+    assert counter.who() is None
     turning = counter.lane.session.turning
     assert turning is not None
     assert bytes(LI) not in turning.first, "sealed"
     counter.show(Frame(near(LI, 0.6), counter.toward(counter.asked_side)))
-    assert counter.member == "li"
-    assert not counter.waits
+    assert counter.who() == "li"
+    assert not counter.waits()
     counter.lane.nobody_waits()
 
 
@@ -261,9 +259,9 @@ def test_a_turn_nobody_made_is_over_and_was_a_try() -> None:
     counter = Counter(LivenessPolicy(challenge=ALWAYS, tries_max=1))
     counter.show(Frame())
     counter.lane.after(14.9)
-    assert counter.waits
+    assert counter.waits()
     counter.lane.after(0.2)
-    assert not counter.waits
+    assert not counter.waits()
     assert counter.lane.prompt == "face_lost"
     assert counter.show(Frame()).outcome is FaceOutcome.DIGITS
 
