@@ -74,6 +74,7 @@ class HostedFaceWorker:
         plant: Plant = pickle.loads(sealed)  # noqa: S301 - our own
         configure_logs(plant.data_dir, f"faces-{plant.region}")
         # Nets and numpy: a host, which is to start fast, has neither.
+        from models.faces import devices
         from runtime.face_nets import digests_of
         from runtime.faces import build_face_worker
         from runtime.gallery_keeper import GalleryKeeper, GallerySpec
@@ -90,6 +91,7 @@ class HostedFaceWorker:
             return keeper.galleries
 
         began = time.monotonic()
+        devices.choose(devices.Device(plant.faces_device))
         self._worker = build_face_worker(
             plant.faces_cache,
             vault,
@@ -99,6 +101,7 @@ class HostedFaceWorker:
             in_use=digests_of(plant) or (),
             adaptive=plant.faces_adaptive,
         )
+        self._device = devices.in_use()
         self._keeper, *_ = self._keepers.values()  # the current net's; the others are of older ones
         self._metrics = FaceMetrics(plant.region)
         for keeper in self._keepers.values():
@@ -133,6 +136,7 @@ class HostedFaceWorker:
         gallery = self._keeper.health()
         self._metrics.templates(gallery["templates"])
         place = {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id(), "start_ms": self._start_ms}
+        place["device"] = self._device
         return {**place, "version": gallery["version"], "gallery": gallery, **asdict(self._worker.health())}
 
     def _retire_nets(self) -> None:

@@ -52,6 +52,7 @@ def build_face_worker(
         replace(nets, recogniser=one) for one in older_recognisers(cache_dir, entries, nets.recogniser_sha256, in_use)
     ]
     eyes = FacePipeline(nets, [one.recogniser for one in older], AntiSpoofing.of_catalogue(entries))
+    eyes.warm_up()
 
     def own(nets: Nets) -> Galleries:
         def new_gallery(chain: ChainId) -> Gallery:

@@ -9,11 +9,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from models.faces import devices
 from models.faces.catalogue import Colour, Feed
 
 
 def open_session(net: Path | bytes) -> ort.InferenceSession:
-    """An onnxruntime session on the CPU: one thread, sequential, all optimisations, no spinning.
+    """An onnxruntime session on the process's device: one thread, sequential, all optimisations, no spinning.
 
     Also holds OpenCV to one thread: the machine is shared by one worker per core.
     """
@@ -26,9 +27,8 @@ def open_session(net: Path | bytes) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3
-    return ort.InferenceSession(
-        net if isinstance(net, bytes) else str(net), options, providers=["CPUExecutionProvider"]
-    )
+    content = net if isinstance(net, bytes) else str(net)
+    return devices.opened(ort.InferenceSession(content, options, providers=devices.chosen()))
 
 
 def to_blob(pixels: NDArray[np.uint8], feed: Feed) -> NDArray[np.float32]:

@@ -166,4 +166,4 @@ if __name__ == "__main__":
             result = asyncio.run(run(mine))
         finally:
             end()
-    print(json.dumps(result))
+    sys.stdout.write(json.dumps(result) + "\n")
