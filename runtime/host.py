@@ -193,6 +193,7 @@ class StoreHost:
                 break
             after = page[-1][0]
         self._wall_tiles.begin(self._slot)
+        self.counts.passivated += self._states.admit([], asyncio.get_running_loop().time())[0]
 
     # ------------------------------------------------------------ what the bridge tells (BridgeOwner)
 
