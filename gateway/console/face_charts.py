@@ -50,9 +50,17 @@ def thresholds(report: Report) -> Chart:
             polyline(x, y, found, "found"),
             polyline(x, y, force, "force"),
         ),
-        xs=tuple(Mark(x.at(n), f"{n:,}") for n in sizes),
+        xs=tuple(Mark(x.at(n), short(n)) for n in sizes),
         ys=tuple(Mark(y.at(tenth / 10), f"{tenth / 10:g}") for tenth in range(2, 11, 2)),
     )
+
+
+def short(n: int) -> str:
+    """1, 10, 100, 1k, 10k, 100k, 1M: there is little room below an axis."""
+    for unit, size in (("M", 1_000_000), ("k", 1_000)):
+        if n >= size and n % size == 0:
+            return f"{n // size}{unit}"
+    return str(n)
 
 
 def roc(report: Report) -> Chart:
@@ -83,10 +91,10 @@ def histogram(report: Report) -> Chart:
         for left, right, value in zip(bars.edges, bars.edges[1:], part, strict=False):
             corners += [(left, value), (right, value)]
         lines.append(polyline(x, y, [*corners, (bars.edges[-1], 0.0)], kind))
-    met = tuple(Mark(x.at(threshold(n, report.configured)), f"t({n:,})") for n in (1, 1_000_000))
+    met = tuple(Mark(x.at(threshold(n, report.configured)), f"t({short(n)})") for n in (1, 1_000_000))
     return Chart(
         lines=tuple(lines),
         across=met,
-        xs=tuple(Mark(x.at(tenth / 10), f"{tenth / 10:g}") for tenth in range(-4, 11, 2)),
+        xs=tuple(Mark(x.at(tenth / 10), f"{tenth / 10:g}") for tenth in range(-2, 11, 2)),
         ys=tuple(Mark(y.at(y.most * part / 4), f"{y.most * part / 4:.0f} %") for part in range(5)),
     )

@@ -15,7 +15,7 @@ from gateway.queries.registry import Scope
 
 BIN_PPM = 20_000
 """Width of a score bin: a cosine of 0.02."""
-OUTCOMES = ("accepted", "digits", "not_recognised")
+OUTCOMES = ("accepted", "digits", "challenge", "quality", "not_recognised")
 GROUPS_MAX = 20_000
 REGIONS_MAX = 500
 

@@ -206,7 +206,7 @@ def kept(directory: Path = REPORTS_DIR) -> list[tuple[str, Report]]:
             found.append((path.stem, parse(path.read_bytes())))
         except NeedsOperator:
             continue
-    return sorted(found, key=lambda one: (one[1].date, one[0]), reverse=True)
+    return sorted(found, key=lambda one: one[1].date, reverse=True)
 
 
 def thresholds_from(raw: Any) -> ThresholdsFrom | None:

@@ -8,6 +8,7 @@ import pytest
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.console.charts import across, stacked, step_for, upwards
+from gateway.console.face_charts import short
 from gateway.console.texts import TEXTS
 from gateway.queries.faces import OUTCOMES
 from gateway.routes import faces as routes
@@ -138,6 +139,10 @@ def test_a_stacked_chart_fills_its_height_and_no_more() -> None:
     assert tallest.height == pytest.approx(8 * second.height, abs=0.5)
     assert [mark.text for mark in drawn.ys] == ["0", "2", "4", "6", "8"]
     assert stacked([], ("x",)).bars == ()
+
+
+def test_sizes_are_short() -> None:
+    assert [short(n) for n in (1, 100, 1_000, 100_000, 1_000_000, 1_500)] == ["1", "100", "1k", "100k", "1M", "1500"]
 
 
 def test_axes_keep_values_inside_the_drawing() -> None:

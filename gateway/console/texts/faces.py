@@ -77,6 +77,8 @@ FACES: dict[str, tuple[str, str]] = {
     "face_basis.raised": ("已提高", "raised"),
     "face_outcome.accepted": ("已识别", "Accepted"),
     "face_outcome.digits": ("需要数字", "Digits asked"),
+    "face_outcome.challenge": ("请转头", "Asked to turn"),
+    "face_outcome.quality": ("请再看一次", "Asked to look again"),
     "face_outcome.not_recognised": ("未识别", "Not recognised"),
     "face_reason.clear": ("清楚匹配", "clear match"),
     "face_reason.below_threshold": ("低于该规模的阈值", "below the threshold of this size"),
