@@ -44,6 +44,9 @@ class SearchableGallery(Protocol):
     def end_load(self, version: int) -> None:
         """All of it is there, as committed up to `version`."""
 
+    def advance(self, version: int) -> None:
+        """Changes up to `version` are inside."""
+
     def add_many(self, rows: Sequence[NewRow]) -> int:
         """Searchable on return, a member's template of the same id replaced; how many were no unit vectors."""
 

@@ -171,7 +171,7 @@ class Galleries:
         for member in delta.removals:
             self.forget(delta.chain, member)
         loaded, skipped = self._put(delta.chain, gallery, delta.upserts)
-        gallery.end_load(delta.version)
+        gallery.advance(delta.version)
         return LoadReport(delta.version, loaded, skipped)
 
     def forget(self, chain: ChainId, member: MemberId) -> int:

@@ -42,6 +42,8 @@ class GalleryFeed:
         """Every change up to here was read."""
         self._read: set[int] = set()
         """Numbers above `_low` that were read."""
+        self.erased = False
+        """A removal was read; whoever acts on it takes it back."""
 
     def load(self, conn: Connection) -> int:
         """Read everything, as of one moment; returns the version. A million templates take under a minute."""
@@ -68,20 +70,21 @@ class GalleryFeed:
     def refresh(self, conn: Connection) -> int:
         """Read what was committed and not read yet; returns the version that is searchable now."""
         changes = changes_after(conn, self._chain, self._low)
-        fresh = [(n, member) for n, member in changes if n not in self._read]
+        fresh = [change for change in changes if change[0] not in self._read]
         at = self._galleries.version(self._chain)
-        members = list(dict.fromkeys(member for _, member in fresh))
+        members = list(dict.fromkeys(member for _, member, _ in fresh))
         for some in _parts(members):
             rows = templates_of(conn, *self._where, some)
             self._galleries.apply_deltas(GalleryDelta(self._chain, at, at, tuple(rows), tuple(some)))
-        version = max([at, *(n for n, _ in fresh)])
+        version = max([at, *(n for n, _, _ in fresh)])
         self._galleries.apply_deltas(GalleryDelta(self._chain, at, version))
-        self._low, self._read = self._window(sorted(n for n, _ in changes))
+        self._low, self._read = self._window(sorted(n for n, _, _ in changes))
+        self.erased = self.erased or any(removed for _, _, removed in fresh)
         return version
 
     def _numbers(self, conn: Connection) -> set[int]:
         self._low = window_start(conn, self._chain)
-        return {n for n, _ in changes_after(conn, self._chain, self._low)}
+        return {n for n, _, _ in changes_after(conn, self._chain, self._low)}
 
     def _window(self, numbers: list[int]) -> tuple[int, set[int]]:
         if len(numbers) <= WINDOW_CHANGES:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,15 +16,16 @@ import structlog
 
 from actors.galleries import VISITORS_MAX, Galleries
 from models.domain.errors import RetryLater, StoreOpsError
-from models.domain.ids import ChainId, MemberId, RegionId, StoreId
+from models.domain.ids import ChainId, MemberId, StoreId
 from models.domain.recognition import GalleryRow
-from models.faces.gallery import TEMPLATES_MAX, Gallery
-from models.faces.rotation import rotation_from
-from models.faces.segments import scope_of
-from models.faces.slab import SharedSlab
+from models.faces.gallery import Gallery
 from models.faces.templates import TemplateVault
 from models.tables.templates import BUCKET_TEMPLATES_MAX, bucket_elsewhere, newest_change, recent_visitors
 from runtime.gallery_feed import GalleryFeed
+from runtime.gallery_snapshots import GallerySpec, Snapshots
+from runtime.wash import Washing
+
+__all__ = ["GalleryKeeper", "GallerySpec"]
 
 log = structlog.get_logger()
 
@@ -38,41 +38,18 @@ VISITORS_DAYS = 30
 BUCKET_TIMEOUT_MS = 500
 
 
-@dataclass(frozen=True, slots=True)
-class GallerySpec:
-    """Which gallery: all that makes rows comparable."""
-
-    place: str
-    """The deployment: its data folder."""
-    chain: ChainId
-    region: RegionId
-    net_sha256: str
-    dimension: int
-
-    def slab(self, vault: TemplateVault) -> SharedSlab:
-        """The slab of this node, not locked."""
-        parts = (self.chain, self.region, self.net_sha256, str(self.dimension))
-        return SharedSlab(scope_of(self.place), "\n".join(parts).encode() + vault.rotation_secret(self.chain))
-
-    def gallery(self, vault: TemplateVault, slab: SharedSlab) -> Gallery:
-        """Over the slab."""
-        return Gallery(
-            self.dimension, rotation_from(vault.rotation_secret(self.chain), self.dimension), TEMPLATES_MAX, slab
-        )
-
-
 class GalleryKeeper:
     """Of one gallery. `galleries` for the worker's thread; `watch` starts the thread that keeps them, or waits to."""
 
     def __init__(self, spec: GallerySpec, vault: TemplateVault, database_url: str) -> None:
         self._spec, self._vault, self._url = spec, vault, database_url
         self._asking: psycopg.Connection[Any] | None = None
-        self.galleries = Galleries(
-            vault, spec.net_sha256, lambda _: spec.gallery(vault, spec.slab(vault)), self._elsewhere, self._recent
-        )
+        self._reader = spec.gallery(vault, spec.slab(vault))
+        self.galleries = Galleries(vault, spec.net_sha256, lambda _: self._reader, self._elsewhere, self._recent)
         self.galleries.open(spec.chain)
         self._slab = spec.slab(vault)
-        self._kept: tuple[Galleries, Gallery, GalleryFeed] | None = None
+        self._kept: tuple[Gallery, GalleryFeed] | None = None
+        self._snapshots = Snapshots(spec, vault)
         self._wake, self._ended = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._stores: set[StoreId] = set()
@@ -88,7 +65,7 @@ class GalleryKeeper:
 
     def wait_until_whole(self, timeout_s: float) -> bool:
         """Wait until all templates are searchable; False when they are not by then."""
-        gallery = self.galleries.open(self._spec.chain)
+        gallery = self._reader
         until = time.monotonic() + timeout_s
         while not gallery.whole and time.monotonic() < until and not self._ended.wait(0.01):
             pass
@@ -110,7 +87,7 @@ class GalleryKeeper:
 
     def health(self) -> dict[str, Any]:
         """Counts only. `loading_of`: templates that the load in progress will have."""
-        seen = self._spec.gallery(self._vault, self._spec.slab(self._vault))
+        seen = self._reader
         return {
             "keeper": self._slab.writable,
             "templates": len(seen),
@@ -148,15 +125,29 @@ class GalleryKeeper:
             gallery = self._spec.gallery(self._vault, self._slab)
             galleries = Galleries(self._vault, self._spec.net_sha256, lambda _: gallery)
             feed = GalleryFeed(galleries, self._spec.chain, self._spec.region)
-            gallery.adopt()
             galleries.open(self._spec.chain)
-            if gallery.whole and not gallery.torn and gallery.version <= newest_change(conn, self._spec.chain):
-                feed.resume(conn, gallery.version)
-            else:
-                feed.load(conn)
-            self._kept = galleries, gallery, feed
-        _, gallery, feed = self._kept
-        return feed.refresh(conn) if feed.stale(conn) else gallery.version
+            self._fill(conn, gallery, feed)
+            self._kept = gallery, feed
+        gallery, feed = self._kept
+        if feed.stale(conn):
+            feed.refresh(conn)
+        self._snapshots.keep(gallery, erased=feed.erased)
+        feed.erased = False
+        return gallery.version
+
+    def _fill(self, conn: psycopg.Connection[Any], gallery: Gallery, feed: GalleryFeed) -> None:
+        """By what another process left in memory, else by the sealed copy, else by the database alone. What changed
+        since is inside before anything is searched."""
+        newest = newest_change(conn, self._spec.chain)
+        gallery.adopt()
+        if gallery.whole and not gallery.torn and gallery.version <= newest:
+            feed.resume(conn, gallery.version)
+            return
+        version = self._snapshots.fill(gallery, newest)
+        if version is None:
+            feed.load(conn)
+        else:
+            gallery.end_load(feed.resume(conn, version))
 
     def _read_visitors(self, conn: psycopg.Connection[Any], *, again: bool) -> None:
         """Of the stores that asked: new ones, or all `again`."""
@@ -165,13 +156,13 @@ class GalleryKeeper:
             self._visitors[store] = tuple(recent_visitors(conn, store, since, VISITORS_MAX))
 
     def _run(self) -> None:
-        looks = 0
+        looks, washing = 0, Washing()
         while not self._ended.is_set():
             try:
                 with psycopg.connect(self._url, autocommit=True, connect_timeout=5) as conn:
                     while not self._ended.is_set():
                         self._wake.clear()
-                        self.keep(conn)
+                        washing.look(self.keep(conn), conn)
                         self.last_error = ""
                         looks += 1
                         self._read_visitors(conn, again=looks % VISITORS_EVERY_LOOKS == 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -81,6 +82,44 @@ class Columns:
             column[start:end] = np.zeros(1, column.dtype)[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Templates apart from a gallery. `vectors`: float32 [n, dimension], rotated; no two of one member and template."""
+
+    vectors: NDArray[np.float32]
+    templates: NDArray[np.uint64]
+    stores: NDArray[np.uint32]
+    tails: NDArray[np.uint16]
+    members: NDArray[np.bytes_]
+
+    def __len__(self) -> int:
+        return len(self.templates)
+
+    def packed(self, part: slice) -> bytes:
+        """Some of them as bytes, one column after the other."""
+        columns = (self.vectors, self.templates, self.stores, self.tails, self.members)
+        return b"".join(np.ascontiguousarray(column[part]).tobytes() for column in columns)
+
+    @classmethod
+    def unpacked(cls, packed: bytes, count: int, dimension: int) -> Rows:
+        """Back from `count * row_bytes(dimension)` bytes."""
+        views: list[NDArray[Any]] = []
+        at = 0
+        for dtype, width in cls._widths(dimension):
+            views.append(np.frombuffer(packed, dtype, count * width, at))
+            at += count * width * np.dtype(dtype).itemsize
+        return cls(views[0].reshape(count, dimension), *views[1:])
+
+    @classmethod
+    def row_bytes(cls, dimension: int) -> int:
+        """Of one row when packed."""
+        return sum(np.dtype(dtype).itemsize * width for dtype, width in cls._widths(dimension))
+
+    @staticmethod
+    def _widths(dimension: int) -> tuple[tuple[str, int], ...]:
+        return (("<f4", dimension), ("<u8", 1), ("<u4", 1), ("<u2", 1), (f"S{MEMBER_BYTES_MAX}", 1))
+
+
 def bytes_for(kind: Kind, capacity: int, dimension: int) -> int:
     """The buffer's size."""
     return _lay(None, kind, capacity, dimension)[1]
@@ -116,6 +155,7 @@ def key_of(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
+@lru_cache(maxsize=4_096)
 def store_key(store: str) -> int:
     """32 bits of a store's id. Two stores that share them (1 in 100 among 10,000 stores) search both's members."""
     return int.from_bytes(blake2b(store.encode(), digest_size=4).digest(), "little")

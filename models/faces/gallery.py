@@ -25,6 +25,7 @@ from models.faces.columns import (
     MEMBER_BYTES_MAX,
     Columns,
     Kind,
+    Rows,
     bytes_for,
     columns_over,
     key_of,
@@ -48,7 +49,7 @@ VISITOR_SETS_MAX = 64
 HEADER_WORDS = 16
 SEQUENCE, GENERATION, CAPACITY, COUNT, VERSION, STATE, EXPECTED = range(7)
 """Words of the header. SEQUENCE is odd while a writer moves rows; GENERATION names the memory of the rows."""
-EMPTY, LOADING, READY = range(3)
+EMPTY, LOADING, READY, CLOSED = range(4)
 
 
 class Memory(Protocol):
@@ -145,12 +146,12 @@ class Gallery:
 
     # ------------------------------------------------------------ changes
 
-    def begin_load(self, expected: int = 0) -> None:
-        """Empty it, with room for so many; searches are partial until `end_load`."""
+    def begin_load(self, expected: int = 0, *, closed: bool = False) -> None:
+        """Empty it, with room for so many; until `end_load` searches are partial, and `closed` they find nothing."""
         if not self._memory.writable:
             return
         with self._moving():
-            self._memory.header[STATE] = LOADING
+            self._memory.header[STATE] = CLOSED if closed else LOADING
             self._memory.header[EXPECTED] = expected
             if (columns := self._now()) is not None:
                 columns.erase(0, len(self))
@@ -162,6 +163,34 @@ class Gallery:
         if self._memory.writable:
             self._memory.header[VERSION] = version
             self._memory.header[STATE] = READY
+
+    def advance(self, version: int) -> None:
+        """All changes up to `version` are inside. One that was never loaded began with nothing, and is whole now."""
+        if self._memory.writable:
+            self._memory.header[VERSION] = version
+            if self._word(STATE) == EMPTY:
+                self._memory.header[STATE] = READY
+
+    def copy_rows(self) -> tuple[int, Rows] | None:
+        """The version and all rows as of one moment; None while they are loaded or moved."""
+        for _ in range(TRIES_MAX):
+            before = self._word(SEQUENCE)
+            columns = self._now()
+            if before % 2 == 0 and columns is not None and self.whole:
+                version, count = self._word(VERSION), self._word(COUNT)
+                self._barrier()
+                rows = Rows(
+                    columns.rows[:count].astype(np.float32),
+                    columns.templates[:count].copy(),
+                    columns.stores[:count].copy(),
+                    columns.tails[:count].copy(),
+                    columns.members[:count].copy(),
+                )
+                self._barrier()
+                if self._word(SEQUENCE) == before:
+                    return version, rows
+            time.sleep(MOVING_S)
+        return None
 
     def adopt(self) -> None:
         """Become the writer of what another one left: rows that it never counted are overwritten."""
@@ -192,28 +221,23 @@ class Gallery:
             fit = [row for row, unit in zip(fit, units, strict=True) if unit]
             vectors = vectors[units]
         if fit:
-            self.put_rotated(
-                vectors @ self._rotation.T,
-                [row.member for row in fit],
-                np.array([key_of(row.template) for row in fit], np.uint64),
-                np.array([store_key(row.store) for row in fit], np.uint32),
-                np.array([tail_key(row.tail) for row in fit], np.uint16),
+            self.put_rows(
+                Rows(
+                    vectors @ self._rotation.T,
+                    np.array([key_of(row.template) for row in fit], np.uint64),
+                    np.array([store_key(row.store) for row in fit], np.uint32),
+                    np.array([tail_key(row.tail) for row in fit], np.uint16),
+                    np.array([row.member.encode() for row in fit], f"S{MEMBER_BYTES_MAX}"),
+                )
             )
         return len({(row.member, row.template) for row in rows}) - len(fit)
 
-    def put_rotated(
-        self,
-        vectors: NDArray[np.float32],
-        members: Sequence[MemberId],
-        templates: NDArray[np.uint64],
-        stores: NDArray[np.uint32],
-        tails: NDArray[np.uint16],
-    ) -> None:
-        """The same for rotated float32[n, dimension], no two of one member and template."""
-        keys = np.array([key_of(member) for member in members], np.uint64)
-        self._erase(self._twins(keys, templates))
+    def put_rows(self, rows: Rows) -> None:
+        """The same for rows that are rotated already. Raises RetryLater `gallery_full`."""
+        keys = np.array([key_of(member.decode()) for member in rows.members.tolist()], np.uint64)
+        self._erase(self._twins(keys, rows.templates))
         at = len(self)
-        end = at + len(vectors)
+        end = at + len(rows)
         if end > self.templates_max:
             raise RetryLater(
                 "gallery_full", f"{self.templates_max} templates are the bound", "give the chain more regions", 60.0
@@ -222,12 +246,12 @@ class Gallery:
             self._resize(self._fitting(end))
         columns = self._now()
         assert columns is not None
-        columns.rows[at:end] = vectors
+        columns.rows[at:end] = rows.vectors
         if columns.kind is Kind.SIGNS:
-            columns.signs[at:end] = scan.signs_of(vectors)
-        columns.keys[at:end], columns.templates[at:end] = keys, templates
-        columns.stores[at:end], columns.tails[at:end] = stores, tails
-        columns.members[at:end] = [member.encode() for member in members]
+            columns.signs[at:end] = scan.signs_of(rows.vectors)
+        columns.keys[at:end], columns.templates[at:end] = keys, rows.templates
+        columns.stores[at:end], columns.tails[at:end] = rows.stores, rows.tails
+        columns.members[at:end] = rows.members
         self._barrier()
         self._memory.header[COUNT] = end
 
@@ -248,6 +272,8 @@ class Gallery:
         rotated = self._rotation @ to_vector(probe, self.dimension)
         for _ in range(TRIES_MAX):
             before = self._word(SEQUENCE)
+            if self._word(STATE) in (EMPTY, CLOSED):
+                break
             if before % 2 == 0 and (columns := self._now()) is not None:
                 count = min(self._word(COUNT), columns.capacity)
                 whole = self.whole
@@ -256,8 +282,6 @@ class Gallery:
                 self._barrier()
                 if self._word(SEQUENCE) == before:
                     return result, whole
-            elif self._word(STATE) == EMPTY:
-                break
             else:
                 time.sleep(MOVING_S)
         return SearchResult(None, None, 0), False
@@ -352,10 +376,11 @@ class Gallery:
         if len(keys) == 1:
             same = np.flatnonzero(columns.keys[:count] == keys[0])
         else:
-            same = np.flatnonzero(np.isin(columns.keys[:count], keys))
+            same = _rows_among(columns.keys[:count], keys)
         wanted = set(zip(keys.tolist(), templates.tolist(), strict=True))
         have = zip(columns.keys[same].tolist(), columns.templates[same].tolist(), strict=True)
-        return same[np.array([pair in wanted for pair in have], bool)]
+        kept: scan.Positions = same[np.array([pair in wanted for pair in have], bool)]
+        return kept
 
     def _erase(self, positions: scan.Positions) -> None:
         """The last rows move into the holes; the bytes of the last are overwritten."""

@@ -100,12 +100,12 @@ def count_after(conn: Connection[Any], chain: ChainId, low: int) -> int:
     return int(row[0])
 
 
-def changes_after(conn: Connection[Any], chain: ChainId, low: int) -> list[tuple[int, MemberId]]:
-    """Numbers above `low` and whom they concern, rising."""
+def changes_after(conn: Connection[Any], chain: ChainId, low: int) -> list[tuple[int, MemberId, bool]]:
+    """Numbers above `low`, whom they concern and whether a template was removed, rising."""
     rows = conn.execute(
-        "SELECT n, member FROM gallery_change WHERE chain = %s AND n > %s ORDER BY n", (chain, low)
+        "SELECT n, member, kind = 'removal' FROM gallery_change WHERE chain = %s AND n > %s ORDER BY n", (chain, low)
     ).fetchall()
-    return [(int(row[0]), MemberId(row[1])) for row in rows]
+    return [(int(row[0]), MemberId(row[1]), bool(row[2])) for row in rows]
 
 
 def newest_change(conn: Connection[Any], chain: ChainId) -> int:

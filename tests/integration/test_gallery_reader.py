@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ from models.faces.segments import scope_of, wipe_scope
 from models.faces.templates import Keyring, TemplateVault
 from runtime import gallery_feed
 from runtime.gallery_feed import GalleryFeed
-from runtime.gallery_keeper import GalleryKeeper, GallerySpec
+from runtime.gallery_keeper import GalleryKeeper
+from runtime.gallery_snapshots import GallerySpec
 
 CHAIN, SOUTH, WEST = ChainId("sunrise"), RegionId("south"), RegionId("west")
 VAULT = TemplateVault(Keyring.of_one(b"k" * 32))
@@ -78,8 +79,8 @@ def feed() -> tuple[Galleries, GalleryFeed]:
 
 
 @pytest.fixture
-def make_keeper(migrated_database_url: str) -> Iterator[Callable[[], GalleryKeeper]]:
-    place = f"test {uuid.uuid4()}"
+def make_keeper(migrated_database_url: str, tmp_path: Path) -> Iterator[Callable[[], GalleryKeeper]]:
+    place = str(tmp_path)
     made: list[GalleryKeeper] = []
 
     def make() -> GalleryKeeper:
@@ -195,7 +196,7 @@ def test_a_gallery_that_cannot_be_trusted_is_read_again(
     enrol(conn, "lost with the database")
     first.keep(conn)
     assert first._kept is not None
-    _, gallery, _ = first._kept
+    gallery, _ = first._kept
     if harm == "died while it moved rows":
         gallery._memory.header[SEQUENCE] |= np.uint64(1)
     elif harm == "died while it loaded":
@@ -261,3 +262,43 @@ def test_a_database_that_is_away_leaves_what_is_known(
     bucket = keeper.galleries.in_bucket(CHAIN, "1234", face("known"))
     assert bucket.partial, "members of other regions could not be looked up"
     assert bucket.result.best is not None
+
+
+def test_a_sealed_copy_shortens_a_start_and_ends_with_an_erasure(
+    conn: psycopg.Connection[Any], make_keeper: Callable[[], GalleryKeeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = make_keeper(), make_keeper(), make_keeper()
+    for keeper in (first, second, third):
+        keeper._snapshots._templates_min, keeper._snapshots._every_s = 2, 0.0
+    for name in ("stays", "goes", "goes too"):
+        enrol(conn, name)
+    first.keep(conn)
+    path = first._snapshots.path
+    assert path.exists()
+    first._slab.close()
+    wipe_scope(scope_of(first._spec.place))  # as after a restart of the machine
+
+    conn.execute("DELETE FROM face_template WHERE member = 'goes'")
+    monkeypatch.setattr(GalleryFeed, "load", lambda *_: pytest.fail("the copy is there"))
+    seen: list[bool] = []
+    resume = GalleryFeed.resume
+
+    def watched(feed: GalleryFeed, *more: Any) -> int:
+        seen.append(known(second.galleries, "goes"))
+        return resume(feed, *more)
+
+    monkeypatch.setattr(GalleryFeed, "resume", watched)
+    second.keep(conn)
+    assert (seen, known(second.galleries, "goes"), known(second.galleries, "stays")) == ([False], False, True)
+    rewritten = path.read_bytes()
+    conn.execute("DELETE FROM face_template WHERE member = 'goes too'")
+    second.keep(conn)
+    assert not path.exists(), "too few are left for another one"
+
+    path.write_bytes(rewritten[:-1])
+    second._slab.close()
+    wipe_scope(scope_of(first._spec.place))
+    monkeypatch.undo()
+    third.keep(conn)
+    assert not path.exists(), "refused and removed"
+    assert (known(third.galleries, "goes too"), known(third.galleries, "stays")) == (False, True)
