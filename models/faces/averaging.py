@@ -18,7 +18,7 @@ TRIPLES_FROM = 12
 
 def one_against_three(found: Survey, drawn: Ints) -> Enrolment | None:
     """One shot or three, against the same probes; None when nobody has three that agree and a fourth."""
-    chosen = {person: three for person in range(len(found.people)) if (three := _three(found, person)) is not None}
+    chosen = {person: three for person in range(len(found.people)) if (three := best_three(found, person)) is not None}
     probes = [
         (shot.person, np.frombuffer(shot.probe, "<f4"))
         for index, shot in enumerate(found.shots)
@@ -59,7 +59,7 @@ def one_against_three(found: Survey, drawn: Ints) -> Enrolment | None:
     )
 
 
-def _three(found: Survey, person: int) -> tuple[int, ...] | None:
+def best_three(found: Survey, person: int) -> tuple[int, ...] | None:
     """The three enrolment shots that agree best, by index; None when none agree as the gates demand."""
     own = [i for i, shot in enumerate(found.shots) if shot.person == person and shot.enrol is not None]
     own = own[:TRIPLES_FROM]

@@ -199,7 +199,7 @@ def parse(content: bytes) -> Report:
 def kept(directory: Path = REPORTS_DIR) -> list[tuple[str, Report]]:
     """(file stem, report) of every readable report of a folder, the newest first; others are passed over."""
     found: list[tuple[str, Report]] = []
-    for path in sorted(directory.glob("*.json")) if directory.is_dir() else []:
+    for path in sorted(directory.glob("*.json"), key=lambda one: one.stem) if directory.is_dir() else []:
         if path.stat().st_size > REPORT_BYTES_MAX:
             continue
         try:
