@@ -24,6 +24,8 @@ from gateway.settings import GatewaySettings
 from gateway.startup import Part, PartState, Startup
 from models.tables.migrate import upgrade
 from runtime.postgres import EmbeddedPostgres, sqlalchemy_url
+from runtime.privacy import Privacy
+from runtime.privacy_desk import Desk, MemberLinks
 from tests.conftest import fresh_database
 from tests.gateway.shop import SmallShop, tiles
 from tests.gateway.world import fill
@@ -84,6 +86,7 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
         shop = SmallShop(tiles(stores))
         engine = create_async_engine(sqlalchemy_url(database_url), poolclass=NullPool)
         app = create_app(settings, shop, engine, startup=lambda: STARTUP, settle=_settled)
+        app.state.edge.privacy = Desk(Privacy([database_url], scrubs=False), MemberLinks(b"a test's own"))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, ws="none"))
         loops: list[asyncio.AbstractEventLoop] = []
 

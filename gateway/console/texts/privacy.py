@@ -92,7 +92,7 @@ PRIVACY: dict[str, tuple[str, str]] = {
     "audit_kind.age_marked": ("年龄已登记", "Age noted"),
     "audit_kind.retention_swept": ("到期清理", "Retention"),
     "mine.title": ("我的信息", "My data"),
-    "mine.hello": ("{name}，以下是我们保存的关于您的信息。", "{name}, this is what we keep about you."),
+    "mine.hello": ("{who}，以下是我们保存的关于您的信息。", "{who}, this is what we keep about you."),
     "mine.nameless": ("您好", "Hello"),
     "mine.withdrawn": ("您的人脸已删除，会员照常使用。", "Your face is erased. Your membership goes on."),
     "mine.asked": (
