@@ -20,6 +20,7 @@ from models.tables.journal import Commit, OutboxEntry
 from runtime.deliveries import LANE_MESSAGES_MAX
 from runtime.floods import EVENTS_BURST_MAX, EVENTS_PER_S, MONEY_EVENTS_BURST_MAX, MONEY_EVENTS_PER_S, Pace, Verdict
 from runtime.pending import Pending
+from runtime.states import LOOKED_EVERY_S
 from runtime.testing.provider import ProviderFaults
 from runtime.testing.shop import REGION, ShopSimulation, Weather
 from runtime.testing.terminal import SimulatedDevice
@@ -51,6 +52,8 @@ def test_one_lane_cannot_fill_the_host(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- how fast a terminal may speak
 
+MEANWHILE_S = 1.0
+"""Virtual: a payment takes six of them."""
 FAST = TerminalId("fast")
 SCAN = Scan("tea", 1)
 SALE = OfflineSale((), (), 0)
@@ -119,11 +122,11 @@ def test_a_full_host_forgets_who_is_idle_and_refuses_when_nobody_is(plan: Plan) 
         assert (await first.send("scan", {"code": "tea", "quantity": 1}, opened.session)).ok, "who is in stays in"
         assert shop.host.counts.refused_entities == 1
         assert (await first.send("cancel", {}, opened.session)).ok
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(LOOKED_EVERY_S * 2)
         assert (await till.send("session.open", {}, None)).ok, "the lane that was left made room"
         assert len_of(shop) <= 6
         assert shop.host.counts.passivated >= 1
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(LOOKED_EVERY_S * 2)
         back = await first.send("session.open", {}, None)
         assert not back.ok
 
@@ -150,7 +153,7 @@ def test_a_store_with_a_full_outbox_asks_nothing_more_until_one_is_answered(plan
         for one, session in zip((first, second), visits, strict=True):
             assert (await one.send("scan", {"code": "tea", "quantity": 1}, session)).ok
         paying = asyncio.create_task(confirm(first, visits[0], "ok:a"))
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(MEANWHILE_S)
         assert shop.host.health()["outbox"] == 1
         refused = await confirm(second, visits[1], "ok:b")
         assert refused.error is not None
