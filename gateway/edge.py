@@ -16,6 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from actors.hosts import Hosts
 from gateway.enrolment import Enrols, GuessLimit
+from gateway.face_figures import AskDesk
 from gateway.idempotency import IdempotentCalls
 from gateway.live import Wall
 from gateway.privacy import PrivacyDesk
@@ -60,6 +61,10 @@ class Edge:
     guesses: GuessLimit = field(default_factory=GuessLimit)
     privacy: PrivacyDesk | None = None
     """Consent, erasure and export of people's data."""
+    face_desks: AskDesk | None = None
+    """Asks a region's face desk for its figures."""
+    people_counted: tuple[datetime, dict[str, int], int] | None = None
+    """When stored faces (by chain) and open requests were counted last, for the metrics."""
     dashboard_token: str = ""
     """Of Ray's dashboard, for whoever is signed in here."""
 

@@ -76,6 +76,9 @@ async def join(edge: Edge, data_dir: Path) -> None:
     edge.metrics_token, edge.dashboard_token = await asyncio.to_thread(_tokens, data_dir, plants[0])
     edge.databases = {plant.region: engines[plant.database_url] for plant in plants}
     edge.hosts = await asyncio.to_thread(_hosts_of, plants)
+    from runtime.ray_faces import face_workers
+
+    edge.face_desks = face_workers
     edge.settle = _settle_of({plant.region: plant for plant in plants})
     from runtime.credentials import Credentials
 

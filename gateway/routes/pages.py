@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from gateway import host_figures
+from gateway import face_figures, host_figures
 from gateway.console.render import page
 from gateway.edge import Database, EdgeOf, OfMembership, OfSale, OfStore, OfTerminal
 from gateway.errors import not_found
@@ -207,6 +207,7 @@ async def system(request: Request, database: Database, edge: EdgeOf) -> Response
         startup=edge.startup(),
         slots=slots,
         figures=await host_figures.look(edge.hosts, slots),
+        desks=await face_figures.look(edge.face_desks, [region.name for region in edge.settings.regions]),
         waiting=edge.wall.waiting,
         books=list(edge.books.values()),
         backlog=await sales.backlog(database),
