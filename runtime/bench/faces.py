@@ -35,7 +35,11 @@ WHEEL_DIR = CONFIGS.parent / "var" / "photos"
 
 Advance = Callable[[str], None]
 
-PARTS: dict[str, str] = {"embedding": "runtime.bench.faces_embedding", "accuracy": "runtime.bench.faces_accuracy"}
+PARTS: dict[str, str] = {
+    "embedding": "runtime.bench.faces_embedding",
+    "accuracy": "runtime.bench.faces_accuracy",
+    "search": "runtime.bench.faces_search",
+}
 """Name -> module. It has `STEPS`, how often it calls `advance`, and `measure(ground, advance) -> list[Row]`."""
 
 
