@@ -22,8 +22,9 @@ from runtime.floods import EVENTS_BURST_MAX, EVENTS_PER_S, MONEY_EVENTS_BURST_MA
 from runtime.pending import Pending
 from runtime.states import LOOKED_EVERY_S
 from runtime.testing.provider import ProviderFaults
-from runtime.testing.shop import REGION, ShopSimulation, Weather
+from runtime.testing.shop import FOUL, REGION, ShopSimulation, Weather
 from runtime.testing.terminal import SimulatedDevice
+from tests.simulation.shops import go_shopping
 
 
 def opening(device: SimulatedDevice, seq: int, boot: str) -> Delivery:
@@ -169,6 +170,18 @@ def test_a_store_with_a_full_outbox_asks_nothing_more_until_one_is_answered(plan
     slow = Weather(provider=ProviderFaults(slow_s=(6.0, 6.0)))
     shop = ShopSimulation(7, plan, weather=slow, outbox_rows_a_store_max=1).run(script)
     assert [sale.due_fen for sale in shop.database.sales.values()] == [1200, 1200]
+
+
+@pytest.mark.parametrize("seed", [1, 4])
+def test_foul_weather_in_a_shop_with_hardly_any_room(plan: Plan, seed: int) -> None:
+    """Deaths, outages and both refusals at once: the auditor finds every reply, sale and payment where it should be."""
+    shop = ShopSimulation(seed, plan, weather=FOUL, entities_max=6, outbox_rows_a_store_max=1).run(go_shopping)
+    replies = [reply for one in (shop.ours, shop.second, shop.tills) for reply in one.face.replies.values()]
+    codes = Counter(reply.error.code for reply in replies if reply.error is not None)
+    assert codes["busy"] > 0
+    assert codes["host_full"] > 0
+    assert len(shop.kills) > 3
+    assert len(shop.database.sales) > 8
 
 
 def test_open_asks_are_counted_by_store_and_once() -> None:
