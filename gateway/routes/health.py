@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -11,9 +12,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from sqlalchemy import text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.edge import Edge, EdgeOf
 from gateway.live import Wall
+from gateway.queries import privacy
 from gateway.startup import startup_document
 
 router = APIRouter()
@@ -44,6 +47,8 @@ GATEWAY_METRICS: dict[str, tuple[str, str]] = {
     "storeops_outbox_open": ("gauge", "questions with an outside effect that have no answer yet"),
     "storeops_outbox_oldest_seconds": ("gauge", "age of the oldest of them in seconds; 0 when there is none"),
     "storeops_dead_letters": ("gauge", "messages whose turn raised, ever"),
+    "storeops_faces_distinct": ("gauge", "members with a stored face template; filing is due from 100,000"),
+    "storeops_privacy_requests_open": ("gauge", "requests to erase a person that wait for an officer"),
     "storeops_gateway_consoles": ("gauge", "consoles that watch"),
     "storeops_gateway_frames_total": ("counter", "frames sent to consoles"),
     "storeops_gateway_frames_dropped_total": ("counter", "frames that a slow console missed"),
@@ -51,6 +56,7 @@ GATEWAY_METRICS: dict[str, tuple[str, str]] = {
 }
 """Everything that `/metrics` of the gateway exports: kind and meaning."""
 
+PEOPLE_COUNTED_EVERY = timedelta(minutes=1)
 BACKLOG_S_MAX = 1.0
 _BACKLOG = text(
     """SELECT region, count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::bigint, 0
@@ -118,6 +124,30 @@ async def _backlog(engine: AsyncEngine) -> list[tuple[str, int, int, int]] | Non
         return None
 
 
+async def _people(edge: Edge) -> list[str]:
+    """Stored faces by chain and open requests, counted once a minute; no line while a database is away."""
+    if edge.database is None:
+        return []
+    if edge.people_counted is None or edge.now() - edge.people_counted[0] > PEOPLE_COUNTED_EVERY:
+        faces = {region.chain: 0 for region in edge.settings.regions}
+        waiting = 0
+        try:
+            async with asyncio.timeout(BACKLOG_S_MAX):
+                for engine in edge.books:
+                    async with AsyncSession(engine) as session:
+                        for chain, count in (await privacy.faces(session)).chains.items():
+                            faces[chain] = faces.get(chain, 0) + count
+                        waiting += await privacy.open_requests(session)
+        except (OperationalError, InterfaceError, TimeoutError):
+            return []
+        edge.people_counted = (edge.now(), faces, waiting)
+    _, faces, waiting = edge.people_counted
+    return [
+        _metric("storeops_faces_distinct", "gauge", [({"chain": chain}, count) for chain, count in faces.items()]),
+        _metric("storeops_privacy_requests_open", "gauge", [({}, waiting)]),
+    ]
+
+
 async def _backlogs(edge: Edge) -> list[str]:
     """What stands in the books of each region; no line for one whose database is away."""
     if edge.database is None:
@@ -149,6 +179,7 @@ async def metrics(edge: EdgeOf) -> PlainTextResponse:
         for name, value in OF_A_REGION.items()
     ]
     lines += await _backlogs(edge)
+    lines += await _people(edge)
     lines += [
         _metric("storeops_gateway_consoles", "gauge", [({}, wall.consoles)]),
         _metric("storeops_gateway_frames_total", "counter", [({}, wall.n)]),

@@ -154,3 +154,14 @@ async def test_the_page_warns_of_the_filing_threshold(
         assert f"{faces:,}" in page
         assert words in page
         assert ('class="notice bad"' in page) is (level == "over")
+
+
+async def test_stored_faces_and_waiting_requests_are_counted_for_the_alert(
+    console: Console, desk: Desk, member: str
+) -> None:
+    await desk.ask_erasure(member, by="member", via="member_page", reason="asked")
+    console.edge.people_counted = None
+    text = (await console.client.get("/metrics")).text
+    assert 'storeops_faces_distinct{chain="chain"} ' in text
+    waiting = next(line for line in text.splitlines() if line.startswith("storeops_privacy_requests_open "))
+    assert int(waiting.split()[1]) >= 1
