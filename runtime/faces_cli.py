@@ -14,11 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from runtime.face_nets_cli import nets
 from runtime.faces_verbs import evaluate
 from runtime.faces_workers import workers
+from runtime.gallery_cli import snapshot_app
 
 faces_app = typer.Typer(no_args_is_help=True, help="The face engine: its keys, and what photographs say of it.")
 faces_app.command("evaluate")(evaluate)
 faces_app.command("nets")(nets)
 faces_app.command("workers")(workers)
+faces_app.add_typer(snapshot_app, name="snapshot")
 
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder; the default is shown by `storeops doctor`.")]
 Demo = Annotated[bool, typer.Option("--demo", help="The demonstration's data folder.")]
