@@ -119,7 +119,7 @@ class Galleries:
     def version(self, chain: ChainId) -> int:
         """The change up to which the chain's gallery is searchable; 0: nothing is."""
         known = self._chains.get(chain)
-        return known.version if known else 0
+        return known.version if known is not None else 0
 
     def versions(self) -> dict[ChainId, int]:
         """Of every chain."""
@@ -179,7 +179,7 @@ class Galleries:
         if chain in self._visitors:
             self._visitors[chain].drop(member)
         known = self._chains.get(chain)
-        return known.remove(member) if known else 0
+        return known.remove(member) if known is not None else 0
 
     # ------------------------------------------------------------ inside
 

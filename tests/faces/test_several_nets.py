@@ -25,6 +25,7 @@ from models.domain.recognition import (
     EnrolConsent,
     EnrolRequest,
     FaceAnswer,
+    GalleryDelta,
     GalleryRow,
     IdentifyRequest,
     RescoreRequest,
@@ -139,6 +140,17 @@ def test_a_change_of_nets_from_visit_to_visit(
     assert again.decision is not None
     assert again.decision.net_sha256 == new.identity
     assert again.decision.threshold_ppm == 530_103, "by the new net's own thresholds, two places sharing the budget"
+
+
+def test_an_empty_gallery_takes_the_first_template_of_its_net(
+    cache_dir: Path, catalogue: tuple[NetEntry, ...], old_row: GalleryRow
+) -> None:
+    """A net that nobody is enrolled with yet is loaded empty, at the version of the others' templates."""
+    galleries = worker_of(cache_dir, catalogue, OLD.name).galleries
+    galleries.load(CHAIN, 41, [])
+    assert galleries.version(CHAIN) == 41
+    galleries.apply_deltas(GalleryDelta(CHAIN, 41, 41, (old_row,), (MEMBER,)))
+    assert galleries.counts() == {CHAIN: 1}
 
 
 def test_digits_and_adaptive_templates(
