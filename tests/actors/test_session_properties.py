@@ -360,7 +360,7 @@ def answer(lane: Lane, ask: Ask, choice: int) -> None:
         case TakeShot():
             shots = [FaceOutcome.SHOT_TAKEN, FaceOutcome.SHOT_TAKEN, FaceOutcome.BUSY, FaceOutcome.LOST]
             shots.append(FaceOutcome.QUALITY)
-            lane.tell(FaceAnswered(request.session, ask.id, shots[choice % 5], reason="more_light", sealed=b"s"))
+            lane.tell(FaceAnswered(request.session, ask.id, shots[choice % 5], reason="more_light", sealed=b"shot"))
         case EnrolFace():
             ends = [FaceOutcome.ENROLLED, FaceOutcome.SHOTS_DISAGREE, FaceOutcome.BUSY]
             lane.tell(FaceAnswered(request.session, ask.id, ends[choice % 3], templates=(TEMPLATE,)))
@@ -416,6 +416,8 @@ def end(lane: Lane) -> None:
     lane.nobody_waits()
     assert lane.session.id is None or lane.state == "closed"
     assert not lane.session.busy
+    kept = repr(lane.session)
+    assert not [sealed for sealed in (b"probe", b"shot") if repr(sealed) in kept], "the visit's row keeps no face"
 
 
 MOVES = st.lists(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 import pytest
 
 from models.domain.events import (
@@ -16,8 +18,8 @@ from models.domain.events import (
     Tender,
     TenderKind,
 )
-from models.domain.ids import LaneId, MessageId, PlanId, RegionId, SessionId, StoreId, TerminalId
-from models.domain.messages import Address, FaceAnswered, FaceOutcome, Message
+from models.domain.ids import LaneId, MemberId, MessageId, PlanId, RegionId, SessionId, StoreId, TerminalId
+from models.domain.messages import Address, FaceAnswered, FaceOutcome, KeyRow, Message, SealedTemplate, TemplateRow
 from models.domain.registry import RegisteredTerminal
 from models.tables.journal import InboxKey
 from runtime.engine import Engine, Item
@@ -61,3 +63,17 @@ def test_an_answer_about_a_face_is_kept_without_the_face() -> None:
     document, _ = buried(answer)
     assert MessageId("q") in document
     assert '"sealed":null' in document
+
+
+def test_a_template_on_its_way_is_in_no_dead_letter() -> None:
+    sealed = SealedTemplate(
+        TemplateRow("t", MemberId("m"), "net", b"ciphertext", "t", "p"), KeyRow("t", MemberId("m"), 1, b"wrapped")
+    )
+    for texts in (
+        buried(FaceAnswered(SessionId("v"), "q", FaceOutcome.ENROLLED, templates=(sealed,))),
+        buried(FaceAnswered(SessionId("v"), "q", FaceOutcome.SHOT_TAKEN, sealed=b"wrapped")),
+    ):
+        for text in texts:
+            for secret in (b"ciphertext", b"wrapped"):
+                assert secret.decode() not in text
+                assert b64encode(secret).decode().rstrip("=") not in text
