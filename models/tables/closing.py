@@ -35,7 +35,7 @@ WHERE c.chain = %(chain)s AND c.region = %(region)s AND c.state = 'ANSWERED'
              WHERE u.membership = m.id AND u.class = 'REGULAR'))
        OR c.kind = 'release' AND m.state = 'SETTLING' AND m.charge_fen = 0 AND m.attempts = 0
          AND m.hold_state = 'held')
-ORDER BY m.id LIMIT %(limit)s FOR UPDATE OF m, c SKIP LOCKED
+ORDER BY c.not_before LIMIT %(limit)s FOR UPDATE OF m, c SKIP LOCKED
 """
 
 # The rows were locked by the statement before, so this one's snapshot is what that one saw.

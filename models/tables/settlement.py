@@ -18,11 +18,12 @@ from models.domain.settlement import CALL_LEASE, Call, CallKind, CallState, NewC
 from models.tables.memberships import STANDING_COLUMNS, standing_from
 from models.tables.usage import release_expired
 
+# Each chunk is taken in the order of its index: a sort would read what is left of the region for every chunk.
 _EXPIRE = """
 WITH due AS (
     SELECT id FROM membership
     WHERE chain = %(chain)s AND region = %(region)s AND state IN ('ACTIVE', 'SUSPENDED') AND expires_at <= %(now)s
-    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE membership m SET state = 'EXPIRED' FROM due WHERE m.id = due.id
 """
@@ -31,7 +32,7 @@ _LOCK_DUE = """
 SELECT id FROM membership
 WHERE chain = %(chain)s AND region = %(region)s AND state = 'EXPIRED' AND cutoff_at <= %(now)s
   AND NOT id = ANY(%(skip)s)
-ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+ORDER BY cutoff_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
 
 # The rows are locked by the statement before, so this one's snapshot sees every reservation made under the lock.
