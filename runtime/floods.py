@@ -127,8 +127,12 @@ class Pace:
     def __init__(self) -> None:
         self._speeds: OrderedDict[TerminalId, _Speed] = OrderedDict()
 
-    def judge(self, terminal: TerminalId, body: object, now_s: float) -> Verdict:
-        """Hold one event against its terminal's rate. `paid` and `sale` are never refused: money was taken."""
+    def judge(self, terminal: TerminalId, body: object, now_s: float, *, replay: bool = False) -> Verdict:
+        """Hold one event against its terminal's rate.
+
+        `paid` and `sale` are never refused: money was taken. Nor is what was stored offline (`replay`): a shop that
+        comes back with a day's events is no flood, it only has to send some of them again.
+        """
         speed = self._speeds.get(terminal)
         if speed is None:
             events, money = Tokens(EVENTS_BURST_MAX, now_s), Tokens(MONEY_EVENTS_BURST_MAX, now_s)
@@ -142,7 +146,7 @@ class Pace:
             goes = speed.events.take(now_s, EVENTS_PER_S, EVENTS_BURST_MAX)
         if goes:
             return Verdict.GO
-        if isinstance(body, Paid | OfflineSale) or now_s - speed.told_at_s < TOO_FAST_TOLD_EVERY_S:
+        if replay or isinstance(body, Paid | OfflineSale) or now_s - speed.told_at_s < TOO_FAST_TOLD_EVERY_S:
             return Verdict.LEAVE
         speed.told_at_s = now_s
         return Verdict.TELL

@@ -90,7 +90,7 @@ class Intake:
         event = item.message
         if not isinstance(event, Event) or item.refuse is not None:
             return False
-        verdict = self._pace.judge(event.terminal, event.body, now_s)
+        verdict = self._pace.judge(event.terminal, event.body, now_s, replay=event.replay)
         if verdict is Verdict.GO:
             return False
         self._counts.too_fast += 1

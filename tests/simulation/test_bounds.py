@@ -71,6 +71,8 @@ def test_a_burst_passes_and_then_the_rate() -> None:
     assert later[Verdict.GO] == pytest.approx(10 * EVENTS_PER_S, abs=1)
     assert later[Verdict.TELL] == 10, "once a second"
     assert pace.judge(TerminalId("other"), SCAN, 10.0) is Verdict.GO
+    stored = Counter(pace.judge(FAST, SCAN, 20.0, replay=True) for _ in range(1_000))
+    assert stored == {Verdict.GO: EVENTS_BURST_MAX, Verdict.LEAVE: 800}, "what was stored offline is not refused"
 
 
 @pytest.mark.parametrize("body", [Paid("txn", 1, ()), SALE, Cancel(), Void("r"), Return("r", (), "broken")])
