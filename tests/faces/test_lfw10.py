@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from models.domain.face_quality import PRODUCTION, FaceKind, LookPurpose
 from models.domain.gallery import NewRow
 from models.domain.ids import MemberId, StoreId
-from models.domain.recognition import Accepted, Embedding, RecognitionPolicy, Seen, decide
+from models.domain.recognition import Accepted, Embedding, RecognitionPolicy, Seen, Unseen, decide
 from models.faces.align import align
 from models.faces.embed import FaceEmbedder, combine, to_vector
 from models.faces.gallery import Gallery
-from models.faces.jpeg import decode_jpeg
+from models.faces.jpeg import Pixels, decode_jpeg
 from models.faces.nets import Nets
 from models.faces.pipeline import FacePipeline
 from models.faces.rotation import rotation_from
+from models.faces.variations import encode_bounded
 from runtime.photos import photographs_from
+from tests.faces.disguises import FABRICS, darkened, masked
 
 pytestmark = pytest.mark.faces
 
@@ -74,18 +76,22 @@ def test_rank_1_and_tar_are_1(measured: Measured) -> None:
 
 
 def test_everybody_can_be_enrolled_from_three_that_agree(measured: Measured) -> None:
-    assert min(len(passing) for passing in measured.enrol) == 4, "the poorest has four of ten"
+    assert min(len(passing) for passing in measured.enrol) == 3, (
+        "the poorest has four of ten, one of them in sunglasses"
+    )
     for passing in measured.enrol:
         assert any(isinstance(combine(triple, PRODUCTION.agreement_min), bytes) for triple in combinations(passing, 3))
 
 
 def enrolled(measured: Measured, leave_out: int | None) -> Gallery:
     gallery = Gallery(128, rotation_from(b"lfw" * 16))
+    gallery.begin_load(len(measured.enrol))
     for number, passing in enumerate(measured.enrol):
         means = (combine(triple, PRODUCTION.agreement_min) for triple in combinations(passing, 3))
         if number != leave_out:
             mean = next(mean for mean in means if not isinstance(mean, tuple))
             gallery.add(NewRow(MemberId(str(number)), "t", mean, StoreId("s"), "0000"))
+    gallery.end_load(1)
     return gallery
 
 
@@ -129,3 +135,41 @@ def test_a_folder_per_person_becomes_customers(pipeline: FacePipeline, lfw10: Pa
             shots.append(seen.embedding)
         assert np.linalg.norm(to_vector(shots[0])) == pytest.approx(1, abs=1e-5)
         assert isinstance(combine(shots, PRODUCTION.agreement_min), bytes)
+
+
+def tried(pipeline: FacePipeline, gallery: Gallery, pixels: Pixels) -> str:
+    """Who is accepted, or why nobody."""
+    jpeg = encode_bounded(pixels, 92)
+    seen = pipeline.look(jpeg, kind=FaceKind.FRAME, purpose=LookPurpose.PROBE, policy=PRODUCTION)
+    if isinstance(seen, Unseen):
+        return seen.reason
+    match = decide(gallery.search(seen.embedding)[0], RecognitionPolicy(), net_sha256="").match
+    return match.member if isinstance(match, Accepted) else "nobody"
+
+
+def test_in_an_eighth_of_the_light_most_are_recognised_and_nobody_as_another(
+    measured: Measured, pipeline: FacePipeline, lfw10: Path
+) -> None:
+    gallery = enrolled(measured, None)
+    right = asked = 0
+    for number, folder in enumerate(sorted(one for one in lfw10.iterdir() if one.is_dir())):
+        for n, photograph in enumerate(sorted(folder.glob("*.jpg"))[:4]):
+            pixels = decode_jpeg(photograph.read_bytes())
+            assert isinstance(pixels, np.ndarray)
+            said = tried(pipeline, gallery, darkened(pixels, 0.12, 10 * number + n))
+            asked += 1
+            right += said == str(number)
+            assert not said.isdigit() or said == str(number), "a wrong accept"
+    assert right >= 0.8 * asked
+
+
+def test_a_masked_customer_is_never_taken_for_another(measured: Measured, pipeline: FacePipeline, lfw10: Path) -> None:
+    for number, folder in enumerate(sorted(one for one in lfw10.iterdir() if one.is_dir())):
+        stranger = enrolled(measured, number)
+        for n, photograph in enumerate(sorted(folder.glob("*.jpg"))[:3]):
+            pixels = decode_jpeg(photograph.read_bytes())
+            assert isinstance(pixels, np.ndarray)
+            middle = np.array([pixels.shape[1], pixels.shape[0]]) / 2
+            face = min(pipeline.faces(pixels, 320), key=lambda face: float(np.hypot(*(face.landmarks[2] - middle))))
+            said = tried(pipeline, stranger, masked(pixels, face, FABRICS[(number + n) % 10], n))
+            assert not said.isdigit(), "a wrong accept"

@@ -14,6 +14,7 @@ from models.domain.face_quality import (
     FaceKind,
     LookPurpose,
     LookReason,
+    covered,
 )
 from models.domain.recognition import Seen, Unseen
 from models.faces.align import REFERENCE, align, similarity
@@ -201,3 +202,41 @@ def test_two_faces_are_several_unless_one_is_much_nearer(pipeline: FacePipeline,
     assert isinstance(alone, Seen)
     assert to_vector(nearest.embedding) @ to_vector(alone.embedding) > 0.9
     assert reason(enrol(pipeline, queue)) is LookReason.SEVERAL_FACES, "enrolment takes exactly one"
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_a_turned_camera_gives_the_same_embedding(pipeline: FacePipeline, portrait: bytes, value: int) -> None:
+    upright = decoded(portrait)
+    # What the sensor stored, so that the orientation brings it upright again (Exif 2.32, 4.6.5).
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: upright.transpose(1, 0, 2)[::-1],
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: upright.transpose(1, 0, 2)[:, ::-1],
+    }[value]
+    jpeg = encoded(np.ascontiguousarray(stored), 95)
+    tiff = b"II" + struct.pack("<HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, value, 0, 0)
+    turned = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff + jpeg[2:]
+    seen, plain = enrol(pipeline, turned), enrol(pipeline, portrait)
+    assert isinstance(seen, Seen)
+    assert isinstance(plain, Seen)
+    assert to_vector(seen.embedding) @ to_vector(plain.embedding) > 0.98
+    if value in (3, 6, 8):
+        assert not isinstance(enrol(pipeline, jpeg), Seen), "without its orientation it lies on its side"
+
+
+def test_a_file_that_was_cut_and_closed_is_judged_by_what_is_left(pipeline: FacePipeline, portrait: bytes) -> None:
+    whole = probe(pipeline, portrait)
+    assert isinstance(whole, Seen)
+    doubtful = 0
+    for part in (0.2, 0.4, 0.5, 0.6, 0.7, 0.9):
+        seen = probe(pipeline, portrait[: int(len(portrait) * part)] + b"\xff\xd9")
+        if isinstance(seen, Unseen) or covered(seen.quality) is not None:
+            doubtful += 1  # grey below the cut: half a face is no stranger
+        else:
+            assert to_vector(seen.embedding) @ to_vector(whole.embedding) > 0.7, part
+    assert doubtful >= 2
