@@ -76,6 +76,8 @@ class States(dict[Address, tuple[Entity, int]]):
         forgotten and how many events refused. What was paid, answers, timers and what terminals say of themselves
         always find room: the registry bounds them.
         """
+        if len(self) + len(items) <= self._max:
+            return 0, 0
         needed = {item.address for item in items if item.refuse is None}
         over = len(self) + sum(at not in self for at in needed) - self._max
         if over <= 0:
@@ -100,7 +102,7 @@ class States(dict[Address, tuple[Entity, int]]):
         self._looked_at_s = now_s
         age: dict[Address, int] = {}
         n = 0
-        for touched in self._touched:  # the newest first; of one generation what was touched last is the younger
+        for touched in self._touched:  # the newest first; of one generation by the first touch in it
             for address in reversed(touched):
                 age.setdefault(address, n)
                 n += 1
@@ -124,10 +126,7 @@ class States(dict[Address, tuple[Entity, int]]):
     def committed(self, items: Iterable[Item], read: Read, work: Work, directory: Directory) -> None:
         """Keep what a batch committed. After a doubt also show again: a screen may be stored that nobody saw."""
         self.update(work.states)
-        now = self._touched[0]
-        for address in work.states:
-            now.pop(address, None)  # to the end: the order is that of the last touch
-            now[address] = None
+        self._touched[0].update(dict.fromkeys(work.states))  # from dict to dict: no address is hashed again
         for address in _touched(items) if self._unclear else ():
             if address not in self._unclear:
                 continue
