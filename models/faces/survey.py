@@ -61,7 +61,7 @@ class Survey:
 def folders(directory: Path) -> tuple[list[tuple[str, list[Path]]], dict[str, str]]:
     """(person, photographs) by folder, and what was left out by name.
 
-    Raises Refused `photographs` when there is no folder, none with a photograph, or more than the bounds.
+    Raises Refused `photographs` when there is no folder, too few photographs to compare, or more than the bounds.
     """
     if not directory.is_dir():
         raise Refused("photographs", f"{directory} is no folder", "give a folder with one folder per person")
@@ -83,6 +83,7 @@ def folders(directory: Path) -> tuple[list[tuple[str, list[Path]]], dict[str, st
         people.append((one.name, files[:PHOTOGRAPHS_PER_PERSON_MAX]))
     if not people:
         raise Refused("photographs", f"{directory} holds no photograph", "one folder per person, two photographs each")
+    _comparable([len(files) for _, files in people], left_out, {})
     count = sum(len(files) for _, files in people)
     if len(people) > PEOPLE_MAX or count > PHOTOGRAPHS_MAX:
         raise Refused(
@@ -101,8 +102,7 @@ def survey(
 ) -> Survey:
     """Every photograph, judged as a probe and as an enrolment shot. `progress(done, all)` after each.
 
-    Raises Refused `photographs` as `folders` does, and when fewer than two people or no two usable photographs
-    of anybody are left: nothing could be compared.
+    Raises Refused `photographs` as `folders` does, and when the gates leave too few of them.
     """
     people, left_out = folders(directory)
     count, done = sum(len(files) for _, files in people), 0
@@ -127,14 +127,15 @@ def survey(
         dict(enrolments.most_common()),
         left_out,
     )
-    _comparable(found)
+    usable = Counter(shot.person for shot in shots if shot.probe is not None)
+    _comparable(list(usable.values()), left_out, found.refusals_probe)
     return found
 
 
-def _comparable(found: Survey) -> None:
-    usable = Counter(shot.person for shot in found.shots if shot.probe is not None)
-    gone = "; ".join(f"{name}: {why}" for name, why in list(found.left_out.items())[:5])
-    refused = ", ".join(f"{count} {reason}" for reason, count in found.refusals_probe.items())
+def _comparable(usable: list[int], left_out: dict[str, str], refusals: dict[str, int]) -> None:
+    """Two people at least, one of them twice; `usable`: photographs of each person."""
+    gone = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:5])
+    refused = ", ".join(f"{count} {reason}" for reason, count in refusals.items())
     told = "".join(f" ({part})" for part in (gone, refused) if part)
     if len(usable) < 2:
         raise Refused(
@@ -142,7 +143,7 @@ def _comparable(found: Survey) -> None:
             f"photographs of {len(usable)} people can be used, two people at least are needed{told}",
             "one folder per person; strangers are compared with each other",
         )
-    if max(usable.values()) < 2:
+    if max(usable) < 2:
         raise Refused(
             "photographs",
             f"nobody has two photographs that can be used: there is no mate to compare with{told}",
