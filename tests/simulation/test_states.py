@@ -11,11 +11,12 @@ from actors.visit import Question, Session
 from models.domain.ids import LaneId, RegionId, SessionId, StoreId
 from models.domain.messages import Address
 from models.domain.plans import Plan
+from models.domain.presence import SkewFound
 from models.domain.screen import ScreenState
 from models.tables.journal import Read
 from runtime.directory import Directory
-from runtime.engine import Work
-from runtime.states import GENERATION_S, GENERATIONS, States
+from runtime.engine import Item, Work
+from runtime.states import GENERATION_S, GENERATIONS, LOOKED_EVERY_S, States
 from runtime.testing.shop import ShopSimulation
 
 NORTH, STORE = RegionId("north"), StoreId("s1")
@@ -48,6 +49,24 @@ def test_only_what_is_idle_and_done_is_forgotten() -> None:
     assert set(states) == {terminal, lane("live"), lane("asking"), lane("touched")}
     idle = [states.passivate() for _ in range(GENERATIONS)]
     assert idle == [[], [], [lane("touched")]], "two whole generations after it was touched"
+
+
+def test_at_the_bound_who_was_used_least_recently_goes_first() -> None:
+    states = States(entities_max=100)
+    lanes = [lane(f"l{n}") for n in range(100)]
+    for at in lanes:
+        states.woken(at, CLOSED, 1)
+    touch(states, *lanes[:50])
+    states.passivate()
+    touch(states, *lanes[50:97])
+    newcomer = Item(lane("new"), SkewFound(0, alarming=False), "cause")
+    assert states.admit([newcomer], 0.0) == (3, 0), "one too many, and two in a hundred beyond"
+    assert set(lanes) - set(states) == set(lanes[97:]), "nobody touched them"
+    for n in range(4):
+        states.woken(lane(f"live{n}"), replace(CLOSED, state=ScreenState.OPEN), 1)
+    assert states.admit([newcomer], LOOKED_EVERY_S / 2) == (0, 0), "not a second time so soon"
+    assert states.admit([newcomer], LOOKED_EVERY_S) == (4, 0)
+    assert set(lanes) - set(states) == {*lanes[97:], *lanes[:4]}, "then who was touched a generation ago"
 
 
 def test_a_store_and_a_lane_go_on_where_they_were(plan: Plan) -> None:
