@@ -125,7 +125,8 @@ class FaceWorker:
         assert decision is not None, "there is always one place to look"
         if may_turn(request, decision, policy):
             return self._ask_to_turn(request, decision, seen, probes, policy)
-        if isinstance(decision.match, NotRecognised) and (hidden := covered(seen.quality)) is not None:
+        told = not self._quality.enrol.covered_passes
+        if told and isinstance(decision.match, NotRecognised) and (hidden := covered(seen.quality)) is not None:
             # What a mask hides is no evidence of a stranger.
             return self._look_again(request, Unseen(hidden, seen.quality), decision)
         sealed = None

@@ -204,7 +204,7 @@ DEMO = QualityPolicy(
         luminance_min=30,
         luminance_max=235,
         nearest_ratio_min=None,
-        covered_passes=True,  # a face that looks aside measures as covered (5.7 to 7.5 on two of the six)
+        covered_passes=True,  # two of its six people measure as covered (5.7 to 7.5), and are not
     ),
 )
 """For the demonstration's one photograph per person, of which half look aside; never for a real store."""

@@ -71,7 +71,7 @@ def test_every_reason_has_a_prompt_and_a_sentence_in_both_languages(reason: Look
 def test_a_covered_face_is_enrolled_by_nobody_and_may_still_match() -> None:
     masked = dataclasses.replace(GOOD, mouth_cover=6.0)
     assert judge(masked, PRODUCTION.enrol) is LookReason.MASK
-    assert judge(masked, DEMO.enrol) is None, "its faces that look aside measure as covered"
+    assert judge(masked, DEMO.enrol) is None, "two of its six people measure as covered, and are not"
     assert judge(masked, PRODUCTION.probe) is None, "a match is a match"
     assert covered(masked) is LookReason.MASK, "and no stranger otherwise"
     assert covered(GOOD) is None
