@@ -194,7 +194,10 @@ class Galleries:
         loaded, skipped = 0, Counter[str]()
         for some in _chunks(rows):
             opened = self._opened(chain, some, skipped)
-            refused = into.add_many(opened)
+            try:
+                refused = into.add_many(opened)
+            finally:
+                _zero(opened)
             loaded += len(opened) - refused
             if refused:
                 skipped["no_template"] += refused
@@ -215,12 +218,22 @@ class Galleries:
                 skipped["template_sealed"] += 1
             else:
                 template = row.template
-                embedding = Embedding(bytes(plain))
-                opened.append(NewRow(template.member, template.id, embedding, row.store, row.phone_tail))
+                opened.append(NewRow(template.member, template.id, bytearray(plain), row.store, row.phone_tail))
         return opened
 
     def _score(self, chain: ChainId, rows: Iterable[GalleryRow], probe: Embedding) -> SearchResult:
-        return self.open(chain).score(self._opened(chain, rows, Counter()), probe)
+        opened = self._opened(chain, rows, Counter())
+        try:
+            return self.open(chain).score(opened, probe)
+        finally:
+            _zero(opened)
+
+
+def _zero(rows: Iterable[NewRow]) -> None:
+    """Overwrite opened templates: memory that is only given back keeps them."""
+    for row in rows:
+        if isinstance(row.embedding, bytearray):
+            row.embedding[:] = bytes(len(row.embedding))
 
 
 def _chunks(rows: Iterable[GalleryRow]) -> Iterator[list[GalleryRow]]:

@@ -14,7 +14,8 @@ class NewRow:
 
     member: MemberId
     template: str
-    embedding: Embedding = field(repr=False)
+    embedding: Embedding | bytearray = field(repr=False)
+    """A bytearray is zeroed by whoever opened it, once it is inside."""
     store: StoreId
     tail: str = field(repr=False)
 

@@ -214,22 +214,27 @@ class Gallery:
             return 0
         last = {(row.member, row.template): row for row in rows if self._has_form(row)}
         fit = list(last.values())
-        vectors = np.frombuffer(b"".join(row.embedding for row in fit), "<f4").reshape(len(fit), self.dimension)
+        plain = bytearray().join(row.embedding for row in fit)
+        vectors = np.frombuffer(plain, "<f4").reshape(len(fit), self.dimension)
         norms = np.linalg.norm(vectors, axis=1)
         units = np.abs(norms - 1.0) <= UNIT_TOLERANCE  # not a number is no unit either
         if not units.all():
             fit = [row for row, unit in zip(fit, units, strict=True) if unit]
             vectors = vectors[units]
+        rotated = vectors @ self._rotation.T
+        vectors[:] = 0  # a copy of some, or `plain` itself
+        plain[:] = bytes(len(plain))
         if fit:
             self.put_rows(
                 Rows(
-                    vectors @ self._rotation.T,
+                    rotated,
                     np.array([key_of(row.template) for row in fit], np.uint64),
                     np.array([store_key(row.store) for row in fit], np.uint32),
                     np.array([tail_key(row.tail) for row in fit], np.uint16),
                     np.array([row.member.encode() for row in fit], f"S{MEMBER_BYTES_MAX}"),
                 )
             )
+            rotated[:] = 0
         return len({(row.member, row.template) for row in rows}) - len(fit)
 
     def put_rows(self, rows: Rows) -> None:
