@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -185,6 +187,47 @@ def test_another_process_keeps_on_where_the_keeper_died(
     assert second.keep(conn) == 2
     assert known(second.galleries, "came between")
     assert known(first.galleries, "came between"), "which still reads the same memory"
+
+
+KEEP = """
+import sys
+from models.domain.ids import ChainId, RegionId
+from models.faces.templates import Keyring, TemplateVault
+from runtime.gallery_keeper import GalleryKeeper, GallerySpec
+spec = GallerySpec(sys.argv[1], ChainId("sunrise"), RegionId("south"), "net", 128)
+keeper = GalleryKeeper(spec, TemplateVault(Keyring.of_one(b"k" * 32)), sys.argv[2])
+keeper.watch()
+keeper.wait_until_whole(30.0)
+print(keeper.health()["keeper"], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_keeper_leaves_its_memory_to_the_next(
+    conn: psycopg.Connection[Any],
+    make_keeper: Callable[[], GalleryKeeper],
+    monkeypatch: pytest.MonkeyPatch,
+    migrated_database_url: str,
+) -> None:
+    here = make_keeper()
+    enrol(conn, "known")
+    started = [sys.executable, "-c", KEEP, here._spec.place, migrated_database_url]
+    with subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        while (said := other.stdout.readline().strip()) not in {"True", ""}:
+            pass  # its log
+        assert said == "True"
+        until(lambda: known(here.galleries, "known"))
+        monkeypatch.setattr(GalleryFeed, "load", lambda *_: pytest.fail("it goes on from what is there"))
+        here.watch()
+        assert not here.health()["keeper"]
+        enrol(conn, "read by the other process")
+        assert until(lambda: known(here.galleries, "read by the other process")) < 1.0
+        other.kill()
+    until(lambda: here.health()["keeper"])
+    assert known(here.galleries, "known")
+    enrol(conn, "read by this one")
+    until(lambda: known(here.galleries, "read by this one"))
 
 
 @pytest.mark.parametrize("harm", ["died while it moved rows", "died while it loaded", "the database was set back"])
