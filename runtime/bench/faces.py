@@ -36,6 +36,7 @@ WHEEL_DIR = CONFIGS.parent / "var" / "photos"
 Advance = Callable[[str], None]
 
 PARTS: dict[str, str] = {
+    "pool": "runtime.bench.faces_pool",
     "embedding": "runtime.bench.faces_embedding",
     "accuracy": "runtime.bench.faces_accuracy",
     "search": "runtime.bench.faces_search",
