@@ -8,7 +8,7 @@ import pytest
 
 from actors.ports import EnrolFace, TakeShot, WithdrawFace
 from models.domain.book import ConsentText
-from models.domain.events import AgeCheck, Confirm, Identify, Purpose
+from models.domain.events import AgeCheck, Confirm, Identify, Purpose, TenderKind
 from models.domain.facts import ConsentStands, TemplateMade
 from models.domain.messages import FaceOutcome, FaceWithdrawn, MemberFound, SealedTemplate, TemplateKind
 from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
@@ -144,3 +144,12 @@ def test_a_later_template_needs_a_text_that_names_its_use(
     later = SealedTemplate(replace(TEMPLATE.template, kind=kind), TEMPLATE.key)
     lane.face_answer(FaceOutcome.ACCEPTED, member=member(), templates=(later,))
     assert len(templates(lane)) == kept
+
+
+def test_a_tender_that_the_chain_does_not_take_is_refused() -> None:
+    lane = Lane()
+    offered = frozenset({TenderKind.FACE, TenderKind.CASH})
+    lane.book = replace(lane.book, chain_book=replace(lane.book.chain_book, tenders=offered))
+    lane.open()
+    buy(lane, "tea")
+    lane.refused(Confirm(lane.session.rev, (qr(1200),), None), "tender_unsupported")
