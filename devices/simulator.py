@@ -127,14 +127,17 @@ class SimulatedTerminal:
         return await self._act("consent", body)
 
     async def show(self, photo: bytes, *, kind: str = "frame") -> Screen:
-        """Look into the camera; again when the server says that the image was lost."""
+        """Look into the camera; again when the server says that the image was lost, or that nobody had the time."""
         for tries_left in reversed(range(FACE_TRIES_MAX)):
             before = self.agent.screen
             reply = await self.agent.show_face(photo, self.session, kind=kind)
-            if reply.ok or not tries_left or reply.error is None or reply.error.code != "face_lost":
+            if tries_left and reply.error is not None and reply.error.code == "face_lost":
+                continue
+            self.session = require_ok(reply).session or self.session
+            screen = await self._newer_than(before)
+            if not tries_left or screen.prompt is None or screen.prompt.code != "face_busy":
                 break
-        self.session = require_ok(reply).session or self.session
-        return await self._newer_than(before)
+        return screen
 
     async def digits(self, tail: str) -> Screen:
         """Type the last four digits of the phone."""

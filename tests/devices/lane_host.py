@@ -53,6 +53,8 @@ from tests.devices.support import link_config, until
 BLURRED = b"\xff\xd8 blurred"
 STRANGER = b"\xff\xd8 stranger"
 UNSURE = b"\xff\xd8 unsure"
+BUSY = b"\xff\xd8 busy"
+"""Nobody has the time for the first `busy_left` looks."""
 
 
 class LaneHost:
@@ -70,6 +72,7 @@ class LaneHost:
         self.connected_once = False
         self._provider = provider
         self._images: dict[str, bytes] = {}
+        self.busy_left = 0
         self._told: set[str] = set()
         self._shown: Screen | None = None
         self._task: asyncio.Task[None] | None = None
@@ -178,6 +181,9 @@ class LaneHost:
 
     def _look(self, question: str, request: IdentifyFace | TakeShot) -> FaceAnswered:
         image = self._images.pop(request.image)
+        if image.startswith(BUSY) and self.busy_left:
+            self.busy_left -= 1
+            return FaceAnswered(request.session, question, FaceOutcome.BUSY, reason="shed")
         if image.startswith(BLURRED):
             return FaceAnswered(request.session, question, FaceOutcome.QUALITY, reason="come_closer")
         if isinstance(request, TakeShot):

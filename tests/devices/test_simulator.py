@@ -23,7 +23,7 @@ from models.domain.errors import Refused, StoreOpsError
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ScreenState
 from runtime.broker import EmbeddedBroker
-from tests.devices.lane_host import BLURRED, STRANGER, UNSURE, LaneHost
+from tests.devices.lane_host import BLURRED, BUSY, STRANGER, UNSURE, LaneHost
 from tests.devices.support import JPEG, agent_config, fresh
 from tests.gateway.providers.conftest import open_account, serve_in_thread
 
@@ -86,6 +86,22 @@ async def test_a_member_is_recognised_and_pays_by_the_providers_face(
         assert [(sale.due_fen, len(sale.uses)) for sale in host.lane.sales] == [(400, 1)]
         assert len(at.agent.timings.face_to_screen_ms) == 1
         assert len(at.agent.timings.event_to_screen_ms) == 4
+
+
+@pytest.mark.parametrize(("busy", "known"), [(2, True), (3, False)])
+async def test_a_customer_looks_again_when_nobody_had_the_time(
+    shared_broker: EmbeddedBroker, provider: AlipayProvider, users: ProviderUsers, busy: int, known: bool
+) -> None:
+    terminal = fresh()
+    async with LaneHost(shared_broker, [terminal], provider) as host, standing(shared_broker, terminal, users) as at:
+        host.busy_left = busy
+        await at.open_session()
+        await at.consent("recognise", text="v1")
+        seen = await at.show(BUSY)
+        assert (seen.member is not None) is known
+        if not known:
+            assert seen.prompt is not None
+            assert seen.prompt.code == "face_busy"
 
 
 async def test_a_customer_refuses_the_face_and_pays_by_qr(
