@@ -11,16 +11,21 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg_pool import AsyncConnectionPool
 
+from actors.ports import WithdrawFace
+from gateway.providers.port import PaymentProvider
 from models.domain.errors import NeedsOperator, Refused
 from models.domain.events import Purpose
 from models.domain.facts import ConsentGiven, ConsentStands, FaceDecided, TemplateMade
-from models.domain.ids import MemberId, MessageId, SessionId, StoreId, TerminalId
-from models.domain.messages import KeyRow, RecognitionDecision, TemplateKind, TemplateRow
+from models.domain.ids import LegalEntityId, MemberId, MessageId, SessionId, StoreId, TerminalId
+from models.domain.messages import FaceWithdrawn, KeyRow, RecognitionDecision, TemplateKind, TemplateRow
 from models.domain.privacy import FILING_FACES, GENESIS_SHA256, Age, RequestState
 from models.tables.facts import save_facts
+from models.tables.memberships import load_member_view
 from models.tables.persons import SECTIONS
 from models.tables.privacy import audit, audit_sync, verify
+from runtime.memberships import Memberships
 from runtime.privacy import Privacy
 from runtime.privacy_checkpoints import Checkpoints
 from runtime.privacy_desk import MemberLinks
@@ -463,3 +468,33 @@ async def test_a_checkpoint_outside_finds_what_was_cut_off_and_no_one_can_write_
     with pytest.raises(NeedsOperator) as forged:
         await desk.verify()
     assert forged.value.code == "checkpoint_forged"
+
+
+# ---------------------------------------------------------------- at a terminal
+
+
+def _no_provider(_entity: LegalEntityId) -> PaymentProvider:
+    raise AssertionError("nothing is asked of the provider")
+
+
+async def test_a_withdrawal_at_a_terminal_happens_once_however_often_it_is_asked(people: People) -> None:
+    people.add("ann")
+    await people.face("ann")
+    request = WithdrawFace(SessionId("visit"), StoreId("s1"), TerminalId("t1"), MemberId("ann"), NOW)
+    async with AsyncConnectionPool(people.url, min_size=1, max_size=2, open=False) as pool:
+        memberships = Memberships(pool, _no_provider, pepper=b"pepper", wall=lambda: NOW)
+        first = await memberships.ask("ask-1", request)
+        again = await memberships.ask("ask-1", request, attempts=1)
+    assert first == again == FaceWithdrawn("ask-1", SessionId("visit"), 1)
+    assert people.templates("ann") == 0
+    assert people.run("SELECT via, asked_by FROM privacy_request") == [("terminal", "terminal:t1")]
+    assert [kind for kind, _ in people.events()].count("face_erased") == 1
+
+
+async def test_a_known_child_is_offered_no_shot(people: People) -> None:
+    people.add("kid")
+    await people.desk().mark_age("kid", Age(birth_year=2020), by="clerk:7")
+    async with await psycopg.AsyncConnection.connect(people.url) as conn:
+        view = await load_member_view(conn, MemberId("kid"), NOW)
+    assert view is not None
+    assert not view.face_permitted
