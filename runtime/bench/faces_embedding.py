@@ -156,7 +156,7 @@ def _rows(exact: str, eight: str, speeds: Mapping[str, float]) -> list[Row]:
             UNIT,
             "insightface 2.1, ArcFaceONNX on one thread",
             speeds[PACKAGE],
-            ">= 1.8 x",
+            ">= 1.5 x",
         ),
     ]
 
