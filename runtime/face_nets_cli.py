@@ -66,7 +66,9 @@ def _places(plants: tuple[Plant, ...]) -> list[tuple[str, str, dict[str, str]]]:
 
 
 def _catalogue(listed: list[dict[str, Any]]) -> Table:
-    table = Table(Column("net", no_wrap=True), "kind", "licence", "dimension", "precision", "identity", title="Catalogue")
+    table = Table(
+        Column("net", no_wrap=True), "kind", "licence", "dimension", "precision", "identity", title="Catalogue"
+    )
     for one in listed:
         name = f"{one['name']} (default)" if one["default"] else one["name"]
         size = str(one.get("dimension", ""))
@@ -75,7 +77,16 @@ def _catalogue(listed: list[dict[str, Any]]) -> Table:
 
 
 def _chains(used: list[ChainNet]) -> Table:
-    table = Table("chain", Column("net", no_wrap=True), "members", "enrolled", "migrated", "adaptive", "last migrated", title="Templates")
+    table = Table(
+        "chain",
+        Column("net", no_wrap=True),
+        "members",
+        "enrolled",
+        "migrated",
+        "adaptive",
+        "last migrated",
+        title="Templates",
+    )
     for one in used:
         name = (one.net or f"unknown {one.net_sha256[:12]}") + (" (current)" if one.current else "")
         counts = (one.members, one.enrolled, one.migrated, one.adaptive)
