@@ -127,8 +127,12 @@ class HostedFaceWorker:
 
     def enrol(self, request: EnrolRequest, consent: EnrolConsent) -> FaceAnswer:
         """See FaceWorker."""
+        from runtime.wash import wash
+
         with self._metrics.timed("enrol"):
-            return self._worker.enrol(request, consent)
+            answer = self._worker.enrol(request, consent)
+            wash()  # the shots and their mean are not to stay in freed memory
+            return answer
 
     def health(self) -> dict[str, Any]:
         """A snapshot for the console. Closes an older net that no template is of any more."""
