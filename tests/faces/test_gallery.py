@@ -236,7 +236,9 @@ def agrees(
     for templates in truth.values():
         for row in templates.values():
             if inside(row):
-                scores.setdefault(row.member, []).append(float(to_vector(row.embedding) @ to_vector(probe)))
+                scores.setdefault(row.member, []).append(
+                    float(to_vector(Embedding(bytes(row.embedding))) @ to_vector(probe))
+                )
     ranked = sorted((max(own) for own in scores.values()), reverse=True)
     result, _ = one.search(probe, where)
     assert result.searched == sum(len(own) for own in scores.values())
