@@ -16,10 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import cycle, islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,6 +256,29 @@ class Bare:
         return self._pipeline.look(jpeg, kind=kind, purpose=LookPurpose.PROBE, policy=POLICIES[POLICY])
 
 
+class BareProcess:
+    """A Bare in a process of its own, asked by the name of its verb."""
+
+    def __init__(self, cache: Path, frames: list[bytes]) -> None:
+        self._executor = ProcessPoolExecutor(1, get_context("spawn"), _open_bare, (str(cache), frames))
+
+    async def ask(self, verb: str, *arguments: float) -> Any:
+        """What its verb returns."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, _ask_bare, verb, *arguments)
+
+
+_bare: list[Bare] = []
+"""Of the bare process: the one it holds."""
+
+
+def _open_bare(cache: str, frames: list[bytes]) -> None:
+    _bare.append(Bare(cache, frames))
+
+
+def _ask_bare(verb: str, *arguments: float) -> Any:
+    return getattr(_bare[0], verb)(*arguments)
+
+
 def _rate(do: Callable[[Any], object], things: list[Any], seconds: float) -> tuple[float, float]:
     began, cpu = time.perf_counter(), time.process_time()
     for done, one in enumerate(cycle(things), 1):
@@ -324,11 +349,9 @@ class Pool:
 
 async def trials(plant: Plant, frames: list[bytes], seconds: float) -> Figures:
     """All kinds in turn, ROUNDS times."""
-    import ray
-
-    bare: Any = ray.remote(Bare).options(num_cpus=0).remote(str(plant.faces_cache), frames)
+    bare = BareProcess(plant.faces_cache, frames)
     one, two = Pool(ONE, plant, 1), Pool(TWO, plant, 2)
-    crops: list[bytes] = await bare.aligned.remote()
+    crops: list[bytes] = await bare.ask("aligned")
     await asyncio.gather(one.ready(), two.ready())
     for pool in (one, two):
         await pool.rate(frames, FaceKind.FRAME, WARM_S)
@@ -337,10 +360,10 @@ async def trials(plant: Plant, frames: list[bytes], seconds: float) -> Figures:
     each_s = max(EACH_S_MIN, seconds / (6 * ROUNDS))
     finds = max(FINDS_MIN, round(each_s * 20))
     for n in range(ROUNDS):
-        _keep(await bare.embed.remote(each_s), figures.bare_crops, figures.bare_crop_cpu_ms)
-        _keep(await bare.look_at_crops.remote(each_s), figures.look_crops)
+        _keep(await bare.ask("embed", each_s), figures.bare_crops, figures.bare_crop_cpu_ms)
+        _keep(await bare.ask("look_at_crops", each_s), figures.look_crops)
         _keep(await one.rate(crops, FaceKind.CROP, each_s), figures.one_crops, figures.crop_cpu_ms)
-        _keep(await bare.look.remote(each_s), figures.bare_frames, figures.bare_frame_cpu_ms)
+        _keep(await bare.ask("look", each_s), figures.bare_frames, figures.bare_frame_cpu_ms)
         _keep(
             await one.rate(frames, FaceKind.FRAME, each_s),
             figures.one_frames,
@@ -348,7 +371,7 @@ async def trials(plant: Plant, frames: list[bytes], seconds: float) -> Figures:
             figures.desk_cpu_ms,
         )
         _keep(await two.rate(frames, FaceKind.FRAME, each_s), figures.two_frames)
-        figures.bare_ms += await bare.look_ms.remote(finds)
+        figures.bare_ms += await bare.ask("look_ms", finds)
         figures.found_ms += [await one.find(frame) for frame in islice(cycle(frames), finds)]
         _say({"step": f"faces, round {n + 1}"})
     return figures
