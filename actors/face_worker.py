@@ -95,6 +95,7 @@ class FaceWorker:
         seen = self._eyes.look(request.jpeg, kind=request.kind, purpose=LookPurpose.PROBE, policy=self._quality)
         if isinstance(seen, Unseen):
             return self._look_again(request, seen)
+        hidden = None if self._quality.enrol.covered_passes else covered(seen.quality)
         probes: Mapping[str, Embedding] = {self._eyes.net_sha256: seen.embedding, **dict(seen.older)}
         policy = request.liveness or self._recognition.liveness
         try:
@@ -112,7 +113,7 @@ class FaceWorker:
                 liveness=alive.liveness,
                 partial=found.partial or found.version < request.gallery_version_min,
                 digits_given=tail is not None,
-                digits_required=request.digits_required,
+                digits_required=request.digits_required or hidden is not None,
                 amount_fen=request.amount_fen,
                 face_alone_max_fen=policy.face_alone_max_fen,
                 elsewhere=SearchScope.CHAIN in request.scopes,
@@ -125,9 +126,8 @@ class FaceWorker:
         assert decision is not None, "there is always one place to look"
         if may_turn(request, decision, policy):
             return self._ask_to_turn(request, decision, seen, probes, policy)
-        told = not self._quality.enrol.covered_passes
-        if told and isinstance(decision.match, NotRecognised) and (hidden := covered(seen.quality)) is not None:
-            # What a mask hides is no evidence of a stranger.
+        if isinstance(decision.match, NotRecognised) and hidden is not None:
+            # What a mask hides is no evidence of a stranger; nor is what it shows enough for a face alone.
             return self._look_again(request, Unseen(hidden, seen.quality), decision)
         sealed = None
         if isinstance(decision.match, NeedsDigits):

@@ -291,7 +291,9 @@ def test_a_masked_face_is_no_stranger() -> None:
     masked = counter.show(Frame(stranger, hidden=6.0))
     assert (masked.outcome, masked.reason, counter.lane.prompt) == (FaceOutcome.QUALITY, "mask", "take_off_mask")
     assert masked.decision is not None, "decided all the same, and recorded"
-    assert counter.show(Frame(hidden=6.0)).outcome is FaceOutcome.ACCEPTED
+    known = counter.show(Frame(hidden=6.0))
+    assert (known.outcome, known.reason) == (FaceOutcome.DIGITS, "required"), "half a face is never enough alone"
+    assert counter.type("1234").outcome is FaceOutcome.ACCEPTED
 
 
 def test_the_basket_s_amount_goes_with_the_face() -> None:
