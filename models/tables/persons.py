@@ -289,8 +289,7 @@ SELECT t.member, t.chain, t.made_at,
     ended.at, given.at, a.birth_year, a.under_14, a.guardian_consent
 FROM (SELECT member, chain, min(at) AS made_at FROM face_template
       WHERE member > %(after)s GROUP BY member, chain ORDER BY member LIMIT %(limit)s) t
-LEFT JOIN (SELECT member, max(at) AS at FROM face_decision WHERE member IS NOT NULL GROUP BY member) seen
-    ON seen.member = t.member
+LEFT JOIN LATERAL (SELECT max(d.at) AS at FROM face_decision d WHERE d.member = t.member) seen ON true
 LEFT JOIN LATERAL (SELECT max(c.at) AS at FROM consent c WHERE c.member = t.member AND c.purpose = 'recognise'
     AND c.granted) given ON true
 LEFT JOIN LATERAL (SELECT CASE WHEN bool_and(m.state IN ('CLOSED', 'WRITTEN_OFF', 'REJECTED', 'ABANDONED'))

@@ -87,6 +87,7 @@ class ConsentRow(SQLModel, table=True):
     """A consent given or refused, one purpose each."""
 
     __tablename__ = "consent"
+    __table_args__ = (Index("consent_member", "member", "at"), Index("consent_session", "session"))
     id: str = Field(primary_key=True)
     session: str
     store: str
@@ -119,6 +120,7 @@ class FaceDecisionRow(SQLModel, table=True):
         Index("face_decision_store_at", "store", "at"),
         Index("face_decision_at", "at"),
         Index("face_decision_session", "session"),
+        Index("face_decision_member", "member", "at"),
     )
     id: str = Field(primary_key=True)
     session: str

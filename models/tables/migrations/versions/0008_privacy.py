@@ -145,6 +145,9 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("state IN ('open', 'approved')"),
     )
+    op.create_index("consent_member", "consent", ["member", "at"])
+    op.create_index("consent_session", "consent", ["session"])
+    op.create_index("face_decision_member", "face_decision", ["member", "at"])
     op.create_table(
         "face_decision_day",
         sa.Column("store", sa.String(), primary_key=True),
