@@ -39,13 +39,13 @@ REGION = RegionId("crowd")
 READY_S_MAX = 60.0
 IDLE_S = 2.0
 STORM, STORM_EVERY_S, STORM_S = 40, 0.1, 1.5
-BURST = 120
+BURST = 60
 STORM_ANSWER_S = 1.5
 
 
 def picture() -> bytes:
     """A frame without a face: the detector looks at it all the same."""
-    noise = np.random.default_rng(11).integers(90, 170, (720, 1280, 3), dtype=np.uint8)
+    noise = np.random.default_rng(11).integers(90, 170, (360, 640, 3), dtype=np.uint8)
     done, encoded = cv2.imencode(".jpg", cv2.GaussianBlur(noise, (9, 9), 0))
     assert done
     return encoded.tobytes()

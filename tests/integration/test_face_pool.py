@@ -56,7 +56,9 @@ def test_a_worker_killed_under_a_burst_loses_no_request_and_answers_none_twice(c
     burst, desk = crowd["burst"], crowd["after_burst"]
     assert burst["answers"] == BURST
     assert {what for store in burst["outcomes"].values() for what in store} <= {"quality", "busy"}
-    assert sum(store.get("quality", 0) for store in burst["outcomes"].values()) >= BURST / 2
+    assert sum(store.get("quality", 0) for store in burst["outcomes"].values()) >= BURST / 4, (
+        "those of the dead one are with the other"
+    )
     assert burst["slowest_s"] <= 3.0 + LATE_S
     assert desk["redispatched"] >= 1
     assert [one["deaths"] for one in desk["workers"]] == [1, 0]
