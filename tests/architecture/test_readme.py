@@ -144,6 +144,7 @@ def test_prompts_are_the_published_list() -> None:
     params = {
         "look_at_camera": {"shot": "{shot}", "of": "{of}"},
         "returned": {"back": "{back}", "cash": "{cash}"},
+        "turn_head": {"direction": "{direction}"},
     }
     for code, (chinese, english) in table.items():
         assert texts.prompt(code, "zh", **params.get(code, {})).text == chinese
@@ -192,7 +193,8 @@ def test_thresholds_and_gates_are_those_of_the_code() -> None:
             gates.luminance_max,
         ]
 
-    table = [cells[1:] for cells in rows(section(FACES, "## Quality gates"))[1:]]
+    gates = len(figures(PRODUCTION.probe))
+    table = [cells[1:] for cells in rows(section(FACES, "## Quality gates"))[1 : 1 + gates]]
     written = [[None if cell == "-" else float(cell) for cell in column] for column in zip(*table, strict=True)]
     assert written == [figures(PRODUCTION.probe), figures(PRODUCTION.enrol), figures(DEMO.enrol)]
 
