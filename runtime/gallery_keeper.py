@@ -44,7 +44,8 @@ class GalleryKeeper:
     def __init__(self, spec: GallerySpec, vault: TemplateVault, database_url: str) -> None:
         self._spec, self._vault, self._url = spec, vault, database_url
         self._asking: psycopg.Connection[Any] | None = None
-        self._reader = spec.gallery(vault, spec.slab(vault))
+        self._read_slab = spec.slab(vault)
+        self._reader = spec.gallery(vault, self._read_slab)
         self.galleries = Galleries(vault, spec.net_sha256, lambda _: self._reader, self._elsewhere, self._recent)
         self.galleries.open(spec.chain)
         self._slab = spec.slab(vault)
@@ -120,7 +121,8 @@ class GalleryKeeper:
     def keep(self, conn: psycopg.Connection[Any]) -> int | None:
         """One look: take the lock if it is free, read what is new; the version, None where another one keeps."""
         if self._kept is None:
-            if not self._slab.lock():
+            # A slab that was there and is gone was wiped at the end of its house: this process is about to end, too.
+            if not self._slab.lock(make=not self._read_slab.seen):
                 return None
             gallery = self._spec.gallery(self._vault, self._slab)
             galleries = Galleries(self._vault, self._spec.net_sha256, lambda _: gallery)

@@ -51,12 +51,16 @@ def mapped(name: str, *, writable: bool) -> mmap.mmap:
         os.close(fd)
 
 
-def lock(name: str, size: int) -> int | None:
-    """Make the segment if it is not there, and hold it alone: an open descriptor, or None while another holds it.
+def lock(name: str, size: int, *, make: bool = True) -> int | None:
+    """Hold a segment alone: an open descriptor; None while another holds it, or when it is not there and not to be
+    made.
 
     The system lets go when the descriptor closes or the process ends.
     """
-    fd: int = _posixshmem.shm_open(f"/{name}", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fd: int = _posixshmem.shm_open(f"/{name}", os.O_RDWR | (os.O_CREAT if make else 0), 0o600)
+    except FileNotFoundError:
+        return None
     if os.fstat(fd).st_size == 0:  # two that see this do the same
         os.ftruncate(fd, size)
     if _locked(fd, name) and _is_still(fd, name):

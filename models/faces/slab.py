@@ -70,11 +70,17 @@ class SharedSlab:
         """Take the name away: the memory is free once the last reader left it."""
         segments.unlink(self._segment(generation))
 
-    def lock(self) -> bool:
-        """Become the one writer of the node, until the process ends. False while another one is."""
+    @property
+    def seen(self) -> bool:
+        """This process has found the slab before: if it is gone now, its house has ended."""
+        return self._header is not None
+
+    def lock(self, *, make: bool = True) -> bool:
+        """Become the one writer of the node, until the process ends. False while another one is, or when there is no
+        slab and none is to be made."""
         if self._lock_fd is not None:
             return True
-        fd = segments.lock(f"{self.name}-h", HEADER_BYTES)
+        fd = segments.lock(f"{self.name}-h", HEADER_BYTES, make=make)
         if fd is None:
             return False
         self._lock_fd = fd

@@ -345,3 +345,17 @@ def test_a_sealed_copy_shortens_a_start_and_ends_with_an_erasure(
     third.keep(conn)
     assert not path.exists(), "refused and removed"
     assert (known(third.galleries, "goes too"), known(third.galleries, "stays")) == (False, True)
+
+
+def test_a_process_that_outlives_its_house_makes_no_gallery_again(
+    conn: psycopg.Connection[Any], make_keeper: Callable[[], GalleryKeeper]
+) -> None:
+    first, second = make_keeper(), make_keeper()
+    enrol(conn, "known")
+    first.keep(conn)
+    assert known(second.galleries, "known")
+    first._slab.close()
+    assert len(wipe_scope(scope_of(first._spec.place))) == 2
+    assert second.keep(conn) is None
+    assert wipe_scope(scope_of(first._spec.place)) == []
+    assert not known(second.galleries, "known"), "what it still reads was overwritten"
