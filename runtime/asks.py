@@ -186,7 +186,11 @@ class Ports:
                     kind=FaceKind(request.kind),
                     visit_key=key,
                     liveness_ppm=request.liveness_ppm,
+                    liveness=request.liveness,
+                    challenge=request.challenge,
+                    score_ignored=request.score_ignored,
                     digits_required=request.digits_required,
+                    amount_fen=request.amount_fen,
                 )
                 answer = await self._faces.identify(identify, consent)
             case RescoreFace():

@@ -361,7 +361,7 @@ def _shard(item: Item) -> int:
     return item.terminal.shard
 
 
-SECRETS = frozenset({"jpeg", "phone", "auth", "value", "tail", "sealed", "shots", "templates"})
+SECRETS = frozenset({"jpeg", "first", "phone", "auth", "value", "tail", "sealed", "shots", "templates"})
 """Fields of messages that are the customer's: images and what is made of them, numbers, tokens."""
 
 

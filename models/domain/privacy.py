@@ -40,7 +40,7 @@ class AuditEvent:
 
 def audit_sha256(n: int, at: datetime, kind: str, subject: str, by: str, detail: Detail, prev_sha256: str) -> str:
     """SHA-256, hexadecimal, of the event in canonical JSON: sorted keys, ASCII, microseconds since 1970."""
-    micros = round((at - datetime.fromisoformat("1970-01-01T00:00:00+00:00")) / timedelta(microseconds=1))
+    micros = (at - datetime.fromisoformat("1970-01-01T00:00:00+00:00")) // timedelta(microseconds=1)
     text = json.dumps(
         [n, micros, kind, subject, by, detail, prev_sha256], sort_keys=True, separators=(",", ":"), allow_nan=False
     )
@@ -261,7 +261,8 @@ FILING_FACES = 100_000
 """Faces of so many people must be filed with the authorities within 30 working days (CAC and MPS, Measures for the
 Security Management of the Application of Facial Recognition Technology, in force 2025-06-01, article 15)."""
 
-FILING_ALERT_SHARE = 0.8
+FILING_ALERT_FACES = FILING_FACES * 8 // 10
+"""From here on somebody should prepare the filing."""
 
 
 class FilingLevel(StrEnum):
@@ -276,4 +277,4 @@ def filing_level(distinct_faces: int) -> FilingLevel:
     """OVER from the threshold on, NEAR from 80 % of it."""
     if distinct_faces >= FILING_FACES:
         return FilingLevel.OVER
-    return FilingLevel.NEAR if distinct_faces >= FILING_FACES * FILING_ALERT_SHARE else FilingLevel.WELL
+    return FilingLevel.NEAR if distinct_faces >= FILING_ALERT_FACES else FilingLevel.WELL

@@ -148,7 +148,7 @@ class FaceDecisionRow(SQLModel, table=True):
 
 
 class TemplateTableRow(SQLModel, table=True):
-    """A sealed face template. Whatever happens to its rows is a change in the gallery's feed (models.tables.templates)."""
+    """A sealed face template. What happens to its rows is a change in the gallery's feed (models.tables.templates)."""
 
     __tablename__ = "face_template"
     __table_args__ = (Index("face_template_member", "member"), Index("face_template_net", "chain", "net_sha256"))

@@ -15,7 +15,16 @@ from psycopg import OperationalError
 from psycopg.errors import UniqueViolation
 
 from models.domain.errors import Fenced
-from models.domain.facts import ConsentGiven, ConsentStands, Fact, Incident, SaleMade, SaleReturned, SaleVoided, TemplateMade
+from models.domain.facts import (
+    ConsentGiven,
+    ConsentStands,
+    Fact,
+    Incident,
+    SaleMade,
+    SaleReturned,
+    SaleVoided,
+    TemplateMade,
+)
 from models.domain.ids import LeaseId, MemberId, MessageId, RegionId, SaleId, StoreId, TerminalId
 from models.domain.ledger import Transaction, sale_voided, transaction_id
 from models.domain.messages import Address
