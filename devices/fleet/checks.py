@@ -92,11 +92,11 @@ def _sales(seen: list[SeenSale], books: Books) -> list[Violation]:
             booked = f"{sale.cash_fen} fen in the drawer's account, {sale.tenders.get('cash', 0)} in the sale"
             found.append(Violation("cash_books", f"{sale.receipt}: {booked}"))
     for one in seen:
-        booked = by_session.get(one.session, [])
-        if len(booked) != 1:
-            found.append(Violation("sale_not_once", f"{one.receipt} of {one.store}: {len(booked)} times"))
+        sales = by_session.get(one.session, [])
+        if len(sales) != 1:
+            found.append(Violation("sale_not_once", f"{one.receipt} of {one.store}: {len(sales)} times"))
             continue
-        [sale] = booked
+        [sale] = sales
         shown = (one.receipt, one.due_fen, _without_coupons(one.tenders))
         if (sale.receipt, sale.due_fen, _without_coupons(sale.tenders)) != shown:
             found.append(Violation("sale_differs", f"shown {shown}, booked {sale}"))
