@@ -278,6 +278,7 @@ class Privacy:
                 if why is None:
                     continue
                 async with conn.transaction():
+                    await persons.find_person(conn, member, lock=True)
                     await erase_member(
                         conn, ChainId(chain), MemberId(member), at=wall, reason=why.value, by="retention"
                     )

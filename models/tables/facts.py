@@ -29,7 +29,7 @@ from models.domain.privacy import STANDING_PURPOSE
 from models.domain.twin import CommandAnswered, CommandRecord, DesiredRecord, TerminalRetired
 from models.tables.keys import add_key
 from models.tables.ledger import Booking, load_transaction
-from models.tables.templates import add_template
+from models.tables.templates import add_template, hold_member
 from models.tables.terminals import save_twin
 
 PROVIDER = "alipay"
@@ -202,10 +202,13 @@ _DECISION = """templates_searched, threshold_ppm, best_ppm, second_ppm, net_sha2
 
 
 async def _standing(conn: AsyncConnection[TupleRow], fact: ConsentStands) -> None:
-    """One that is in force already stays as it is."""
+    """One that is in force already stays as it is; one of a visit whose consent was withdrawn does not come back."""
+    await hold_member(conn, fact.member)
     await conn.execute(
         """INSERT INTO member_consent (id, member, chain, purpose, text, session, store, terminal, given_at,
-             withdrawn_by) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, '') ON CONFLICT DO NOTHING""",
+             withdrawn_by) SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, '' WHERE NOT EXISTS (
+               SELECT 1 FROM member_consent WHERE member = %s AND session = %s AND withdrawn_at IS NOT NULL)
+           ON CONFLICT DO NOTHING""",
         (
             fact.id,
             fact.member,
@@ -216,6 +219,8 @@ async def _standing(conn: AsyncConnection[TupleRow], fact: ConsentStands) -> Non
             fact.store,
             fact.terminal or "",
             fact.at,
+            fact.member,
+            fact.session,
         ),
     )
 

@@ -59,7 +59,22 @@ async def open_memberships(conn: Connection, member: str) -> list[tuple[str, Sta
 
 
 async def end_standing_consent(conn: Connection, member: str, at: datetime, by: str) -> int:
-    """Withdraw what is in force for the member's stored templates; 0: nothing was. The record stays."""
+    """Withdraw what is in force for the member's stored templates; 0: nothing was. The record stays.
+
+    A visit that makes them a member just now may not have stored its template yet: its consent is withdrawn as well, so
+    that the template is refused when it comes. The caller holds the member's row (`find_person(lock=True)`).
+    """
+    await conn.execute(
+        """INSERT INTO member_consent (id, member, chain, purpose, text, session, store, terminal, given_at,
+             withdrawn_at, withdrawn_by)
+           SELECT DISTINCT ON (c.session) c.id || '/' || ms.member, ms.member, ms.chain, %(purpose)s, c.text, c.session,
+             c.store, c.terminal, c.at, %(at)s, %(by)s
+           FROM membership ms JOIN consent c ON c.session = ms.session AND c.purpose = 'recognise' AND c.granted
+           WHERE ms.member = %(member)s AND ms.session <> '' AND NOT EXISTS (
+             SELECT 1 FROM member_consent WHERE member = ms.member AND session = ms.session)
+           ORDER BY c.session, c.at DESC ON CONFLICT DO NOTHING""",
+        {"member": member, "purpose": STANDING_PURPOSE, "at": at, "by": by},
+    )
     cursor = await conn.execute(
         """UPDATE member_consent SET withdrawn_at = %s, withdrawn_by = %s
            WHERE member = %s AND purpose = %s AND withdrawn_at IS NULL""",

@@ -43,6 +43,12 @@ class GalleryChangeRow(SQLModel, table=True):
 # ---------------------------------------------------------------- whoever writes
 
 
+async def hold_member(conn: AsyncConnection[Any], member: str) -> None:
+    """Wait for a withdrawal or erasure of the member that is under way, and let none begin before the commit: what the
+    next statement reads of the member's consent then holds. Those verbs take the same row."""
+    await conn.execute("SELECT 1 FROM member WHERE id = %s FOR SHARE", (member,))
+
+
 async def add_template(
     conn: AsyncConnection[Any], template: TemplateRow, *, chain: str, store: str, consent: str, at: datetime
 ) -> None:
@@ -52,6 +58,7 @@ async def add_template(
     One that was not enrolled comes only beside others of the member, so that a withdrawal in between stands; one of
     a changed net only if the member has none of that net yet. See `retire_templates` for what gives way.
     """
+    await hold_member(conn, template.member)
     await conn.execute(
         """INSERT INTO face_template
              (id, member, chain, store, net_sha256, policy, consent, ciphertext, key_id, kind, at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -25,11 +26,13 @@ from models.tables.facts import save_facts
 from models.tables.memberships import load_member_view
 from models.tables.persons import SECTIONS
 from models.tables.privacy import audit, audit_sync, verify
+from models.tables.templates import add_template
 from runtime.memberships import Memberships
-from runtime.privacy import Privacy
+from runtime.privacy import Privacy, templates_of, withdraw_in
 from runtime.privacy_checkpoints import Checkpoints
 from runtime.privacy_desk import MemberLinks
 from runtime.privacy_export import as_html, as_json
+from tests.integration.house import eventually
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123_456, tzinfo=UTC)
 
@@ -183,12 +186,17 @@ class People:
             await save_facts(conn, [(FaceDecided(ident, visit, store, at, "accepted", MemberId(member), record), "")])
 
     async def face(
-        self, member: str, at: datetime = NOW, n: int = 1, kind: TemplateKind = TemplateKind.ENROLMENT
+        self,
+        member: str,
+        at: datetime = NOW,
+        n: int = 1,
+        kind: TemplateKind = TemplateKind.ENROLMENT,
+        visit: SessionId = SessionId("visit"),  # noqa: B008 - a string
     ) -> int:
         """As a host commits an enrolment; how many templates the member has then."""
         ident = f"tpl-{member}-{n}"
         template = TemplateRow(ident, MemberId(member), "net", b"sealed " + ident.encode(), ident, "production", kind)
-        visit, store, terminal = SessionId("visit"), StoreId("s1"), TerminalId("t1")
+        store, terminal = StoreId("s1"), TerminalId("t1")
         consents = (
             ConsentGiven(f"c-{ident}", visit, store, terminal, Purpose.RECOGNISE, "v1", True, at, MemberId(member)),
             ConsentStands(f"s-{ident}", MemberId(member), "acme", "v1", visit, store, terminal, at),
@@ -238,7 +246,62 @@ async def test_a_template_that_was_made_before_the_withdrawal_and_arrives_after_
     await people.face("ann")
     await people.desk().withdraw("ann", **ME)
     assert await people.face("ann", n=2, kind=TemplateKind.MIGRATED) == 0
-    assert await people.face("ann", n=3) == 1, "an enrolment with a consent of its own"
+    assert await people.face("ann", n=3) == 0, "an enrolment of the visit that she withdrew"
+    assert await people.face("ann", n=4, visit=SessionId("next")) == 1, "an enrolment with a consent of its own"
+
+
+async def _consented(people: People, member: str) -> None:
+    """The visit that makes them a member; its last shot is taken, its template is on its way."""
+    people.add(member)
+    visit, store, terminal = SessionId("visit"), StoreId("s1"), TerminalId("t1")
+    given = ConsentGiven(f"c-{member}", visit, store, terminal, Purpose.RECOGNISE, "v1", True, NOW)
+    async with await psycopg.AsyncConnection.connect(people.url) as conn:
+        await save_facts(conn, [(given, "")])
+
+
+async def test_who_withdraws_between_the_last_shot_and_the_template_has_none(people: People) -> None:
+    await _consented(people, "ann")
+    assert (await people.desk().withdraw("ann", **ME)).result == {"templates": 0, "keys": 0, "consents": 0}
+    assert await people.face("ann") == 0
+    assert people.run("SELECT session, given_at, withdrawn_by FROM member_consent") == [("visit", NOW, "console:a")]
+    assert await people.face("ann", n=2, visit=SessionId("next")) == 1
+
+
+async def test_who_is_erased_while_they_enrol_has_no_template(people: People) -> None:
+    await _consented(people, "ann")
+    asked = await people.desk().ask_erasure("ann", **ME)
+    await people.desk().approve(asked.id, by="console:b")
+    assert await people.face("ann") == 0
+    assert people.run("SELECT name FROM member WHERE id = 'ann'") == [("",)]
+
+
+async def _waits_for_a_lock(people: People) -> None:
+    asked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    await eventually(lambda: people.run(asked), "somebody waits for a lock")
+
+
+@pytest.mark.parametrize("kind", [TemplateKind.ENROLMENT, TemplateKind.MIGRATED, TemplateKind.ADAPTIVE])
+async def test_a_template_waits_for_a_withdrawal_that_has_not_committed(people: People, kind: TemplateKind) -> None:
+    people.add("ann")
+    assert await people.face("ann") == 1
+    async with await psycopg.AsyncConnection.connect(people.url) as conn:
+        await withdraw_in(conn, "ann", at=NOW, by="console:a", via="console", reason="she asked")
+        late = asyncio.create_task(people.face("ann", n=2, kind=kind))
+        await _waits_for_a_lock(people)
+        await conn.commit()
+        assert await late == 0
+
+
+async def test_a_withdrawal_waits_for_a_template_that_has_not_committed(people: People) -> None:
+    await _consented(people, "ann")
+    template = TemplateRow("t", MemberId("ann"), "net", b"sealed", "t", "production")
+    async with await psycopg.AsyncConnection.connect(people.url) as conn:
+        await add_template(conn, template, chain="acme", store="s1", consent="c", at=NOW)
+        asked = asyncio.create_task(people.desk().withdraw("ann", **ME))
+        await _waits_for_a_lock(people)
+        await conn.commit()
+        assert templates_of(await asked) == 1
+    assert people.run("SELECT count(*) FROM face_template") == [(0,)]
 
 
 async def test_who_touches_a_person_s_data_says_why_and_whose(people: People) -> None:
@@ -418,7 +481,7 @@ async def test_a_child_s_templates_go_and_none_comes_without_a_guardian(people: 
     assert await people.desk().mark_age("kid", Age(marked_under_14=True), by="clerk:7") == 1
     assert await people.face("kid", n=2) == 0
     await people.desk().mark_age("kid", Age(marked_under_14=True, guardian_consent="paper 17"), by="clerk:7")
-    assert await people.face("kid", n=3) == 1
+    assert await people.face("kid", n=3, visit=SessionId("next")) == 1
 
 
 # ---------------------------------------------------------------- counts, links, checkpoints
