@@ -11,7 +11,7 @@ from actors.stage import Stage
 from actors.visit import Enrolment, GivenConsent, Question
 from models.domain.errors import Refused
 from models.domain.events import Enrol, Event, Purpose
-from models.domain.face_quality import IMAGE_FAULTS
+from models.domain.face_quality import IMAGE_FAULTS, PROMPTS, LookReason
 from models.domain.facts import ConsentStands, TemplateMade
 from models.domain.ids import MemberId
 from models.domain.messages import EnrolAnswered, FaceAnswered, FaceOutcome
@@ -136,6 +136,8 @@ def shot_answered(stage: Stage, question: Question, answer: FaceAnswered) -> Non
             _done(stage, "member_ready")
         case FaceOutcome.QUALITY:
             stage.reply(question.reply)
+            if answer.reason == PROMPTS[LookReason.MASK]:
+                stage.keep(enrolment=replace(enrolment, mask_asked=True))
             stage.prompt(answer.reason)
         case FaceOutcome.BUSY:
             stage.reply(question.reply)

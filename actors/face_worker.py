@@ -21,6 +21,7 @@ from models.domain.liveness import Liveness, LivenessPolicy
 from models.domain.messages import FaceOutcome, SealedTemplate
 from models.domain.nets import NetDecision, pack, unpack
 from models.domain.recognition import (
+    COVERED_LOOKS,
     DIGITS_LENGTH,
     Accepted,
     ConsentToken,
@@ -88,14 +89,14 @@ class FaceWorker:
 
         Raises Refused `consent_missing` before the image is touched, and `bad_digits` for a tail that is none.
         """
-        consent.check(request.session)
+        ConsentToken.check(consent, request.session)
         tail = None if request.digits_tail is None else _checked_tail(request.digits_tail)
         if request.score_ignored:
             self._answers["liveness:score_ignored"] += 1
         seen = self._eyes.look(request.jpeg, kind=request.kind, purpose=LookPurpose.PROBE, policy=self._quality)
         if isinstance(seen, Unseen):
             return self._look_again(request, seen)
-        hidden = None if self._quality.enrol.covered_passes else covered(seen.quality)
+        hidden = covered(seen.quality)
         probes: Mapping[str, Embedding] = {self._eyes.net_sha256: seen.embedding, **dict(seen.older)}
         policy = request.liveness or self._recognition.liveness
         try:
@@ -109,11 +110,11 @@ class FaceWorker:
             said = self.nets.decide(
                 found,
                 scope=scope,
-                looks=len(looks),
+                looks=len(looks) * (1 if hidden is None else COVERED_LOOKS),
                 liveness=alive.liveness,
                 partial=found.partial or found.version < request.gallery_version_min,
                 digits_given=tail is not None,
-                digits_required=request.digits_required or hidden is not None,
+                digits_required=request.digits_required,
                 amount_fen=request.amount_fen,
                 face_alone_max_fen=policy.face_alone_max_fen,
                 elsewhere=SearchScope.CHAIN in request.scopes,
@@ -127,7 +128,7 @@ class FaceWorker:
         if may_turn(request, decision, policy):
             return self._ask_to_turn(request, decision, seen, probes, policy)
         if isinstance(decision.match, NotRecognised) and hidden is not None:
-            # What a mask hides is no evidence of a stranger; nor is what it shows enough for a face alone.
+            # What a mask hides is no evidence of a stranger.
             return self._look_again(request, Unseen(hidden, seen.quality), decision)
         sealed = None
         if isinstance(decision.match, NeedsDigits):
@@ -141,7 +142,7 @@ class FaceWorker:
         Accepted or not recognised; lost when the blob does not open under this visit's key. Raises Refused
         `consent_missing` or `bad_digits`.
         """
-        consent.check(request.session)
+        ConsentToken.check(consent, request.session)
         tail = _checked_tail(request.digits_tail)
         try:
             liveness, probes = _unsealed(self._vault.open(request.visit_key, request.session, PROBE, request.sealed))
@@ -156,8 +157,9 @@ class FaceWorker:
 
     def shoot(self, request: ShotRequest, consent: EnrolConsent) -> FaceAnswer:
         """One enrolment shot: its quality and the embedding sealed under the visit's key, or look again."""
-        consent.check(request.session)
-        seen = self._eyes.look(request.jpeg, kind=request.kind, purpose=LookPurpose.ENROL, policy=self._quality)
+        EnrolConsent.check(consent, request.session)
+        policy = self._quality.mask_asked if request.mask_asked else self._quality
+        seen = self._eyes.look(request.jpeg, kind=request.kind, purpose=LookPurpose.ENROL, policy=policy)
         if isinstance(seen, Unseen):
             return self._look_again(request, seen)
         sealed = self._vault.seal(request.visit_key, request.session, SHOT, seen.embedding)
@@ -178,7 +180,7 @@ class FaceWorker:
         The gallery does not change: the row is searchable once its commit comes back as a delta. Raises Refused
         `consent_missing`, and `shots_missing` when the count is not the policy's.
         """
-        consent.check(request.session)
+        EnrolConsent.check(consent, request.session)
         if len(request.shots) != self._quality.shots:
             raise Refused(
                 "shots_missing",

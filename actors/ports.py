@@ -86,6 +86,8 @@ class TakeShot:
     kind: str
     membership: str
     """The event that consented to the membership: a shot is more than a probe."""
+    mask_asked: bool = False
+    """The customer was asked to take off a mask, and shows the face again."""
 
 
 @dataclass(frozen=True, slots=True)

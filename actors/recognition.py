@@ -7,13 +7,13 @@ from actors.effects import Ask
 from actors.ports import IdentifyFace, RescoreFace, TakeShot, WithdrawFace
 from actors.pricing import quote
 from actors.stage import Stage
-from actors.visit import GivenConsent, Question, Session
+from actors.visit import Enrolment, GivenConsent, Question, Session
 from models.domain.book import StoreBook
 from models.domain.errors import Refused
 from models.domain.events import Consent, Digits, Event, FaceShown, Purpose
 from models.domain.face_quality import IMAGE_FAULTS
 from models.domain.facts import ConsentGiven, TemplateMade
-from models.domain.ids import event_cause
+from models.domain.ids import SessionId, event_cause
 from models.domain.liveness import Side
 from models.domain.messages import FaceAnswered, FaceOutcome, TemplateKind
 from models.domain.privacy import FaceUse, Standing, permits, withdraws
@@ -104,9 +104,7 @@ def face(stage: Stage, event: Event, body: FaceShown) -> None:
     if enrolment is not None:
         if not enrolment.wants_face or enrolment.member is None:
             raise Refused("question_open")
-        question = stage.ask(
-            TakeShot(session.id, stage.book.store, given.event, _image(event), body.kind, enrolment.consent)
-        )
+        question = stage.ask(_take_shot(session.id, stage.book, given, event, body, enrolment))
         stage.wait_for_face(question, "shot", stage.later(event))
         return
     if session.member is not None:
@@ -124,14 +122,22 @@ def ask_again(session: Session, event: Event, book: StoreBook) -> Ask | None:
     if question is None or not waits or given is None or session.id is None or not isinstance(event.body, FaceShown):
         return None
     if question.kind == "shot":
-        agreed = session.enrolment.consent if session.enrolment is not None else ""
-        return Ask(question.id, TakeShot(session.id, book.store, given.event, _image(event), event.body.kind, agreed))
+        if session.enrolment is None:
+            return None
+        return Ask(question.id, _take_shot(session.id, book, given, event, event.body, session.enrolment))
     return Ask(question.id, _identify(session, book, given, event, event.body))
 
 
 def _image(event: Event) -> str:
     """The door keeps the image under this name."""
     return event_cause(event.terminal, event.id)
+
+
+def _take_shot(
+    session: SessionId, book: StoreBook, given: GivenConsent, event: Event, body: FaceShown, enrolment: Enrolment
+) -> TakeShot:
+    """One more shot of this enrolment."""
+    return TakeShot(session, book.store, given.event, _image(event), body.kind, enrolment.consent, enrolment.mask_asked)
 
 
 def _identify(session: Session, book: StoreBook, given: GivenConsent, event: Event, body: FaceShown) -> IdentifyFace:

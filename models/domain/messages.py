@@ -103,7 +103,8 @@ class RecognitionDecision:
     scope: str = "region"
     """How far this decision looked: store, region, or the chain's bucket of digits."""
     looks: int = 1
-    """Scopes that share the budget: the threshold is that of looks x templates_searched."""
+    """Looks that share the budget: the threshold is that of looks x templates_searched. The scopes' number; ten times
+    as many for a face that seemed covered."""
     floor_ppm: int = 360_000
     margin_ppm: int = 80_000
     liveness: Liveness = Liveness.NOT_CHECKED

@@ -33,6 +33,9 @@ THRESHOLDS: tuple[tuple[int, float], ...] = (
 
 DIGITS_LENGTH = 4
 
+COVERED_LOOKS = 10
+"""A look at a face that seems covered counts as so many: a stranger behind a mask resembles more members."""
+
 NO_STORE = StoreId("")
 
 
@@ -190,6 +193,7 @@ def decide(
     `search` covers everything searched in this decision so far, each template counted once. `looks`: how many
     scopes may be searched one after another before somebody is accepted. Each look may accept a stranger, so
     they share the budget: at t(looks x N) a look spends 1/looks of it (FPIR = N x FAR), together at most all.
+    Looks at a face that seems covered count COVERED_LOOKS times.
     `partial`: a shard or an update was missing. `amount_fen`: of the basket, where it is known; above
     `face_alone_max_fen` a face alone is not enough. `elsewhere`: the chain has members whom these scopes do not
     hold. With `digits_given` the search was inside their bucket.
@@ -316,7 +320,8 @@ class ConsentToken:
 
     def check(self, session: SessionId) -> None:
         """Raises Refused `consent_missing` unless this is the visit's consent to recognise."""
-        if self.purpose is not Purpose.RECOGNISE or self.session != session or not self.event:
+        given = isinstance(self, ConsentToken) and self.purpose is Purpose.RECOGNISE and self.session == session
+        if not given or not self.event:
             raise Refused("consent_missing", "no consent to recognise in this visit", "ask for consent first")
 
 
@@ -330,9 +335,12 @@ class EnrolConsent(ConsentToken):
     membership: MessageId
 
     def check(self, session: SessionId) -> None:
-        """Raises Refused `consent_missing` unless both were given in this visit, by an event each."""
+        """Raises Refused `consent_missing` unless both were given in this visit, by an event each.
+
+        `EnrolConsent.check(token, session)` also refuses a token of the other type, whatever its caller's types said.
+        """
         ConsentToken.check(self, session)
-        if not self.membership:
+        if not isinstance(self, EnrolConsent) or not self.membership:
             raise Refused("consent_missing", "no consent to a stored template", "ask for the membership's consent")
 
 
@@ -389,6 +397,8 @@ class ShotRequest:
     visit_key: bytes = field(repr=False)
     store: StoreId = NO_STORE
     """Whose customer: stores share the workers in turn."""
+    mask_asked: bool = False
+    """The customer was asked to take off a mask: what still measures as one is a face."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,23 @@ def test_a_bad_shot_is_asked_for_again() -> None:
     assert lane.session.prompt.params["shot"] == 3
 
 
+def test_a_mask_is_asked_for_once_in_an_enrolment() -> None:
+    lane = enrolling()
+    membership_made(lane)
+    lane.later(FACE)
+    assert not lane.asked(TakeShot)[1].mask_asked
+    lane.face_answer(FaceOutcome.QUALITY, reason="take_off_glasses")
+    lane.later(FACE)
+    assert not lane.asked(TakeShot)[1].mask_asked, "glasses are another matter"
+    lane.face_answer(FaceOutcome.QUALITY, reason="take_off_mask")
+    assert lane.prompt == "take_off_mask"
+    lane.later(FACE)
+    assert lane.asked(TakeShot)[1].mask_asked
+    lane.face_answer(FaceOutcome.LOST)
+    lane.later(FACE)
+    assert lane.asked(TakeShot)[1].mask_asked, "in every round of it"
+
+
 @pytest.mark.parametrize("outcome", [FaceOutcome.SHOTS_DISAGREE, FaceOutcome.LOST])
 def test_shots_that_disagree_or_whose_key_is_gone_start_again_a_few_times(outcome: FaceOutcome) -> None:
     lane = enrolling()

@@ -71,9 +71,11 @@ class ScriptedEyes:
 
     def __init__(self) -> None:
         self.looked = 0
+        self.policy: QualityPolicy | None = None
 
     def look(self, jpeg: bytes, *, kind: FaceKind, purpose: LookPurpose, policy: QualityPolicy) -> Seen | Unseen:
         self.looked += 1
+        self.policy = policy
         if len(jpeg) == 512:
             return Seen(Embedding(jpeg), QUALITY)
         return Unseen(LookReason(jpeg.decode()))
@@ -131,14 +133,17 @@ def test_nothing_is_looked_at_without_this_visit_s_consent(worker: FaceWorker, e
                 call(token)
             assert refused.value.code == "consent_missing"
     once = replace(CONSENT, membership=MessageId(""))
-    enrolling: list[Callable[[], FaceAnswer]] = [
-        lambda: worker.shoot(ShotRequest(VISIT, "q", LI, FaceKind.FRAME, KEY), once),
-        lambda: worker.enrol(EnrolRequest(VISIT, "q", CHAIN, MemberId("m"), "t", (), KEY), once),
-    ]
-    for enrols in enrolling:
-        with pytest.raises(Refused) as refused:
-            enrols()
-        assert refused.value.code == "consent_missing"
+    not_to_enrol: Any = ConsentToken(Purpose.RECOGNISE, VISIT, MessageId("consent event"))
+    pretended: Any = SimpleNamespace(**asdict(CONSENT), check=lambda _session: None)
+    for token in (once, not_to_enrol, pretended, None):
+        enrolling: list[Callable[[Any], FaceAnswer]] = [
+            lambda t: worker.shoot(ShotRequest(VISIT, "q", LI, FaceKind.FRAME, KEY), t),
+            lambda t: worker.enrol(EnrolRequest(VISIT, "q", CHAIN, MemberId("m"), "t", (), KEY), t),
+        ]
+        for enrols in enrolling:
+            with pytest.raises(Refused) as refused:
+                enrols(token)
+            assert refused.value.code == "consent_missing"
     assert eyes.looked == 0
     with pytest.raises(TypeError):
         worker.identify(ask(LI))  # type: ignore[call-arg]
@@ -235,6 +240,15 @@ def test_a_bad_image_says_what_to_do(worker: FaceWorker, reason: str, outcome: F
     ):
         assert (answer.outcome, answer.reason, answer.prompt, answer.sealed) == (outcome, reason, prompt, None)
     assert worker.health().answers == {f"{outcome.value}:{reason}": 2}
+
+
+def test_who_was_asked_to_take_off_a_mask_is_taken_as_seen(worker: FaceWorker, eyes: ScriptedEyes) -> None:
+    request = ShotRequest(VISIT, "q", LI, FaceKind.FRAME, KEY)
+    for asked in (False, True):
+        worker.shoot(replace(request, mask_asked=asked), CONSENT)
+        assert eyes.policy is not None
+        assert (LookReason.MASK in eyes.policy.enrol.may_hide) is asked
+        assert LookReason.SUNGLASSES not in eyes.policy.enrol.may_hide
 
 
 def shots(worker: FaceWorker, *images: Embedding) -> tuple[bytes, ...]:

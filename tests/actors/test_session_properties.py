@@ -360,7 +360,8 @@ def answer(lane: Lane, ask: Ask, choice: int) -> None:
         case TakeShot():
             shots = [FaceOutcome.SHOT_TAKEN, FaceOutcome.SHOT_TAKEN, FaceOutcome.BUSY, FaceOutcome.LOST]
             shots.append(FaceOutcome.QUALITY)
-            lane.tell(FaceAnswered(request.session, ask.id, shots[choice % 5], reason="more_light", sealed=b"shot"))
+            why = "take_off_mask" if choice % 2 and not request.mask_asked else "more_light"
+            lane.tell(FaceAnswered(request.session, ask.id, shots[choice % 5], reason=why, sealed=b"shot"))
         case EnrolFace():
             ends = [FaceOutcome.ENROLLED, FaceOutcome.SHOTS_DISAGREE, FaceOutcome.BUSY]
             lane.tell(FaceAnswered(request.session, ask.id, ends[choice % 3], templates=(TEMPLATE,)))

@@ -27,6 +27,8 @@ from models.domain.recognition import (
     RescoreRequest,
     Seen,
     Unseen,
+    reason_of,
+    threshold,
 )
 from models.faces.gallery import Gallery
 from models.faces.rotation import rotation_from
@@ -291,8 +293,20 @@ def test_a_masked_face_is_no_stranger() -> None:
     masked = counter.show(Frame(stranger, hidden=6.0))
     assert (masked.outcome, masked.reason, counter.lane.prompt) == (FaceOutcome.QUALITY, "mask", "take_off_mask")
     assert masked.decision is not None, "decided all the same, and recorded"
-    known = counter.show(Frame(hidden=6.0))
-    assert (known.outcome, known.reason) == (FaceOutcome.DIGITS, "required"), "half a face is never enough alone"
+    assert counter.show(Frame(hidden=6.0)).outcome is FaceOutcome.ACCEPTED, "a bare face may seem masked"
+
+
+def test_a_face_that_seems_masked_spends_the_budget_ten_times() -> None:
+    face = near(LI, 0.43)
+    bare = Counter(LivenessPolicy()).show(Frame(face))
+    counter = Counter(LivenessPolicy())
+    masked = counter.show(Frame(face, hidden=6.0))
+    assert (bare.outcome, masked.outcome) == (FaceOutcome.ACCEPTED, FaceOutcome.DIGITS)
+    assert bare.decision is not None
+    assert masked.decision is not None
+    assert masked.reason == "below_threshold" == reason_of(masked.decision)
+    assert (bare.decision.looks, masked.decision.looks) == (2, 20)
+    assert masked.decision.threshold_ppm == round(threshold(20 * masked.decision.templates_searched) * 1e6)
     assert counter.type("1234").outcome is FaceOutcome.ACCEPTED
 
 

@@ -11,6 +11,7 @@ from models.domain.face_quality import (
     PROMPTS,
     LookPurpose,
     LookReason,
+    QualityPolicy,
     QualityReport,
     covered,
     judge,
@@ -68,10 +69,19 @@ def test_every_reason_has_a_prompt_and_a_sentence_in_both_languages(reason: Look
     assert sentence(reason, "en").isascii()
 
 
-def test_a_covered_face_is_enrolled_by_nobody_and_may_still_match() -> None:
+@pytest.mark.parametrize("policy", [PRODUCTION, DEMO])
+def test_who_seems_masked_enrols_once_asked_and_dark_glasses_never_do(policy: QualityPolicy) -> None:
     masked = dataclasses.replace(GOOD, mouth_cover=6.0)
-    assert judge(masked, PRODUCTION.enrol) is LookReason.MASK
-    assert judge(masked, DEMO.enrol) is None, "two of its six people measure as covered, and are not"
+    dark = dataclasses.replace(masked, eye_light=0.2)
+    assert judge(masked, policy.enrol) is LookReason.MASK
+    assert judge(masked, policy.mask_asked.enrol) is None
+    assert judge(dark, policy.mask_asked.enrol) is LookReason.SUNGLASSES
+    assert policy.mask_asked.probe == policy.probe
+    assert policy.mask_asked.name == policy.name, "kept with the template"
+
+
+def test_a_covered_face_may_still_match() -> None:
+    masked = dataclasses.replace(GOOD, mouth_cover=6.0)
     assert judge(masked, PRODUCTION.probe) is None, "a match is a match"
     assert covered(masked) is LookReason.MASK, "and no stranger otherwise"
     assert covered(GOOD) is None

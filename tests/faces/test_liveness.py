@@ -78,12 +78,16 @@ def test_masks_and_dark_glasses_are_seen_and_bare_faces_are_not_told_of_any(
     assert dark.count(LookReason.SUNGLASSES) >= 0.9 * len(dark)
 
 
-def test_a_mask_is_never_enrolled(pipeline: FacePipeline, photographs: list[Photograph], portrait: bytes) -> None:
+def test_a_mask_is_asked_for_before_it_is_enrolled(
+    pipeline: FacePipeline, photographs: list[Photograph], portrait: bytes
+) -> None:
     one = next(each for each in photographs if each.person == 5)
     jpeg = cv2.imencode(".jpg", masked(one.pixels, one.face, "blue", 3), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
     seen = pipeline.look(jpeg, kind=FaceKind.FRAME, purpose=LookPurpose.ENROL, policy=PRODUCTION)
     assert not isinstance(seen, Seen)
     assert seen.reason is LookReason.MASK
+    asked = pipeline.look(jpeg, kind=FaceKind.FRAME, purpose=LookPurpose.ENROL, policy=PRODUCTION.mask_asked)
+    assert isinstance(asked, Seen), "bare faces that measure as masked must enrol somehow"
     assert isinstance(pipeline.look(portrait, kind=FaceKind.FRAME, purpose=LookPurpose.ENROL, policy=PRODUCTION), Seen)
 
 
