@@ -307,6 +307,11 @@ class Unseen:
 # ---------------------------------------------------------------- between host and worker
 
 
+def _is_a(token: object, kind: type) -> bool:
+    """What the types promise, looked at: a token also comes from another process."""
+    return isinstance(token, kind)
+
+
 @dataclass(frozen=True, slots=True)
 class ConsentToken:
     """The customer's consent to be recognised in this visit: no verb that sees a face can be called without.
@@ -320,7 +325,7 @@ class ConsentToken:
 
     def check(self, session: SessionId) -> None:
         """Raises Refused `consent_missing` unless this is the visit's consent to recognise."""
-        given = isinstance(self, ConsentToken) and self.purpose is Purpose.RECOGNISE and self.session == session
+        given = _is_a(self, ConsentToken) and self.purpose is Purpose.RECOGNISE and self.session == session
         if not given or not self.event:
             raise Refused("consent_missing", "no consent to recognise in this visit", "ask for consent first")
 
@@ -340,7 +345,7 @@ class EnrolConsent(ConsentToken):
         `EnrolConsent.check(token, session)` also refuses a token of the other type, whatever its caller's types said.
         """
         ConsentToken.check(self, session)
-        if not isinstance(self, EnrolConsent) or not self.membership:
+        if not _is_a(self, EnrolConsent) or not self.membership:
             raise Refused("consent_missing", "no consent to a stored template", "ask for the membership's consent")
 
 

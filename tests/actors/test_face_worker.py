@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
 from models.domain.liveness import Liveness, LivenessPolicy
 from models.domain.messages import FaceOutcome
 from models.domain.recognition import (
+    ConsentToken,
     Embedding,
     EnrolConsent,
     EnrolRequest,
@@ -135,14 +138,15 @@ def test_nothing_is_looked_at_without_this_visit_s_consent(worker: FaceWorker, e
     once = replace(CONSENT, membership=MessageId(""))
     not_to_enrol: Any = ConsentToken(Purpose.RECOGNISE, VISIT, MessageId("consent event"))
     pretended: Any = SimpleNamespace(**asdict(CONSENT), check=lambda _session: None)
-    for token in (once, not_to_enrol, pretended, None):
+    refusable: list[Any] = [once, not_to_enrol, pretended, None]
+    for unfit in refusable:
         enrolling: list[Callable[[Any], FaceAnswer]] = [
             lambda t: worker.shoot(ShotRequest(VISIT, "q", LI, FaceKind.FRAME, KEY), t),
             lambda t: worker.enrol(EnrolRequest(VISIT, "q", CHAIN, MemberId("m"), "t", (), KEY), t),
         ]
         for enrols in enrolling:
             with pytest.raises(Refused) as refused:
-                enrols(token)
+                enrols(unfit)
             assert refused.value.code == "consent_missing"
     assert eyes.looked == 0
     with pytest.raises(TypeError):

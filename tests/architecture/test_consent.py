@@ -71,7 +71,7 @@ def test_a_verb_that_sees_a_face_takes_a_consent_and_one_that_makes_a_template_i
 def test_the_worker_checks_the_consent_before_anything_else() -> None:
     for verb, _ in verbs("actors/face_worker.py"):
         first = verb.body[1] if ast.get_docstring(verb) is not None else verb.body[0]
-        assert ast.unparse(first) == "consent.check(request.session)", verb.name
+        assert ast.unparse(first) == f"{consent_of(verb)}.check(consent, request.session)", verb.name
 
 
 def test_nobody_else_looks() -> None:
