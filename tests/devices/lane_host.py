@@ -53,6 +53,10 @@ from tests.devices.support import link_config, until
 BLURRED = b"\xff\xd8 blurred"
 STRANGER = b"\xff\xd8 stranger"
 UNSURE = b"\xff\xd8 unsure"
+MASKED = b"\xff\xd8 masked"
+"""Seems to wear a mask, and does not."""
+STRAIGHT, TURNED = b"\xff\xd8 straight", b"\xff\xd8 turned"
+"""Somebody who is asked to turn the head to the left, and has done so."""
 BUSY = b"\xff\xd8 busy"
 """Nobody has the time for the first `busy_left` looks."""
 
@@ -187,10 +191,14 @@ class LaneHost:
         if image.startswith(BLURRED):
             return FaceAnswered(request.session, question, FaceOutcome.QUALITY, reason="come_closer")
         if isinstance(request, TakeShot):
+            if image.startswith(MASKED) and not request.mask_asked:
+                return FaceAnswered(request.session, question, FaceOutcome.QUALITY, reason="take_off_mask")
             return FaceAnswered(request.session, question, FaceOutcome.SHOT_TAKEN, sealed=image)
         if image.startswith(STRANGER):
             return FaceAnswered(request.session, question, FaceOutcome.NOT_RECOGNISED)
-        if image.startswith(UNSURE):
+        if image.startswith(STRAIGHT) and not request.digits_required:
+            return FaceAnswered(request.session, question, FaceOutcome.CHALLENGE, reason="left", sealed=image)
+        if image.startswith((UNSURE, STRAIGHT)):
             return FaceAnswered(request.session, question, FaceOutcome.DIGITS, sealed=image)
         return FaceAnswered(request.session, question, FaceOutcome.ACCEPTED, member())
 

@@ -23,7 +23,7 @@ from models.domain.errors import Refused, StoreOpsError
 from models.domain.registry import RegisteredTerminal
 from models.domain.screen import ScreenState
 from runtime.broker import EmbeddedBroker
-from tests.devices.lane_host import BLURRED, BUSY, STRANGER, UNSURE, LaneHost
+from tests.devices.lane_host import BLURRED, BUSY, MASKED, STRAIGHT, STRANGER, TURNED, UNSURE, LaneHost
 from tests.devices.support import JPEG, agent_config, fresh
 from tests.gateway.providers.conftest import open_account, serve_in_thread
 
@@ -129,7 +129,7 @@ async def test_enrolment_shows_the_shots_that_the_screen_asks_for(
         await at.consent("recognise", text="v1")
         assert (await at.show(STRANGER)).member is None
         await at.consent("membership", text="v1")
-        shots = [JPEG, BLURRED, JPEG, JPEG]
+        shots = [MASKED, BLURRED, MASKED, JPEG]
         done = await at.enrol("light-10", phone="13800001234", user="wang-wu", shots=shots)
         assert done.member is not None
         assert done.prompt is not None
@@ -149,6 +149,26 @@ async def test_an_enrolment_without_enough_shots_stays_a_membership_without_a_fa
         assert done.state is not ScreenState.ENROLLING
         assert done.member is not None
         assert host.lane.session.enrolment is None
+
+
+async def test_a_customer_turns_the_head_as_the_screen_asks_or_types_digits(shared_broker: EmbeddedBroker) -> None:
+    terminal = fresh()
+    async with LaneHost(shared_broker, [terminal]), standing(shared_broker, terminal) as at:
+        await at.open_session()
+        await at.consent("recognise", text="v1")
+        alone = await at.show(STRAIGHT)
+        assert alone.prompt is not None
+        assert alone.prompt.code == "turn_head", "nothing answers by itself"
+        assert (await at.show(TURNED)).member is not None
+        await at.cancel()
+        await at.open_session()
+        await at.consent("recognise", text="v1")
+        assert (await at.show(STRAIGHT, turned={"left": TURNED})).member is not None
+        await at.cancel()
+        await at.open_session()
+        await at.consent("recognise", text="v1")
+        assert (await at.show(STRAIGHT, turned={"right": TURNED})).state is ScreenState.DIGITS
+        assert (await at.digits("1234")).member is not None
 
 
 async def test_digits_then_cash_with_change_then_void(shared_broker: EmbeddedBroker) -> None:
