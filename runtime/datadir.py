@@ -23,11 +23,12 @@ from pathlib import Path
 import platformdirs
 
 from models.domain.errors import NeedsOperator
-from models.faces.segments import scope_of, wipe_scope
+from models.faces.segments import scope_of, wipe_abandoned, wipe_scope
 
 SERVICE_USER = "storeops"
 ROOT_DATA_DIR = Path("/var/lib/storeops")
 PLANT_FILE = "plant.json"
+HELD_LOCK = "held.lock"
 """In the secrets folder, 0600, while the house runs: how the gateway and the command line find everything."""
 SOCKET_PATH_BYTES_MAX = 100
 """sun_path holds 107 bytes on Linux and 103 on macOS, the terminating zero not counted."""
@@ -187,11 +188,12 @@ class DataDir:
     def held(self) -> Iterator[None]:
         """Holds the folder for this process alone; a killed holder lets go by itself.
 
-        What face workers shared in this machine's memory outlives them: it is overwritten before and after.
+        What face workers shared in this machine's memory outlives them: it is overwritten before and after; before,
+        also what other deployments left that were killed and are not running.
 
         Raises NeedsOperator (`data_dir_in_use`) when another process holds it.
         """
-        handle = os.open(self.root / "held.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(self.root / HELD_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,6 +208,7 @@ class DataDir:
             os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
             try:
                 wipe_scope(scope_of(str(self.root)))
+                wipe_abandoned(is_held)
                 yield
             finally:
                 wipe_scope(scope_of(str(self.root)))
@@ -216,6 +219,23 @@ class DataDir:
         folder = self.root / name
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
+
+
+def is_held(root: str) -> bool:
+    """Does a process hold this data folder? Not when there is none (any more)."""
+    try:
+        handle = os.open(Path(root) / HELD_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:  # somebody else's: it may well be
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def open_data_dir(configured: Path | None = None, *, create: bool = True) -> DataDir:

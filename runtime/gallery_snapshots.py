@@ -39,7 +39,8 @@ class GallerySpec:
     def slab(self, vault: TemplateVault) -> SharedSlab:
         """The slab of this node, not locked."""
         parts = (self.chain, self.region, self.net_sha256, str(self.dimension))
-        return SharedSlab(scope_of(self.place), "\n".join(parts).encode() + vault.rotation_secret(self.chain))
+        identity = "\n".join(parts).encode() + vault.rotation_secret(self.chain)
+        return SharedSlab(scope_of(self.place), identity, self.place)
 
     def gallery(self, vault: TemplateVault, slab: SharedSlab) -> Gallery:
         """Over the slab."""

@@ -13,6 +13,7 @@ import importlib
 import mmap
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ _posixshmem: Any = importlib.import_module("_posixshmem")
 PREFIX = "storeops"
 SHM_FOLDER = Path("/dev/shm")  # noqa: S108  # where Linux shows shared memory; names are opened by shm_open
 WIPED_AT_ONCE = 1 << 20
+HEADER = "-h"
+"""How the name of a slab's header ends; the process that keeps the slab holds it alone."""
+_PLACE_AT, _PLACE_BYTES_MAX = 2_048, 2_048
 
 
 def scope_of(place: str) -> str:
@@ -98,6 +102,50 @@ def wipe_scope(scope: str) -> list[str]:
     for name in names:
         wipe(name)
     return names
+
+
+def note_place(header: mmap.mmap, place: str) -> None:
+    """Write into a header which deployment (its data folder) it belongs to: names hold only a digest of it."""
+    said = os.fsencode(place)
+    if len(said) > _PLACE_BYTES_MAX:
+        return  # then only a start of that deployment itself cleans up after it
+    header[_PLACE_AT : _PLACE_AT + _PLACE_BYTES_MAX] = said.ljust(_PLACE_BYTES_MAX, b"\0")
+
+
+def wipe_abandoned(lives: Callable[[str], bool]) -> list[str]:
+    """Overwrite and remove what deployments left that were killed and never started again; the names of the segments.
+
+    `lives(place)`: does somebody run the deployment of that data folder? One whose header a process holds is left
+    alone, whatever it says: its engine may be on another machine.
+    """
+    gone: list[str] = []
+    if not SHM_FOLDER.is_dir():
+        return gone
+    for path in sorted(SHM_FOLDER.glob(f"{PREFIX}-*{HEADER}")):
+        place = _place_of(path)
+        if not place or lives(place):
+            continue
+        fd = lock(path.name, 0, make=False)
+        if fd is None:
+            continue
+        try:
+            slab = path.name.removesuffix(HEADER)
+            for name in sorted(one.name for one in SHM_FOLDER.glob(f"{slab}-*")):
+                wipe(name)
+                gone.append(name)
+        finally:
+            os.close(fd)
+    return gone
+
+
+def _place_of(header: Path) -> str:
+    """ "" for one of another user, of an older version, or gone."""
+    try:
+        if header.stat().st_uid != os.geteuid():
+            return ""
+        return os.fsdecode(header.read_bytes()[_PLACE_AT : _PLACE_AT + _PLACE_BYTES_MAX].rstrip(b"\0"))
+    except OSError:
+        return ""
 
 
 def _reserve(fd: int, size: int) -> None:

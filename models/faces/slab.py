@@ -26,7 +26,9 @@ class SharedSlab:
     """Implements `Memory`. `identity`: all that must be equal for rows to be comparable (chain, region, net,
     dimension, rotation); another identity is another slab."""
 
-    def __init__(self, scope: str, identity: bytes) -> None:
+    def __init__(self, scope: str, identity: bytes, place: str = "") -> None:
+        """`place`: the deployment's data folder, by which a start finds what a killed one left."""
+        self._place = place
         self._identity = hashlib.sha256(identity).digest()
         self.name = f"{scope}-{self._identity[:4].hex()}"
         self._header: NDArray[np.uint64] | None = None
@@ -80,7 +82,7 @@ class SharedSlab:
         slab and none is to be made."""
         if self._lock_fd is not None:
             return True
-        fd = segments.lock(f"{self.name}-h", HEADER_BYTES, make=make)
+        fd = segments.lock(f"{self.name}{segments.HEADER}", HEADER_BYTES, make=make)
         if fd is None:
             return False
         self._lock_fd = fd
@@ -89,6 +91,7 @@ class SharedSlab:
             raw[:HEADER_BYTES] = bytes(HEADER_BYTES)
             raw[_IDENTITY_AT : _IDENTITY_AT + 32] = self._identity
             raw[: len(_MAGIC)] = _MAGIC
+        segments.note_place(raw, self._place)
         self._header = np.ndarray((HEADER_WORDS,), np.uint64, buffer=raw, offset=_WORDS_AT)
         generation = int(self._header[GENERATION])
         for other in (generation - 1, generation + 1):  # what a dead writer did not come to remove, or to name
@@ -106,7 +109,7 @@ class SharedSlab:
 
     def _attach_header(self) -> NDArray[np.uint64] | None:
         try:
-            raw = segments.mapped(f"{self.name}-h", writable=False)
+            raw = segments.mapped(f"{self.name}{segments.HEADER}", writable=False)
         except (FileNotFoundError, ValueError):
             return None
         if raw[: len(_MAGIC)] != _MAGIC or raw[_IDENTITY_AT : _IDENTITY_AT + 32] != self._identity:

@@ -20,9 +20,11 @@ from models.domain.recognition import Embedding
 from models.faces.embed import to_embedding, unit
 from models.faces.gallery import SEQUENCE, Gallery
 from models.faces.rotation import rotation_from
-from models.faces.segments import scope_of, wipe_scope
+from models.faces.segments import SHM_FOLDER, mapped, scope_of, wipe_scope
+from models.faces.slab import SharedSlab
 from models.faces.templates import Keyring, TemplateVault
 from runtime import gallery_feed
+from runtime.datadir import DataDir
 from runtime.gallery_feed import GalleryFeed
 from runtime.gallery_keeper import GalleryKeeper
 from runtime.gallery_snapshots import GallerySpec
@@ -359,3 +361,31 @@ def test_a_process_that_outlives_its_house_makes_no_gallery_again(
     assert second.keep(conn) is None
     assert wipe_scope(scope_of(first._spec.place)) == []
     assert not known(second.galleries, "known"), "what it still reads was overwritten"
+
+
+def test_what_a_killed_deployment_left_is_wiped_by_the_next_start_of_any(tmp_path: Path) -> None:
+    places = [tmp_path / name for name in ("killed", "runs", "kept", "other")]
+    for place in places:
+        place.mkdir()
+    killed, runs, kept, _ = (SharedSlab(scope_of(str(place)), b"one", str(place)) for place in places)
+    running, other = DataDir(places[1], None), DataDir(places[3], None)
+    try:
+        with running.held():
+            for slab in (killed, runs, kept):
+                assert slab.lock()
+                slab.make(1, 4_096)[:4] = b"face"
+                if slab is not kept:  # a process holds it, whose house is on another machine
+                    slab.close()
+            rows = mapped(f"{killed.name}-1", writable=False)
+            with other.held():
+                assert rows[:4] == bytes(4), "overwritten, not only removed"
+                assert (_left(killed), _left(runs), _left(kept)) == ([], ["-1", "-h"], ["-1", "-h"])
+        assert _left(runs) == [], "it cleans up after itself"
+    finally:
+        kept.close()
+        for place in places:
+            wipe_scope(scope_of(str(place)))
+
+
+def _left(slab: SharedSlab) -> list[str]:
+    return sorted(path.name.removeprefix(slab.name) for path in SHM_FOLDER.glob(f"{slab.name}-*"))
