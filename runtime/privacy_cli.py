@@ -18,6 +18,7 @@ from runtime.terminal_verbs import AsJson, Data, Demo, _print, err
 
 if TYPE_CHECKING:
     from models.tables.persons import PrivacyRequest
+    from models.tables.privacy import ChainCheck
     from runtime.privacy import Privacy
 
 privacy_app = typer.Typer(no_args_is_help=True, help="People's data: consent, erasure, export, retention, the audit.")
@@ -191,5 +192,11 @@ def verify(data: Data = None, demo: Demo = False, as_json: AsJson = False) -> No
     checkpoint."""
     checks = _run(_privacy(data, demo).verify(), "checking every event")
     found = {"ok": all(check.ok for check in checks), "audits": [asdict(check) for check in checks]}
-    _print(found, as_json, "\n".join(f"{check.events} events: {check.fault or 'whole'}" for check in checks))
+    _print(found, as_json, "\n".join(_said_of(check) for check in checks))
     raise typer.Exit(0 if found["ok"] else 1)
+
+
+def _said_of(check: ChainCheck) -> str:
+    held = f"held against the checkpoint of event {check.checkpoint}"
+    none = "no checkpoint yet: what was cut off or written anew as a whole would not be found"
+    return f"{check.events} events: {check.fault or 'whole'}; {held if check.checkpoint else none}"

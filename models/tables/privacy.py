@@ -162,6 +162,9 @@ class ChainCheck:
     events: int
     head_sha256: str
     fault: str | None = None
+    checkpoint: int = 0
+    """The event that a checkpoint outside of the database vouches for; 0: none does, and a chain that was cut off or
+    written anew as a whole would pass."""
 
     @property
     def ok(self) -> bool:
@@ -174,16 +177,16 @@ async def verify(conn: AsyncConnection[Any], checkpoint: tuple[int, str] | None 
 
     A checkpoint that the chain does not hold is a fault: its end was cut off, or it was written anew.
     """
-    n, head, kept = 0, GENESIS_SHA256, checkpoint is None or checkpoint[0] == 0
+    n, head, upto = 0, GENESIS_SHA256, 0 if checkpoint is None else checkpoint[0]
+    kept = upto == 0
     async for events in _chunks(conn):
         fault = chain_fault(events, n, head)
         if fault is not None:
-            return ChainCheck(n, head, fault)
+            return ChainCheck(n, head, fault, upto)
         kept = kept or any((event.n, event.sha256) == checkpoint for event in events)
         n, head = events[-1].n, events[-1].sha256
-    if not kept and checkpoint is not None:
-        return ChainCheck(n, head, f"event {checkpoint[0]} is not what the checkpoint of it says")
-    return ChainCheck(n, head)
+    fault = None if kept else f"event {upto} is not what the checkpoint of it says"
+    return ChainCheck(n, head, fault, upto)
 
 
 async def _chunks(conn: AsyncConnection[Any]) -> AsyncIterator[list[AuditEvent]]:

@@ -109,6 +109,19 @@ async def test_who_switches_the_guards_off_is_found_out(migrated_database_url: s
         assert (await verify(conn, (3, head.head_sha256))).fault == fault
 
 
+async def test_who_writes_the_whole_chain_anew_is_found_out_by_the_checkpoint_alone(migrated_database_url: str) -> None:
+    await _three(migrated_database_url)
+    async with await psycopg.AsyncConnection.connect(migrated_database_url) as conn:
+        head = await verify(conn)
+        await conn.execute("ALTER TABLE audit_event DISABLE TRIGGER USER")
+        await conn.execute("DELETE FROM audit_event")
+        for n in range(3):
+            await audit(conn, "face_erased", f"somebody-{n}", {}, "tests", NOW)
+        alone, held = await verify(conn), await verify(conn, (head.events, head.head_sha256))
+        assert (alone.ok, alone.checkpoint) == (True, 0), "and says that nothing outside vouches for it"
+        assert (held.fault, held.checkpoint) == ("event 3 is not what the checkpoint of it says", 3)
+
+
 async def test_writers_at_the_same_time_make_one_chain(migrated_database_url: str) -> None:
     first = await psycopg.AsyncConnection.connect(migrated_database_url)
     second = await psycopg.AsyncConnection.connect(migrated_database_url, options="-c lock_timeout=50")
@@ -521,7 +534,9 @@ async def test_a_checkpoint_outside_finds_what_was_cut_off_and_no_one_can_write_
         async for _row in await desk.export("ann", **ME):
             pass
     await desk.sweep()
-    await desk.sweep()  # once a day is enough
+    await desk.sweep()
+    people.now += timedelta(hours=1)
+    await desk.sweep()  # nothing happened
     assert len(file.read_text().splitlines()) == 1
     assert [check.ok for check in await desk.verify()] == [True]
     people.run("ALTER TABLE audit_event DISABLE TRIGGER USER")
