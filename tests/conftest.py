@@ -48,7 +48,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @contextmanager
 def scratch_data_dir() -> Iterator[Path]:
-    """A data folder that the servers' user may enter; pytest's own tmp_path is closed to it under root."""
+    """A data folder that the servers' user may enter; pytest's own tmp_path is closed to it under root.
+
+    A database server that was killed removes its segment of shared memory (/dev/shm/PostgreSQL.*) at its next start on
+    the same folder. A folder that is deleted has none: a test that kills a server starts and stops it once more, or
+    the segment stays until the machine restarts.
+    """
     folder = Path(tempfile.mkdtemp(prefix="so-"))
     try:
         yield folder

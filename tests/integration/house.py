@@ -28,6 +28,7 @@ from devices.simulator import ProviderUsers, SimulatedTerminal
 from gateway.providers.simulator import SimulatorAdmin
 from models.domain.errors import NeedsOperator, RetryLater
 from models.domain.ids import RegionId, StoreId, TerminalId
+from models.faces.segments import scope_of, wipe_scope
 from runtime import administration
 from runtime.plant import Plant, read_plant
 from runtime.ports import free_port
@@ -162,6 +163,7 @@ class House:
         kill_all(self._family, STOP_S_MAX)
         if self._process is not None:
             self._process.wait(STOP_S_MAX)
+        wipe_scope(scope_of(str(self.data)))  # as its next start would, if there is one
 
     # ------------------------------------------------------------ parts by pid
 
