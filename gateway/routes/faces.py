@@ -20,21 +20,32 @@ from models.faces import calibration
 router = APIRouter()
 
 WINDOWS = (7, 30, 90)
+DAYS = 30
 REPORTS_SHOWN = 3
 
 Days = Annotated[int, Query(ge=1, le=90)]
 
 
 @router.get("/api/v1/faces/decisions", tags=["faces"], responses=problems())
-async def decisions(database: Database, edge: EdgeOf, scope: ScopeOf, days: Days = 30) -> FacesView:
+async def decisions(database: Database, edge: EdgeOf, scope: ScopeOf, days: Days = DAYS) -> FacesView:
     """Face decisions of the last days by outcome, reason and scope, score bins, and gallery sizes. Of nobody."""
     return await faces(database, scope, window(await edge.business_now(database), days))
 
 
 @router.get("/faces", include_in_schema=False)
-async def faces_page(request: Request, database: Database, edge: EdgeOf, scope: ScopeOf, days: Days = 30) -> Response:
-    """How recognition does: decisions, scores, galleries, and the calibration reports that are kept."""
-    view = await faces(database, scope, window(await edge.business_now(database), days))
+async def faces_page(
+    request: Request, database: Database, edge: EdgeOf, scope: ScopeOf, days: Days | None = None
+) -> Response:
+    """How recognition does: decisions, scores, galleries, and the calibration reports that are kept.
+
+    Without `days`: 30, or 90 where a month shows nothing (the demonstration's clock jumps by more than one).
+    """
+    now, asked = await edge.business_now(database), days
+    days = asked or DAYS
+    view = await faces(database, scope, window(now, days))
+    if asked is None and not view.decisions:
+        days = WINDOWS[-1]
+        view = await faces(database, scope, window(now, days))
     outcomes, reasons, scopes = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
     for one in view.decisions:
         outcomes[one.outcome] += one.count

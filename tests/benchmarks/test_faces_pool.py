@@ -12,7 +12,7 @@ from runtime.bench.faces_pool import Figures, rows
 
 def measured(one: float = 40.0, two: float = 76.0, found_ms: float = 30.0, crops: float = 50.0) -> Figures:
     return Figures(
-        bare_crops=[70.0, 10.0, 71.0],
+        bare_crops=[55.0, 10.0, 56.0],
         look_crops=[54.0, 55.0, 55.0],
         one_crops=[crops, 1.0, 90.0],
         bare_frames=[44.0, 43.0, 44.0],
@@ -32,6 +32,7 @@ def test_the_promises_of_a_pool() -> None:
     assert {one.what: one.target for one in rows(measured()) if one.target is not None} == {
         "one worker, 720p frames": ">= 0.9 x",
         "one worker, aligned crops": ">= 0.9 x",
+        "one worker, aligned crops, by the net": ">= 0.9 x",
         "two workers, 720p frames": ">= 1.8 x",
         "identification of one 720p JPEG among 10,000, p50": "<= 35",
     }
@@ -44,7 +45,7 @@ def test_the_promises_of_a_pool() -> None:
         ({"one": 39.0, "two": 90.0}, ["one worker, 720p frames"]),
         ({"two": 71.0}, ["two workers, 720p frames"]),
         ({"found_ms": 35.1}, ["identification of one 720p JPEG among 10,000, p50"]),
-        ({"crops": 49.0}, ["one worker, aligned crops"]),
+        ({"crops": 49.0}, ["one worker, aligned crops", "one worker, aligned crops, by the net"]),
     ],
 )
 def test_each_can_be_missed(slow: dict[str, float], missed: list[str]) -> None:
