@@ -38,14 +38,14 @@ async def faces_page(
 ) -> Response:
     """How recognition does: decisions, scores, galleries, and the calibration reports that are kept.
 
-    Without `days`: 30, or 90 where a month shows nothing (the demonstration's clock jumps by more than one).
+    Without `days`: 30, or 90 where only the longer span shows something (the demonstration's clock jumps by months).
     """
     now, asked = await edge.business_now(database), days
     days = asked or DAYS
     view = await faces(database, scope, window(now, days))
     if asked is None and not view.decisions:
-        days = WINDOWS[-1]
-        view = await faces(database, scope, window(now, days))
+        longer = await faces(database, scope, window(now, WINDOWS[-1]))
+        view, days = (longer, WINDOWS[-1]) if longer.decisions else (view, days)
     outcomes, reasons, scopes = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
     for one in view.decisions:
         outcomes[one.outcome] += one.count

@@ -202,8 +202,8 @@ def decide(
     figures = RecognitionDecision(
         templates_searched=search.searched,
         threshold_ppm=t_ppm,
-        best_ppm=_ppm(search.best.score) if search.best else NO_SCORE_PPM,
-        second_ppm=_ppm(search.second.score) if search.second else NO_SCORE_PPM,
+        best_ppm=_score_ppm(search.best),
+        second_ppm=_score_ppm(search.second),
         net_sha256=net_sha256,
         reason="",
         scope=scope.value,
@@ -269,6 +269,11 @@ def _after_digits(record: RecognitionDecision) -> str:
 
 def _above_limit(amount_fen: int | None, max_fen: int | None) -> bool:
     return amount_fen is not None and max_fen is not None and amount_fen > max_fen
+
+
+def _score_ppm(candidate: Candidate | None) -> int:
+    """A cosine of -1 is recorded one millionth higher: -1 means that there was nobody to compare with."""
+    return NO_SCORE_PPM if candidate is None else max(NO_SCORE_PPM + 1, _ppm(candidate.score))
 
 
 def _ppm(score: float) -> int:

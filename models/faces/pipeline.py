@@ -29,8 +29,8 @@ MISALIGNMENT_PX_MAX = 9.0
 a well aligned crop are off by 2.9 (median) to 7.4 pixels (the worst of a hundred photographs)."""
 
 CROP_SIDE = 160
-"""An aligned crop with its border is looked at in this size: landmarks are off by 3.0 pixels (median) and 7.8 at most, as
-in full size (2.9 and 7.6; a hundred photographs), for half the time."""
+"""An aligned crop with its border is looked at in this size: landmarks are off by 3.0 pixels (median) and 7.8 at most,
+as in full size (2.9 and 7.6; a hundred photographs), for half the time."""
 
 TIGHT_PART = 0.8
 """A face whose box is this much of the image's height or width is looked for again inside a border: with cut

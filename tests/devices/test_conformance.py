@@ -26,7 +26,7 @@ PACE = Pace(
     answer_s=5.0,
     resend_s=1.0,
     face_age_s=1.5,
-    reconnect_s=4.0,
+    reconnect_s=1.5,
     reconnect_s_max=10.0,
 )
 FAST = {"resend_first_s": 1.0, "reconnect_s_min": 0.25, "reconnect_s_max": 2.0, "will_delay_s": 15}

@@ -130,12 +130,11 @@ async def test_prometheus_finds_what_the_hosts_counted(house: House) -> None:
 
 
 def scraped(url: str) -> dict[str, float]:
-    """Our samples by name, summed over processes; all of the house's only region."""
+    """Our samples by name, summed over processes; of the house's own region (a test of face workers has another)."""
     sums: dict[str, float] = {}
     for family in text_string_to_metric_families(httpx.get(url, trust_env=False, timeout=10.0).text):
         for sample in family.samples:
-            if sample.name.startswith("ray_storeops"):
-                assert sample.labels["region"] == "south-china"
+            if sample.name.startswith("ray_storeops") and sample.labels["region"] == "south-china":
                 sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
     return sums
 
