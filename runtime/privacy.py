@@ -260,6 +260,8 @@ class Privacy:
                 swept = await self._sweep(conn, progress)
                 if self._checkpoints is not None:
                     await self._checkpoints.write(conn, self._wall())
+                # a closed connection gives the lock back too, but only when the server has noticed
+                await conn.execute("SELECT pg_advisory_unlock(%s)", (SWEEP_LOCK_KEY,))
             document = swept.as_document()
             if swept.faces:
                 await self._scrub(url)
