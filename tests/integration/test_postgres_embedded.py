@@ -125,11 +125,19 @@ def test_the_application_is_no_superuser_but_owns_its_database(server: EmbeddedP
             connection.execute("COPY (SELECT 1) TO PROGRAM 'cat'")
 
 
+def connections(process: psutil.Process) -> list[object]:
+    """Of a process that is still there: a vacuum's worker comes and goes."""
+    try:
+        return list(process.net_connections("inet"))
+    except psutil.NoSuchProcess:
+        return []
+
+
 def test_there_is_no_port_and_every_file_is_private(server: EmbeddedPostgres) -> None:
     assert server.pid is not None
     data_dir = server.url_file.parent.parent
     processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
-    assert [c for process in processes for c in process.net_connections("inet")] == []
+    assert [c for process in processes for c in connections(process)] == []
     secrets = data_dir / "secrets"
     assert modes(server.url_file, secrets / "postgres-owner", secrets / "postgres-admin") == [0o600] * 3
     assert modes(secrets, data_dir / "postgres", data_dir / "logs") == [0o700] * 3
