@@ -80,8 +80,12 @@ class Client:
         return session_present
 
     def subscribe(self, topic: str) -> None:
+        assert self.ask_for(topic) == [1]
+
+    def ask_for(self, topic: str) -> list[int]:
+        """Subscribes at QoS 1 and returns the reason codes of the SUBACK: from then on it counts."""
         self.paho.subscribe(topic, qos=1)
-        assert self._subscribed.get(timeout=WAIT_S) == [1]
+        return self._subscribed.get(timeout=WAIT_S)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, **properties: Any) -> int:
         """Publishes at QoS 1 and returns the reason code of the PUBACK."""

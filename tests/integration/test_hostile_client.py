@@ -70,7 +70,7 @@ def test_what_is_meant_for_another_is_heard_only_where_there_is_no_list(
     server: EmbeddedBroker, host: Client, hostile: Client
 ) -> None:
     for everything in ("#", f"{OTHERS}/down/#"):
-        hostile.paho.subscribe(everything, qos=1)
+        hostile.ask_for(everything)  # refused or not, it is answered
     host.publish(f"{OTHERS}/down/reply", b"a customer's name")
     assert hostile.quiet() is server.info.capabilities.acl
 
