@@ -44,7 +44,7 @@ class SettlementLimits:
     calls_in_flight_max: int = 16
     calls_per_s_max: float = 200.0
     plain_by_statement: bool = True
-    """False: every answer is decided one by one; the same rows come out, ten times slower."""
+    """False: every answer is decided one by one; the same rows come out (for the test that compares them)."""
     patience_s: float = 10.0
     """How long a run waits for calls without a definite answer before it leaves them to the next run."""
 

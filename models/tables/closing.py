@@ -3,7 +3,7 @@
 Most answers say just what was asked: a first capture took the due, a hold with nothing to take was given back. These
 are booked here, set-wise; whatever differs in any way stays ANSWERED for `actors.settlement.book_answer`, which
 decides it one by one. Both write the same rows to the last column (tests/integration/test_closing.py): the rule lives
-there, and this file only repeats its plainest branch. It is 10 times as fast (docs/benchmarks.md, `bench money`).
+there, and this file only repeats its plainest branch, without a value object and its arrays for every leg.
 """
 
 from __future__ import annotations
