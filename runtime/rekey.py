@@ -51,8 +51,9 @@ def rekey(
     grace_s: float = GRACE_S,
     pause: Callable[[float], None] = time.sleep,
 ) -> Rekeyed:
-    """Begin a new epoch, or go on with one that was begun; then destroy what came before. Takes about 60 s for a
-    million keys. `rotate`: renew the root of the chains' rotations too (galleries are then built anew).
+    """Begin a new epoch, or go on with one that was begun; then destroy what came before.
+
+    `rotate`: renew the root of the chains' rotations too (galleries are then built anew).
 
     Raises NeedsOperator `epoch_missing` when keys are wrapped by an epoch that is not here (nothing was changed), as
     `KeyringSource.load` does, and RetryLater `rekey_running`.
