@@ -1,0 +1,12 @@
+"""What the system keeps of a membership's life beyond the slice."""
+
+from __future__ import annotations
+
+revision = "0012"
+down_revision = "0011"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Forward only."""

@@ -1,0 +1,12 @@
+"""Runs of settlement that people start, pause and follow."""
+
+from __future__ import annotations
+
+revision = "0015"
+down_revision = "0014"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Forward only."""
