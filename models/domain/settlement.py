@@ -71,6 +71,10 @@ class Standing:
     """What was booked as owed by the member and is not collected: a receivable, or bad debt once WRITTEN_OFF."""
     captured_number: str
     attempts: int
+    task_target: int | None = None
+    """Purchases, or fen, that the member promised to reach; None: no task."""
+    task_done: int = 0
+    """How much of it is done: sales with a REGULAR use not wholly reversed, or the sum of their paid_fen."""
 
     @property
     def due_fen(self) -> int:

@@ -44,7 +44,9 @@ class MembershipRow(SQLModel, table=True):
 
     `used_fen` is u: REGULAR uses net of reversals, kept by the statements that write usage under the row lock.
     `paid_fen` is what was captured less what was decided to be refunded (`refunded_fen`). `state_until` runs on the
-    wall clock in HOLD_PENDING; every other instant is business time. `hold_order` is our number of the freeze.
+    wall clock in ADMITTING and HOLD_PENDING; every other instant is business time. `hold_order` is our number of the
+    freeze. `task_done` is the progress towards `task_target` (purchases, or fen; null: no task), kept like u.
+    `renews`: the next generation opens when this one is CLOSED.
     """
 
     __tablename__ = "membership"
@@ -56,6 +58,7 @@ class MembershipRow(SQLModel, table=True):
         UniqueConstraint("enrol_key"),
         # One live membership per member and plan, whoever asks at the same moment.
         Index("membership_live", "member", "plan", unique=True, postgresql_where=text(LIVE_STATES)),
+        Index("membership_renewal", "chain", "region", "state", postgresql_where=text("renews")),
         CheckConstraint("paid_fen >= 0 AND paid_fen <= fee_fen AND refunded_fen >= 0", name="member_never_pays_more"),
     )
     id: str = Field(primary_key=True)
@@ -95,6 +98,48 @@ class MembershipRow(SQLModel, table=True):
     captured_number: str = ""
     attempts: int = 0
     parked_why: str = ""
+    task_target: int | None = maybe_fen_column()
+    task_done: int = fen_column(0, sa_column_kwargs={"server_default": "0"})
+    renews: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})
+
+
+class MembershipRequestRow(SQLModel, table=True):
+    """What somebody asked to be done with a membership, under a number of theirs: once, however often it is asked.
+
+    `state`: pending (a freeze is open, until `state_until` of the wall clock), releasing (done; `release_no` goes
+    back), done, refused (`code` says why). `hold_order` is our number of the new freeze.
+    """
+
+    __tablename__ = "membership_request"
+    __table_args__ = (
+        Index("membership_request_membership", "membership"),
+        Index(
+            "membership_request_open",
+            "chain",
+            "region",
+            "state_until",
+            postgresql_where=text("state IN ('pending', 'releasing')"),
+        ),
+    )
+    number: str = Field(primary_key=True)
+    membership: str = Field(foreign_key="membership.id")
+    chain: str
+    region: str
+    owner: str
+    action: dict[str, object] = document()
+    by: str
+    state: str
+    code: str = ""
+    hold_order: str = ""
+    hold_no: str = ""
+    hold_fen: int = fen_column(0)
+    code_text: str = ""
+    release_order: str = ""
+    release_no: str = ""
+    release_fen: int = fen_column(0)
+    made_at: datetime = instant()
+    state_until: datetime | None = maybe_instant()
+    done_at: datetime | None = maybe_instant()
 
 
 class ReservationRow(SQLModel, table=True):

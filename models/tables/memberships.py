@@ -46,7 +46,7 @@ class StoreRecord:
 STANDING_COLUMNS = (
     "id, enrol_key, member, chain, region, store, terminal, session, plan, plan_version, owner, generation, state,"
     " fee_fen, fee_eff_fen, used_fen, hold_order, hold_no, hold_fen, hold_state, enrolled_at, expires_at, cutoff_at,"
-    " charge_fen, branch, paid_fen, refunded_fen, receivable_fen, captured_number, attempts"
+    " charge_fen, branch, paid_fen, refunded_fen, receivable_fen, captured_number, attempts, task_target, task_done"
 )
 
 
@@ -165,14 +165,14 @@ async def insert_membership(cur: AsyncCursor[Any], standing: Standing, *, guaran
         "INSERT INTO membership (id, enrol_key, member, chain, region, store, terminal, session, clerk, plan,"
         " plan_version, owner, generation, state, fee_fen, fee_eff_fen, used_fen, guarantee, hold_order, hold_no,"
         " hold_fen, hold_state, enrolled_at, expires_at, cutoff_at, cancelled_by, paid_fen, refunded_fen,"
-        " receivable_fen, captured_number, attempts, parked_why)"
+        " receivable_fen, captured_number, attempts, parked_why, task_target)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 0, %s, %s, '', 0, 'none',"
-        " %s, %s, %s, '', 0, 0, 0, '', 0, '')",
+        " %s, %s, %s, '', 0, 0, 0, '', 0, '', %s)",
         (
             standing.id, standing.enrol_key, standing.member, standing.chain, standing.region, standing.store,
             standing.terminal, standing.session, clerk, standing.plan.id, standing.plan.version, standing.owner,
             standing.generation, standing.state, standing.fee_fen, standing.fee_eff_fen, guarantee,
-            standing.hold_order, standing.enrolled_at, standing.expires_at, standing.cutoff_at,
+            standing.hold_order, standing.enrolled_at, standing.expires_at, standing.cutoff_at, standing.task_target,
         ),
     )  # fmt: skip
 

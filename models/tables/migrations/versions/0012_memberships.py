@@ -1,6 +1,10 @@
-"""What the system keeps of a membership's life beyond the slice."""
+"""What the system keeps of a membership's life: its task, whether it renews, and what was asked to be done with it."""
 
 from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0012"
 down_revision = "0011"
@@ -10,3 +14,40 @@ depends_on = None
 
 def upgrade() -> None:
     """Forward only."""
+    op.add_column("membership", sa.Column("task_target", sa.BigInteger(), nullable=True))
+    op.add_column("membership", sa.Column("task_done", sa.BigInteger(), nullable=False, server_default="0"))
+    op.add_column("membership", sa.Column("renews", sa.Boolean(), nullable=False, server_default="false"))
+    op.create_index(
+        "membership_renewal", "membership", ["chain", "region", "state"], postgresql_where=sa.text("renews")
+    )
+    op.create_table(
+        "membership_request",
+        sa.Column("number", sa.String(), nullable=False),
+        sa.Column("membership", sa.String(), nullable=False),
+        sa.Column("chain", sa.String(), nullable=False),
+        sa.Column("region", sa.String(), nullable=False),
+        sa.Column("owner", sa.String(), nullable=False),
+        sa.Column("action", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("by", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("code", sa.String(), nullable=False),
+        sa.Column("hold_order", sa.String(), nullable=False),
+        sa.Column("hold_no", sa.String(), nullable=False),
+        sa.Column("hold_fen", sa.BigInteger(), nullable=False),
+        sa.Column("code_text", sa.String(), nullable=False),
+        sa.Column("release_order", sa.String(), nullable=False),
+        sa.Column("release_no", sa.String(), nullable=False),
+        sa.Column("release_fen", sa.BigInteger(), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("state_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["membership"], ["membership.id"]),
+        sa.PrimaryKeyConstraint("number"),
+    )
+    op.create_index("membership_request_membership", "membership_request", ["membership"])
+    op.create_index(
+        "membership_request_open",
+        "membership_request",
+        ["chain", "region", "state_until"],
+        postgresql_where=sa.text("state IN ('pending', 'releasing')"),
+    )
