@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from models.domain.calendar import day_begins, days_later, local_date, require_instant
 from models.domain.money import Rounding, divide, format_yuan, require_fen
+from models.domain.periods import last_day
 from models.domain.plans import MerchantCancel, Plan, Text
 
 
@@ -55,13 +56,14 @@ class Cancellation:
     at: datetime
 
 
-def expiry_instant(enrolled_at: datetime, plan: Plan) -> datetime:
-    """The UTC instant from which a use is too late: the day after enrolment date + period_days.
+def expiry_instant(enrolled_at: datetime, plan: Plan, cycle: int = 1) -> datetime:
+    """The UTC instant from which a use is too late: the day after enrolment date + period.
 
-    Dates are local calendar dates in the plan's zone; the cutoff hour only moves the instant.
+    Dates are local calendar dates in the plan's zone; the cutoff hour only moves the instant. `cycle`: the end of the
+    so many-th period, for generations that follow each other without a gap from `enrolled_at` on.
     """
-    last_day = local_date(enrolled_at, plan.zone) + timedelta(days=plan.period_days)
-    return day_begins(last_day + timedelta(days=1), plan.zone, plan.cutoff_hour)
+    end = last_day(plan.period, local_date(enrolled_at, plan.zone), cycle)
+    return day_begins(end + timedelta(days=1), plan.zone, plan.cutoff_hour)
 
 
 def cutoff_instant(expiry: datetime, plan: Plan) -> datetime:
@@ -93,12 +95,20 @@ def classify_use(
     return UseClass.LATE if cut_off else UseClass.REGULAR
 
 
-def effective_fee_fen(plan: Plan, enrolled_at: datetime, cancellation: Cancellation | None = None) -> int:
-    """F_eff: what is left of the fee. A member's cancel leaves all of it, a merchant's what the plan says.
+def effective_fee_fen(
+    plan: Plan, enrolled_at: datetime, cancellation: Cancellation | None = None, cycle: int = 1
+) -> int:
+    """F_eff: what is left of the fee. A member's cancel leaves all of it, a merchant's what the plan says; nothing is
+    left by whoever cancels on the plan's exemption days.
 
-    Prorated over calendar days: floor(F * days served / days total), days total = period_days + 1.
+    Prorated over calendar days: floor(F * days served / days total), days total = period_days + 1 for relative days;
+    those of the `cycle`-th period when generations follow each other from `enrolled_at` on.
     """
-    if cancellation is None or cancellation.by is CancelledBy.MEMBER:
+    if cancellation is None:
+        return plan.fee_fen
+    if exempt(plan, enrolled_at, cancellation.at):
+        return 0
+    if cancellation.by is CancelledBy.MEMBER:
         return plan.fee_fen
     match plan.on_merchant_cancel:
         case MerchantCancel.MIN:
@@ -106,16 +116,33 @@ def effective_fee_fen(plan: Plan, enrolled_at: datetime, cancellation: Cancellat
         case MerchantCancel.ZERO:
             return 0
         case MerchantCancel.PRORATE:
-            served = local_date(cancellation.at, plan.zone) - local_date(enrolled_at, plan.zone)
+            enrolled_on = local_date(enrolled_at, plan.zone)
+            begun = enrolled_on if cycle == 1 else last_day(plan.period, enrolled_on, cycle - 1) + timedelta(days=1)
+            # A hold that was frozen after a plan's fixed last day leaves no day at all.
+            days_total = max((last_day(plan.period, enrolled_on, cycle) - begun).days + 1, 1)
             # The hours between midnight and the cutoff hour of the last day would make one day too many.
-            days_total = plan.period_days + 1
-            days_served = min(max(served.days, 0), days_total)
+            days_served = min(max((local_date(cancellation.at, plan.zone) - begun).days, 0), days_total)
             return divide(plan.fee_fen * days_served, days_total, Rounding.FLOOR)
 
 
-def charge_fen(fee_eff_fen: int, used_fen: int) -> int:
-    """The charge at settlement: min(F_eff, u). The articles' rule, and the preview at any time before."""
-    return min(_amount(fee_eff_fen, "fee_eff_fen"), _amount(used_fen, "used_fen"))
+def exempt(plan: Plan, enrolled_at: datetime, ended_at: datetime) -> bool:
+    """True when a membership that is ended then costs nothing: on a local day up to enrolment date + exemption days.
+
+    Counted from the enrolment, never again from a later generation.
+    """
+    days = (local_date(ended_at, plan.zone) - local_date(enrolled_at, plan.zone)).days
+    return 0 < plan.exemption_days >= days
+
+
+def charge_fen(fee_eff_fen: int, used_fen: int, *, task_target: int | None = None, task_done: int = 0) -> int:
+    """The charge at settlement, and the preview at any time before: min(F_eff, u); 0 for a task that was kept.
+
+    `task_target`: purchases or fen that the plan asks for, None without a task; `task_done`: what was done of it.
+    """
+    fee_eff, used = _amount(fee_eff_fen, "fee_eff_fen"), _amount(used_fen, "used_fen")
+    if task_target is not None and _amount(task_done, "task_done") >= _amount(task_target, "task_target"):
+        return 0
+    return min(fee_eff, used)
 
 
 def due_fen(charge: int, fee_eff_fen: int, used_fen: int) -> int:

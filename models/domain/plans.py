@@ -6,33 +6,58 @@ field that is wrong; reading files is somebody else's work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
+from models.domain.benefit_reader import read_benefit
+from models.domain.benefits import ALWAYS_EXCLUDED, Benefit, BenefitKind, Scope
 from models.domain.calendar import zone_of
-from models.domain.ids import BenefitId, LegalEntityId, PlanId, is_topic_level
+from models.domain.ids import LegalEntityId, PlanId
+from models.domain.periods import Days, FixedDate, Months, Period
+from models.domain.plan_reader import PlanError, Reader, Text
 
-_Choice = TypeVar("_Choice", bound=StrEnum)
-
-
-class PlanError(ValueError):
-    """A plan that cannot be offered. `field` is the path of the wrong entry, e.g. `benefits[0].quota`."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
-        self.field = field
-        self.problem = problem
+__all__ = [
+    "ALWAYS_EXCLUDED",
+    "HOLD_GUARANTEES",
+    "TASK_RULES",
+    "Benefit",
+    "BenefitKind",
+    "FeeShares",
+    "GuaranteeKind",
+    "MerchantCancel",
+    "Plan",
+    "PlanError",
+    "Rule",
+    "Scope",
+    "Text",
+    "plan_from_dict",
+]
+"""Benefits, texts and errors are read from here too: they are parts of a plan."""
 
 
 class Rule(StrEnum):
-    """How a period is charged. FEE_MIN (the articles'): min(fee, benefit used)."""
+    """How a period is charged; F_eff is the fee or what a cancel left of it, u the benefit used.
+
+    FEE_MIN (the articles'): min(F_eff, u). TASK_TIMES, TASK_AMOUNT: the member promised so many purchases, or so much
+    spent; kept: 0, else min(F_eff, u). CYCLE: as FEE_MIN, and the next generation opens by itself until cancelled.
+    """
 
     FEE_MIN = "FEE_MIN"
     TASK_TIMES = "TASK_TIMES"
     TASK_AMOUNT = "TASK_AMOUNT"
     CYCLE = "CYCLE"
+
+
+TASK_RULES = frozenset({Rule.TASK_TIMES, Rule.TASK_AMOUNT})
+
+
+class FeeShares(StrEnum):
+    """Who gets the fee of branch FEE: the plan's owner, or each store's entity by what was used there."""
+
+    OWNER = "owner"
+    USAGE = "usage"
 
 
 class MerchantCancel(StrEnum):
@@ -57,52 +82,6 @@ HOLD_GUARANTEES = frozenset({GuaranteeKind.HUABEI_HOLD, GuaranteeKind.BALANCE_HO
 """Guarantees that freeze the fee with a provider until the end."""
 
 
-class BenefitKind(StrEnum):
-    """What a use gives. FIXED_COUPON: `value_fen` off, never more than the eligible amount."""
-
-    FIXED_COUPON = "fixed_coupon"
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """One text in the two languages of equal rank."""
-
-    zh: str
-    en: str
-
-    def to(self, language: str) -> str:
-        """The text in `language` ("zh", "zh-CN", …); anything but Chinese reads English."""
-        return self.zh if language.lower().startswith("zh") else self.en
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Where a benefit counts: every item except those that carry one of `excluded_flags`."""
-
-    excluded_flags: frozenset[str] = frozenset({"no_discount", "tobacco", "agency"})
-
-    def covers(self, flags: frozenset[str]) -> bool:
-        """True when an item with these flags may be discounted by the benefit."""
-        return not (self.excluded_flags & flags)
-
-
-ALWAYS_EXCLUDED = Scope().excluded_flags
-"""Law and contracts: no plan may discount tobacco, items marked no_discount, or agency sales."""
-
-
-@dataclass(frozen=True, slots=True)
-class Benefit:
-    """One line of a plan: `quota` uses of `value_fen` each over the whole period."""
-
-    id: BenefitId
-    name: Text
-    value_fen: int
-    quota: int
-    kind: BenefitKind = BenefitKind.FIXED_COUPON
-    uses_per_sale_max: int = 1
-    scope: Scope = Scope()
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One immutable version of an offer. Amounts in fen, spans in days, `cutoff_hour` local to `zone`."""
@@ -113,7 +92,7 @@ class Plan:
     owner_entity: LegalEntityId
     fee_fen: int
     benefits: tuple[Benefit, ...]
-    period_days: int
+    period: Period
     grace_days: int
     cutoff_hour: int
     zone: str
@@ -125,6 +104,11 @@ class Plan:
     funder_entity: LegalEntityId
     """Who pays for what is given beyond the charge: late and surplus uses, and what a cancel gives up."""
     rule: Rule = Rule.FEE_MIN
+    task_target: int | None = None
+    """What the member promised: purchases (TASK_TIMES) or fen spent (TASK_AMOUNT); None for the other rules."""
+    exemption_days: int = 0
+    """Whoever ends the membership on a day up to enrolment date + these days pays nothing; 0: no such days."""
+    fee_shares: FeeShares = FeeShares.OWNER
 
     @property
     def dunning_attempts(self) -> int:
@@ -136,21 +120,19 @@ class Plan:
         return next((benefit for benefit in self.benefits if benefit.id == benefit_id), None)
 
 
-_PLAN_FIELDS = frozenset(field.name for field in fields(Plan)) | {"dunning_attempts"}
-_BENEFIT_FIELDS = frozenset(field.name for field in fields(Benefit))
+_PLAN_FIELDS = frozenset(field.name for field in fields(Plan)) | {"dunning_attempts", "period_days"}
 
 
 def plan_from_dict(data: Mapping[str, Any]) -> Plan:
     """The plan that plain data describes; raises PlanError naming the first wrong field.
 
-    Required: id, version, name{zh,en}, owner_entity, rule, fee_fen, benefits, period_days, grace_days,
-    cutoff_hour, zone, dunning_attempts, dunning_days, on_merchant_cancel, guarantees. Optional:
-    enrol_again_after_days (0), funder_entity (the owner). Unknown fields are refused.
+    Required: id, version, name{zh,en}, owner_entity, rule, fee_fen, benefits, period (or period_days), grace_days,
+    cutoff_hour, zone, dunning_attempts, dunning_days, on_merchant_cancel, guarantees; task_target with a task rule.
+    Optional: enrol_again_after_days (0), funder_entity (the owner), exemption_days (0), fee_shares (owner).
+    Unknown fields are refused.
     """
-    reader = _Reader(data, "", _PLAN_FIELDS)
+    reader = Reader(data, "", _PLAN_FIELDS)
     rule = reader.choice("rule", Rule)
-    if rule is not Rule.FEE_MIN:
-        raise PlanError("rule", f"{rule} cannot be settled by this version; use FEE_MIN")
     owner = reader.slug("owner_entity")
     plan = Plan(
         id=PlanId(reader.slug("id")),
@@ -160,7 +142,7 @@ def plan_from_dict(data: Mapping[str, Any]) -> Plan:
         rule=rule,
         fee_fen=reader.integer("fee_fen", 0, 100_000_00),
         benefits=_benefits(reader),
-        period_days=reader.integer("period_days", 1, 3_660),
+        period=_period(reader),
         grace_days=reader.integer("grace_days", 0, 90),
         cutoff_hour=reader.integer("cutoff_hour", 0, 23),
         zone=reader.string("zone"),
@@ -169,7 +151,12 @@ def plan_from_dict(data: Mapping[str, Any]) -> Plan:
         guarantees=_guarantees(reader),
         enrol_again_after_days=reader.integer("enrol_again_after_days", 0, 3_660, default=0),
         funder_entity=LegalEntityId(reader.slug("funder_entity", default=owner)),
+        task_target=_task_target(reader, rule),
+        exemption_days=reader.integer("exemption_days", 0, 3_660, default=0),
+        fee_shares=reader.choice("fee_shares", FeeShares, default=FeeShares.OWNER),
     )
+    if plan.rule is Rule.CYCLE and isinstance(plan.period, FixedDate):
+        raise PlanError("period.kind", "a cycle needs days or months: nothing renews after a fixed date")
     try:
         zone_of(plan.zone)
     except ValueError as error:
@@ -177,9 +164,48 @@ def plan_from_dict(data: Mapping[str, Any]) -> Plan:
     return plan
 
 
-def _benefits(reader: _Reader) -> tuple[Benefit, ...]:
+def _task_target(reader: Reader, rule: Rule) -> int | None:
+    if rule in TASK_RULES:
+        return reader.integer("task_target", 1, 1_000_000_00)
+    if reader.has("task_target"):
+        raise PlanError("task_target", f"belongs to {' and '.join(sorted(TASK_RULES))}, not to {rule}")
+    return None
+
+
+class _PeriodKind(StrEnum):
+    DAYS = "days"
+    MONTHS = "months"
+    FIXED_DATE = "fixed_date"
+
+
+_PERIOD_FIELDS = {
+    _PeriodKind.DAYS: frozenset({"kind", "days"}),
+    _PeriodKind.MONTHS: frozenset({"kind", "months", "anchor_day"}),
+    _PeriodKind.FIXED_DATE: frozenset({"kind", "last_day"}),
+}
+
+
+def _period(reader: Reader) -> Period:
+    """`period: {kind: …}`, or `period_days: n` for short."""
+    if not reader.has("period"):
+        return Days(reader.integer("period_days", 1, 3_660))
+    if reader.has("period_days"):
+        raise PlanError("period_days", "says the same as period: leave one out")
+    kind = reader.inner("period", frozenset.union(*_PERIOD_FIELDS.values())).choice("kind", _PeriodKind)
+    inner = reader.inner("period", _PERIOD_FIELDS[kind])
+    match kind:
+        case _PeriodKind.DAYS:
+            return Days(inner.integer("days", 1, 3_660))
+        case _PeriodKind.MONTHS:
+            anchor = inner.integer("anchor_day", 1, 31) if inner.has("anchor_day") else None
+            return Months(inner.integer("months", 1, 120), anchor)
+        case _PeriodKind.FIXED_DATE:
+            return FixedDate(inner.day("last_day"))
+
+
+def _benefits(reader: Reader) -> tuple[Benefit, ...]:
     entries = reader.items("benefits", 1, 32)
-    benefits = tuple(_benefit(entry, f"benefits[{n}]") for n, entry in enumerate(entries))
+    benefits = tuple(read_benefit(entry, f"benefits[{n}]") for n, entry in enumerate(entries))
     seen: set[str] = set()
     for n, benefit in enumerate(benefits):
         if benefit.id in seen:
@@ -188,30 +214,7 @@ def _benefits(reader: _Reader) -> tuple[Benefit, ...]:
     return benefits
 
 
-def _benefit(data: object, path: str) -> Benefit:
-    reader = _Reader(data, path, _BENEFIT_FIELDS)
-    return Benefit(
-        id=BenefitId(reader.slug("id")),
-        name=reader.text("name"),
-        kind=reader.choice("kind", BenefitKind, default=BenefitKind.FIXED_COUPON),
-        value_fen=reader.integer("value_fen", 1, 100_000_00),
-        quota=reader.integer("quota", 1, 10_000),
-        uses_per_sale_max=reader.integer("uses_per_sale_max", 1, 100, default=1),
-        scope=_scope(reader),
-    )
-
-
-def _scope(reader: _Reader) -> Scope:
-    if not reader.has("scope"):
-        return Scope()
-    inner = _Reader(reader.data["scope"], reader.path("scope"), frozenset({"excluded_flags"}))
-    flags = inner.items("excluded_flags", 0, 32)
-    if not all(isinstance(flag, str) for flag in flags):
-        raise PlanError(inner.path("excluded_flags"), "must be a list of flag names")
-    return Scope(ALWAYS_EXCLUDED | frozenset(flags))
-
-
-def _dunning_days(reader: _Reader) -> tuple[int, ...]:
+def _dunning_days(reader: Reader) -> tuple[int, ...]:
     attempts = reader.integer("dunning_attempts", 0, 12)
     days = reader.items("dunning_days", 0, 12)
     if any(type(day) is not int or not 1 <= day <= 90 for day in days):
@@ -221,7 +224,7 @@ def _dunning_days(reader: _Reader) -> tuple[int, ...]:
     return tuple(days)
 
 
-def _guarantees(reader: _Reader) -> tuple[GuaranteeKind, ...]:
+def _guarantees(reader: Reader) -> tuple[GuaranteeKind, ...]:
     kinds = reader.items("guarantees", 1, len(GuaranteeKind))
     try:
         guarantees = tuple(GuaranteeKind(kind) for kind in kinds)
@@ -230,62 +233,3 @@ def _guarantees(reader: _Reader) -> tuple[GuaranteeKind, ...]:
     if len(set(guarantees)) != len(guarantees):
         raise PlanError("guarantees", "names a guarantee twice")
     return guarantees
-
-
-class _Reader:
-    """Takes typed fields out of one mapping and says exactly where it went wrong."""
-
-    def __init__(self, data: object, prefix: str, fields: frozenset[str]) -> None:
-        self._prefix = prefix
-        if not isinstance(data, Mapping):
-            raise PlanError(prefix or "plan", "must be a mapping of fields")
-        self.data: Mapping[str, Any] = data
-        unknown = sorted(str(key) for key in data if key not in fields)
-        if unknown:
-            raise PlanError(self.path(unknown[0]), "is not a field of a plan")
-
-    def path(self, field: str) -> str:
-        return f"{self._prefix}.{field}" if self._prefix else field
-
-    def has(self, field: str) -> bool:
-        return field in self.data
-
-    def _required(self, field: str) -> Any:
-        if field not in self.data:
-            raise PlanError(self.path(field), "is missing")
-        return self.data[field]
-
-    def integer(self, field: str, low: int, high: int, default: int | None = None) -> int:
-        value = default if default is not None and not self.has(field) else self._required(field)
-        if type(value) is not int or not low <= value <= high:
-            raise PlanError(self.path(field), f"must be a whole number {low}..{high}, got {value!r}")
-        return value
-
-    def string(self, field: str, default: str | None = None) -> str:
-        value = default if default is not None and not self.has(field) else self._required(field)
-        if not isinstance(value, str) or not value.strip() or len(value) > 200:
-            raise PlanError(self.path(field), "must be a text of 1..200 characters")
-        return value
-
-    def slug(self, field: str, default: str | None = None) -> str:
-        value = self.string(field, default)
-        if not is_topic_level(value):
-            raise PlanError(self.path(field), f"must match [a-z0-9-]{{1,48}}, got {value!r}")
-        return value
-
-    def text(self, field: str) -> Text:
-        inner = _Reader(self._required(field), self.path(field), frozenset({"zh", "en"}))
-        return Text(zh=inner.string("zh"), en=inner.string("en"))
-
-    def choice(self, field: str, kind: type[_Choice], default: _Choice | None = None) -> _Choice:
-        value = default if default is not None and not self.has(field) else self._required(field)
-        try:
-            return kind(value)
-        except ValueError as error:
-            raise PlanError(self.path(field), f"must be one of {', '.join(kind)}, got {value!r}") from error
-
-    def items(self, field: str, low: int, high: int) -> Sequence[Any]:
-        value = self._required(field)
-        if not isinstance(value, list | tuple) or not low <= len(value) <= high:
-            raise PlanError(self.path(field), f"must be a list of {low}..{high} entries")
-        return value

@@ -59,6 +59,7 @@ from models.domain.messages import (
     SessionMessage,
     TimerFired,
 )
+from models.domain.periods import Days
 from models.domain.plans import Benefit, GuaranteeKind, MerchantCancel, Plan, Text
 from models.domain.pricing import Item
 from models.domain.screen import Screen, ScreenState
@@ -78,7 +79,7 @@ PLAN = Plan(
     owner_entity=LegalEntityId("chain"),
     fee_fen=1000,
     benefits=(Benefit(BenefitId("coupon8"), Text(zh="8 元优惠券", en="8-yuan coupon"), 800, 5),),
-    period_days=30,
+    period=Days(30),
     grace_days=1,
     cutoff_hour=0,
     zone="Asia/Shanghai",

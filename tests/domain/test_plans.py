@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from models.domain.periods import Days
 from models.domain.plans import GuaranteeKind, MerchantCancel, Plan, PlanError, Rule, plan_from_dict
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "plans"
@@ -21,7 +22,7 @@ def test_the_articles_plan_is_shipped() -> None:
     plan = plan_from_dict(shipped())
     assert (plan.id, plan.rule, plan.fee_fen) == ("light-10", Rule.FEE_MIN, 1000)
     assert [(benefit.value_fen, benefit.quota) for benefit in plan.benefits] == [(800, 5)]
-    assert (plan.period_days, plan.grace_days, plan.cutoff_hour) == (30, 1, 0)
+    assert (plan.period, plan.grace_days, plan.cutoff_hour) == (Days(30), 1, 0)
     assert (plan.dunning_attempts, plan.dunning_days) == (4, (1, 1, 8, 6))
     assert plan.on_merchant_cancel is MerchantCancel.PRORATE
     assert plan.guarantees == (GuaranteeKind.HUABEI_HOLD,)
@@ -61,7 +62,6 @@ def wrong(field: str, value: object) -> dict[str, Any]:
         ("name.en", "", "name.en"),
         ("name.zh", ..., "name.zh"),
         ("name", "Light", "name"),
-        ("rule", "CYCLE", "rule"),
         ("rule", "nonsense", "rule"),
         ("zone", "Mars/Olympus", "zone"),
         ("cutoff_hour", 24, "cutoff_hour"),
@@ -75,7 +75,8 @@ def wrong(field: str, value: object) -> dict[str, Any]:
         ("benefits", [], "benefits"),
         ("benefits.0.quota", 0, "benefits[0].quota"),
         ("benefits.0.value_fen", ..., "benefits[0].value_fen"),
-        ("benefits.0.kind", "percent", "benefits[0].kind"),
+        ("benefits.0.kind", "percentage", "benefits[0].kind"),
+        ("benefits.0.kind", "percent", "benefits[0].value_fen"),
         ("benefits.0.colour", "red", "benefits[0].colour"),
         ("benefits.0.name", {"zh": "券"}, "benefits[0].name.en"),
         ("benefits.0.scope.excluded_flags", [1], "benefits[0].scope.excluded_flags"),
