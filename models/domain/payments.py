@@ -89,6 +89,51 @@ class CancelResult:
     action: CancelAction
 
 
+class AgreementState(StrEnum):
+    """What became of a withholding or credit agreement."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    """Its period is over: nothing new counts, its settlement may be asked for."""
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementResult:
+    """What a customer signed with the provider for this merchant.
+
+    `agreement_no` and `payer` are the provider's names for the agreement and the customer: both are needed to use it.
+    limit_fen bounds one payment; None where the provider names none. `settlement_no` is the provider's number for the
+    settlement of a credit agreement: it comes with the expiry, or with the settlement.
+    """
+
+    agreement_no: str
+    payer: str
+    state: AgreementState
+    limit_fen: int | None = None
+    settlement_no: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """A use, or its reversal, that the provider has in its own records of an agreement now."""
+
+    agreement_no: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreditTotals:
+    """What a credit agreement's uses add up to, net of reversals, REGULAR uses only.
+
+    discount_fen: benefits enjoyed. paid_fen: what the sales with a benefit took. tasks: how many uses stand. The
+    provider compares the three with the sums of what was synchronised, and refuses a settlement that differs.
+    """
+
+    discount_fen: int
+    paid_fen: int
+    tasks: int
+
+
 class CreditOutcome(StrEnum):
     """What the provider says about trusting a customer."""
 
@@ -127,6 +172,12 @@ class FailReason(StrEnum):
     ORDER_UNKNOWN = "order_unknown"
     """A refund or release named a payment or hold that the provider does not have."""
     AMOUNT_EXCEEDED = "amount_exceeded"
+    AGREEMENT_GONE = "agreement_gone"
+    """Never signed, ended, or of another merchant: ask for another way to pay."""
+    LIMIT_EXCEEDED = "limit_exceeded"
+    """Above what the customer agreed to let be withheld at once."""
+    RECORDS_DIFFER = "records_differ"
+    """A settlement's totals are not what the provider recorded: synchronise, then settle under the same number."""
     GUARANTEE_UNAVAILABLE = "guarantee_unavailable"
     REFUSED = "refused"
     """The provider rejected the request itself (rights, parameters, risk): an operator should look."""
@@ -163,9 +214,12 @@ class Unknown:
     absent: bool = False
 
 
-ResultT = TypeVar("ResultT", bound="ProviderResult")
-ResultCoT = TypeVar("ResultCoT", bound="ProviderResult", covariant=True)
-ProviderResult = PayResult | HoldResult | ReleaseResult | RefundResult | CancelResult | CreditResult
+ResultT = TypeVar("ResultT")
+ResultCoT = TypeVar("ResultCoT", covariant=True)
+ProviderResult = (
+    PayResult | HoldResult | ReleaseResult | RefundResult | CancelResult | CreditResult | AgreementResult | SyncResult
+)
+"""Results that a JSON column can keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +239,13 @@ _RESULTS: dict[str, type[ProviderResult]] = {
     "refund": RefundResult,
     "cancel": CancelResult,
     "credit": CreditResult,
+    "agreement": AgreementResult,
+    "sync": SyncResult,
 }
 _RESULT_KINDS: dict[type[object], str] = {cls: kind for kind, cls in _RESULTS.items()}
 
 
-def answer_document(answer: Answer[ResultT]) -> dict[str, object]:
+def answer_document(answer: AnyAnswer) -> dict[str, object]:
     """An answer as a plain document for a JSON column; `answer_from_document` reads it back, equal."""
     match answer:
         case Succeeded(result=result):
@@ -227,6 +283,8 @@ def _result_from(fields: dict[str, object]) -> ProviderResult:
         return CancelResult(CancelAction(str(fields["action"])))
     if cls is CreditResult:
         return CreditResult(CreditOutcome(str(fields["outcome"])))
+    if cls is AgreementResult:
+        fields["state"] = AgreementState(str(fields["state"]))
     for name, value in fields.items():
         if name.endswith("_fen") and value is not None and type(value) is not int:
             raise TypeError(f"{name} must be an integer of fen, not {value!r}")
