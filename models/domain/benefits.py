@@ -5,12 +5,13 @@ Whoever prices (the screen, the sale) hands in the lines, whoever classifies che
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time
 from enum import StrEnum
 
 from models.domain.ids import BenefitId
+from models.domain.money import Rounding, allocate, divide
 from models.domain.plan_reader import Text
 
 
@@ -27,6 +28,8 @@ class BenefitKind(StrEnum):
     FREE_DELIVERY = "free_delivery"
     TIER_PRICE = "tier_price"
 
+
+WHOLE_BASIS_POINTS = 10_000
 
 ALWAYS_EXCLUDED = frozenset({"no_discount", "tobacco", "agency"})
 """Law and contracts: no plan may discount tobacco, items marked no_discount, or agency sales."""
@@ -89,9 +92,103 @@ class Benefit:
     prices_fen: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Goods:
+    """One basket line as a benefit sees it: `left_fen` >= 0 is what earlier discounts left of `gross_fen`.
+
+    `unit_fen` is the price of one piece, or of one kilogram with flag `weight`; `quantity` counts pieces.
+    """
+
+    code: str
+    quantity: int
+    unit_fen: int
+    gross_fen: int
+    left_fen: int
+    flags: frozenset[str] = frozenset()
+
+
 def bound_fen(benefit: Benefit) -> int:
-    """The most that one use is worth on any basket."""
+    """The most that one use is worth on any basket: a use that claims more was made up."""
     return benefit.value_fen
+
+
+def worth(benefit: Benefit, goods: Sequence[Goods], uses: int = 1) -> tuple[tuple[int, ...], ...]:
+    """What `uses` uses one after the other take off each line, fen per line in the order of `goods`.
+
+    Each use counts on what those before it left; one that would be worth nothing ends the list, so it may be shorter
+    than `uses`. A use takes at most `bound_fen`, a line never falls below 0, and quotients are rounded down; what is
+    not a line's own goes over the lines by largest remainder. Where and when the benefit holds is `holds_at`'s.
+    """
+    if benefit.kind is BenefitKind.NTH_ITEM:
+        return _nth_items(benefit, goods, uses)
+    left = [line.left_fen if _counts(benefit, line) else 0 for line in goods]
+    taken: list[tuple[int, ...]] = []
+    for _ in range(uses):
+        off = _offs(benefit, goods, left)
+        fen = min(benefit.value_fen, _of(benefit, sum(off)))
+        if fen == 0:
+            break
+        parts = tuple(allocate(fen, off))
+        taken.append(parts)
+        left = [before - part for before, part in zip(left, parts, strict=True)]
+    return tuple(taken)
+
+
+def _counts(benefit: Benefit, line: Goods) -> bool:
+    priced = benefit.kind is not BenefitKind.TIER_PRICE or line.code in benefit.prices_fen
+    return priced and benefit.scope.covers(line.flags, line.code)
+
+
+def _of(benefit: Benefit, eligible_fen: int) -> int:
+    if benefit.kind is BenefitKind.PERCENT:
+        return divide(eligible_fen * benefit.basis_points, WHOLE_BASIS_POINTS, Rounding.FLOOR)
+    return eligible_fen
+
+
+def _offs(benefit: Benefit, goods: Sequence[Goods], left: Sequence[int]) -> list[int]:
+    """What could be taken off each line: all that is left of it, or what is above the members' price."""
+    if benefit.kind is not BenefitKind.TIER_PRICE:
+        return list(left)
+    return [
+        max(fen - _members_price_fen(benefit, line), 0) if fen else 0 for line, fen in zip(goods, left, strict=True)
+    ]
+
+
+def _members_price_fen(benefit: Benefit, line: Goods) -> int:
+    price_fen = benefit.prices_fen[line.code]
+    if "weight" not in line.flags:
+        return line.quantity * price_fen
+    if line.unit_fen <= price_fen:
+        return line.gross_fen
+    return divide(line.gross_fen * price_fen, line.unit_fen, Rounding.CEIL)
+
+
+def _nth_items(benefit: Benefit, goods: Sequence[Goods], uses: int) -> tuple[tuple[int, ...], ...]:
+    """Pieces from the dearest down in groups of n; each use makes the cheapest of its group cheaper.
+
+    Goods by weight are no pieces. A piece of a line that was discounted before costs its even share, rounded down.
+    """
+    pieces = [
+        (line.left_fen // line.quantity, index)
+        for index, line in enumerate(goods)
+        if line.quantity > 0 and "weight" not in line.flags and _counts(benefit, line)
+    ]
+    pieces.sort(key=lambda piece: (-piece[0], piece[1]))
+    taken: list[tuple[int, ...]] = []
+    for use in range(1, uses + 1):
+        seen = 0
+        for piece_fen, index in pieces:
+            seen += goods[index].quantity
+            if seen >= use * benefit.nth:
+                share = divide(piece_fen * benefit.basis_points, WHOLE_BASIS_POINTS, Rounding.FLOOR)
+                fen = min(benefit.value_fen, share)
+                break
+        else:
+            break
+        if fen == 0:
+            break
+        taken.append(tuple(fen if n == index else 0 for n in range(len(goods))))
+    return tuple(taken)
 
 
 def holds_at(scope: Scope, *, store: str, channel: str, local: datetime) -> bool:
