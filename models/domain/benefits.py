@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, time
 from enum import StrEnum
 
+from models.domain.calendar import require_instant, zone_of
 from models.domain.ids import BenefitId
 from models.domain.money import Rounding, allocate, divide
 from models.domain.plan_reader import Text
@@ -191,10 +192,13 @@ def _nth_items(benefit: Benefit, goods: Sequence[Goods], uses: int) -> tuple[tup
     return tuple(taken)
 
 
-def holds_at(scope: Scope, *, store: str, channel: str, local: datetime) -> bool:
-    """True when the benefit may be used in this store, by this channel, at this local wall time of the store."""
+def holds_at(scope: Scope, *, store: str, channel: str, at: datetime, zone: str) -> bool:
+    """True when the benefit may be used in this store, by this channel, at this instant, as the store's clocks in
+    `zone` show it: a night that clocks make longer or shorter is still one window.
+    """
     if (scope.stores and store not in scope.stores) or (scope.channels and channel not in scope.channels):
         return False
+    local = require_instant(at).astimezone(zone_of(zone))
     opened_on = local.isoweekday()
     if scope.hours is not None:
         now, window = local.time(), scope.hours
