@@ -6,7 +6,19 @@ import re
 
 from sqlmodel import SQLModel
 
-from models.tables import books, credentials, entities, keys, members, privacy, registry, sales, templates, twins
+from models.tables import (
+    books,
+    credentials,
+    entities,
+    keys,
+    members,
+    privacy,
+    registry,
+    sales,
+    statements,
+    templates,
+    twins,
+)
 
 metadata = SQLModel.metadata
 
@@ -27,6 +39,7 @@ __all__ = [
     "privacy",
     "registry",
     "sales",
+    "statements",
     "templates",
     "twins",
 ]
