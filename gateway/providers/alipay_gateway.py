@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import IO, Any
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -22,6 +23,16 @@ from models.domain.payments import Unknown
 ANSWER_BYTES_MAX = 256 * 1024
 PROVIDER_ZONE = ZoneInfo("Asia/Shanghai")
 """The gateway reads timestamps in Beijing time, whatever the store's zone."""
+NOTIFYING = frozenset(
+    {
+        "alipay.trade.pay",
+        "alipay.trade.precreate",
+        "alipay.fund.auth.order.freeze",
+        "alipay.fund.auth.order.voucher.create",
+        "alipay.user.agreement.page.sign",
+    }
+)
+"""Methods whose outcome the provider tells to a `notify_url` that came with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,12 @@ class AlipayAccount:
     """Ours; the provider holds its public half."""
     provider_key: rsa.RSAPublicKey
     """The provider's, for this app: it signs every answer."""
+    entity: str = ""
+    """The legal entity whose account it is: statements are marked with it."""
+    notify_url: str = ""
+    """Where the provider is asked to send notifications; "" asks for none."""
+    credit_template: str = ""
+    """The merchant's template of the credit product; "" when it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +102,28 @@ class AlipayGateway:
             "version": "1.0",
             "biz_content": json.dumps(biz, ensure_ascii=False, separators=(",", ":")),
         }
+        if self._account.notify_url and method in NOTIFYING:
+            form["notify_url"] = self._account.notify_url
         form["sign"] = sign(signing_text(form), self._account.private_key)
         return form
+
+    def signed_url(self, method: str, biz: Mapping[str, object]) -> str:
+        """The address of a page of the provider's that the customer opens: the signed form as a query."""
+        return f"{self._account.gateway_url}?{urlencode(self.signed_form(method, biz))}"
+
+    async def download(self, url: str, into: IO[bytes], bytes_max: int) -> int:
+        """Fetch what a verified answer pointed to; the HTTP status. 413 when it is larger than `bytes_max`.
+
+        Raises httpx.HTTPError and httpx.InvalidURL. The caller bounds the time.
+        """
+        async with self._http.stream("GET", url) as response:
+            received = 0
+            async for chunk in response.aiter_bytes():
+                received += len(chunk)
+                if received > bytes_max:
+                    return int(httpx.codes.REQUEST_ENTITY_TOO_LARGE)
+                into.write(chunk)
+            return response.status_code
 
     async def call(self, method: str, biz: Mapping[str, object]) -> AlipayAnswer | Unknown:
         """Ask once, within call_timeout_s in all. Unknown: no answer, or one that its signature does not prove."""

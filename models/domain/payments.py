@@ -172,6 +172,8 @@ class FailReason(StrEnum):
     ORDER_UNKNOWN = "order_unknown"
     """A refund or release named a payment or hold that the provider does not have."""
     AMOUNT_EXCEEDED = "amount_exceeded"
+    ALREADY_PAID = "already_paid"
+    """An order to be closed was paid before: refund or cancel it."""
     AGREEMENT_GONE = "agreement_gone"
     """Never signed, ended, or of another merchant: ask for another way to pay."""
     LIMIT_EXCEEDED = "limit_exceeded"
