@@ -31,7 +31,7 @@ def read_benefit(data: object, path: str) -> Benefit:
     every = _BENEFIT_FIELDS | _VALUE_FIELDS
     kind = Reader(data, path, every).choice("kind", BenefitKind, default=BenefitKind.FIXED_COUPON)
     reader = Reader(data, path, (every - _VALUE_FIELDS) | _VALUE_FIELDS_OF[kind])
-    scope = _scope(reader)
+    scope = read_scope(reader)
     if kind is BenefitKind.FREE_DELIVERY and not scope.items:
         raise PlanError(reader.path("scope.items"), "names the items that are the delivery charge")
     prices = _prices(reader) if kind is BenefitKind.TIER_PRICE else {}
@@ -63,7 +63,8 @@ def _prices(reader: Reader) -> Mapping[str, int]:
 _SCOPE_FIELDS = frozenset({"excluded_flags", "items", "stores", "channels", "weekdays", "hours"})
 
 
-def _scope(reader: Reader) -> Scope:
+def read_scope(reader: Reader) -> Scope:
+    """Where a benefit or a voucher counts, from the field `scope`; without one: everywhere."""
     if not reader.has("scope"):
         return Scope()
     inner = reader.inner("scope", _SCOPE_FIELDS)

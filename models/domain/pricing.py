@@ -1,22 +1,26 @@
 """What a basket costs, and how it may be paid. One function serves the screen and the charge: preview == charge.
 
-The light benefit is one fixed coupon per sale, chosen by effective price = price + change of min(F, u), because
-using it may raise the later charge; ties go to the lower price, then fewer uses, then the lower benefit id.
-Nothing here knows a clock or a store: what a membership has left is handed in.
+Vouchers (models.domain.vouchers) and the light benefit compete: the set with the lowest effective price wins
+(models.domain.best_set). Effective price = price + change of min(F, u), because using the benefit may raise the later
+charge; ties go to the lower price, then fewer uses, then the lower id. Nothing here knows a clock or a store: what a
+membership has left, and which vouchers count here and now, is handed in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from models.domain import charging
+from models.domain.benefits import Goods, worth
+from models.domain.best_set import BestSet, Candidate, Taken, best_set, evaluate
 from models.domain.errors import Refused
 from models.domain.events import Tender, TenderKind
-from models.domain.ids import BenefitId
-from models.domain.money import allocate, cash_rounded_fen, format_yuan, require_fen
+from models.domain.ids import BenefitId, LegalEntityId, VoucherId
+from models.domain.money import cash_rounded_fen, format_yuan, require_fen
 from models.domain.plans import Benefit, Plan, Text
+from models.domain.vouchers import LIGHT_GROUP, FittedVoucher, NotTaken, Voucher, fit, why_not
 
 
 class Flag(StrEnum):
@@ -86,6 +90,18 @@ class BenefitUse:
 
 
 @dataclass(frozen=True, slots=True)
+class VoucherTaken:
+    """A voucher in this sale: `fen` in all, and what of it fell on which line. `funder` bears it."""
+
+    voucher: VoucherId
+    code: str
+    name: Text
+    funder: LegalEntityId
+    fen: int
+    lines: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class QuoteLine:
     """One priced line: net = gross of the line less discount; `why` explains the discount."""
 
@@ -104,7 +120,8 @@ class Quote:
     """A priced basket. due = gross - discount; `cash_due_fen` is what is paid when all of it is cash.
 
     `later_fen` is how much more the membership will charge at its end because of this sale.
-    `agency_fen` of the due is not our revenue. `age_check` says that a clerk must look.
+    `agency_fen` of the due is not our revenue. `age_check` says that a clerk must look. `not_taken`: vouchers that
+    were entered and take nothing off, with why. `optimal` False: the search for the best set was cut short.
     """
 
     lines: tuple[QuoteLine, ...] = ()
@@ -116,6 +133,9 @@ class Quote:
     later_fen: int = 0
     agency_fen: int = 0
     age_check: bool = False
+    vouchers: tuple[VoucherTaken, ...] = ()
+    not_taken: tuple[NotTaken, ...] = ()
+    optimal: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,65 +159,63 @@ class AcceptedTenders:
         return sum(paid.tender.fen for paid in self.tenders if paid.tender.kind is not TenderKind.COUPON)
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """A candidate: `uses` times `benefit`, `fen` in all."""
-
-    benefit: Benefit
-    uses: int
-    fen: int
-    eligible: Mapping[int, int] = field(compare=False)
-
-
 def price(
-    lines: Sequence[BasketLine], light: LightOffer | None = None, items: Mapping[str, Item] | None = None
+    lines: Sequence[BasketLine],
+    light: LightOffer | None = None,
+    items: Mapping[str, Item] | None = None,
+    vouchers: Sequence[Voucher] = (),
 ) -> Quote:
     """The quote for a basket. Pure: the same arguments give the same quote, on the screen and at payment.
 
     Flags of `items` (the chain's book) count beside those of the line, so that a till cannot discount tobacco by
-    leaving a flag out. Raises Refused `line_invalid` for a quantity below 1 or a negative price.
+    leaving a flag out. `vouchers`: those entered, each as often as it was. Raises Refused `line_invalid` for a
+    quantity below 1 or a negative price.
     """
-    flags: dict[int, frozenset[str]] = {}
-    grosses: list[int] = []
-    for line in lines:
-        gross_fen = line.gross_fen
-        if require_fen(line.quantity, "quantity") < 1 or require_fen(gross_fen, "gross_fen") < 0:
-            raise Refused("line_invalid", f"line {line.line} has no possible price", "check quantity and price")
-        flags[line.line] = _flags(line, items)
-        grosses.append(gross_fen)
-    if len(flags) != len(lines):
-        raise Refused("line_invalid", "two lines have one number", "number the lines")
-    choice = _best(lines, flags, light) if light else None
-    uses = _uses(choice) if choice else ()
-    off: dict[int, int] = dict.fromkeys(flags, 0)
-    for use in uses:
-        for number, fen in use.lines:
-            off[number] += fen
-    why = Text(zh=f"轻会员：{choice.benefit.name.zh}", en=f"light: {choice.benefit.name.en}") if choice else None
-    gross = sum(grosses)
-    discount = sum(off.values())
+    flags, grosses = _checked(lines, items)
+    goods = _goods(lines, flags) if light or vouchers else ()
+    fitted = tuple(fit(voucher, goods) for voucher in vouchers)
+    best = _best(grosses, fitted, _light_candidates(goods, light) if light else ())
+    taken = tuple(_voucher_taken(one, lines) for one in best.taken if isinstance(one.candidate.discount, _Voucher))
+    uses = _uses(lines, grosses, best)
+    off = [sum(one.parts[n] for one in best.taken) for n in range(len(lines))]
+    gross, discount = sum(grosses), sum(off)
     return Quote(
-        lines=tuple(_quoted(line, own, off[line.line], why) for line, own in zip(lines, grosses, strict=True)),
+        lines=tuple(
+            _quoted(line, own, fen, _why(best, n))
+            for n, (line, own, fen) in enumerate(zip(lines, grosses, off, strict=True))
+        ),
         gross_fen=gross,
         discount_fen=discount,
         due_fen=gross - discount,
         cash_due_fen=cash_rounded_fen(gross - discount),
         uses=uses,
-        later_fen=later_fen(light, discount) if light else 0,
+        later_fen=best.effective_fen - best.price_fen,
         agency_fen=sum(
-            own - off[line.line] for line, own in zip(lines, grosses, strict=True) if Flag.AGENCY in flags[line.line]
+            own - fen for line, own, fen in zip(lines, grosses, off, strict=True) if Flag.AGENCY in flags[line.line]
         ),
         age_check=any(Flag.AGE_18 in those for those in flags.values()),
+        vouchers=taken,
+        not_taken=_not_taken(fitted, grosses, best),
+        optimal=best.optimal,
     )
 
 
-def saves_now_fen(lines: Sequence[BasketLine], plan: Plan, items: Mapping[str, Item] | None = None) -> int:
-    """What enrolling under `plan` would take off this basket at once, for the offer on the screen: the discount of
-    `price` for somebody who has everything left. The lines were priced already.
+def saves_now_fen(
+    lines: Sequence[BasketLine],
+    plan: Plan,
+    items: Mapping[str, Item] | None = None,
+    vouchers: Sequence[Voucher] = (),
+) -> int:
+    """What enrolling under `plan` would take off this basket at once, for the offer on the screen: what `price` takes
+    off for somebody who has everything left, less what it takes off now. Below 0 where the plan's benefit takes a
+    voucher's place for a later gain. The lines were priced already.
     """
-    flags = {line.line: _flags(line, items) for line in lines}
-    choice = _best(lines, flags, LightOffer.fresh(plan))
-    return choice.fen if choice else 0
+    flags, grosses = _checked(lines, items)
+    goods = _goods(lines, flags)
+    fitted = tuple(fit(voucher, goods) for voucher in vouchers)
+    with_plan = _best(grosses, fitted, _light_candidates(goods, LightOffer.fresh(plan)))
+    now_fen = _best(grosses, fitted, ()).price_fen if vouchers else sum(grosses)
+    return now_fen - with_plan.price_fen
 
 
 def later_fen(light: LightOffer, fen: int) -> int:
@@ -206,9 +224,163 @@ def later_fen(light: LightOffer, fen: int) -> int:
     return charging.charge_fen(fee, light.used_fen + fen) - charging.charge_fen(fee, light.used_fen)
 
 
-def _flags(line: BasketLine, items: Mapping[str, Item] | None) -> frozenset[str]:
-    item = items.get(line.code) if items else None
-    return line.flags | item.flags if item else line.flags
+def _checked(
+    lines: Sequence[BasketLine], items: Mapping[str, Item] | None
+) -> tuple[dict[int, frozenset[str]], list[int]]:
+    """Each line's flags by its number, and its gross."""
+    flags: dict[int, frozenset[str]] = {}
+    grosses: list[int] = []
+    for line in lines:
+        gross_fen = line.gross_fen
+        if require_fen(line.quantity, "quantity") < 1 or require_fen(gross_fen, "gross_fen") < 0:
+            raise Refused("line_invalid", f"line {line.line} has no possible price", "check quantity and price")
+        item = items.get(line.code) if items else None
+        flags[line.line] = line.flags | item.flags if item else line.flags
+        grosses.append(gross_fen)
+    if len(flags) != len(lines):
+        raise Refused("line_invalid", "two lines have one number", "number the lines")
+    return flags, grosses
+
+
+# ---------------------------------------------------------------- candidates
+
+
+@dataclass(frozen=True, slots=True)
+class _Voucher:
+    """A voucher that competes: nothing is charged later because of it."""
+
+    fitted: FittedVoucher
+
+    def worth_fen(self, nets: Sequence[int]) -> int:
+        return self.fitted.worth_fen(nets)
+
+    def parts(self, nets: Sequence[int]) -> tuple[int, ...]:
+        return self.fitted.parts(nets)
+
+    def later_fen(self, fen: int) -> int:
+        del fen
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _LightUse:
+    """So many uses of one benefit, which compete as one more voucher. Nets are what others left of `goods`."""
+
+    light: LightOffer
+    benefit: Benefit
+    uses: int
+    goods: tuple[Goods, ...]
+
+    def worth_fen(self, nets: Sequence[int]) -> int:
+        return sum(map(sum, self.each(nets)))
+
+    def parts(self, nets: Sequence[int]) -> tuple[int, ...]:
+        return tuple(sum(parts) for parts in zip(*self.each(nets), strict=True)) or (0,) * len(nets)
+
+    def later_fen(self, fen: int) -> int:
+        return later_fen(self.light, fen)
+
+    def each(self, nets: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        """Use by use, what it takes off each line; fewer than `uses` where the rest would be worth nothing."""
+        goods = [
+            line if line.left_fen == net else replace(line, left_fen=net)
+            for line, net in zip(self.goods, nets, strict=True)
+        ]
+        return worth(self.benefit, goods, self.uses)
+
+
+def _goods(lines: Sequence[BasketLine], flags: Mapping[int, frozenset[str]]) -> tuple[Goods, ...]:
+    return tuple(
+        Goods(line.code, line.quantity, line.unit_fen, line.gross_fen, line.gross_fen, flags[line.line])
+        for line in lines
+    )
+
+
+def _voucher_candidates(fitted: Sequence[FittedVoucher]) -> list[Candidate]:
+    """One each; the second entry of a voucher is a candidate of its own, after the first."""
+    seen: dict[str, int] = {}
+    made = []
+    for one in fitted:
+        voucher = one.voucher
+        n = seen[voucher.id] = seen.get(voucher.id, 0) + 1
+        name = voucher.id if n == 1 else f"{voucher.id}#{n}"
+        stage, kind, _ = voucher.order
+        made.append(Candidate(name, (stage, kind, name), _Voucher(one), voucher.group, voucher.exclusive))
+    return made
+
+
+def _light_candidates(goods: tuple[Goods, ...], light: LightOffer) -> list[Candidate]:
+    """Each benefit with each number of uses that is left; of all of them a sale takes one, after the vouchers."""
+    made = []
+    for benefit in light.plan.benefits:
+        for uses in range(1, min(light.uses_left.get(benefit.id, 0), benefit.uses_per_sale_max) + 1):
+            order = (2, 0, f"{benefit.id}#{uses:03}")
+            made.append(Candidate(benefit.id, order, _LightUse(light, benefit, uses, goods), LIGHT_GROUP, uses=uses))
+    return made
+
+
+def _best(grosses: Sequence[int], fitted: Sequence[FittedVoucher], light: Sequence[Candidate]) -> BestSet:
+    if fitted:
+        return best_set(grosses, [*_voucher_candidates(fitted), *light])
+    # Most baskets: one choice at most, no search.
+    found = min((evaluate(grosses, chosen) for chosen in [(), *((one,) for one in light)]), key=lambda one: one[0])
+    score, taken = found
+    return BestSet(taken, score.price_fen, score.effective_fen, True, len(light) + 1)
+
+
+# ---------------------------------------------------------------- what the quote says
+
+
+def _numbered(lines: Sequence[BasketLine], parts: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    return tuple((line.line, part) for line, part in zip(lines, parts, strict=True) if part)
+
+
+def _voucher_taken(one: Taken, lines: Sequence[BasketLine]) -> VoucherTaken:
+    assert isinstance(one.candidate.discount, _Voucher)
+    voucher = one.candidate.discount.fitted.voucher
+    shares = _numbered(lines, one.parts)
+    return VoucherTaken(voucher.id, voucher.code, voucher.name, voucher.funder, sum(one.parts), shares)
+
+
+def _uses(lines: Sequence[BasketLine], grosses: Sequence[int], best: BestSet) -> tuple[BenefitUse, ...]:
+    """The light benefit's uses: it comes last, so what it found is what all the others left."""
+    light = next((one for one in best.taken if isinstance(one.candidate.discount, _LightUse)), None)
+    if light is None:
+        return ()
+    use = light.candidate.discount
+    assert isinstance(use, _LightUse)
+    others = [one.parts for one in best.taken if one is not light]
+    left = [gross - sum(part[n] for part in others) for n, gross in enumerate(grosses)]
+    return tuple(BenefitUse(use.benefit.id, sum(parts), _numbered(lines, parts)) for parts in use.each(left))
+
+
+def _why(best: BestSet, n: int) -> Text | None:
+    """Why the n-th line costs less, in the order in which the discounts were taken."""
+    names = [_name(one) for one in best.taken if one.parts[n]]
+    return Text(zh="；".join(name.zh for name in names), en="; ".join(name.en for name in names)) if names else None
+
+
+def _name(one: Taken) -> Text:
+    discount = one.candidate.discount
+    if isinstance(discount, _LightUse):
+        name = discount.benefit.name
+        return Text(zh=f"轻会员：{name.zh}", en=f"light: {name.en}")
+    assert isinstance(discount, _Voucher)
+    name = discount.fitted.voucher.name
+    return Text(zh=f"券：{name.zh}", en=f"voucher: {name.en}")
+
+
+def _not_taken(fitted: Sequence[FittedVoucher], grosses: Sequence[int], best: BestSet) -> tuple[NotTaken, ...]:
+    taken = [one.candidate.discount.fitted for one in best.taken if isinstance(one.candidate.discount, _Voucher)]
+    vouchers = [one.voucher for one in taken]
+    left = list(taken)
+    missing = []
+    for one in fitted:
+        if one in left:
+            left.remove(one)
+        else:
+            missing.append(why_not(one, grosses, vouchers))
+    return tuple(missing)
 
 
 def _quoted(line: BasketLine, gross_fen: int, off_fen: int, why: Text | None) -> QuoteLine:
@@ -220,42 +392,8 @@ def _quoted(line: BasketLine, gross_fen: int, off_fen: int, why: Text | None) ->
         line.unit_fen,
         off_fen,
         gross_fen - off_fen,
-        why if off_fen else None,
+        why,
     )
-
-
-def _best(lines: Sequence[BasketLine], flags: Mapping[int, frozenset[str]], light: LightOffer) -> _Choice | None:
-    """The best candidate, or None when using nothing is at least as good."""
-    candidates = [
-        _Choice(benefit, uses, min(uses * benefit.value_fen, sum(eligible.values())), eligible)
-        for benefit in light.plan.benefits
-        for eligible in [_eligible(lines, flags, benefit)]
-        for uses in range(1, min(light.uses_left.get(benefit.id, 0), benefit.uses_per_sale_max) + 1)
-    ]
-    best = min(
-        candidates,
-        key=lambda c: (later_fen(light, c.fen) - c.fen, -c.fen, c.uses, c.benefit.id),
-        default=None,
-    )
-    return best if best is not None and best.fen else None
-
-
-def _eligible(lines: Sequence[BasketLine], flags: Mapping[int, frozenset[str]], benefit: Benefit) -> dict[int, int]:
-    return {line.line: line.gross_fen for line in lines if benefit.scope.covers(flags[line.line])}
-
-
-def _uses(choice: _Choice) -> tuple[BenefitUse, ...]:
-    """Each use of the choice with its allocation by largest remainder; together never above a line's price."""
-    left = dict(choice.eligible)
-    made: list[BenefitUse] = []
-    for _ in range(choice.uses):
-        fen = min(choice.benefit.value_fen, sum(left.values()))
-        parts = allocate(fen, list(left.values()))
-        shares = tuple((number, part) for number, part in zip(left, parts, strict=True) if part)
-        made.append(BenefitUse(choice.benefit.id, fen, shares))
-        for number, part in shares:
-            left[number] -= part
-    return tuple(made)
 
 
 # ---------------------------------------------------------------- what a till or a customer sends
