@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from models.domain.errors import Refused
 from models.domain.events import ReturnLine, TenderKind
+from models.domain.ids import derived_id
 from models.domain.messages import ReturnedLine, SaleFound, SaleTender, SaleUse
 from models.domain.money import Rounding, allocate, cash_rounded_fen, divide
 from models.domain.screen import ScreenLine
@@ -131,3 +132,8 @@ def _uses_back(sale: SaleFound, discount_fen: int) -> tuple[SaleUse, ...]:
     left = [use.fen - gone[use.usage] for use in sale.uses]
     parts = allocate(min(discount_fen, sum(left)), left)
     return tuple(replace(use, fen=part) for use, part in zip(sale.uses, parts, strict=True) if part)
+
+
+def refund_number(cause: str, order: str) -> str:
+    """Our number of a refund: one for ever per cause (a voided sale, a return) and order, whoever asks again."""
+    return "R" + derived_id(cause, order).replace("-", "")
