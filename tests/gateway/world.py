@@ -191,7 +191,7 @@ def member_rows() -> list[SQLModel]:
 
 ORDER: tuple[tuple[type[SQLModel], ...], ...] = (
     (LegalEntityRow, LayoutRow, SlotRow, BookRow, PlanRow, StoreRow, MemberRow),
-    (StoreEntityRow, TerminalRow, PresenceRow, MembershipRow, SaleRow, TransactionRow),
+    (StoreEntityRow, TerminalRow, PresenceRow, MembershipRow, SaleRow),
     (UsageRow, SettlementCallRow),
 )
 """Parents before children: the tables have foreign keys, and a unit of work knows no relationships."""
@@ -203,7 +203,9 @@ async def fill(session: AsyncSession, stores: int = 20) -> None:
     for kinds in ORDER:
         session.add_all([row for row in rows if isinstance(row, kinds)])
         await session.commit()
+    session.add_all([row for row in rows if isinstance(row, TransactionRow)])
+    await session.flush()
     entries = [row.model_dump() for row in rows if isinstance(row, EntryRow)]
-    # One statement: the database refuses one that leaves a transaction out of balance.
+    # One statement, in the transactions' own commit: the database refuses legs that are incomplete or come later.
     await session.exec(insert(EntryRow).values(entries))
     await session.commit()

@@ -23,7 +23,7 @@ MEMBERSHIPS = 120
 TABLES = {
     "membership": "SELECT * FROM membership ORDER BY id",
     "settlement_call": "SELECT * FROM settlement_call ORDER BY id",
-    "txn": "SELECT * FROM txn ORDER BY id",
+    "txn": "SELECT id, kind, request_number, memo, refers_to, trace, booked_at FROM txn ORDER BY id",
     "entry": "SELECT * FROM entry ORDER BY txn, leg",
 }
 ODD = {
