@@ -68,8 +68,15 @@ class GalleryFeed:
         return count_after(conn, self._chain, self._low) != len(self._read)
 
     def refresh(self, conn: Connection) -> int:
-        """Read what was committed and not read yet; returns the version that is searchable now."""
+        """Read what was committed and not read yet; returns the version that is searchable now.
+
+        Who fell so far behind that the feed is forgotten there reads everything: removals may be among what it missed.
+        """
         changes = changes_after(conn, self._chain, self._low)
+        if changes is None:
+            log.warning("gallery_behind_feed", chain=self._chain, read_up_to=self._low)
+            self.erased = True
+            return self.load(conn)
         fresh = [change for change in changes if change[0] not in self._read]
         at = self._galleries.version(self._chain)
         members = list(dict.fromkeys(member for _, member, _ in fresh))
@@ -84,7 +91,9 @@ class GalleryFeed:
 
     def _numbers(self, conn: Connection) -> set[int]:
         self._low = window_start(conn, self._chain)
-        return {n for n, _, _ in changes_after(conn, self._chain, self._low)}
+        changes = changes_after(conn, self._chain, self._low)
+        assert changes is not None, "pruning keeps more than a window"
+        return {n for n, _, _ in changes}
 
     def _window(self, numbers: list[int]) -> tuple[int, set[int]]:
         if len(numbers) <= WINDOW_CHANGES:

@@ -35,6 +35,7 @@ from models.tables import persons
 from models.tables.clock import business_now
 from models.tables.persons import Connection, Person, PrivacyRequest
 from models.tables.privacy import ChainCheck, audit, verify
+from models.tables.pruning import prune_feed
 from runtime.clock import Wall, wall_now
 from runtime.erasure import erase_member, scrub
 from runtime.privacy_checkpoints import Checkpoints
@@ -55,11 +56,13 @@ def _silent(_line: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """One sweep of one database: members whose templates went, by why; decisions and phone numbers forgotten."""
+    """One sweep of one database: members whose templates went, by why; decisions, phone numbers and changes of
+    galleries forgotten."""
 
     faces: Mapping[str, int]
     decisions: int
     numbers: int
+    gallery_changes: int
 
     def as_document(self) -> dict[str, int]:
         """For the audit and for `--json`."""
@@ -67,6 +70,7 @@ class Swept:
             **{f"faces_{why}": n for why, n in self.faces.items()},
             "decisions": self.decisions,
             "numbers": self.numbers,
+            "gallery_changes": self.gallery_changes,
         }
 
 
@@ -294,7 +298,11 @@ class Privacy:
             decisions += gone
             progress(f"{decisions} face decisions older than {self._policy.decision_days} days counted and forgotten")
         numbers = await persons.forget_numbers(conn, wall - NUMBERS_KEPT)
-        swept = Swept(faces, decisions, numbers)
+        changes = 0
+        while gone := await prune_feed(conn, wall):
+            changes += gone
+            progress(f"{changes} changes of galleries forgotten that every reader has read")
+        swept = Swept(faces, decisions, numbers, changes)
         if any(swept.as_document().values()):
             async with conn.transaction():
                 await audit(conn, "retention_swept", "", swept.as_document(), "retention", wall)

@@ -1,4 +1,4 @@
-"""What a host forgets of the messages that it has handled, and for how long it knows that it had."""
+"""What is forgotten of messages that were handled, of which it stays known that they were, and of the galleries' feed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from models.tables.layouts import HELD
+from models.tables.templates import PRUNED, WINDOW_CHANGES
 
 INBOX_KEPT_HOURS = 72
 MARKS_KEPT_DAYS = 30
 MARKS_A_TERMINAL_MAX = 256
 """Boots of one terminal of which the inbox is forgotten: eight starts a day for MARKS_KEPT_DAYS."""
+
+FEED_KEPT_CHANGES = 16 * WINDOW_CHANGES
+"""The newest of each chain, whatever their age: a reader in step is never more than one window behind."""
+FEED_KEPT_HOURS = 24
+"""A keeper that was away for less, and a snapshot that is younger, go on from where they were."""
+FEED_PRUNED_AT_ONCE = 20_000
 
 PruneKey = tuple[str, str, int]
 """(terminal, boot, seq) of the row that was looked at last."""
@@ -93,3 +100,41 @@ async def _prune_marks(
              AND EXISTS (SELECT 1 FROM fence) ORDER BY moved_at LIMIT %s)""",
         (*held, wall, MARKS_KEPT_DAYS, rows_max),
     )
+
+
+# ---------------------------------------------------------------- the galleries' feed
+
+
+async def prune_feed(conn: AsyncConnection[TupleRow], wall: datetime) -> int:
+    """Forget changes of galleries that no reader in step can need; how many went. Call again until 0.
+
+    Of each chain FEED_KEPT_CHANGES stay, and what is younger than FEED_KEPT_HOURS. The highest number that goes becomes
+    the chain's mark (`pruned`): who reads from below sees it first, and loads the templates themselves.
+    """
+    chains = await (await conn.execute("SELECT DISTINCT chain FROM gallery_change")).fetchall()
+    return sum([await _prune_chain(conn, chain, wall) for (chain,) in chains])
+
+
+async def _prune_chain(conn: AsyncConnection[TupleRow], chain: str, wall: datetime) -> int:
+    cursor = await conn.execute(
+        """WITH edge AS (
+             SELECT n FROM gallery_change WHERE chain = %(chain)s ORDER BY n DESC OFFSET %(kept)s LIMIT 1),
+           low AS (
+             SELECT n, kind, at < %(wall)s - make_interval(hours => %(hours)s) AS old FROM gallery_change
+             WHERE chain = %(chain)s AND n <= (SELECT n FROM edge) ORDER BY n LIMIT %(rows)s),
+           upto AS (
+             SELECT max(n) AS n FROM low WHERE n < ALL (SELECT n FROM low WHERE NOT old) AND kind <> %(pruned)s),
+           mark AS (
+             UPDATE gallery_change SET kind = %(pruned)s, member = '', template = ''
+             WHERE n = (SELECT n FROM upto) RETURNING n)
+           DELETE FROM gallery_change WHERE chain = %(chain)s AND n < (SELECT n FROM mark)""",
+        {
+            "chain": chain,
+            "kept": FEED_KEPT_CHANGES,
+            "wall": wall,
+            "hours": FEED_KEPT_HOURS,
+            "rows": FEED_PRUNED_AT_ONCE,
+            "pruned": PRUNED,
+        },
+    )
+    return cursor.rowcount

@@ -22,13 +22,17 @@ from models.tables.nets import retire_templates
 WINDOW_CHANGES = 4_096
 """Numbers are taken before the commit, so a lower one may become visible after a higher one. A transaction of a host
 lasts two seconds at most: none that is still open holds a number so many changes back."""
+PRUNED = "pruned"
 FETCHED_AT_ONCE = 4_096
 BUCKET_TEMPLATES_MAX = 2_048
 """Templates of other regions behind four digits; a chain of 10 million has about 1,000."""
 
 
 class GalleryChangeRow(SQLModel, table=True):
-    """A template came (`upsert`) or went (`removal`), or its member moved (`upsert`). `n` is the gallery's version."""
+    """A template came (`upsert`) or went (`removal`), or its member moved (`upsert`). `n` is the gallery's version.
+
+    `pruned`: this number of the chain and all below are forgotten (models.tables.pruning); the lowest row, if any.
+    """
 
     __tablename__ = "gallery_change"
     __table_args__ = (Index("gallery_change_chain", "chain", "n"),)
@@ -107,12 +111,17 @@ def count_after(conn: Connection[Any], chain: ChainId, low: int) -> int:
     return int(row[0])
 
 
-def changes_after(conn: Connection[Any], chain: ChainId, low: int) -> list[tuple[int, MemberId, bool]]:
-    """Numbers above `low`, whom they concern and whether a template was removed, rising."""
+def changes_after(conn: Connection[Any], chain: ChainId, low: int) -> list[tuple[int, MemberId, bool]] | None:
+    """Numbers above `low`, whom they concern and whether a template was removed, rising.
+
+    None: some of them are forgotten, so that only the templates themselves tell what there is.
+    """
     rows = conn.execute(
-        "SELECT n, member, kind = 'removal' FROM gallery_change WHERE chain = %s AND n > %s ORDER BY n", (chain, low)
+        "SELECT n, member, kind FROM gallery_change WHERE chain = %s AND n > %s ORDER BY n", (chain, low)
     ).fetchall()
-    return [(int(row[0]), MemberId(row[1]), bool(row[2])) for row in rows]
+    if rows and rows[0][2] == PRUNED:
+        return None
+    return [(int(row[0]), MemberId(row[1]), row[2] == "removal") for row in rows]
 
 
 def newest_change(conn: Connection[Any], chain: ChainId) -> int:

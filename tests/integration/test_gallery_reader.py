@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from models.faces.rotation import rotation_from
 from models.faces.segments import SHM_FOLDER, mapped, scope_of, wipe_scope
 from models.faces.slab import SharedSlab
 from models.faces.templates import Keyring, TemplateVault
+from models.tables import pruning, templates
 from runtime import gallery_feed
 from runtime.datadir import DataDir
 from runtime.gallery_feed import GalleryFeed
@@ -158,6 +160,89 @@ def test_only_a_window_is_compared(
     reads.refresh(conn)
     assert all(known(galleries, f"m-{n}") for n in range(8))
     assert (len(reads._read), reads.stale(conn)) == (3, False)
+
+
+def prune(url: str, at: datetime) -> int:
+    """As the hourly sweep does, until nothing is left to forget."""
+
+    async def run() -> int:
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
+            forgotten = 0
+            while gone := await pruning.prune_feed(conn, at):
+                forgotten += gone
+            return forgotten
+
+    return asyncio.run(run())
+
+
+def test_a_pruned_feed_is_read_on_and_who_fell_behind_reads_everything(
+    migrated_database_url: str,
+    conn: psycopg.Connection[Any],
+    feed: tuple[Galleries, GalleryFeed],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gallery_feed, "WINDOW_CHANGES", 3)
+    monkeypatch.setattr(templates, "WINDOW_CHANGES", 3)
+    monkeypatch.setattr(pruning, "FEED_KEPT_CHANGES", 5)
+    monkeypatch.setattr(pruning, "FEED_PRUNED_AT_ONCE", 2)
+    secret = rotation_from(VAULT.rotation_secret(CHAIN))
+    slow = Galleries(VAULT, "net", lambda _: Gallery(128, secret))
+    behind = GalleryFeed(slow, CHAIN, SOUTH)
+    galleries, reads = feed
+    for name in ("stays", "goes"):
+        enrol(conn, name)
+    enrol(conn, "of another chain", chain="harbour")
+    reads.load(conn)
+    behind.load(conn)
+    for n in range(10):
+        enrol(conn, f"m-{n}")
+    conn.execute("DELETE FROM face_template WHERE member = 'goes'")
+    reads.refresh(conn)
+    now, later = datetime.now(UTC), datetime.now(UTC) + timedelta(hours=pruning.FEED_KEPT_HOURS + 1)
+    assert prune(migrated_database_url, now) == 0, "a day is kept, however many there are"
+    conn.execute("UPDATE gallery_change SET at = %s WHERE n = 3 AND chain = 'harbour'", (AT,))
+    assert prune(migrated_database_url, later) == 7
+    left = "SELECT kind, count(*) FROM gallery_change WHERE chain = 'sunrise' GROUP BY 1 ORDER BY 1"
+    assert conn.execute(left).fetchall() == [("pruned", 1), ("removal", 1), ("upsert", 4)]
+    assert prune(migrated_database_url, later) == 0
+
+    assert not reads.stale(conn)
+    enrol(conn, "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(GalleryFeed, "load", lambda *_: pytest.fail("who is in step goes on"))
+        assert reads.refresh(conn) == 15
+    assert known(galleries, "new")
+
+    assert behind.stale(conn)
+    assert not behind.erased
+    assert behind.refresh(conn) == 15
+    assert behind.erased, "a removal may be among what it missed: a snapshot with it must go"
+    assert all(known(slow, name) for name in ("stays", "m-0", "m-9", "new"))
+    assert not known(slow, "goes")
+    assert not behind.stale(conn)
+
+
+def test_a_gallery_older_than_the_pruned_feed_is_read_again(
+    migrated_database_url: str,
+    conn: psycopg.Connection[Any],
+    make_keeper: Callable[[], GalleryKeeper],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(templates, "WINDOW_CHANGES", 3)
+    monkeypatch.setattr(pruning, "FEED_KEPT_CHANGES", 5)
+    first, second = make_keeper(), make_keeper()
+    enrol(conn, "known")
+    enrol(conn, "goes")
+    first.keep(conn)
+    first._slab.close()  # as the system does it when a process ends
+    conn.execute("DELETE FROM face_template WHERE member = 'goes'")
+    for n in range(8):
+        enrol(conn, f"m-{n}")
+    prune(migrated_database_url, datetime.now(UTC) + timedelta(days=2))
+    assert second.keep(conn) == 11
+    assert not known(second.galleries, "goes")
+    assert known(second.galleries, "known")
+    assert known(second.galleries, "m-0")
 
 
 def test_an_enrolment_is_searchable_in_every_process_within_a_second(

@@ -353,13 +353,18 @@ async def test_what_is_over_goes_and_the_rest_stays(people: People) -> None:
     people.run("UPDATE membership SET expires_at = %s WHERE id <> 'ms-here'", NOW + timedelta(days=300))
     people.run("UPDATE membership SET expires_at = %s WHERE id = 'ms-left'", NOW - timedelta(days=20))
     lines: list[str] = []
-    assert await people.desk().sweep(lines.append) == {"faces_membership_ended": 1, "decisions": 0, "numbers": 4}
+    assert await people.desk().sweep(lines.append) == {
+        "faces_membership_ended": 1,
+        "decisions": 0,
+        "numbers": 4,
+        "gallery_changes": 0,
+    }
     assert [people.templates(name) for name in ("idle", "seen", "left", "here")] == [1, 1, 0, 1]
     assert lines == ["4 members with a template looked at, 1 erased"]
     people.now = NOW + timedelta(days=335)
     assert (await people.desk().sweep())["faces_idle"] == 2
     assert [people.templates(name) for name in ("idle", "seen", "here")] == [0, 1, 0]
-    assert await people.desk().sweep() == {"decisions": 0, "numbers": 0}
+    assert await people.desk().sweep() == {"decisions": 0, "numbers": 0, "gallery_changes": 0}
     assert [kind for kind, _ in people.events()].count("retention_swept") == 2
 
 
