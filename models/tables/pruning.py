@@ -1,4 +1,4 @@
-"""What is forgotten of messages that were handled, of which it stays known that they were, and of the galleries' feed."""
+"""What is forgotten of messages that were handled and of the galleries' feed, and how that stays known."""
 
 from __future__ import annotations
 
