@@ -7,15 +7,16 @@ cancel left of it, u the benefit used: REGULAR uses net of their reversals.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from models.domain.calendar import day_begins, days_later, local_date, require_instant
+from models.domain.errors import Refused
 from models.domain.money import Rounding, divide, format_yuan, require_fen
-from models.domain.periods import last_day
-from models.domain.plans import MerchantCancel, Plan, Text
+from models.domain.periods import FixedDate, last_day
+from models.domain.plans import MerchantCancel, Plan, Rule, Text
 
 
 class UseClass(StrEnum):
@@ -66,6 +67,21 @@ def expiry_instant(enrolled_at: datetime, plan: Plan, cycle: int = 1) -> datetim
     return day_begins(end + timedelta(days=1), plan.zone, plan.cutoff_hour)
 
 
+def cycle_at(began_at: datetime, plan: Plan, now: datetime) -> int:
+    """The first period that ends after `now`, in the row of periods that began with the enrolment at `began_at`.
+
+    Raises Refused `plan_over` when nothing renews after the plan's fixed date.
+    """
+    cycle = 1
+    if isinstance(plan.period, FixedDate):
+        if expiry_instant(began_at, plan) <= now:
+            raise Refused("plan_over", f"{plan.id} ended with {plan.period.last_day}", "choose another plan")
+        return cycle
+    while expiry_instant(began_at, plan, cycle) <= now:
+        cycle += 1
+    return cycle
+
+
 def cutoff_instant(expiry: datetime, plan: Plan) -> datetime:
     """The UTC instant at which usage stops counting: `expiry` (or a cancel's instant) + grace days."""
     return days_later(expiry, plan.grace_days, plan.zone)
@@ -96,13 +112,19 @@ def classify_use(
 
 
 def effective_fee_fen(
-    plan: Plan, enrolled_at: datetime, cancellation: Cancellation | None = None, cycle: int = 1
+    plan: Plan,
+    enrolled_at: datetime,
+    cancellation: Cancellation | None = None,
+    cycle: int = 1,
+    *,
+    opened_at: datetime | None = None,
 ) -> int:
     """F_eff: what is left of the fee. A member's cancel leaves all of it, a merchant's what the plan says; nothing is
     left by whoever cancels on the plan's exemption days.
 
-    Prorated over calendar days: floor(F * days served / days total), days total = period_days + 1 for relative days;
-    those of the `cycle`-th period when generations follow each other from `enrolled_at` on.
+    Prorated over calendar days: floor(F * days served / days total), days total = period_days + 1 for relative days.
+    Of a later generation, which opened at `opened_at` in the `cycle`-th period of the row that began at `enrolled_at`,
+    both are counted from the day it opened on.
     """
     if cancellation is None:
         return plan.fee_fen
@@ -116,10 +138,10 @@ def effective_fee_fen(
         case MerchantCancel.ZERO:
             return 0
         case MerchantCancel.PRORATE:
-            enrolled_on = local_date(enrolled_at, plan.zone)
-            begun = enrolled_on if cycle == 1 else last_day(plan.period, enrolled_on, cycle - 1) + timedelta(days=1)
+            begun = local_date(opened_at or enrolled_at, plan.zone)
             # A hold that was frozen after a plan's fixed last day leaves no day at all.
-            days_total = max((last_day(plan.period, enrolled_on, cycle) - begun).days + 1, 1)
+            end = last_day(plan.period, local_date(enrolled_at, plan.zone), cycle)
+            days_total = max((end - begun).days + 1, 1)
             # The hours between midnight and the cutoff hour of the last day would make one day too many.
             days_served = min(max((local_date(cancellation.at, plan.zone) - begun).days, 0), days_total)
             return divide(plan.fee_fen * days_served, days_total, Rounding.FLOOR)
@@ -148,6 +170,17 @@ def charge_fen(fee_eff_fen: int, used_fen: int, *, task_target: int | None = Non
 def due_fen(charge: int, fee_eff_fen: int, used_fen: int) -> int:
     """What the member owes now: min(charge, min(F_eff, u)). Only ever falls once the charge is fixed."""
     return min(_amount(charge, "charge"), charge_fen(fee_eff_fen, used_fen))
+
+
+def task_done(plan: Plan, sales_paid_fen: Collection[int]) -> int:
+    """Progress of the plan's task, from what was paid for each sale that counts: purchases, or fen; 0 without one."""
+    match plan.rule:
+        case Rule.TASK_TIMES:
+            return len(sales_paid_fen)
+        case Rule.TASK_AMOUNT:
+            return sum(sales_paid_fen)
+        case Rule.FEE_MIN | Rule.CYCLE:
+            return 0
 
 
 def branch_of(charge: int, fee_eff_fen: int) -> Branch | None:

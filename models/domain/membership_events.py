@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from models.domain.charging import CancelledBy
-from models.domain.ids import BenefitId, UsageId
+from models.domain.ids import BenefitId, SaleId, UsageId
 from models.domain.plans import GuaranteeKind, Plan
 
 
@@ -92,16 +92,23 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class PlanChanged:
-    """Upgrade or downgrade: the new plan's hold is frozen already, the old one is released now."""
+    """Upgrade or downgrade: the new plan's hold is frozen already, the old one is released now.
+
+    `id` names the change: a repeated one is ignored.
+    """
 
     at: datetime
+    id: str
     plan: Plan
     guarantee: Guarantee
 
 
 @dataclass(frozen=True, slots=True)
 class UseReported:
-    """A benefit was used: `fen` = min(value, eligible amount) > 0, at `biz_time`, received `at`."""
+    """A benefit was used: `fen` = min(value, eligible amount) > 0, at `biz_time`, received `at`.
+
+    `paid_fen` was paid for `sale` in all, with every tender; tasks count it.
+    """
 
     at: datetime
     id: UsageId
@@ -109,6 +116,8 @@ class UseReported:
     fen: int
     biz_time: datetime
     offline: bool = False
+    sale: SaleId | None = None
+    paid_fen: int = 0
 
 
 @dataclass(frozen=True, slots=True)

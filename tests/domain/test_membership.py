@@ -211,7 +211,7 @@ def test_a_change_of_plan_holds_first_and_then_releases() -> None:
     bigger = replace(PLAN, fee_fen=3000)
     held = Guarantee(GuaranteeKind.HUABEI_HOLD, 3000, HoldState.HELD)
     life = after(use(1, START + DAY))
-    outcome = life.meet(PlanChanged(START + 2 * DAY, bigger, held))
+    outcome = life.meet(PlanChanged(START + 2 * DAY, "c1", bigger, held))
     assert outcome.release_hold_fen == 1000
     assert (outcome.membership.plan.fee_fen, outcome.membership.used_fen) == (3000, 800)
 
