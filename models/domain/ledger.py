@@ -5,9 +5,10 @@ due_to / due_from. Its id is uuid5(request number, kind), so the same request ca
 here only build transactions; a transaction without entries means that there is nothing to book.
 
 Accounts: provider_clearing:{provider}, till:{store}:{drawer}, cash_rounding, sales_gross:{store},
-discount_given:{store}, absorbed:{funder}, given_up:{funder}, suspense:{store}, agency_payable:{store},
-provider_receivable:{provider}, membership_fee_income, member_receivable, bad_debt, refund_payable,
-due_to:{entity}, due_from:{entity}; in the pending book hold:{provider}, used, given_up:{funder}, and contras.
+discount_given:{store}, absorbed:{funder}, given_up:{funder}, subsidy:{funder}, suspense:{store},
+agency_payable:{store}, provider_receivable:{provider}, membership_fee_income[:{store}], member_receivable, bad_debt,
+refund_payable, due_to:{entity}, due_from:{entity}; in the pending book hold:{provider}, used, given_up:{funder}, and
+contras. What kind of account each is, and whose: models.domain.accounts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from enum import StrEnum
 from models.domain.charging import ABSORBED, Branch, UseClass
 from models.domain.errors import Bug
 from models.domain.ids import LegalEntityId, StoreId, derived_id
-from models.domain.money import require_fen
+from models.domain.money import allocate, require_fen
 
 
 class Book(StrEnum):
@@ -109,8 +110,9 @@ class Taking:
 class Settlement:
     """What a membership owes now, and whose money it is.
 
-    FEE: `due_fen` is the owner's fee income. CLAWBACK: `due_fen` is the sum of `shares`, and each store's entity
-    gets exactly its own. The owner's merchant account at `provider` collects.
+    FEE: `due_fen` is the owner's fee income; with `shares` (a plan whose fee_shares is usage) it is that of the stores'
+    entities, by largest remainder on what each gave. CLAWBACK: `due_fen` is the sum of `shares`, and each store's
+    entity gets exactly its own. The owner's merchant account at `provider` collects.
     """
 
     membership: str
@@ -294,14 +296,16 @@ def due_reduced(
     place: Place,
     owed_as: OwedAs,
     business_date: str,
+    fee_received: Sequence[StoreShare] = (),
 ) -> Transaction:
     """A reversal after the charge was booked lowered the due by `fen`: income goes back where it came from.
 
-    FEE: the owner's fee income. CLAWBACK: the discount of `place`, where the use was. `owed_as`: REFUND once
-    collected (then `refunded` pays it out), else RECEIVABLE or BAD_DEBT.
+    FEE: the owner's fee income, or, where it was shared, that of the stores by largest remainder on what each has of
+    it (`fee_received`). CLAWBACK: the discount of `place`, where the use was. `owed_as`: REFUND once collected (then
+    `refunded` pays it out), else RECEIVABLE or BAD_DEBT.
     """
-    share = StoreShare(place, fen)
-    change = Settlement(settlement.membership, settlement.owner, settlement.provider, settlement.branch, fen, (share,))
+    shares = (StoreShare(place, fen),) if settlement.branch is Branch.CLAWBACK else tuple(fee_received)
+    change = Settlement(settlement.membership, settlement.owner, settlement.provider, settlement.branch, fen, shares)
     legs = _Legs(business_date)
     _income(legs, change, owed_as, sign=-1)
     return legs.as_transaction("due_reduced", reversal_id, settlement.membership)
@@ -343,9 +347,36 @@ def top_ups(fee_fen: int, fee_eff_fen: int, used_fen: int, shares: Sequence[Stor
     return tuple(shares) if fee_eff_fen <= used_fen < fee_fen else ()
 
 
+def promised_top_ups(promised: Sequence[StoreShare], received: Sequence[StoreShare]) -> tuple[StoreShare, ...]:
+    """What is missing, store by store, of what a plan promised for the benefits given there; nothing is taken back."""
+    got: defaultdict[Place, int] = defaultdict(int)
+    for share in received:
+        got[share.place] += share.fen
+    missing = (StoreShare(share.place, share.fen - got[share.place]) for share in promised)
+    return tuple(share for share in missing if share.fen > 0)
+
+
+def subsidised(
+    request_number: str, *, funder: LegalEntityId, shares: Sequence[StoreShare], business_date: str, memo: str = ""
+) -> Transaction:
+    """The funder pays stores' entities for benefits they gave: a subsidy, or what a promise lacked.
+
+    `memo`: the membership or the promotion that it is for.
+    """
+    legs = _Legs(business_date)
+    for share in shares:
+        legs.across(funder, f"subsidy:{funder}", share.place.entity, f"discount_given:{share.place.store}", share.fen)
+    return legs.as_transaction("subsidised", request_number, memo)
+
+
 def _income(legs: _Legs, settlement: Settlement, debit: str, sign: int = 1) -> None:
     owner = settlement.owner
     match settlement.branch:
+        case Branch.FEE if any(share.fen for share in settlement.shares):
+            parts = allocate(settlement.due_fen, [share.fen for share in settlement.shares])
+            for share, fen in zip(settlement.shares, parts, strict=True):
+                credit = f"membership_fee_income:{share.place.store}"
+                legs.across(owner, debit, share.place.entity, credit, sign * fen)
         case Branch.FEE:
             legs.pair(owner, debit, "membership_fee_income", sign * settlement.due_fen)
         case Branch.CLAWBACK:

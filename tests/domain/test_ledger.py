@@ -190,6 +190,72 @@ def test_a_reversal_lowers_a_receivable() -> None:
     }
 
 
+def test_a_fee_that_is_shared_goes_to_the_stores_by_largest_remainder() -> None:
+    shares = (StoreShare(OWN, 1600), StoreShare(FRANCHISED, 800))
+    shared = settlement(1000, Branch.FEE, *shares)
+    assert balances([ledger.settled("S1", shared, captured_fen=1000, business_date=DAY)]) == {
+        ("chain", "provider_clearing:alipay"): 1000,
+        ("chain", "membership_fee_income:s001"): -667,
+        ("chain", "due_to:franchisee-1"): -333,
+        ("franchisee-1", "due_from:chain"): 333,
+        ("franchisee-1", "membership_fee_income:s002"): -333,
+    }
+    assert balances([ledger.capture_failed("S1", shared, business_date=DAY)])["chain", "member_receivable"] == 1000
+
+
+@given(
+    given=st.lists(
+        st.tuples(PLACES, st.integers(0, 5_000)), min_size=1, max_size=4, unique_by=lambda one: one[0].store
+    ),
+    due_fen=st.integers(0, 1000),
+    falls=st.lists(st.integers(0, 400), max_size=4),
+)
+def test_what_was_shared_of_a_fee_comes_back_from_those_who_have_it(
+    given: list[tuple[Place, int]], due_fen: int, falls: list[int]
+) -> None:
+    shares = tuple(StoreShare(place, fen) for place, fen in given)
+    due_fen = min(due_fen, sum(share.fen for share in shares))
+    shared = settlement(due_fen, Branch.FEE, *shares)
+    story = [ledger.settled("S1", shared, captured_fen=due_fen, business_date=DAY)]
+    for n, fall in enumerate(falls):
+        fen = min(fall, due_fen)
+        had = balances(story)
+        received = [
+            StoreShare(share.place, -had.get((share.place.entity, f"membership_fee_income:{share.place.store}"), 0))
+            for share in shares
+        ]
+        story.append(
+            ledger.due_reduced(f"r{n}", settlement=shared, fen=fen, place=OWN, owed_as=OwedAs.REFUND,
+                               business_date=DAY, fee_received=received)
+        )  # fmt: skip
+        story.append(ledger.refunded(f"R{n}", owner=CHAIN, provider="alipay", fen=fen, business_date=DAY))
+        due_fen -= fen
+    sums = balances(story)
+    income = {share.place.store: -sums.get((share.place.entity, f"membership_fee_income:{share.place.store}"), 0)
+              for share in shares}  # fmt: skip
+    assert sum(income.values()) == due_fen == sums.get(("chain", "provider_clearing:alipay"), 0)
+    assert all(0 <= income[share.place.store] <= share.fen for share in shares)
+    assert sums.get(("chain", "due_to:franchisee-1"), 0) == -sums.get(("franchisee-1", "due_from:chain"), 0)
+
+
+@given(
+    promised=st.lists(st.tuples(PLACES, st.integers(0, 5_000)), max_size=2, unique_by=lambda one: one[0].store),
+    received=st.lists(st.tuples(PLACES, st.integers(0, 5_000)), max_size=4),
+)
+def test_a_store_gets_what_the_plan_promised_and_its_funder_is_named(
+    promised: list[tuple[Place, int]], received: list[tuple[Place, int]]
+) -> None:
+    got = [StoreShare(place, fen) for place, fen in received]
+    missing = ledger.promised_top_ups([StoreShare(place, fen) for place, fen in promised], got)
+    paid = ledger.subsidised("P1", funder=CHAIN, shares=missing, business_date=DAY, memo="m1")
+    sums = balances([paid])
+    for place, fen in promised:
+        has = sum(share.fen for share in got if share.place == place)
+        assert has - sums.get((place.entity, f"discount_given:{place.store}"), 0) == max(has, fen)
+    assert sums.get(("chain", "subsidy:chain"), 0) == sum(share.fen for share in missing)
+    assert sums.get(("chain", "due_to:franchisee-1"), 0) == -sums.get(("franchisee-1", "due_from:chain"), 0)
+
+
 @pytest.mark.parametrize("use_class", [UseClass.LATE, UseClass.OVERUSE])
 def test_what_the_merchant_absorbs_is_the_funders_and_pays_the_store(use_class: UseClass) -> None:
     assert balances([use("u1", FRANCHISED, 800, use_class)]) == {
