@@ -16,7 +16,7 @@ from typing import Any
 from psycopg import AsyncCursor
 
 from actors.ports import EnrolMember, FindMember
-from gateway.providers.port import PaymentProvider, Scene
+from gateway.providers.port import Guarantee, PaymentProvider, Scene
 from models.domain import ledger
 from models.domain.charging import cutoff_instant, expiry_instant
 from models.domain.errors import Bug, Refused
@@ -24,8 +24,8 @@ from models.domain.events import ProviderAuth
 from models.domain.ids import LegalEntityId, MemberId, MembershipId, SessionId, StoreId, derived_id
 from models.domain.membership import HOLD_TIMEOUT, HoldState, State, apply_for
 from models.domain.messages import EnrolAnswered, MemberFound
-from models.domain.payments import Answer, Failed, HoldResult, Pending, Succeeded, Unknown
-from models.domain.plans import GuaranteeKind, Plan
+from models.domain.payments import Answer, CreditOutcome, Failed, HoldResult, Pending, Succeeded, Unknown
+from models.domain.plans import HOLD_GUARANTEES, GuaranteeKind, Plan, Rule
 from models.domain.settlement import Standing, release_call
 from models.tables import clock, memberships, settlement
 from models.tables.ledger import insert_transactions
@@ -34,6 +34,14 @@ from runtime.clock import Pool, Wall
 from runtime.member_views import NotYet, member_view
 
 PENDING_SWEPT_MAX = 200
+_WAITING = frozenset({State.ADMITTING, State.HOLD_PENDING})
+_OFFERED = frozenset({GuaranteeKind.HUABEI_HOLD, GuaranteeKind.SESAME_CREDIT, GuaranteeKind.MERCHANT_TRUST})
+"""Guarantees that enrolment can carry out."""
+_ADMITTED = {
+    CreditOutcome.ADMITTED: State.ACTIVE,
+    CreditOutcome.HOLD_NEEDED: State.HOLD_PENDING,
+    CreditOutcome.REFUSED: State.REJECTED,
+}
 RETRY_AFTER_S = 2.0
 
 
@@ -110,6 +118,8 @@ class Enrolment:
         except Refused as refused:
             return EnrolAnswered(ask_id, request.session, None, code=refused.code)
         answer: Answer[HoldResult] | None = None
+        if standing.state is State.ADMITTING:
+            standing = await self._consult(standing)
         if standing.state is State.HOLD_PENDING:
             answer = await self._freeze(standing, request.auth, query_first=made_before)
             standing = await self._admit(ask_id, answer)
@@ -123,8 +133,9 @@ class Enrolment:
         plan = await latest_plan(cur, store.chain, request.plan)
         if plan is None:
             raise Refused("unknown_plan", request.plan)
-        if request.guarantee != GuaranteeKind.HUABEI_HOLD:
+        if request.guarantee not in _OFFERED:
             raise Refused("guarantee_unavailable", request.guarantee)
+        guarantee = GuaranteeKind(request.guarantee)
         member = await memberships.lock_member(
             cur,
             store,
@@ -140,8 +151,8 @@ class Enrolment:
             return twin
         earlier = await memberships.earlier_memberships(cur, member, plan.id)
         membership = MembershipId(derived_id(ask_id, "membership"))
-        _check_application(plan, membership, earlier, request.at)
-        needs_hold = plan.fee_fen > 0
+        _check_application(plan, guarantee, membership, earlier, request.at)
+        state = _first_state(guarantee, plan.fee_fen)
         expiry = expiry_instant(request.at, plan)
         standing = Standing(
             id=membership,
@@ -155,7 +166,7 @@ class Enrolment:
             plan=plan,
             owner=plan.owner_entity,
             generation=earlier.generations + 1,
-            state=State.HOLD_PENDING if needs_hold else State.ACTIVE,
+            state=state,
             fee_fen=plan.fee_fen,
             fee_eff_fen=plan.fee_fen,
             used_fen=0,
@@ -173,11 +184,47 @@ class Enrolment:
             receivable_fen=0,
             captured_number="",
             attempts=0,
+            task_target=plan.task_target,
+            guarantee=guarantee.value,
+            renews=plan.rule is Rule.CYCLE,
         )
-        await memberships.insert_membership(cur, standing, guarantee=request.guarantee, clerk=request.clerk)
-        if needs_hold:
-            await memberships.save_admission(cur, membership, State.HOLD_PENDING, self._wall() + HOLD_TIMEOUT)
+        await self.open(cur, standing, request.clerk)
         return standing
+
+    async def open(self, cur: AsyncCursor[Any], standing: Standing, clerk: str | None = None) -> None:
+        """A new application, or a membership that needs no provider's word; with its wall timer when it waits."""
+        await memberships.insert_membership(cur, standing, clerk=clerk)
+        if standing.state in _WAITING:
+            await memberships.save_admission(cur, standing.id, standing.state, self._wall() + HOLD_TIMEOUT)
+
+    async def freeze_renewal(self, standing: Standing) -> str:
+        """Ask for the hold of a renewal that waits for one; the text of the code that the member scans, or nothing.
+
+        Asked again, the same code while it is open.
+        """
+        if standing.state is not State.HOLD_PENDING:
+            return ""
+        answer = await self._freeze(standing, None, query_first=False)
+        await self._admit(standing.enrol_key, answer)
+        return (answer.code_text or "") if isinstance(answer, Pending) else ""
+
+    async def _consult(self, standing: Standing) -> Standing:
+        """Ask the provider whether it vouches for the fee; nothing is frozen. An open answer leaves it ADMITTING."""
+        answer = await self._providers(standing.owner).consult_credit(
+            number=f"C{standing.id}", guarantee=Guarantee(standing.guarantee), fee_fen=standing.fee_fen
+        )
+        if not isinstance(answer, Succeeded | Failed):
+            return standing
+        outcome = answer.result.outcome if isinstance(answer, Succeeded) else CreditOutcome.REFUSED
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            current = await memberships.find_by_enrol_key(cur, standing.enrol_key)
+            assert current is not None
+            if current.state is not State.ADMITTING:
+                return current
+            state = _ADMITTED[outcome]
+            until = self._wall() + HOLD_TIMEOUT if state in _WAITING else None
+            await memberships.save_admission(cur, current.id, state, until)
+            return replace(current, state=state)
 
     async def _freeze(self, standing: Standing, auth: ProviderAuth | None, query_first: bool) -> Answer[HoldResult]:
         """One freeze under the membership's own number, whatever happened to the call before."""
@@ -228,7 +275,7 @@ class Enrolment:
         match standing.state:
             case State.HOLD_PENDING if isinstance(answer, Pending):
                 return EnrolAnswered(ask_id, session, None, pending=True)
-            case State.HOLD_PENDING:
+            case State.ADMITTING | State.HOLD_PENDING:
                 return NotYet(RETRY_AFTER_S)
             case State.REJECTED | State.ABANDONED:
                 return EnrolAnswered(ask_id, session, None, code="enrol_refused")
@@ -245,7 +292,8 @@ class Enrolment:
         resolved: list[EnrolResolved] = []
         for enrol_key, until in waiting:
             standing = await self._resolve(enrol_key, expired=until is not None and until <= self._wall())
-            if standing is not None and standing.state is not State.HOLD_PENDING:
+            # Nobody stands at a terminal for a renewal: it belongs to no visit.
+            if standing is not None and standing.state not in _WAITING and standing.session:
                 answer = await self._enrolled(standing, None)
                 assert isinstance(answer, EnrolAnswered)
                 resolved.append(EnrolResolved(standing.store, standing.terminal, answer))
@@ -254,30 +302,44 @@ class Enrolment:
     async def _resolve(self, enrol_key: str, *, expired: bool) -> Standing | None:
         async with self._pool.connection() as conn, conn.cursor() as cur:
             standing = await memberships.find_by_enrol_key(cur, enrol_key)
-        if standing is None or standing.state is not State.HOLD_PENDING:
+        if standing is None or standing.state not in _WAITING:
             return None
         provider = self._providers(standing.owner)
         number = standing.hold_order
+        if standing.state is State.ADMITTING:
+            return await self._abandon(enrol_key) if expired else await self._consult(standing)
         if not expired:
             return await self._admit(enrol_key, await provider.query_freeze(number=number, amount_fen=standing.fee_fen))
         ended = await provider.cancel_freeze(number=number)
         if not isinstance(ended, Succeeded | Failed):
             return None  # asked again by the next sweep
+        return await self._abandon(enrol_key)
+
+    async def _abandon(self, enrol_key: str) -> Standing | None:
         async with self._pool.connection() as conn, conn.cursor() as cur:
             standing = await memberships.find_by_enrol_key(cur, enrol_key)
-            if standing is None or standing.state is not State.HOLD_PENDING:
+            if standing is None or standing.state not in _WAITING:
                 return None
             await memberships.save_admission(cur, standing.id, State.ABANDONED)
             return replace(standing, state=State.ABANDONED)
 
 
-def _check_application(plan: Plan, membership: MembershipId, earlier: memberships.Earlier, at: datetime) -> None:
+def _first_state(guarantee: GuaranteeKind, fee_fen: int) -> State:
+    """ACTIVE at once where nobody is asked: nothing to secure, or the merchant's own trust."""
+    if fee_fen == 0 or guarantee is GuaranteeKind.MERCHANT_TRUST:
+        return State.ACTIVE
+    return State.HOLD_PENDING if guarantee in HOLD_GUARANTEES else State.ADMITTING
+
+
+def _check_application(
+    plan: Plan, guarantee: GuaranteeKind, membership: MembershipId, earlier: memberships.Earlier, at: datetime
+) -> None:
     if earlier.live:
         raise Refused("already_member", f"there is a membership of {plan.id}", "use its benefits")
     if earlier.owing:
         raise Refused("enrol_refused", "an earlier membership is not paid", "pay it first")
     try:
-        apply_for(membership, plan, GuaranteeKind.HUABEI_HOLD, at, last_ended_at=earlier.last_ended_at)
+        apply_for(membership, plan, guarantee, at, last_ended_at=earlier.last_ended_at)
     except Refused as refused:
         if refused.code == "enrol_too_soon":
             raise Refused("enrol_refused", refused.message, refused.do) from refused

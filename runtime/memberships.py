@@ -41,7 +41,9 @@ from runtime.clock import Pool, Wall, wall_now
 from runtime.enrolment import Enrolment, EnrolResolved
 from runtime.leases import Leases
 from runtime.member_views import NotYet
+from runtime.membership_life import MembershipLife
 from runtime.privacy import templates_of, withdraw_in
+from runtime.renewal import Renewals
 from runtime.uses import Uses
 
 __all__ = ["PROVIDER", "EnrolResolved", "MembershipAnswer", "Memberships", "NotYet"]
@@ -66,7 +68,7 @@ class Memberships:
 
     `pepper` keys the digests of phone numbers and never changes in a deployment. `wall` is the wall clock
     (reservations, freezes); business time is `wall` plus the offset in the database. `provider_name` names the
-    provider's accounts in the ledger.
+    provider's accounts in the ledger. `life`: what is done with memberships besides using them.
     """
 
     def __init__(
@@ -79,6 +81,8 @@ class Memberships:
         provider_name: str = PROVIDER,
     ) -> None:
         self._enrolment = Enrolment(pool, providers, pepper=pepper, wall=wall, provider_name=provider_name)
+        self._renewals = Renewals(pool, self._enrolment, wall=wall)
+        self.life = MembershipLife(pool, providers, wall=wall, provider_name=provider_name)
         self._leases = Leases(pool, wall=wall)
         self._pool, self._wall = pool, wall
         self._uses = Uses(pool, wall=wall, provider_name=provider_name)
@@ -134,6 +138,9 @@ class Memberships:
     async def sweep(self, chain: str, region: str) -> list[EnrolResolved]:
         """Ask about freezes that wait for the customer; end those past 15 min. Call every few seconds of wall time.
 
-        Returns those that ended now: ACTIVE (with the member), or ABANDONED and REJECTED (`enrol_refused`).
+        Returns the enrolments that ended now: ACTIVE (with the member), or ABANDONED and REJECTED (`enrol_refused`).
+        Renewals that are due open, and what changes of plan left with the provider is taken up.
         """
+        await self.life.sweep(chain, region)
+        await self._renewals.sweep(chain, region)
         return await self._enrolment.sweep(chain, region)

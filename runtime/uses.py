@@ -13,17 +13,19 @@ from psycopg import AsyncCursor
 from actors.ports import PostUses, ReleaseUses, ReserveUses, ReverseUses
 from actors.settlement import after_reversal
 from models.domain import ledger
+from models.domain.benefits import bound_fen
 from models.domain.charging import TAKES_QUOTA, UseClass, classify_use
 from models.domain.errors import Bug
 from models.domain.ids import derived_id
 from models.domain.leases import LeaseStanding
 from models.domain.membership import State
 from models.domain.messages import ReleaseAnswered, ReserveAnswered, SaleUse, UsesPosted
-from models.domain.plans import Plan
+from models.domain.plans import Plan, Rule
 from models.domain.settlement import Standing
 from models.tables import clock, leases, memberships, settlement, usage
 from models.tables.ledger import insert_transactions
 from runtime.clock import Pool, Wall
+from runtime.given_up import given_up, given_up_change
 from runtime.member_views import member_view
 
 RESERVED_FOR = timedelta(minutes=2)
@@ -65,7 +67,7 @@ class Uses:
             if use.membership != standing.id:
                 raise Bug("foreign_use", f"use {use.usage} is not of membership {standing.id}")
             benefit = standing.plan.benefit(use.benefit)
-            if benefit is None or not 0 < use.fen <= benefit.value_fen:
+            if benefit is None or not 0 < use.fen <= bound_fen(benefit):
                 return False
             if _class_of(standing, taken, use, request.at, offline=False) is not UseClass.REGULAR:
                 return False
@@ -110,6 +112,7 @@ class Uses:
         booked_on = store.business_date(request.biz_time).isoformat()
         place = await memberships.place_of(cur, request.store, booked_on)
         transactions: list[ledger.Transaction] = []
+        waived = await given_up(cur, standing)
         used_fen = 0
         for reported in uses:
             use = replace(reported, fen=_funded_fen(standing, reported))
@@ -148,10 +151,15 @@ class Uses:
                 taken[use.benefit] = taken.get(use.benefit, 0) + 1
             if use_class is UseClass.REGULAR:
                 used_fen += use.fen - reversed_fen
-        await insert_transactions(cur, transactions, now, ask_id)
-        await usage.end_reservations(cur, usages, "posted")
         if used_fen:
             await usage.add_used(cur, standing.id, used_fen)
+        after = replace(standing, used_fen=standing.used_fen + used_fen, task_done=await _task_done(cur, standing))
+        number = derived_id(ask_id, standing.id)
+        transactions += given_up_change(
+            number, standing, waived, await given_up(cur, after), standing.business_date(now)
+        )
+        await insert_transactions(cur, transactions, now, ask_id)
+        await usage.end_reservations(cur, usages, "posted")
 
     async def release(self, ask_id: str, request: ReleaseUses) -> ReleaseAnswered:
         async with self._pool.connection() as conn, conn.cursor() as cur:
@@ -190,6 +198,7 @@ class Uses:
         back_fen = min(use.fen, known.fen - known.reversed_fen)
         if back_fen == 0:
             return standing
+        waived = await given_up(cur, standing)
         await usage.save_reversed(cur, use.usage, known.reversed_fen + back_fen)
         store = await memberships.load_store(cur, request.store)
         assert store is not None
@@ -209,8 +218,10 @@ class Uses:
         if known.use_class is UseClass.REGULAR:
             await usage.add_used(cur, standing.id, -back_fen)
             step = after_reversal(standing, reversal, back_fen, known.place, request.at, provider=self._provider_name)
-            after = step.standing
+            after = replace(step.standing, task_done=await _task_done(cur, standing))
             transactions += step.transactions
+            date = standing.business_date(request.at)
+            transactions += given_up_change(reversal, standing, waived, await given_up(cur, after), date)
             await settlement.save_standings(cur, [(after, "")])
             await settlement.insert_calls(cur, step.calls)
         now = await clock.business_now(cur, self._wall())
@@ -223,6 +234,13 @@ class Uses:
         if standing is None:
             raise Bug("unknown_membership", f"a session used the unknown membership {membership}")
         return standing
+
+
+async def _task_done(cur: AsyncCursor[Any], standing: Standing) -> int:
+    """The task's progress as the lines say now; it stands still once the charge is fixed."""
+    if standing.task_target is None or standing.charge_fen is not None:
+        return standing.task_done
+    return await usage.count_task(cur, standing.id, in_fen=standing.plan.rule is Rule.TASK_AMOUNT)
 
 
 def _lease_of(
@@ -241,13 +259,13 @@ def _lease_of(
 def _funded_fen(standing: Standing, use: SaleUse) -> int:
     """What the plan promised of it: who funds it owes a store's entity no more, whatever its terminal reports."""
     benefit = standing.plan.benefit(use.benefit)
-    return 0 if benefit is None else min(use.fen, benefit.value_fen)
+    return 0 if benefit is None else min(use.fen, bound_fen(benefit))
 
 
 def _worth_too_much(standing: Standing, use: SaleUse) -> bool:
     """More than the benefit gives: a member never bears what a terminal made up."""
     benefit = standing.plan.benefit(use.benefit)
-    return benefit is None or use.fen > benefit.value_fen
+    return benefit is None or use.fen > bound_fen(benefit)
 
 
 def _class_of(

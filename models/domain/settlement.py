@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from models.domain.calendar import business_date
-from models.domain.charging import Branch, due_fen, request_number
+from models.domain.charging import Branch, charge_fen, due_fen, request_number
 from models.domain.ids import ChainId, LegalEntityId, MemberId, MembershipId, RegionId, StoreId
 from models.domain.membership import HoldState, State
 from models.domain.payments import AnyAnswer
@@ -75,6 +75,22 @@ class Standing:
     """Purchases, or fen, that the member promised to reach; None: no task."""
     task_done: int = 0
     """How much of it is done: sales with a REGULAR use not wholly reversed, or the sum of their paid_fen."""
+    guarantee: str = ""
+    renews: bool = False
+    """The next generation opens when this one is CLOSED."""
+    first_at: datetime | None = None
+    """The enrolment that began the unbroken row of generations; None: this one's own."""
+    cycle: int = 1
+
+    @property
+    def row_began_at(self) -> datetime:
+        """The enrolment from which periods and exemption days are counted."""
+        return self.first_at or self.enrolled_at
+
+    @property
+    def preview_fen(self) -> int:
+        """The charge if it were fixed now."""
+        return charge_fen(self.fee_eff_fen, self.used_fen, task_target=self.task_target, task_done=self.task_done)
 
     @property
     def due_fen(self) -> int:

@@ -46,7 +46,8 @@ class MembershipRow(SQLModel, table=True):
     `paid_fen` is what was captured less what was decided to be refunded (`refunded_fen`). `state_until` runs on the
     wall clock in ADMITTING and HOLD_PENDING; every other instant is business time. `hold_order` is our number of the
     freeze. `task_done` is the progress towards `task_target` (purchases, or fen; null: no task), kept like u.
-    `renews`: the next generation opens when this one is CLOSED.
+    `renews`: the next generation opens when this one is CLOSED. It is the `cycle`-th period in an unbroken row that
+    began at `first_at` (null: at its own enrolment).
     """
 
     __tablename__ = "membership"
@@ -101,6 +102,8 @@ class MembershipRow(SQLModel, table=True):
     task_target: int | None = maybe_fen_column()
     task_done: int = fen_column(0, sa_column_kwargs={"server_default": "0"})
     renews: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})
+    first_at: datetime | None = maybe_instant()
+    cycle: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
 
 
 class MembershipRequestRow(SQLModel, table=True):

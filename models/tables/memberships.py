@@ -46,7 +46,8 @@ class StoreRecord:
 STANDING_COLUMNS = (
     "id, enrol_key, member, chain, region, store, terminal, session, plan, plan_version, owner, generation, state,"
     " fee_fen, fee_eff_fen, used_fen, hold_order, hold_no, hold_fen, hold_state, enrolled_at, expires_at, cutoff_at,"
-    " charge_fen, branch, paid_fen, refunded_fen, receivable_fen, captured_number, attempts, task_target, task_done"
+    " charge_fen, branch, paid_fen, refunded_fen, receivable_fen, captured_number, attempts, task_target, task_done,"
+    " guarantee, renews, first_at, cycle"
 )
 
 
@@ -159,20 +160,21 @@ async def earlier_memberships(cur: AsyncCursor[Any], member: MemberId, plan: Pla
     return Earlier(*row)
 
 
-async def insert_membership(cur: AsyncCursor[Any], standing: Standing, *, guarantee: str, clerk: str | None) -> None:
+async def insert_membership(cur: AsyncCursor[Any], standing: Standing, *, clerk: str | None) -> None:
     """A new membership as `standing` says."""
     await cur.execute(
         "INSERT INTO membership (id, enrol_key, member, chain, region, store, terminal, session, clerk, plan,"
         " plan_version, owner, generation, state, fee_fen, fee_eff_fen, used_fen, guarantee, hold_order, hold_no,"
         " hold_fen, hold_state, enrolled_at, expires_at, cutoff_at, cancelled_by, paid_fen, refunded_fen,"
-        " receivable_fen, captured_number, attempts, parked_why, task_target)"
+        " receivable_fen, captured_number, attempts, parked_why, task_target, renews, first_at, cycle)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 0, %s, %s, '', 0, 'none',"
-        " %s, %s, %s, '', 0, 0, 0, '', 0, '', %s)",
+        " %s, %s, %s, '', 0, 0, 0, '', 0, '', %s, %s, %s, %s)",
         (
             standing.id, standing.enrol_key, standing.member, standing.chain, standing.region, standing.store,
             standing.terminal, standing.session, clerk, standing.plan.id, standing.plan.version, standing.owner,
-            standing.generation, standing.state, standing.fee_fen, standing.fee_eff_fen, guarantee,
+            standing.generation, standing.state, standing.fee_fen, standing.fee_eff_fen, standing.guarantee,
             standing.hold_order, standing.enrolled_at, standing.expires_at, standing.cutoff_at, standing.task_target,
+            standing.renews, standing.first_at, standing.cycle,
         ),
     )  # fmt: skip
 
@@ -197,13 +199,72 @@ async def save_hold(cur: AsyncCursor[Any], membership: str, hold_no: str, hold_f
 async def pending_holds(
     cur: AsyncCursor[Any], chain: str, region: str, *, limit: int
 ) -> list[tuple[str, datetime | None]]:
-    """Applications that wait for a freeze, oldest deadline first: (enrol key, wall deadline)."""
+    """Applications that wait for a credit's answer or a freeze, oldest deadline first: (enrol key, wall deadline)."""
     await cur.execute(
-        "SELECT enrol_key, state_until FROM membership WHERE chain = %s AND region = %s AND state = 'HOLD_PENDING'"
+        "SELECT enrol_key, state_until FROM membership WHERE chain = %s AND region = %s"
+        " AND state IN ('ADMITTING', 'HOLD_PENDING')"
         " ORDER BY state_until LIMIT %s",
         (chain, region, limit),
     )
     return [(row[0], row[1]) for row in await cur.fetchall()]
+
+
+# ---------------------------------------------------------------- cancel, change, renewal
+
+
+async def save_cancelled(cur: AsyncCursor[Any], standing: Standing, by: str) -> None:
+    """EXPIRED from `expires_at` on, which is the cancel's own instant now; it does not renew."""
+    await cur.execute(
+        "UPDATE membership SET state = 'EXPIRED', cancelled_by = %s, cancelled_at = %s, expires_at = %s,"
+        " cutoff_at = %s, fee_eff_fen = %s, renews = false WHERE id = %s",
+        (
+            by, standing.expires_at, standing.expires_at, standing.cutoff_at, standing.fee_eff_fen, standing.id,
+        ),
+    )  # fmt: skip
+
+
+async def save_state(cur: AsyncCursor[Any], membership: str, state: State) -> None:
+    """Suspended, or active again."""
+    await cur.execute("UPDATE membership SET state = %s WHERE id = %s", (state, membership))
+
+
+async def save_hold_state(cur: AsyncCursor[Any], membership: str, hold_state: HoldState) -> None:
+    """What became of the hold."""
+    await cur.execute("UPDATE membership SET hold_state = %s WHERE id = %s", (hold_state, membership))
+
+
+async def save_renews(cur: AsyncCursor[Any], membership: str, renews: bool) -> None:
+    """Whether the next generation opens when this one is CLOSED."""
+    await cur.execute("UPDATE membership SET renews = %s WHERE id = %s", (renews, membership))
+
+
+async def save_terms(cur: AsyncCursor[Any], standing: Standing) -> None:
+    """The plan, its fee, its dates and the guarantee that stand from now on."""
+    await cur.execute(
+        "UPDATE membership SET plan = %s, plan_version = %s, fee_fen = %s, fee_eff_fen = %s, expires_at = %s,"
+        " cutoff_at = %s, task_target = %s, renews = %s, guarantee = %s, hold_order = %s, hold_no = %s, hold_fen = %s,"
+        " hold_state = %s WHERE id = %s",
+        (
+            standing.plan.id, standing.plan.version, standing.fee_fen, standing.fee_eff_fen, standing.expires_at,
+            standing.cutoff_at, standing.task_target, standing.renews, standing.guarantee, standing.hold_order,
+            standing.hold_no, standing.hold_fen, standing.hold_state, standing.id,
+        ),
+    )  # fmt: skip
+
+
+async def lock_renewals(cur: AsyncCursor[Any], chain: str, region: str, *, limit: int) -> list[Standing]:
+    """Memberships that are CLOSED and renew, locked until the commit; those that somebody holds are skipped."""
+    await cur.execute(
+        f"SELECT {STANDING_COLUMNS} FROM membership WHERE chain = %s AND region = %s AND state = 'CLOSED' AND renews"
+        " LIMIT %s FOR UPDATE SKIP LOCKED",
+        (chain, region, limit),
+    )
+    return [await standing_from(cur, row) for row in await cur.fetchall()]
+
+
+async def lock_member_row(cur: AsyncCursor[Any], member: MemberId) -> None:
+    """Nobody else enrols or changes the plan of this member until the commit."""
+    await cur.execute("SELECT 1 FROM member WHERE id = %s FOR UPDATE", (member,))
 
 
 # ---------------------------------------------------------------- for a screen

@@ -161,3 +161,19 @@ async def save_reversed(cur: AsyncCursor[Any], usage: str, reversed_fen: int) ->
 async def add_used(cur: AsyncCursor[Any], membership: str, fen: int) -> None:
     """Move u by `fen`, up for a REGULAR use, down for its reversal."""
     await cur.execute("UPDATE membership SET used_fen = used_fen + %s WHERE id = %s", (fen, membership))
+
+
+async def count_task(cur: AsyncCursor[Any], membership: str, *, in_fen: bool) -> int:
+    """The task's progress from the lines, kept in the row: sales with a REGULAR use that is not wholly reversed, or
+    (`in_fen`) the sum of what those sales took.
+    """
+    done = "coalesce(sum(paid_fen), 0)" if in_fen else "count(*)"
+    await cur.execute(
+        f"UPDATE membership SET task_done = (SELECT {done} FROM (SELECT max(paid_fen) AS paid_fen FROM usage"
+        " WHERE membership = %(id)s AND class = 'REGULAR' AND reversed_fen < fen GROUP BY sale) AS sales)"
+        " WHERE id = %(id)s RETURNING task_done",
+        {"id": membership},
+    )
+    row = await cur.fetchone()
+    assert row is not None
+    return int(row[0])

@@ -17,6 +17,8 @@ def upgrade() -> None:
     op.add_column("membership", sa.Column("task_target", sa.BigInteger(), nullable=True))
     op.add_column("membership", sa.Column("task_done", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("membership", sa.Column("renews", sa.Boolean(), nullable=False, server_default="false"))
+    op.add_column("membership", sa.Column("first_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("membership", sa.Column("cycle", sa.Integer(), nullable=False, server_default="1"))
     op.create_index(
         "membership_renewal", "membership", ["chain", "region", "state"], postgresql_where=sa.text("renews")
     )

@@ -1,0 +1,110 @@
+"""What was asked to be done with memberships, as rows: each number once, with what was told about it.
+
+A row is written and changed only under its membership's row lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncCursor
+from psycopg.types.json import Jsonb
+
+PENDING, RELEASING, DONE, REFUSED = "pending", "releasing", "done", "refused"
+
+_COLUMNS = (
+    "number, membership, chain, region, owner, action, by, state, code, hold_order, hold_no, hold_fen, code_text,"
+    " release_order, release_no, release_fen, made_at, state_until"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipRequest:
+    """One request. `asked` is what, `told` what was answered. The times are business time, `state_until` wall time."""
+
+    number: str
+    membership: str
+    chain: str
+    region: str
+    owner: str
+    asked: Mapping[str, Any]
+    told: Mapping[str, Any]
+    by: str
+    state: str
+    made_at: datetime
+    code: str = ""
+    hold_order: str = ""
+    hold_no: str = ""
+    hold_fen: int = 0
+    code_text: str = ""
+    release_order: str = ""
+    release_no: str = ""
+    release_fen: int = 0
+    state_until: datetime | None = None
+
+
+async def insert_request(cur: AsyncCursor[Any], request: MembershipRequest) -> None:
+    """A new request; its number was looked for under the membership's lock."""
+    final = request.state in (DONE, REFUSED)
+    await cur.execute(
+        f"INSERT INTO membership_request ({_COLUMNS}, done_at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            request.number, request.membership, request.chain, request.region, request.owner,
+            Jsonb({"asked": dict(request.asked), "told": dict(request.told)}), request.by, request.state,
+            request.code, request.hold_order, request.hold_no, request.hold_fen, request.code_text,
+            request.release_order, request.release_no, request.release_fen, request.made_at, request.state_until,
+            request.made_at if final else None,
+        ),
+    )  # fmt: skip
+
+
+async def save_request(cur: AsyncCursor[Any], request: MembershipRequest, now: datetime) -> None:
+    """How far the request is."""
+    await cur.execute(
+        "UPDATE membership_request SET state = %s, code = %s, hold_no = %s, hold_fen = %s, code_text = %s,"
+        " release_order = %s, release_no = %s, release_fen = %s, state_until = %s, done_at = %s WHERE number = %s",
+        (
+            request.state, request.code, request.hold_no, request.hold_fen, request.code_text, request.release_order,
+            request.release_no, request.release_fen, request.state_until,
+            now if request.state in (DONE, REFUSED) else None, request.number,
+        ),
+    )  # fmt: skip
+
+
+async def load_request(cur: AsyncCursor[Any], number: str) -> MembershipRequest | None:
+    """The request of that number, or None."""
+    await cur.execute(f"SELECT {_COLUMNS} FROM membership_request WHERE number = %s", (number,))
+    row = await cur.fetchone()
+    return None if row is None else _request(row)
+
+
+async def open_requests(cur: AsyncCursor[Any], chain: str, region: str, *, limit: int) -> list[MembershipRequest]:
+    """Requests that wait for a provider, the nearest deadline first."""
+    await cur.execute(
+        f"SELECT {_COLUMNS} FROM membership_request WHERE chain = %s AND region = %s"
+        " AND state IN ('pending', 'releasing') ORDER BY state_until LIMIT %s",
+        (chain, region, limit),
+    )
+    return [_request(row) for row in await cur.fetchall()]
+
+
+async def requests_of(cur: AsyncCursor[Any], membership: str, *, limit: int) -> list[MembershipRequest]:
+    """What was asked of one membership, the newest first."""
+    await cur.execute(
+        f"SELECT {_COLUMNS} FROM membership_request WHERE membership = %s ORDER BY made_at DESC, number LIMIT %s",
+        (membership, limit),
+    )
+    return [_request(row) for row in await cur.fetchall()]
+
+
+def _request(row: tuple[Any, ...]) -> MembershipRequest:
+    number, membership, chain, region, owner, action, by, state, code, *rest = row
+    hold_order, hold_no, hold_fen, code_text, release_order, release_no, release_fen, made_at, until = rest
+    return MembershipRequest(
+        number, membership, chain, region, owner, action["asked"], action["told"], by, state, made_at, code,
+        hold_order, hold_no, hold_fen, code_text, release_order, release_no, release_fen, until,
+    )  # fmt: skip

@@ -1,0 +1,95 @@
+"""Renewal: when a generation is CLOSED and renews, the next one opens, with its own hold.
+
+Its row is committed before the provider is asked, under an enrolment key that derives from the generation before; so
+it opens once. A hold waits 15 minutes for the member, who scans its code; then it is ABANDONED like any enrolment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from psycopg import AsyncCursor
+
+from models.domain.charging import cutoff_instant, expiry_instant
+from models.domain.ids import MembershipId, derived_id
+from models.domain.membership import HoldState, State
+from models.domain.membership_actions import credit_admitted, next_cycle
+from models.domain.periods import FixedDate
+from models.domain.plans import Rule
+from models.domain.settlement import Standing
+from models.tables import clock, memberships
+from models.tables.plans import latest_plan
+from runtime.clock import Pool, Wall
+from runtime.enrolment import Enrolment
+
+RENEWED_PER_SWEEP_MAX = 200
+
+
+class Renewals:
+    """Opens the generations that follow. Any number may run beside each other."""
+
+    def __init__(self, pool: Pool, enrolment: Enrolment, *, wall: Wall) -> None:
+        self._pool = pool
+        self._enrolment = enrolment
+        self._wall = wall
+
+    async def sweep(self, chain: str, region: str, opened: Callable[[Standing], None] = lambda _: None) -> int:
+        """Open what is due to renew; returns how many. Each hold is asked for after the commit."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            due = await memberships.lock_renewals(cur, chain, region, limit=RENEWED_PER_SWEEP_MAX)
+            following = [await self._follow(cur, standing) for standing in due]
+        for standing in following:
+            if standing is not None:
+                opened(standing)
+                await self._enrolment.freeze_renewal(standing)
+        return sum(standing is not None for standing in following)
+
+    async def _follow(self, cur: AsyncCursor[Any], before: Standing) -> Standing | None:
+        """The next generation's row; None when the member has it already, owes, or nothing can follow."""
+        await memberships.save_renews(cur, before.id, False)  # the wish goes over to the next one
+        await memberships.lock_member_row(cur, before.member)
+        earlier = await memberships.earlier_memberships(cur, before.member, before.plan.id)
+        plan = await latest_plan(cur, before.chain, before.plan.id)
+        if plan is None or earlier.live or earlier.owing or isinstance(plan.period, FixedDate):
+            return None
+        now = await clock.business_now(cur, self._wall())
+        cycle = next_cycle(before, plan, now)
+        expiry = expiry_instant(before.row_began_at, plan, cycle)
+        key = f"renew:{before.id}"
+        membership = MembershipId(derived_id(key, "membership"))
+        standing = replace(
+            before,
+            id=membership,
+            enrol_key=key,
+            session="",
+            plan=plan,
+            owner=plan.owner_entity,
+            generation=earlier.generations + 1,
+            state=State.ACTIVE if credit_admitted(before.guarantee, plan.fee_fen) else State.HOLD_PENDING,
+            fee_fen=plan.fee_fen,
+            fee_eff_fen=plan.fee_fen,
+            used_fen=0,
+            hold_order=f"H{membership}",
+            hold_no="",
+            hold_fen=0,
+            hold_state=HoldState.NONE,
+            enrolled_at=now,
+            expires_at=expiry,
+            cutoff_at=cutoff_instant(expiry, plan),
+            charge_fen=None,
+            branch=None,
+            paid_fen=0,
+            refunded_fen=0,
+            receivable_fen=0,
+            captured_number="",
+            attempts=0,
+            task_target=plan.task_target,
+            task_done=0,
+            renews=plan.rule is Rule.CYCLE,
+            first_at=before.row_began_at,
+            cycle=cycle,
+        )
+        await self._enrolment.open(cur, standing)
+        return standing
