@@ -21,11 +21,13 @@ WITH added AS (
     ON CONFLICT (id) DO NOTHING RETURNING id
 ), legs AS (
     INSERT INTO entry (txn, leg, entity, account, amount_fen, business_date, book)
-    SELECT e.txn, e.leg, e.entity, e.account, e.amount_fen, e.business_date, e.book
+    SELECT e.txn, e.leg, e.entity, e.account, e.amount_fen,
+           CASE WHEN c.day >= e.business_date THEN c.next_day ELSE e.business_date END, e.book
     FROM unnest(%(txns)s::text[], %(legs)s::smallint[], %(entities)s::text[], %(accounts)s::text[],
                 %(amounts)s::bigint[], %(dates)s::text[], %(books)s::text[])
         AS e(txn, leg, entity, account, amount_fen, business_date, book)
     JOIN added ON added.id = e.txn
+    LEFT JOIN closed_through c ON c.entity = e.entity AND NOT %(into_closed)s
 )
 SELECT id FROM added
 """
@@ -41,19 +43,26 @@ class Booking:
 
 
 async def insert_transactions(
-    cur: AsyncCursor[Any], transactions: Sequence[Transaction], booked_at: datetime, trace: str = ""
+    cur: AsyncCursor[Any],
+    transactions: Sequence[Transaction],
+    booked_at: datetime,
+    trace: str = "",
+    *,
+    into_closed: bool = False,
 ) -> set[str]:
     """Book these in the caller's transaction, by one statement; returns the ids that were new.
+
+    A leg of a closed day of its entity goes to the first open one; `into_closed`: it does not (the close itself).
 
     A transaction that is booked already (the same request number and kind) is left as it is. One without entries
     has nothing to book and is skipped.
     """
-    if not await book(cur, [Booking(one, booked_at, trace) for one in transactions]):
+    if not await book(cur, [Booking(one, booked_at, trace) for one in transactions], into_closed=into_closed):
         return set()
     return {str(row[0]) for row in await cur.fetchall()}
 
 
-async def book(cur: AsyncCursor[Any], bookings: Sequence[Booking]) -> bool:
+async def book(cur: AsyncCursor[Any], bookings: Sequence[Booking], *, into_closed: bool = False) -> bool:
     """The same without looking at the result, so that it may run in a pipeline. False: there was nothing to book."""
     booked = {one.transaction.id: one for one in bookings if one.transaction.entries}
     if not booked:
@@ -76,6 +85,7 @@ async def book(cur: AsyncCursor[Any], bookings: Sequence[Booking]) -> bool:
             "amounts": [entry.amount_fen for _, entry in entries],
             "dates": [entry.business_date for _, entry in entries],
             "books": [entry.book.value for _, entry in entries],
+            "into_closed": into_closed,
         },
     )
     return True
@@ -99,29 +109,6 @@ async def load_transaction(cur: AsyncCursor[Any], transaction_id: str) -> Transa
         memo,
         refers_to,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """The sum of one account of one legal entity. Debit positive."""
-
-    entity: str
-    account: str
-    book: Book
-    fen: int
-
-
-async def balances(
-    connection: AsyncConnection[Any], *, entity: str | None = None, account_prefix: str = ""
-) -> list[Balance]:
-    """Sums per entity, account and book, in that order; accounts that stand at 0 are left out."""
-    cur = await connection.execute(
-        "SELECT entity, account, book, sum(amount_fen)::bigint FROM entry"
-        " WHERE (%(entity)s::text IS NULL OR entity = %(entity)s) AND starts_with(account, %(prefix)s)"
-        " GROUP BY entity, account, book HAVING sum(amount_fen) <> 0 ORDER BY entity, account, book",
-        {"entity": entity, "prefix": account_prefix},
-    )
-    return [Balance(row[0], row[1], Book(row[2]), row[3]) for row in await cur.fetchall()]
 
 
 @dataclass(frozen=True, slots=True)
