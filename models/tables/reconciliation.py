@@ -43,7 +43,7 @@ WHERE l.file = %(file)s AND l.n = r.n AND r.occurrence > 1
 
 _NUMBER_OURS = """
 UPDATE ours o SET occurrence = r.occurrence FROM (
-    SELECT ctid AS row, row_number() OVER (PARTITION BY kind, order_no, request_no ORDER BY txn) AS occurrence
+    SELECT ours.ctid AS row, row_number() OVER (PARTITION BY kind, order_no, request_no ORDER BY txn) AS occurrence
     FROM ours JOIN (
         SELECT kind, order_no, request_no FROM ours GROUP BY kind, order_no, request_no HAVING count(*) > 1
     ) AS again USING (kind, order_no, request_no)
