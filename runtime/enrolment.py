@@ -341,6 +341,6 @@ def _check_application(
     try:
         apply_for(membership, plan, guarantee, at, last_ended_at=earlier.last_ended_at)
     except Refused as refused:
-        if refused.code == "enrol_too_soon":
+        if refused.code in ("enrol_too_soon", "plan_over"):
             raise Refused("enrol_refused", refused.message, refused.do) from refused
         raise

@@ -7,7 +7,7 @@ the entries always say what min(F, u) - min(F_eff, u) is now.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import AsyncCursor
@@ -15,6 +15,8 @@ from psycopg import AsyncCursor
 from models.domain import ledger
 from models.domain.ledger import Place, StoreShare, Transaction
 from models.domain.membership_actions import waived_fen
+from models.domain.money import allocate
+from models.domain.plans import FeeShares
 from models.domain.settlement import Standing
 from models.tables.control import shares_of
 
@@ -35,7 +37,12 @@ async def given_up(cur: AsyncCursor[Any], standing: Standing) -> GivenUp:
     if not fen:  # a task that was kept costs nothing either way
         return GivenUp()
     shares = (await shares_of(cur, [standing.id])).get(standing.id, ())
-    return GivenUp(fen, ledger.top_ups(standing.fee_fen, standing.fee_eff_fen, standing.used_fen, shares))
+    missing = ledger.top_ups(standing.fee_fen, standing.fee_eff_fen, standing.used_fen, shares)
+    if missing and standing.plan.fee_shares is FeeShares.USAGE:  # the reduced fee goes to the stores as well
+        parts = allocate(standing.fee_eff_fen, [share.fen for share in shares])
+        received = [replace(share, fen=part) for share, part in zip(shares, parts, strict=True)]
+        missing = ledger.promised_top_ups(shares, received)
+    return GivenUp(fen, missing)
 
 
 def given_up_change(

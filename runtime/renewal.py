@@ -12,10 +12,10 @@ from typing import Any
 
 from psycopg import AsyncCursor
 
-from models.domain.charging import cutoff_instant, expiry_instant
+from models.domain.charging import cutoff_instant, cycle_at, expiry_instant
 from models.domain.ids import MembershipId, derived_id
 from models.domain.membership import HoldState, State
-from models.domain.membership_actions import credit_admitted, next_cycle
+from models.domain.membership_actions import credit_admitted
 from models.domain.periods import FixedDate
 from models.domain.plans import Rule
 from models.domain.settlement import Standing
@@ -55,7 +55,7 @@ class Renewals:
         if plan is None or earlier.live or earlier.owing or isinstance(plan.period, FixedDate):
             return None
         now = await clock.business_now(cur, self._wall())
-        cycle = next_cycle(before, plan, now)
+        cycle = cycle_at(before.row_began_at, plan, now)
         expiry = expiry_instant(before.row_began_at, plan, cycle)
         key = f"renew:{before.id}"
         membership = MembershipId(derived_id(key, "membership"))

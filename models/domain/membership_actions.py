@@ -16,18 +16,23 @@ from models.domain.charging import (
     CancelledBy,
     charge_fen,
     cutoff_instant,
+    cycle_at,
     effective_fee_fen,
     expiry_instant,
 )
 from models.domain.errors import Refused
 from models.domain.ids import LegalEntityId
 from models.domain.membership import HoldState, State
+from models.domain.membership_guarantee import HOLDS
 from models.domain.money import format_yuan
+from models.domain.periods import FixedDate
 from models.domain.plans import HOLD_GUARANTEES, GuaranteeKind, Plan, Rule, Text
 from models.domain.settlement import Standing
 
 LIVES = frozenset({State.ACTIVE, State.SUSPENDED})
 SETTLES = frozenset({State.EXPIRED, State.SETTLING, State.UNKNOWN})
+LAPSES = HOLDS | {State.DUNNING}
+"""While a capture or a release is on its way, its answer says that the hold is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +122,11 @@ def foresee(standing: Standing, action: Action, now: datetime) -> Consequence:
         case ChangePlan():
             return _changed(standing, action, now)
         case LapseHold():
-            held = standing.state in LIVES and standing.hold_state is HoldState.HELD
+            held = standing.state in LAPSES and standing.hold_state is HoldState.HELD
             _require(held, standing, "lapse_refused", "it has no hold that could lapse")
             return _same_money(replace(standing, hold_state=HoldState.LAPSED), _LAPSED)
         case FreezeAgain():
-            lapsed = standing.state in LIVES and standing.hold_state is HoldState.LAPSED
+            lapsed = standing.state in HOLDS and standing.hold_state is HoldState.LAPSED
             _require(lapsed, standing, "freeze_refused", "only a hold that lapsed is frozen again")
             return _frozen_again(standing)
         case _:
@@ -131,14 +136,6 @@ def foresee(standing: Standing, action: Action, now: datetime) -> Consequence:
 def credit_admitted(guarantee: str, fee_fen: int) -> bool:
     """True for a guarantee that freezes nothing: no provider is asked about a charge of 0."""
     return fee_fen == 0 or guarantee not in HOLD_GUARANTEES
-
-
-def next_cycle(standing: Standing, plan: Plan, now: datetime) -> int:
-    """The period of the unbroken row in which the next generation begins: the first one that ends after `now`."""
-    cycle = standing.cycle + 1
-    while expiry_instant(standing.row_began_at, plan, cycle) <= now:
-        cycle += 1
-    return cycle
 
 
 # ---------------------------------------------------------------- each action
@@ -153,7 +150,9 @@ def _cancelled(standing: Standing, action: Cancel, now: datetime) -> Consequence
         state=State.EXPIRED,
         expires_at=at,
         cutoff_at=cutoff_instant(at, standing.plan),
-        fee_eff_fen=effective_fee_fen(standing.plan, standing.row_began_at, cancellation, standing.cycle),
+        fee_eff_fen=effective_fee_fen(
+            standing.plan, standing.row_began_at, cancellation, standing.cycle, opened_at=standing.enrolled_at
+        ),
         renews=False,
     )
     charge, waived = after.preview_fen, waived_fen(after)
@@ -183,8 +182,8 @@ def _changed(standing: Standing, action: ChangePlan, now: datetime) -> Consequen
         raise Refused(
             "guarantee_unavailable", f"{plan.id} does not take {action.guarantee}", "choose another guarantee"
         )
-    expiry = expiry_instant(standing.row_began_at, plan, standing.cycle)
-    _require(expiry > now, standing, "change_refused", "under that plan it would be over already")
+    cycle = cycle_at(standing.row_began_at, plan, now)
+    expiry = expiry_instant(standing.row_began_at, plan, cycle)
     new_hold_fen = 0 if credit_admitted(action.guarantee, plan.fee_fen) else plan.fee_fen
     release_fen = standing.hold_fen if standing.hold_state is HoldState.HELD else 0
     after = replace(
@@ -201,7 +200,10 @@ def _changed(standing: Standing, action: ChangePlan, now: datetime) -> Consequen
         hold_no="",
         hold_fen=0,
         hold_state=HoldState.NONE,
+        cycle=cycle,
     )
+    lowers = after.preview_fen < standing.preview_fen
+    _require(not lowers, standing, "change_refused", "it would lower what is owed as things stand")
     fee, hold, back = format_yuan(plan.fee_fen), format_yuan(new_hold_fen), format_yuan(release_fen)
     zh, en = f"改为 {plan.name.zh}，会费 {fee} 元。", f"It becomes {plan.name.en}, fee {fee}."
     if new_hold_fen:
@@ -219,6 +221,9 @@ def _renewed(standing: Standing, on: bool) -> Consequence:
     _require(allowed, standing, "renew_refused", "it never began, or is not paid")
     if not on:
         return _same_money(replace(standing, renews=False), _ENDS)
+    planned = expiry_instant(standing.row_began_at, standing.plan, standing.cycle)
+    _require(standing.expires_at >= planned, standing, "renew_refused", "it was cancelled: enrol anew")
+    _require(not isinstance(standing.plan.period, FixedDate), standing, "renew_refused", "its plan ends for everybody")
     fee = format_yuan(standing.plan.fee_fen)
     text = Text(
         zh=f"本期结清后开通下一期，会费 {fee} 元" + ("，另行冻结。" if _holds(standing) else "。"),
