@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import threading
+import traceback
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -21,6 +23,7 @@ from runtime.datadir import default_data_dir
 from runtime.faces_cli import faces_app
 from runtime.fleet_cli import fleet
 from runtime.hosts_cli import hosts_app
+from runtime.plan_cli import plan_app
 from runtime.privacy_cli import privacy_app
 from runtime.settings import CONFIGS, Settings, flat_settings, load_settings, load_with_origins, masked
 from runtime.telemetry import configure_logs
@@ -32,6 +35,7 @@ app.add_typer(terminal_app, name="terminal")
 app.add_typer(clock_app, name="clock")
 app.add_typer(bench_app, name="bench")
 app.add_typer(hosts_app, name="hosts")
+app.add_typer(plan_app, name="plan")
 app.add_typer(faces_app, name="faces")
 app.add_typer(privacy_app, name="privacy")
 app.command()(fleet)
@@ -61,18 +65,28 @@ def main() -> None:
         err.print(f"[bold red]{error.code}[/]: {error.message}", markup=True)
         if error.do:
             err.print(f"→ {error.do}", markup=False)
-        sys.exit(1)
+        _end(1)
     except typer.Abort:
         sys.exit(130)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - told whole, then the process ends
         show = getattr(error, "show", None)  # click's usage errors print themselves
         if show is None:
-            raise
+            traceback.print_exc()
+            _end(1)
         show()
         sys.exit(getattr(error, "exit_code", 2))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(code: int) -> NoReturn:
+    """End this process. Where Ray was loaded its own hooks would first wait a minute for an engine that is gone."""
+    if "ray" in sys.modules:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def print_result(value: dict[str, Any], as_json: bool, text: str) -> None:

@@ -192,7 +192,8 @@ class Replay:
         """Settle whoever is left, with what was used until now, and sum up. The replay is over."""
         unfinished = 0
         for who, membership in sorted(self._living.items()):
-            assert membership.cutoff is not None and self._last_at is not None
+            assert membership.cutoff is not None
+            assert self._last_at is not None
             unfinished += membership.cutoff > self._last_at
             self._settle(who, membership)
         self._living.clear()
@@ -284,7 +285,8 @@ class Replay:
 
     def _settle(self, who: str, membership: Membership) -> None:
         """Expiry, cutoff, and a capture that succeeds: what a plan costs does not hang on a provider's bad day."""
-        assert membership.expiry is not None and membership.cutoff is not None
+        assert membership.expiry is not None
+        assert membership.cutoff is not None
         outcome = apply(apply(membership, Expired(membership.expiry)).membership, CutOff(membership.cutoff))
         if outcome.capture is not None:
             answer = ProviderAnswered(membership.cutoff, ProviderAnswer.SUCCEEDED, outcome.capture.fen)

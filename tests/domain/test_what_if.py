@@ -69,7 +69,7 @@ def test_take_up_is_the_same_people_for_the_same_seed() -> None:
 def test_receipts_come_in_order() -> None:
     run = Replay(PLAN, Audience())
     run.take(bought(1, 1590))
-    with pytest.raises(ValueError, match="r0 of .* comes after"):
+    with pytest.raises(ValueError, match=r"r0 of .* comes after"):
         run.take(bought(0, 1590))
 
 
