@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Numeric, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from models.tables.base import fen_column, instant, small
@@ -85,4 +86,6 @@ class LedgerSnapshotRow(SQLModel, table=True):
     below_xact: int = fen_column()
     transactions: int = fen_column()
     legs: int = fen_column()
+    digest: Decimal = Field(sa_type=Numeric)
+    """Sum over these legs of the first 60 bits of sha256 of everything that was booked with each."""
     taken_at: datetime = instant()

@@ -12,7 +12,8 @@ import pytest
 from models.domain.ids import MembershipId
 from models.domain.settlement import CALL_LEASE
 from models.tables.control import explain_membership
-from models.tables.ledger import balances, ledger_totals, load_transaction
+from models.tables.ledger import ledger_totals, load_transaction
+from models.tables.ledger_balances import balances
 from runtime.settlement import QUERY_AGAIN_AFTER, SettlementLimits
 from tests.integration.money_shop import FRANCHISED, Overheard, RunningSimulator, Shop, open_shop, running_simulator
 

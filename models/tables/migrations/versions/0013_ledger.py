@@ -104,6 +104,7 @@ def upgrade() -> None:
         sa.Column("below_xact", sa.BigInteger(), nullable=False),
         sa.Column("transactions", sa.BigInteger(), nullable=False),
         sa.Column("legs", sa.BigInteger(), nullable=False),
+        sa.Column("digest", sa.Numeric(), nullable=False),
         sa.Column("taken_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.CheckConstraint("id = 1", name="ledger_snapshot_one_row"),
