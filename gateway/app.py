@@ -34,6 +34,7 @@ from gateway.routes import (
     health,
     login,
     member,
+    memberships,
     pages,
     privacy,
     registry,
@@ -107,6 +108,7 @@ def create_app(
         demo,
         privacy,
         member,
+        memberships,
         faces,
     ):
         app.include_router(part.router)

@@ -19,6 +19,7 @@ from gateway.enrolment import Enrols, GuessLimit
 from gateway.face_figures import AskDesk
 from gateway.idempotency import IdempotentCalls
 from gateway.live import Wall
+from gateway.memberships import MembershipDesk
 from gateway.privacy import PrivacyDesk
 from gateway.settings import GatewaySettings
 from gateway.startup import StartupReport, nothing_starts
@@ -61,6 +62,8 @@ class Edge:
     guesses: GuessLimit = field(default_factory=GuessLimit)
     privacy: PrivacyDesk | None = None
     """Consent, erasure and export of people's data."""
+    memberships: MembershipDesk | None = None
+    """What may be done with a membership."""
     face_desks: AskDesk | None = None
     """Asks a region's face desk for its figures."""
     people_counted: tuple[datetime, dict[str, int], int] | None = None
@@ -94,6 +97,12 @@ class Edge:
         if self.privacy is None:
             raise RetryLater("starting", "the privacy desk is still starting", "try again in a moment", after_s=1)
         return self.privacy
+
+    def require_memberships(self) -> MembershipDesk:
+        """The memberships' desk, or RetryLater while it starts."""
+        if self.memberships is None:
+            raise RetryLater("starting", "the memberships' desk is still starting", "try again in a moment", after_s=1)
+        return self.memberships
 
     def database_of(self, region: str) -> AsyncEngine:
         """A region's books; without a region those where people sign in. RetryLater while they start."""

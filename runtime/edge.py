@@ -84,6 +84,9 @@ async def join(edge: Edge, data_dir: Path) -> None:
 
     credentials = await asyncio.to_thread(Credentials, plants)
     edge.enrols = credentials
+    from runtime.membership_desk import MembershipsOfAHouse
+
+    edge.memberships = MembershipsOfAHouse(plants)
     from runtime.privacy_desk import desk_of
 
     desk = await asyncio.to_thread(desk_of, plants)

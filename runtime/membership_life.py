@@ -7,7 +7,7 @@ by `sweep`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,15 +24,18 @@ from models.domain.ledger import Transaction
 from models.domain.membership import HOLD_TIMEOUT, HoldState, State
 from models.domain.membership_actions import (
     Action,
+    Asked,
     Cancel,
     ChangePlan,
     Consequence,
+    Done,
     FreezeAgain,
     LapseHold,
     Renew,
     Resume,
     Suspend,
     foresee,
+    told,
 )
 from models.domain.payments import Answer, Failed, FailReason, HoldResult, Pending, ReleaseResult, Succeeded, Unknown
 from models.domain.plans import GuaranteeKind
@@ -52,37 +55,6 @@ REQUESTS_SHOWN_MAX = 50
 
 HOLD_IS_OVER = frozenset({FailReason.HOLD_GONE, FailReason.HOLD_EXHAUSTED, FailReason.ORDER_UNKNOWN})
 """A release that fails so has nothing left to give back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What somebody wants done; `plan` and `guarantee` belong to `change` only."""
-
-    verb: str
-    by: str = ""
-    plan: str = ""
-    guarantee: str = ""
-    on: bool = True
-
-    def document(self) -> dict[str, Any]:
-        """What makes two requests the same."""
-        values = {"verb": self.verb, "by": self.by, "plan": self.plan, "guarantee": self.guarantee, "on": self.on}
-        return {name: value for name, value in values.items() if value != ""}
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What became of a request. `state`: done, or pending: the member authorises the freeze (`code_text` to scan).
-
-    `told` is the consequence as it was foreseen when the request was made, the same in every repetition.
-    """
-
-    number: str
-    membership: str
-    verb: str
-    state: str
-    told: Mapping[str, Any]
-    code_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,26 +397,3 @@ def _cancelled_by(by: str) -> CancelledBy:
         return CancelledBy(by)
     except ValueError:
         raise Refused("unknown_action", f"cancelled by {by!r}", "by member or by merchant") from None
-
-
-def told(consequence: Consequence) -> dict[str, Any]:
-    """A consequence as it is kept, answered and shown, before and after it happened."""
-    after = consequence.after
-    return {
-        "state": after.state.value,
-        "plan": after.plan.id,
-        "plan_version": after.plan.version,
-        "subject": after.plan.name.zh,
-        "expires_at": after.expires_at.isoformat(),
-        "cutoff_at": after.cutoff_at.isoformat(),
-        "renews": after.renews,
-        "fee_eff_fen": after.fee_eff_fen,
-        "used_fen": after.used_fen,
-        "charge_fen": consequence.charge_fen,
-        "given_up_fen": consequence.given_up_fen,
-        "funder": consequence.funder,
-        "new_hold_fen": consequence.new_hold_fen,
-        "release_fen": consequence.release_fen,
-        "zh": consequence.text.zh,
-        "en": consequence.text.en,
-    }

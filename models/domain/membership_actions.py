@@ -6,9 +6,10 @@ carries it out under the row lock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import assert_never
+from typing import Any, assert_never
 
 from models.domain.calendar import require_instant
 from models.domain.charging import (
@@ -95,6 +96,60 @@ class Consequence:
     new_hold_fen: int
     release_fen: int
     text: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody wants done, in plain words: `by` belongs to cancel, `on` to renew, the other two to change."""
+
+    verb: str
+    by: str = ""
+    plan: str = ""
+    guarantee: str = ""
+    on: bool = True
+
+    def document(self) -> dict[str, Any]:
+        """What makes two requests the same."""
+        values = {"verb": self.verb, "by": self.by, "plan": self.plan, "guarantee": self.guarantee, "on": self.on}
+        return {name: value for name, value in values.items() if value != ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a request. `state`: done, or pending: the member authorises the freeze (`code_text` to scan).
+
+    `told` is the consequence as it was foreseen when the request was made, the same in every repetition.
+    """
+
+    number: str
+    membership: str
+    verb: str
+    state: str
+    told: Mapping[str, Any]
+    code_text: str = ""
+
+
+def told(consequence: Consequence) -> dict[str, Any]:
+    """A consequence as it is kept, answered and shown, before and after it happened."""
+    after = consequence.after
+    return {
+        "state": after.state.value,
+        "plan": after.plan.id,
+        "plan_version": after.plan.version,
+        "subject": after.plan.name.zh,
+        "expires_at": after.expires_at.isoformat(),
+        "cutoff_at": after.cutoff_at.isoformat(),
+        "renews": after.renews,
+        "fee_eff_fen": after.fee_eff_fen,
+        "used_fen": after.used_fen,
+        "charge_fen": consequence.charge_fen,
+        "given_up_fen": consequence.given_up_fen,
+        "funder": consequence.funder,
+        "new_hold_fen": consequence.new_hold_fen,
+        "release_fen": consequence.release_fen,
+        "zh": consequence.text.zh,
+        "en": consequence.text.en,
+    }
 
 
 def waived_fen(standing: Standing) -> int:

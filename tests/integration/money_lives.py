@@ -20,10 +20,10 @@ from models.domain.charging import request_number
 from models.domain.errors import Refused
 from models.domain.events import ProviderAuth
 from models.domain.ids import BenefitId, MembershipId, PlanId, RegionId, SaleId, SessionId, StoreId, TerminalId, UsageId
+from models.domain.membership_actions import Asked
 from models.domain.messages import EnrolAnswered, ReserveAnswered, SaleUse
 from models.domain.payments import Answer, Failed, FailReason, PayResult, Unknown, answer_document
 from models.tables.plans import save_plan
-from runtime.membership_life import Asked
 from runtime.settlement import SettlementLimits, SettlementRunner
 from tests.domain.lives import Life, enrolled, event_of, plan_of
 from tests.integration.money_shop import CHAIN, Shop
