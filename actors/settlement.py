@@ -17,6 +17,7 @@ from models.domain.charging import Branch
 from models.domain.ledger import OwedAs, Place, Settlement, StoreShare, Transaction
 from models.domain.membership import HoldState, State
 from models.domain.payments import AnyAnswer, Failed, FailReason, PayResult, Succeeded, Unknown
+from models.domain.plans import FeeShares
 from models.domain.settlement import (
     Call,
     CallKind,
@@ -108,9 +109,16 @@ def book_answer(
 
 
 def after_reversal(
-    standing: Standing, reversal: str, fen: int, place: Place, now: datetime, *, provider: str
+    standing: Standing,
+    reversal: str,
+    fen: int,
+    place: Place,
+    now: datetime,
+    *,
+    provider: str,
+    fee_received: Sequence[StoreShare] = (),
 ) -> Booking:
-    """u fell by `fen`: what follows for a charge that is fixed.
+    """u fell by `fen`: what follows for a charge that is fixed. `fee_received`: what stores have of a shared fee.
 
     Collected: the surplus is refunded. Owed: the debt shrinks; a written-off one that reaches 0 closes. An attempt in
     flight keeps its amount, its surplus goes back when it was captured.
@@ -132,6 +140,7 @@ def after_reversal(
                 place=place,
                 owed_as=owed_as,
                 business_date=after.business_date(now),
+                fee_received=fee_received,
             ),
         )
 
@@ -226,8 +235,14 @@ def _hold_ended(standing: Standing, provider: str, date: str) -> Transaction:
     )
 
 
+def shared_out(standing: Standing) -> bool:
+    """True when the income is the stores': discounts taken back, or a fee that the plan shares by usage."""
+    by_usage = standing.plan.fee_shares is FeeShares.USAGE
+    return standing.branch is Branch.CLAWBACK or (standing.branch is Branch.FEE and by_usage)
+
+
 def _settlement(standing: Standing, shares: Sequence[StoreShare], provider: str) -> Settlement:
-    own = tuple(shares) if standing.branch is Branch.CLAWBACK else ()
+    own = tuple(shares) if shared_out(standing) else ()
     return Settlement(standing.id, standing.owner, provider, standing.branch, standing.due_fen, own)
 
 

@@ -8,31 +8,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
 from psycopg_pool import AsyncConnectionPool
 
-from actors.settlement import Step, book_answer, next_step, send_after_query, state_after
+from actors.settlement import Step, book_answer, next_step, send_after_query, shared_out, state_after
 from gateway.providers.port import PaymentProvider
-from models.domain.charging import Branch
 from models.domain.ids import ChainId, LegalEntityId, RegionId
 from models.domain.ledger import Transaction
 from models.domain.payments import AnyAnswer
 from models.domain.settlement import Call, CallKind, CallState, NewCall, Standing
 from models.tables import settlement
-from models.tables.closing import close_plain
+from models.tables.closing import close_asked, close_plain
+from models.tables.columns import quick_columns
 from models.tables.control import ControlTotals, control_totals, shares_of
 from models.tables.ledger import insert_transactions
+from models.tables.settlement import Mark
 from runtime.memberships import PROVIDER
 
 SUBJECT = "轻会员到期结算 Light membership settlement"
 TRACE = "settlement"
 QUERY_AGAIN_AFTER = timedelta(seconds=3)
 QUERY_AGAIN_MAX = timedelta(minutes=10)
+CLAIMED_S_MAX = 20.0
+"""A worker claims no more calls than it can send in so long: their leases end after 60 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class SettlementLimits:
     """Bounds of one runner. Rates and calls in flight are per merchant account (legal entity)."""
 
     chunk_memberships_max: int = 5_000
-    chunk_calls_max: int = 256
+    chunk_calls_max: int = 1_000
     calls_in_flight_max: int = 16
     calls_per_s_max: float = 200.0
     plain_by_statement: bool = True
@@ -106,7 +110,13 @@ class _Counts:
     cut_off: int = 0
     woken: int = 0
     booked: int = 0
-    reserved: list[str] = field(default_factory=list)
+    reserved: int = 0
+    answered: int = 0
+
+    def take_answered(self) -> int:
+        """Calls that got a definite answer since this was asked last."""
+        answered, self.answered = self.answered, 0
+        return answered
 
 
 async def _no_hook(_step: str) -> None:
@@ -152,46 +162,38 @@ class SettlementRunner:
         counts = _Counts()
         deadline = asyncio.get_running_loop().time() + self._limits.patience_s
         while True:
-            moved = await self._expire(now, counts) + await self._cut_off(now, counts) + await self._wake(now, counts)
+            moved = await self._cut_off(now, counts) + await self._wake(now, counts)
             moved += await self._book(now, counts)  # answers of workers that died before the commit
-            moved += await self._ask(now)
-            moved += await self._book(now, counts)
             progress(SettlementProgress(counts.expired, counts.cut_off, counts.booked))
+            while await self._ask(now, counts):
+                progress(SettlementProgress(counts.expired, counts.cut_off, counts.booked))
+            moved += counts.take_answered() + await self._book(now, counts)
             if not moved and not await self._wait_for_leases(now, deadline):
                 break
         return await self._report(now, counts)
 
     # ------------------------------------------------------------ steps; each returns how many rows it moved
 
-    async def _expire(self, now: datetime, counts: _Counts) -> int:
-        total = 0
-        while True:
-            async with self._pool.connection() as conn, conn.cursor() as cur:
-                moved = await settlement.expire_chunk(
-                    cur, self._chain, self._region, now, self._limits.chunk_memberships_max
-                )
-                await self._between_steps("expire")
-            if not moved:
-                counts.expired += total
-                return total
-            total += moved
-
     async def _cut_off(self, now: datetime, counts: _Counts) -> int:
+        """Expiries and cutoffs, a chunk by one commit each."""
         total = 0
-        reserved: list[str] = []
-        while True:
+        reserved: set[str] = set()
+        mark: Mark | None = Mark()
+        while mark is not None:
             async with self._pool.connection() as conn, conn.cursor() as cur:
-                seen, moved = await settlement.cut_off_chunk(
-                    cur, self._chain, self._region, now, self._wall(), self._limits.chunk_memberships_max, reserved
+                quick_columns(conn)
+                cut = await settlement.cut_off_chunk(
+                    cur, self._chain, self._region, now, self._wall(), self._limits.chunk_memberships_max, mark
                 )
                 await self._between_steps("cut_off")
             await self._between_steps("cut_off committed")
-            reserved += set(seen) - set(moved)
-            total += len(moved)
-            if not seen:
-                counts.reserved = reserved
-                counts.cut_off += total
-                return total
+            mark = cut.mark
+            reserved.update(cut.reserved)
+            counts.expired += cut.expired
+            counts.cut_off += cut.cut_off
+            total += cut.expired + cut.cut_off
+        counts.reserved = len(reserved)
+        return total
 
     async def _wake(self, now: datetime, counts: _Counts) -> int:
         async with self._pool.connection() as conn, conn.cursor() as cur:
@@ -200,25 +202,40 @@ class SettlementRunner:
         counts.woken += moved
         return moved
 
-    async def _ask(self, now: datetime) -> int:
+    async def _ask(self, now: datetime, counts: _Counts) -> bool:
+        """Claims calls, asks the provider, keeps what it said. False: nothing can be asked now."""
+        at_once = min(self._limits.chunk_calls_max, max(1, int(self._limits.calls_per_s_max * CLAIMED_S_MAX)))
         async with self._pool.connection() as conn, conn.cursor() as cur:
-            calls = await settlement.claim_calls(
-                cur, self._chain, self._region, now, self._wall(), self._limits.chunk_calls_max
-            )
+            calls = await settlement.claim_calls(cur, self._chain, self._region, now, self._wall(), at_once)
         if not calls:
-            return 0
+            return False
         await self._between_steps("claimed")
         answers = await asyncio.gather(*(self._answer(call, now) for call in calls))
         await self._between_steps("asked")
+        await self._keep(list(zip(calls, answers, strict=True)), now, counts)
+        return True
+
+    async def _keep(self, answers: Sequence[tuple[Call, AnyAnswer]], now: datetime, counts: _Counts) -> None:
+        """What the provider said. Plain answers are booked by the commit that keeps them, the others by `_book`."""
+        booked: set[str] = set()
+        if self._limits.plain_by_statement:
+            with suppress(UniqueViolation):  # a part was booked before: one by one, where the ledger says so
+                async with self._pool.connection() as conn, conn.cursor() as cur:
+                    quick_columns(conn)
+                    booked = await close_asked(cur, answers, now, self._provider_name, TRACE)
+                    await self._between_steps("answer")
         rows = [
             (call, answer, state_after(answer), self._query_again_at(call, answer))
-            for call, answer in zip(calls, answers, strict=True)
+            for call, answer in answers
+            if call.number not in booked
         ]
-        async with self._pool.connection() as conn, conn.cursor() as cur:
-            await settlement.save_answers(cur, rows, now)
-            await self._between_steps("answer")
+        if rows:
+            async with self._pool.connection() as conn, conn.cursor() as cur:
+                await settlement.save_answers(cur, rows, now)
+                await self._between_steps("answer")
         await self._between_steps("answered")
-        return sum(1 for _, _, state, _ in rows if state is CallState.ANSWERED)
+        counts.booked += len(booked)
+        counts.answered += len(booked) + sum(1 for _, _, state, _ in rows if state is CallState.ANSWERED)
 
     def _query_again_at(self, call: Call, answer: AnyAnswer) -> datetime | None:
         if state_after(answer) is CallState.ANSWERED:
@@ -260,19 +277,15 @@ class SettlementRunner:
 
     async def _book_plain(self, now: datetime) -> int:
         """The common answers, a chunk by one statement each; what is left is decided one by one."""
-        total = 0
+        total, limit = 0, self._limits.chunk_memberships_max
         while True:
-            async with self._pool.connection() as conn, conn.cursor() as cur:
-                booked = await close_plain(
-                    cur,
-                    self._chain,
-                    self._region,
-                    now,
-                    provider=self._provider_name,
-                    limit=self._limits.chunk_memberships_max,
-                    trace=TRACE,
-                )
-                await self._between_steps("book")
+            try:
+                async with self._pool.connection() as conn, conn.cursor() as cur:
+                    quick_columns(conn)
+                    booked = await close_plain(cur, self._chain, self._region, now, self._provider_name, limit, TRACE)
+                    await self._between_steps("book")
+            except UniqueViolation:  # a part was booked before: one by one, where the ledger says so
+                return total
             if not booked:
                 return total
             await self._between_steps("booked")
@@ -281,12 +294,8 @@ class SettlementRunner:
     async def _decide(
         self, cur: Any, answered: Sequence[tuple[Call, Standing]], now: datetime
     ) -> tuple[list[Transaction], list[tuple[Standing, str]], list[NewCall]]:
-        clawed_back = [
-            standing.id
-            for call, standing in answered
-            if call.kind is CallKind.CAPTURE and standing.branch is Branch.CLAWBACK
-        ]
-        shares = await shares_of(cur, clawed_back)
+        shared = [standing.id for call, standing in answered if call.kind is CallKind.CAPTURE and shared_out(standing)]
+        shares = await shares_of(cur, shared)
         transactions: list[Transaction] = []
         standings: dict[str, tuple[Standing, str]] = {}
         calls: list[NewCall] = []
@@ -326,7 +335,7 @@ class SettlementRunner:
             cut_off=counts.cut_off,
             woken=counts.woken,
             booked=counts.booked,
-            reserved=len(counts.reserved),
+            reserved=counts.reserved,
             open_calls=open_calls,
             totals=totals,
         )

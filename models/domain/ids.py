@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import NewType
 
 ChainId = NewType("ChainId", str)
@@ -53,21 +55,34 @@ def derived_id(cause: str, n: int | str) -> str:
 
     `cause` is a UUID in text form, or any text (hashed into the URL namespace first).
     """
-    try:
-        namespace = _namespace(cause)
-    except ValueError:
-        namespace = uuid.uuid5(uuid.NAMESPACE_URL, cause).bytes
+    return derived_ids(cause, (n,))[0]
+
+
+def derived_ids(cause: str, ns: Sequence[int | str]) -> tuple[str, ...]:
+    """`derived_id` of one cause for each of `ns`, hashing the cause once."""
+    namespace = _namespace(cause)
+    return tuple(_as_text(_uuid5(namespace, str(n))) for n in ns)
+
+
+def _uuid5(namespace: bytes | bytearray, name: str) -> bytearray:
     # As uuid.uuid5 makes it (RFC 9562 section 5.5), without its objects: each event of a terminal needs some.
-    digest = bytearray(hashlib.sha1(namespace + str(n).encode(), usedforsecurity=False).digest()[:16])
+    digest = bytearray(hashlib.sha1(namespace + name.encode(), usedforsecurity=False).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x50
     digest[8] = digest[8] & 0x3F | 0x80
+    return digest
+
+
+def _as_text(digest: bytearray) -> str:
     text = digest.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def _namespace(cause: str) -> bytes:
-    """The bytes of a UUID in text form. Raises ValueError for any other text."""
-    digits = cause.replace("-", "")
-    if len(cause) == 36 and len(digits) == 32 and digits.isascii() and digits.isalnum():
-        return int(digits, 16).to_bytes(16, "big")
-    return uuid.UUID(cause).bytes
+def _namespace(cause: str) -> bytes | bytearray:
+    """The bytes of a UUID in text form; any other text, a request number for one, is hashed into the URL namespace."""
+    if not "G" <= cause[:1] <= "Z":  # as request numbers begin, and no UUID
+        digits = cause.replace("-", "")
+        with suppress(ValueError):
+            if len(cause) == 36 and len(digits) == 32 and digits.isascii() and digits.isalnum():
+                return int(digits, 16).to_bytes(16, "big")
+            return uuid.UUID(cause).bytes
+    return _uuid5(uuid.NAMESPACE_URL.bytes, cause)

@@ -13,10 +13,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _NEXT_STOP = """
 SELECT min(due) FROM (
     SELECT min(due_at) AS due FROM timer WHERE clock = 'business' AND due_at > %(after)s AND due_at <= %(to)s
-    UNION ALL SELECT min(expires_at) FROM membership
-        WHERE state IN ('ACTIVE', 'SUSPENDED') AND expires_at > %(after)s AND expires_at <= %(to)s
-    UNION ALL SELECT min(cutoff_at) FROM membership
-        WHERE state = 'EXPIRED' AND cutoff_at > %(after)s AND cutoff_at <= %(to)s
+    UNION ALL SELECT min(due_at) FROM membership WHERE due_at > %(after)s AND due_at <= %(to)s
     UNION ALL SELECT min(not_before) FROM settlement_call
         WHERE state IN ('NEW', 'UNKNOWN', 'ANSWERED') AND not_before > %(after)s AND not_before <= %(to)s
     UNION ALL SELECT min(l.lapses_at) FROM lease l JOIN membership m ON m.id = l.membership

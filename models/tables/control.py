@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg import AsyncConnection, AsyncCursor
 
-from models.domain.charging import explain
+from models.domain.explaining import explain
 from models.domain.ids import LegalEntityId, StoreId
 from models.domain.ledger import Place, StoreShare
 from models.domain.membership import State
@@ -146,6 +146,27 @@ async def shares_of(cur: AsyncCursor[Any], memberships: Sequence[str]) -> dict[s
         for membership, store, entity, fen in await cur.fetchall():
             shares.setdefault(membership, []).append(StoreShare(Place(StoreId(store), LegalEntityId(entity)), fen))
     return {membership: tuple(parts) for membership, parts in shares.items()}
+
+
+_FEE_RECEIVED = """
+SELECT substr(e.account, length('membership_fee_income:') + 1) AS store, e.entity, -sum(e.amount_fen)::bigint
+FROM entry e JOIN txn t ON t.id = e.txn
+WHERE starts_with(e.account, 'membership_fee_income:') AND t.request_number IN (
+    SELECT request_number FROM settlement_call WHERE membership = %(id)s
+    UNION ALL
+    SELECT r.id FROM usage u JOIN usage_reversal r ON r.usage = u.id WHERE u.membership = %(id)s)
+GROUP BY store, e.entity HAVING sum(e.amount_fen) < 0 ORDER BY store, e.entity
+"""
+
+
+async def fee_received(cur: AsyncCursor[Any], membership: str) -> tuple[StoreShare, ...]:
+    """What each store has, as the ledger says, of the fee that a membership was charged; nothing where the owner has
+    it all.
+    """
+    await cur.execute(_FEE_RECEIVED, {"id": membership})
+    return tuple(
+        StoreShare(Place(StoreId(store), LegalEntityId(entity)), fen) for store, entity, fen in await cur.fetchall()
+    )
 
 
 @dataclass(frozen=True, slots=True)

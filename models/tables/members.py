@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, DateTime, Index, String, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from models.tables.base import document, fen_column, instant, maybe_fen_column, maybe_instant
 
-LIVE_STATES = "state IN ('ADMITTING', 'HOLD_PENDING', 'ACTIVE', 'SUSPENDED')"
+DUE_AT = """CASE state::text WHEN 'ACTIVE'::text THEN expires_at WHEN 'SUSPENDED'::text THEN expires_at
+    WHEN 'EXPIRED'::text THEN cutoff_at ELSE NULL::timestamp with time zone END"""
+"""When settlement moves a membership on: at its expiry, then at its cutoff; null once its charge is fixed."""
+STAGE = """CASE WHEN state::text = 'ADMITTING'::text OR state::text = 'HOLD_PENDING'::text THEN 'pending'::text
+    WHEN state::text = 'ACTIVE'::text OR state::text = 'SUSPENDED'::text THEN 'live'::text
+    WHEN state::text = 'DUNNING'::text OR state::text = 'WRITTEN_OFF'::text THEN 'owing'::text
+    WHEN state::text = 'PARKED'::text THEN 'parked'::text
+    WHEN state::text = 'CLOSED'::text AND renews THEN 'renewal'::text ELSE NULL::text END"""
+"""What the indexes say of a state. It is the same while settlement closes what was due, so that those rewrites of the
+row touch no index at all; both texts are as PostgreSQL writes them, for the comparison with the schema.
+"""
+
+LIVE_STAGES = "stage IN ('pending', 'live')"
+SHORT_STAGES = "stage IN ('pending', 'owing', 'parked', 'renewal')"
 
 
 class PlanRow(SQLModel, table=True):
@@ -52,14 +65,13 @@ class MembershipRow(SQLModel, table=True):
 
     __tablename__ = "membership"
     __table_args__ = (
-        Index("membership_due", "chain", "region", "state", "expires_at"),
-        Index("membership_cutoff", "chain", "region", "state", "cutoff_at"),
+        Index("membership_due", "chain", "region", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
+        Index("membership_stage", "chain", "region", "stage", postgresql_where=text(SHORT_STAGES)),
         Index("membership_batch", "chain", "region", "settled_at"),
         Index("membership_member", "member"),
         UniqueConstraint("enrol_key"),
         # One live membership per member and plan, whoever asks at the same moment.
-        Index("membership_live", "member", "plan", unique=True, postgresql_where=text(LIVE_STATES)),
-        Index("membership_renewal", "chain", "region", "state", postgresql_where=text("renews")),
+        Index("membership_live", "member", "plan", unique=True, postgresql_where=text(LIVE_STAGES)),
         CheckConstraint("paid_fen >= 0 AND paid_fen <= fee_fen AND refunded_fen >= 0", name="member_never_pays_more"),
     )
     id: str = Field(primary_key=True)
@@ -104,6 +116,10 @@ class MembershipRow(SQLModel, table=True):
     renews: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})
     first_at: datetime | None = maybe_instant()
     cycle: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    due_at: datetime | None = Field(
+        default=None, sa_column=Column(DateTime(timezone=True), Computed(DUE_AT, persisted=True), nullable=True)
+    )
+    stage: str | None = Field(default=None, sa_column=Column(String, Computed(STAGE, persisted=True), nullable=True))
 
 
 class MembershipRequestRow(SQLModel, table=True):
@@ -228,17 +244,23 @@ class SettlementCallRow(SQLModel, table=True):
 
     __tablename__ = "settlement_call"
     __table_args__ = (
-        UniqueConstraint("request_number"),
-        Index("settlement_call_open", "chain", "region", "state", "not_before"),
+        Index(
+            "settlement_call_open",
+            "chain",
+            "region",
+            "not_before",
+            "request_number",
+            postgresql_where=text("state <> 'POSTED'"),
+        ),
         Index("settlement_call_membership", "membership"),
     )
-    id: str = Field(primary_key=True)
-    membership: str = Field(foreign_key="membership.id")
+    request_number: str = Field(primary_key=True)
+    membership: str
+    """A trigger holds it to a membership that exists, once per statement: a foreign key would ask once per row."""
     chain: str
     region: str
     owner: str
     kind: str
-    request_number: str
     fen: int = fen_column()
     state: str = "NEW"
     attempt: int = 0

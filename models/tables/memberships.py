@@ -202,7 +202,7 @@ async def pending_holds(
     """Applications that wait for a credit's answer or a freeze, oldest deadline first: (enrol key, wall deadline)."""
     await cur.execute(
         "SELECT enrol_key, state_until FROM membership WHERE chain = %s AND region = %s"
-        " AND state IN ('ADMITTING', 'HOLD_PENDING')"
+        " AND stage = 'pending'"
         " ORDER BY state_until LIMIT %s",
         (chain, region, limit),
     )
@@ -243,11 +243,11 @@ async def save_terms(cur: AsyncCursor[Any], standing: Standing) -> None:
     await cur.execute(
         "UPDATE membership SET plan = %s, plan_version = %s, fee_fen = %s, fee_eff_fen = %s, expires_at = %s,"
         " cutoff_at = %s, task_target = %s, renews = %s, guarantee = %s, hold_order = %s, hold_no = %s, hold_fen = %s,"
-        " hold_state = %s WHERE id = %s",
+        " hold_state = %s, cycle = %s WHERE id = %s",
         (
             standing.plan.id, standing.plan.version, standing.fee_fen, standing.fee_eff_fen, standing.expires_at,
             standing.cutoff_at, standing.task_target, standing.renews, standing.guarantee, standing.hold_order,
-            standing.hold_no, standing.hold_fen, standing.hold_state, standing.id,
+            standing.hold_no, standing.hold_fen, standing.hold_state, standing.cycle, standing.id,
         ),
     )  # fmt: skip
 
@@ -255,7 +255,7 @@ async def save_terms(cur: AsyncCursor[Any], standing: Standing) -> None:
 async def lock_renewals(cur: AsyncCursor[Any], chain: str, region: str, *, limit: int) -> list[Standing]:
     """Memberships that are CLOSED and renew, locked until the commit; those that somebody holds are skipped."""
     await cur.execute(
-        f"SELECT {STANDING_COLUMNS} FROM membership WHERE chain = %s AND region = %s AND state = 'CLOSED' AND renews"
+        f"SELECT {STANDING_COLUMNS} FROM membership WHERE chain = %s AND region = %s AND stage = 'renewal'"
         " LIMIT %s FOR UPDATE SKIP LOCKED",
         (chain, region, limit),
     )

@@ -15,9 +15,11 @@ from models.tables import (
     privacy,
     registry,
     sales,
+    settlement_rows,
     statements,
     templates,
     twins,
+    vouchers,
 )
 
 metadata = SQLModel.metadata
@@ -39,7 +41,9 @@ __all__ = [
     "privacy",
     "registry",
     "sales",
+    "settlement_rows",
     "statements",
     "templates",
     "twins",
+    "vouchers",
 ]

@@ -7,7 +7,8 @@ skipped, so several workers may run the same chain and region.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import AsyncCursor
@@ -18,56 +19,54 @@ from models.domain.settlement import CALL_LEASE, Call, CallKind, CallState, NewC
 from models.tables.memberships import STANDING_COLUMNS, standing_from
 from models.tables.usage import release_expired
 
-# Each chunk is taken in the order of its index: a sort would read what is left of the region for every chunk.
-_EXPIRE = """
-WITH due AS (
-    SELECT id FROM membership
-    WHERE chain = %(chain)s AND region = %(region)s AND state IN ('ACTIVE', 'SUSPENDED') AND expires_at <= %(now)s
-    ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-)
-UPDATE membership m SET state = 'EXPIRED' FROM due WHERE m.id = due.id
-"""
-
+# What is due in the order of its index, which is that of the ids among what is due at one instant: each chunk finds its
+# neighbours on the pages of every index that begins with an id. A chunk goes on after the last one: what stays due
+# (an open reservation, somebody else's lock) is not read again.
 _LOCK_DUE = """
-SELECT id FROM membership
-WHERE chain = %(chain)s AND region = %(region)s AND state = 'EXPIRED' AND cutoff_at <= %(now)s
-  AND NOT id = ANY(%(skip)s)
-ORDER BY cutoff_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+SELECT ctid::text, id, due_at, cutoff_at <= %(now)s, state <> 'EXPIRED' FROM membership
+WHERE chain = %(chain)s AND region = %(region)s AND due_at <= %(now)s AND (due_at, id) > (%(after_at)s, %(after_id)s)
+ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
 
-# The rows are locked by the statement before, so this one's snapshot sees every reservation made under the lock.
+_EXPIRE = "UPDATE membership SET state = 'EXPIRED' WHERE ctid = ANY(%(rows)s::tid[])"
+
+_RESERVED = """
+SELECT membership FROM reservation WHERE membership = ANY(%(ids)s::text[]) AND state = 'open'
+UNION ALL
+SELECT membership FROM lease WHERE membership = ANY(%(ids)s::text[]) AND state = 'open' AND used < uses
+    AND lapses_at > %(now)s
+"""
+
+# The rows were locked by a statement before, so what was read of reservations since then saw every one that was made
+# under the lock; a locked row stays where it is, so it is found by its place.
 _CUT_OFF = """
 WITH moved AS (
     UPDATE membership m SET
-        charge_fen = least(m.fee_eff_fen, m.used_fen),
-        branch = CASE WHEN least(m.fee_eff_fen, m.used_fen) = 0 THEN NULL
-                      WHEN m.used_fen >= m.fee_eff_fen THEN 'FEE' ELSE 'CLAWBACK' END,
-        state = CASE WHEN least(m.fee_eff_fen, m.used_fen) = 0 AND m.hold_state <> 'held'
-                     THEN 'CLOSED' ELSE 'SETTLING' END,
+        charge_fen = {charge},
+        branch = CASE WHEN {charge} = 0 THEN NULL WHEN {charge} = m.fee_eff_fen THEN 'FEE' ELSE 'CLAWBACK' END,
+        state = CASE WHEN {charge} = 0 AND m.hold_state <> 'held' THEN 'CLOSED' ELSE 'SETTLING' END,
         settled_at = %(now)s
-    WHERE m.id = ANY(%(ids)s)
-      AND NOT EXISTS (SELECT 1 FROM reservation r WHERE r.membership = m.id AND r.state = 'open')
-      AND NOT EXISTS (SELECT 1 FROM lease l WHERE l.membership = m.id AND l.state = 'open' AND l.used < l.uses
-                                              AND l.lapses_at > %(now)s)
+    WHERE m.ctid = ANY(%(rows)s::tid[])
     RETURNING m.id, m.chain, m.region, m.owner, m.generation, m.charge_fen, m.hold_fen, m.hold_state
 ), calls AS (
-    INSERT INTO settlement_call (id, membership, chain, region, owner, kind, request_number, fen, state, attempt,
-                                 tries, not_before)
-    SELECT c.number, m.id, m.chain, m.region, m.owner, c.kind, c.number, c.fen, 'NEW', 0, 0, %(now)s
+    INSERT INTO settlement_call (membership, chain, region, owner, kind, request_number, fen, state, attempt, tries,
+                                 not_before)
+    SELECT m.id, m.chain, m.region, m.owner, c.kind, c.letter || m.id || 'G' || m.generation, c.fen, 'NEW', 0, 0,
+           %(now)s
     FROM moved m, LATERAL (
         SELECT CASE WHEN m.charge_fen > 0 THEN 'capture' ELSE 'release' END AS kind,
-               CASE WHEN m.charge_fen > 0 THEN 'S' ELSE 'U' END || m.id || 'G' || m.generation AS number,
+               CASE WHEN m.charge_fen > 0 THEN 'S' ELSE 'U' END AS letter,
                CASE WHEN m.charge_fen > 0 THEN m.charge_fen ELSE m.hold_fen END AS fen
     ) AS c
     WHERE m.charge_fen > 0 OR m.hold_state = 'held'
 )
-SELECT id FROM moved
-"""
+SELECT count(*) FROM moved
+""".format(charge="CASE WHEN m.task_done >= m.task_target THEN 0 ELSE least(m.fee_eff_fen, m.used_fen) END")
 
 # A dunning attempt takes what is due now; with nothing due it ends the membership, by way of its hold if there is one.
 _WAKE = """
 WITH due AS (
-    SELECT c.id AS call, m.id, m.hold_state, m.hold_fen, m.generation, m.chain, m.region, m.owner,
+    SELECT c.request_number AS number, m.id, m.hold_state, m.hold_fen, m.generation, m.chain, m.region, m.owner,
            least(m.charge_fen, m.fee_eff_fen, m.used_fen) AS fen
     FROM settlement_call c JOIN membership m ON m.id = c.membership
     WHERE c.chain = %(chain)s AND c.region = %(region)s AND c.state = 'NEW' AND c.not_before <= %(now)s
@@ -82,11 +81,11 @@ WITH due AS (
         fen = due.fen,
         state = CASE WHEN due.fen > 0 THEN 'NEW' ELSE 'POSTED' END,
         posted_at = CASE WHEN due.fen > 0 THEN NULL ELSE %(now)s::timestamptz END
-    FROM due WHERE c.id = due.call
+    FROM due WHERE c.request_number = due.number
 ), releases AS (
-    INSERT INTO settlement_call (id, membership, chain, region, owner, kind, request_number, fen, state, attempt,
-                                 tries, not_before)
-    SELECT r.number, due.id, due.chain, due.region, due.owner, 'release', r.number, due.hold_fen, 'NEW', 0, 0, %(now)s
+    INSERT INTO settlement_call (membership, chain, region, owner, kind, request_number, fen, state, attempt, tries,
+                                 not_before)
+    SELECT due.id, due.chain, due.region, due.owner, 'release', r.number, due.hold_fen, 'NEW', 0, 0, %(now)s
     FROM due, LATERAL (SELECT 'U' || due.id || 'G' || due.generation AS number) AS r
     WHERE due.fen = 0 AND due.hold_state = 'held'
     ON CONFLICT (request_number) DO NOTHING
@@ -95,15 +94,16 @@ SELECT count(*) FROM due
 """
 
 _CLAIM = """
-WITH open AS (
-    SELECT c.id FROM settlement_call c JOIN membership m ON m.id = c.membership
+WITH open AS MATERIALIZED (
+    SELECT c.ctid AS row, m.hold_no, m.captured_number
+    FROM settlement_call c JOIN membership m ON m.id = c.membership
     WHERE c.chain = %(chain)s AND c.region = %(region)s AND c.state IN ('NEW', 'UNKNOWN') AND c.not_before <= %(now)s
       AND (c.lease_until IS NULL OR c.lease_until <= %(wall_now)s)
       AND (c.kind <> 'capture' OR m.state IN ('SETTLING', 'UNKNOWN'))
-    ORDER BY c.not_before, c.id LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED
+    ORDER BY c.not_before, c.request_number LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED
 )
 UPDATE settlement_call c SET tries = c.tries + 1, lease_until = %(lease_until)s
-FROM open, membership m WHERE c.id = open.id AND m.id = c.membership
+FROM open m WHERE c.ctid = m.row
 RETURNING {columns}
 """
 
@@ -123,9 +123,9 @@ RETURNING c.membership, c.kind, c.state
 """
 
 _INSERT_CALLS = """
-INSERT INTO settlement_call (id, membership, chain, region, owner, kind, request_number, fen, state, attempt, tries,
+INSERT INTO settlement_call (membership, chain, region, owner, kind, request_number, fen, state, attempt, tries,
                              not_before)
-SELECT n.number, n.membership, m.chain, m.region, m.owner, n.kind, n.number, n.fen, 'NEW', n.attempt, 0, n.not_before
+SELECT n.membership, m.chain, m.region, m.owner, n.kind, n.number, n.fen, 'NEW', n.attempt, 0, n.not_before
 FROM unnest(%(memberships)s::text[], %(kinds)s::text[], %(numbers)s::text[], %(fens)s::bigint[],
             %(attempts)s::int[], %(befores)s::timestamptz[])
     AS n(membership, kind, number, fen, attempt, not_before)
@@ -144,33 +144,65 @@ WHERE m.id = s.id
 """
 
 
-async def expire_chunk(cur: AsyncCursor[Any], chain: str, region: str, now: datetime, limit: int) -> int:
-    """ACTIVE and SUSPENDED past their expiry become EXPIRED; returns how many."""
-    await cur.execute(_EXPIRE, {"chain": chain, "region": region, "now": now, "limit": limit})
-    return cur.rowcount
+EVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The last row that was looked at, in the order of what is due. A run begins before everything."""
+
+    due_at: datetime = EVER
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What one chunk came to. `mark` is None when nothing is due after it."""
+
+    expired: int
+    cut_off: int
+    reserved: tuple[str, ...]
+    """Due for cutoff, but with an open reservation or lease: they are EXPIRED, the next run takes them."""
+    mark: Mark | None
 
 
 async def cut_off_chunk(
-    cur: AsyncCursor[Any],
-    chain: str,
-    region: str,
-    now: datetime,
-    wall_now: datetime,
-    limit: int,
-    skip: Sequence[str] = (),
-) -> tuple[list[str], list[str]]:
-    """EXPIRED past their cutoff get their charge and their call, in the caller's transaction.
+    cur: AsyncCursor[Any], chain: str, region: str, now: datetime, wall_now: datetime, limit: int, after: Mark
+) -> Cut:
+    """Past their expiry memberships become EXPIRED, past their cutoff they get their charge and their call.
 
-    Returns (ids that were looked at, ids that were cut off): the others still have an open reservation or lease.
-    Expired reservations are released first, under the membership's lock.
+    What is past both does both at once. In the caller's transaction, at most `limit` rows after `after`. Expired
+    reservations are released first, under the membership's lock.
     """
-    await cur.execute(_LOCK_DUE, {"chain": chain, "region": region, "now": now, "limit": limit, "skip": list(skip)})
-    ids = [row[0] for row in await cur.fetchall()]
-    if not ids:
-        return [], []
-    await release_expired(cur, ids, wall_now)
-    await cur.execute(_CUT_OFF, {"ids": ids, "now": now})
-    return ids, [row[0] for row in await cur.fetchall()]
+    await cur.execute(
+        _LOCK_DUE,
+        {
+            "chain": chain, "region": region, "now": now, "limit": limit, "after_at": after.due_at,
+            "after_id": after.id,
+        },
+    )  # fmt: skip
+    due = await cur.fetchall()
+    if not due:
+        return Cut(0, 0, (), None)
+    ids = [row[1] for row in due if row[3]]
+    reserved = await _reserved(cur, ids, now, wall_now) if ids else frozenset()
+    fixed = [row[0] for row in due if row[3] and row[1] not in reserved]
+    ends = [row[0] for row in due if row[4] and (not row[3] or row[1] in reserved)]
+    if fixed:
+        await cur.execute(_CUT_OFF, {"rows": fixed, "now": now})
+    if ends:
+        await cur.execute(_EXPIRE, {"rows": ends})
+    last = due[-1]
+    return Cut(sum(row[4] for row in due), len(fixed), tuple(reserved), Mark(last[2], last[1]))
+
+
+async def _reserved(cur: AsyncCursor[Any], ids: list[str], now: datetime, wall_now: datetime) -> frozenset[str]:
+    await cur.execute(_RESERVED, {"ids": ids, "now": now})
+    reserved = {row[0] for row in await cur.fetchall()}
+    if reserved and await release_expired(cur, sorted(reserved), wall_now):
+        await cur.execute(_RESERVED, {"ids": sorted(reserved), "now": now})
+        reserved = {row[0] for row in await cur.fetchall()}
+    return frozenset(reserved)
 
 
 async def wake_chunk(cur: AsyncCursor[Any], chain: str, region: str, now: datetime, limit: int) -> int:
@@ -232,7 +264,7 @@ async def lock_answered(cur: AsyncCursor[Any], chain: str, region: str, limit: i
         f"SELECT {_CALL_COLUMNS}, {', '.join(f'm.{name.strip()}' for name in STANDING_COLUMNS.split(','))}"
         " FROM settlement_call c JOIN membership m ON m.id = c.membership"
         " WHERE c.chain = %s AND c.region = %s AND c.state = 'ANSWERED'"
-        " ORDER BY m.id, c.id LIMIT %s FOR UPDATE OF m, c SKIP LOCKED",
+        " ORDER BY m.id, c.request_number LIMIT %s FOR UPDATE OF m, c SKIP LOCKED",
         (chain, region, limit),
     )
     rows = await cur.fetchall()

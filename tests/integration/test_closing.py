@@ -22,7 +22,7 @@ NOW = START + timedelta(days=40)
 MEMBERSHIPS = 120
 TABLES = {
     "membership": "SELECT * FROM membership ORDER BY id",
-    "settlement_call": "SELECT * FROM settlement_call ORDER BY id",
+    "settlement_call": "SELECT * FROM settlement_call ORDER BY request_number",
     "txn": "SELECT id, kind, request_number, memo, refers_to, trace, booked_at FROM txn ORDER BY id",
     "entry": "SELECT * FROM entry ORDER BY txn, leg",
 }
@@ -87,10 +87,10 @@ async def answer(pool: AsyncConnectionPool[AsyncConnection[Any]]) -> None:
     """The provider's answers, most of them plain."""
     async with pool.connection() as conn, conn.cursor() as cur:
         await cur.execute(ANSWER_ALL, {"chain": CHAIN, "region": REGION, "now": NOW})
-        await cur.execute("SELECT id FROM settlement_call WHERE state = 'ANSWERED' ORDER BY id")
+        await cur.execute("SELECT request_number FROM settlement_call WHERE state = 'ANSWERED' ORDER BY request_number")
         calls = [row[0] for row in await cur.fetchall()]
         for nth, statement in ODD.items():
-            await cur.execute(f"{statement} AND settlement_call.id = ANY(%s)", (calls[nth::11],))
+            await cur.execute(f"{statement} AND settlement_call.request_number = ANY(%s)", (calls[nth::11],))
         await cur.execute(
             "UPDATE membership m SET used_fen = (SELECT coalesce(sum(fen - reversed_fen), 0) FROM usage u"
             " WHERE u.membership = m.id)"
