@@ -13,6 +13,7 @@ from typing import Any
 from psycopg import AsyncCursor
 
 from models.domain import ledger
+from models.domain.charging import Branch
 from models.domain.ledger import Place, StoreShare, Transaction
 from models.domain.membership_actions import waived_fen
 from models.domain.money import allocate
@@ -34,12 +35,12 @@ async def given_up(cur: AsyncCursor[Any], standing: Standing) -> GivenUp:
     if standing.fee_eff_fen >= standing.fee_fen:
         return GivenUp()
     fen = waived_fen(standing)
-    if not fen:  # a task that was kept costs nothing either way
+    if not fen and standing.branch is not Branch.FEE:  # a task that was kept costs nothing either way
         return GivenUp()
     shares = (await shares_of(cur, [standing.id])).get(standing.id, ())
-    missing = ledger.top_ups(standing.fee_fen, standing.fee_eff_fen, standing.used_fen, shares)
+    missing = ledger.top_ups(standing.fee_fen, standing.fee_eff_fen, standing.used_fen, shares, standing.branch)
     if missing and standing.plan.fee_shares is FeeShares.USAGE:  # the reduced fee goes to the stores as well
-        parts = allocate(standing.fee_eff_fen, [share.fen for share in shares])
+        parts = allocate(min(standing.fee_eff_fen, standing.used_fen), [share.fen for share in shares])
         received = [replace(share, fen=part) for share, part in zip(shares, parts, strict=True)]
         missing = ledger.promised_top_ups(shares, received)
     return GivenUp(fen, missing)
