@@ -14,7 +14,7 @@ from itertools import count
 from models.domain import ledger
 from models.domain.charging import ABSORBED, TAKES_QUOTA, Branch, UseClass
 from models.domain.ids import LegalEntityId, MembershipId, StoreId, UsageId
-from models.domain.ledger import Book, OwedAs, Place, Settlement, StoreShare, Transaction, top_ups
+from models.domain.ledger import Book, OwedAs, Place, Settlement, StoreShare, Transaction, promised_top_ups, top_ups
 from models.domain.membership import (
     Event,
     Guarantee,
@@ -306,10 +306,13 @@ class House:
 
 
 def _topped_up(life: Generation, shares: tuple[StoreShare, ...]) -> tuple[StoreShare, ...]:
+    """What the funder pays the stores: what the plan promised, less what they have of a shared fee."""
     m = life.m
     if m.task_kept:
         return ()
-    return top_ups(m.plan.fee_fen, m.fee_eff_fen, m.used_fen, shares)
+    promised = top_ups(m.plan.fee_fen, m.fee_eff_fen, m.used_fen, shares, m.branch)
+    received = [StoreShare(place, fen) for place, fen in life.fee_received.items()]
+    return promised_top_ups(promised, received)
 
 
 def _check_member(life: Generation) -> None:
