@@ -14,9 +14,9 @@ from enum import StrEnum
 
 from models.domain.calendar import day_begins, days_later, local_date, require_instant
 from models.domain.errors import Refused
-from models.domain.money import Rounding, divide, format_yuan, require_fen
+from models.domain.money import Rounding, divide, require_fen
 from models.domain.periods import FixedDate, last_day
-from models.domain.plans import MerchantCancel, Plan, Rule, Text
+from models.domain.plans import MerchantCancel, Plan, Rule
 
 
 class UseClass(StrEnum):
@@ -199,42 +199,6 @@ def request_number(membership: str, generation: int, retry: int = 0) -> str:
     """Our number of a capture with the provider: `S{id}G{generation}`, retries `S{id}G{generation}A{retry}`."""
     number = f"S{membership}G{generation}"
     return f"{number}A{retry}" if retry else number
-
-
-def explain(
-    fee_fen: int,
-    used_fen: int,
-    *,
-    fee_eff_fen: int | None = None,
-    refunded_fen: int = 0,
-    settled: bool = True,
-) -> Text:
-    """One sentence that says what a member pays and why, in both languages.
-
-    `settled=False` words it as a preview. `refunded_fen` is what went back after the collection.
-    """
-    fee_eff = fee_fen if fee_eff_fen is None else fee_eff_fen
-    pays = charge_fen(fee_eff, used_fen)
-    used, fee, paid = format_yuan(used_fen), format_yuan(fee_eff), format_yuan(pays)
-    reduced_en = "reduced " if fee_eff != fee_fen else ""
-    reduced_zh = "减免后的" if fee_eff != fee_fen else ""
-    pay_en, pay_zh = ("you pay", "实付") if settled else ("ending now, you would pay", "若现在结算，应付")
-    if used_fen == 0:
-        en, zh = f"You enjoyed no benefit: {pay_en} 0.00", f"您没有使用优惠：{pay_zh} 0.00 元"
-    elif used_fen < fee_eff:
-        en = f"You enjoyed {used}, less than the {reduced_en}fee of {fee}: {pay_en} {paid}"
-        zh = f"您享受优惠 {used} 元，不足{reduced_zh}会费 {fee} 元：{pay_zh} {paid} 元"
-    elif used_fen == fee_eff:
-        en = f"You enjoyed {used}, exactly the {reduced_en}fee: {pay_en} {paid}"
-        zh = f"您享受优惠 {used} 元，正好等于{reduced_zh}会费：{pay_zh} {paid} 元"
-    else:
-        saved = format_yuan(used_fen - pays)
-        en = f"You enjoyed {used}, more than the {reduced_en}fee of {fee}: {pay_en} {paid} and save {saved}"
-        zh = f"您享受优惠 {used} 元，超过{reduced_zh}会费 {fee} 元：{pay_zh} {paid} 元，省下 {saved} 元"
-    if refunded_fen:
-        back = format_yuan(refunded_fen)
-        en, zh = f"{en} ({back} was refunded)", f"{zh}（已退还 {back} 元）"
-    return Text(zh=zh, en=en)
 
 
 def _amount(fen: int, what: str) -> int:

@@ -18,7 +18,6 @@ from models.domain.charging import (
     due_fen,
     effective_fee_fen,
     expiry_instant,
-    explain,
     request_number,
 )
 from models.domain.errors import NeedsOperator, Refused
@@ -466,35 +465,3 @@ def test_every_event_of_a_life_may_arrive_twice(case: dict[str, Any]) -> None:
 
 
 # ---------------------------------------------------------------- one sentence
-
-
-@pytest.mark.parametrize(
-    ("used", "en", "zh"),
-    [
-        (0, "You enjoyed no benefit: you pay 0.00", "您没有使用优惠：实付 0.00 元"),
-        (
-            800,
-            "You enjoyed 8.00, less than the fee of 10.00: you pay 8.00",
-            "您享受优惠 8.00 元，不足会费 10.00 元：实付 8.00 元",
-        ),
-        (1000, "You enjoyed 10.00, exactly the fee: you pay 10.00", "您享受优惠 10.00 元，正好等于会费：实付 10.00 元"),
-        (
-            4000,
-            "You enjoyed 40.00, more than the fee of 10.00: you pay 10.00 and save 30.00",
-            "您享受优惠 40.00 元，超过会费 10.00 元：实付 10.00 元，省下 30.00 元",
-        ),
-    ],
-)
-def test_a_charge_in_one_sentence(used: int, en: str, zh: str) -> None:
-    assert (explain(1000, used).en, explain(1000, used).zh) == (en, zh)
-
-
-def test_previews_reductions_and_refunds_are_said() -> None:
-    assert explain(1000, 800, settled=False).en == (
-        "You enjoyed 8.00, less than the fee of 10.00: ending now, you would pay 8.00"
-    )
-    reduced = explain(1000, 800, fee_eff_fen=322)
-    assert reduced.en == "You enjoyed 8.00, more than the reduced fee of 3.22: you pay 3.22 and save 4.78"
-    assert reduced.zh == "您享受优惠 8.00 元，超过减免后的会费 3.22 元：实付 3.22 元，省下 4.78 元"
-    assert explain(1000, 800, refunded_fen=200).en.endswith("you pay 8.00 (2.00 was refunded)")
-    assert explain(1000, 800, refunded_fen=200).zh.endswith("（已退还 2.00 元）")
