@@ -2,8 +2,8 @@
 
 Layout (opendocs.alipay.com, "对账单", bill_type trade): `…_业务明细.csv` begins with `#` lines, then one header row,
 one row a movement, and ends with `#` lines that state the sums of payments and of refunds; `…_业务明细(汇总).csv` has
-a row a store and one row `合计`. Refunds have negative amounts. Of a fee (服务费) the sign is the account's: a fee that was
-taken is negative.
+a row a store and one row `合计`. Refunds have negative amounts. Of a fee (服务费) the sign is the account's: a fee that
+was taken is negative.
 """
 
 from __future__ import annotations

@@ -201,10 +201,7 @@ class Statements(Protocol):
 
 
 class Notifications(Protocol):
-    """Reads what the provider sends unasked."""
-
-    def account_of(self, body: bytes) -> str | None:
-        """Which of the merchant's accounts a notification says it is for; not verified. None: not of this provider."""
+    """Reads what the provider sends unasked to one merchant account."""
 
     def notification(self, headers: Mapping[str, str], body: bytes) -> Notice | Distrusted:
         """The notification, verified with the provider's key for this account. Never raises for what was sent."""

@@ -59,6 +59,11 @@ def signing_text(parameters: Mapping[str, str]) -> str:
     return "&".join(f"{k}={v}" for k, v in sorted(parameters.items()) if k != "sign" and v != "")
 
 
+def notification_text(parameters: Mapping[str, str]) -> str:
+    """The text that a notification's signature covers: without the type of its signature, too."""
+    return signing_text({name: value for name, value in parameters.items() if name != "sign_type"})
+
+
 def sign(text: str, key: rsa.RSAPrivateKey) -> str:
     """The base64 signature of `text`."""
     return base64.b64encode(key.sign(text.encode("utf-8"), padding.PKCS1v15(), hashes.SHA256())).decode("ascii")

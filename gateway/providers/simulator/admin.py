@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import httpx
@@ -39,13 +40,16 @@ class SimulatorAdmin:
         except httpx.TransportError:
             return False
 
-    async def register_app(self, *, app_id: str, seller_id: str, public_key_pem: str, name: str = "") -> str:
+    async def register_app(
+        self, *, app_id: str, seller_id: str, public_key_pem: str, name: str = "", notify_url: str = ""
+    ) -> str:
         """The provider's public key (PEM) for this app. Repeated: the same key; ours is replaced by this one."""
         body: dict[str, object] = {
             "app_id": app_id,
             "seller_id": seller_id,
             "name": name,
             "public_key_pem": public_key_pem,
+            "notify_url": notify_url,
         }
         return str((await self._post("/sim/apps", body))["provider_public_key_pem"])
 
@@ -90,13 +94,71 @@ class SimulatorAdmin:
         return self._checked(await self._http.get("/sim/books", params=params))
 
     async def add_fault(
-        self, method: str, kind: str, *, times: int = 1, number: str = "", sub_code: str | None = None
+        self,
+        method: str,
+        kind: str,
+        *,
+        call: int = 1,
+        times: int = 1,
+        number: str = "",
+        sub_code: str | None = None,
+        value: int = 0,
     ) -> None:
-        """Make the next `times` calls of `method` go wrong; `number` narrows it to one request number."""
+        """Make `times` calls of `method` go wrong, from the `call`-th on; `number` narrows it to one request number."""
         body: dict[str, object] = {"method": method, "kind": kind, "times": times, "number": number}
+        body |= {"call": call, "value": value}
         if sub_code is not None:
             body["sub_code"] = sub_code
         await self._post("/sim/faults", body)
+
+    async def add_bill_fault(
+        self, day: date, do: str, *, number: str = "", line: int = 0, fen: int = 100, app_id: str = ""
+    ) -> None:
+        """Make the bill of a day wrong: missing_line, extra_line, wrong_amount, wrong_fee, duplicate, other_date."""
+        body: dict[str, object] = {"day": day.isoformat(), "do": do, "number": number, "line": line, "fen": fen}
+        await self._post("/sim/bill-faults", body | {"app_id": app_id})
+
+    async def play(self, script: str) -> dict[str, Any]:
+        """Begin a fault script (YAML or JSON), in place of the faults before."""
+        return await self._post("/sim/script", {"script": script})
+
+    async def advance(self, seconds: int) -> None:
+        """Move the provider's clock on."""
+        await self._post("/sim/clock", {"advance_s": seconds})
+
+    async def set(self, name: str, value: int) -> None:
+        """One of the provider's settings, by its name in `simulator/settings.py`."""
+        await self._post("/sim/settings", {"name": name, "value": value})
+
+    async def sign_agreement(self, user: str, code: str) -> str:
+        """The customer signs a withholding agreement, by its page's address; the agreement's number."""
+        return str((await self._post("/sim/agreements/sign", {"user": user, "code": code}))["agreement_no"])
+
+    async def end_agreement(self, agreement_no: str) -> None:
+        """The customer ends a withholding agreement."""
+        await self._post("/sim/agreements/end", {"number": agreement_no})
+
+    async def sign_credit(self, user: str, code: str) -> str:
+        """The customer signs a credit membership, by its page's address; the agreement's number."""
+        return str((await self._post("/sim/credits/sign", {"user": user, "code": code}))["agreement_no"])
+
+    async def lapse_credit(self, agreement_no: str) -> str:
+        """A credit membership's time is over now; the number of its settlement."""
+        return str((await self._post("/sim/credits/lapse", {"number": agreement_no}))["withhold_plan_no"])
+
+    async def open(self, url: str) -> str:
+        """A customer's browser opens an address of ours: where it was sent."""
+        response = await self._http.get(url, follow_redirects=False)
+        return str(response.headers.get("location", ""))
+
+    async def notifications(self, number: str = "") -> list[dict[str, Any]]:
+        """What merchants were told, newest first; `number` narrows it."""
+        answer = self._checked(await self._http.get("/sim/notifications", params={"number": number}))
+        return list(answer["notifications"])
+
+    async def deliver(self) -> int:
+        """Send the notifications that are due now; how many were sent."""
+        return int((await self._post("/sim/notifications/deliver", None))["sent"])
 
     async def clear_faults(self) -> None:
         """Forget all scripted faults."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -12,11 +13,13 @@ from fastapi import FastAPI
 
 from gateway.providers.simulator.database import Database
 from gateway.providers.simulator.door import Door
+from gateway.providers.simulator.operations import operations_router
 from gateway.providers.simulator.pages import pages_router
 from gateway.providers.simulator.protocol import Simulator, gateway_router
 from gateway.providers.simulator.routes import sim_router
 
 GRACE_S = 1
+DELIVER_EVERY_S = 0.2
 
 
 def create_simulator_app(
@@ -31,18 +34,32 @@ def create_simulator_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(data_dir)
-        app.state.simulator = Simulator(database, clock)
+        simulator = app.state.simulator = Simulator(database, clock)
+        courier = asyncio.create_task(_deliver(simulator))
         try:
             yield
         finally:
+            courier.cancel()
+            await asyncio.gather(courier, return_exceptions=True)
+            await simulator.courier.aclose()
             database.close()
 
     app = FastAPI(title="storeops provider simulator", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.include_router(gateway_router())
     app.include_router(sim_router())
+    app.include_router(operations_router())
     app.include_router(pages_router())
     app.add_middleware(Door, host=host)
     return app
+
+
+async def _deliver(simulator: Simulator) -> None:
+    """Send notifications as they become due by the provider's clock."""
+    while True:
+        with simulator.database.transaction() as db:
+            simulator.expire(db)
+        if not await simulator.courier.deliver():
+            await asyncio.sleep(DELIVER_EVERY_S)
 
 
 def run_simulator(host: str, port: int, data_dir: Path) -> None:

@@ -13,12 +13,13 @@ LIST_LIMIT_MAX = 500
 def books(db: sqlite3.Connection, app_id: str | None, after: int, limit: int) -> dict[str, Any]:
     """Totals over all orders of one app (None: of all apps), and one page of paid orders with id > `after`.
 
-    captured_fen counts every payment that was ever taken, captures from holds included; refunded_fen what went
-    back, by refunds and by cancels; net_fen is the difference: what the merchant's clearing account must show.
+    captured_fen counts the receipts of every payment that was ever taken, captures from holds included; refunded_fen
+    what went back, by refunds and by cancels; net_fen is the difference: what the merchant's clearing account must
+    show before fees_fen, which the daily bills deduct.
     """
     taken = one(
         db,
-        "SELECT coalesce(sum(total_fen), 0) AS fen, count(*) AS n, "
+        "SELECT coalesce(sum(total_fen - discount_fen), 0) AS fen, count(*) AS n, coalesce(sum(fee_fen), 0) AS fee, "
         "coalesce(sum(total_fen) FILTER (WHERE kind = 'capture'), 0) AS from_holds_fen, "
         "count(*) FILTER (WHERE kind = 'capture') AS from_holds "
         "FROM trade WHERE paid_at IS NOT NULL AND (app_id = ?1 OR ?1 IS NULL)",
@@ -26,8 +27,8 @@ def books(db: sqlite3.Connection, app_id: str | None, after: int, limit: int) ->
     )
     back = one(
         db,
-        "SELECT coalesce(sum(r.fen), 0) AS fen, count(*) AS n, "
-        "coalesce(sum(r.fen) FILTER (WHERE r.kind = 'reversal'), 0) AS reversed_fen "
+        "SELECT coalesce(sum(r.receipt_fen), 0) AS fen, count(*) AS n, coalesce(sum(r.fee_fen), 0) AS fee, "
+        "coalesce(sum(r.receipt_fen) FILTER (WHERE r.kind = 'reversal'), 0) AS reversed_fen "
         "FROM refund r JOIN trade t USING (trade_no) WHERE t.app_id = ?1 OR ?1 IS NULL",
         app_id,
     )
@@ -55,6 +56,7 @@ def books(db: sqlite3.Connection, app_id: str | None, after: int, limit: int) ->
         "refunded_count": back["n"],
         "reversed_fen": back["reversed_fen"],
         "net_fen": taken["fen"] - back["fen"],
+        "fees_fen": taken["fee"] - back["fee"],
         "held_fen": open_holds["fen"],
         "held_count": open_holds["n"],
         "orders": [trade_view(row) for row in page],

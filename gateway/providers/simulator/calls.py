@@ -6,7 +6,7 @@ import re
 import secrets
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from gateway.providers.alipay_gateway import PROVIDER_ZONE
 from gateway.providers.amounts import parse_yuan
 
 _NUMBER = re.compile(r"[A-Za-z0-9_]{1,64}")
+_WORDED = re.compile(r"[A-Za-z0-9一-鿿]{1,64}")
 _PERIOD = re.compile(r"(\d{1,4})([mhd])", re.ASCII)
 _PERIOD_UNIT = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 PERIOD_MAX = timedelta(days=15)
@@ -48,6 +49,10 @@ class Call:
     base_url: str
     forced: str | None = None
     """An injected outcome: "pending", or a sub-code to fail with."""
+    notify_url: str = ""
+    """Where the merchant wants to be told the outcome."""
+    bend: tuple[str, int] = ("", 0)
+    """An injected circumstance and its value: a promotion of so many fen, a hold that lapsed just now."""
 
     def text(self, name: str, length_max: int = 256) -> str:
         """A required text. Raises BadArgument."""
@@ -78,6 +83,36 @@ class Call:
         if fen == 0:
             raise BadArgument(f"isv.invalid-{name.replace('_', '-')}")
         return fen
+
+    def count(self, name: str) -> int:
+        """A number of things, in digits or as one."""
+        value = self.biz.get(name)
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
+            value = int(value)
+        if type(value) is not int or not 0 <= value < 10**9:
+            raise BadArgument(f"isv.invalid-{name.replace('_', '-')}")
+        return value
+
+    def amount(self, name: str) -> int:
+        """An amount that may be 0."""
+        try:
+            return parse_yuan(self.text(name, 16))
+        except ValueError:
+            raise BadArgument(f"isv.invalid-{name.replace('_', '-')}") from None
+
+    def part(self, name: str) -> Call:
+        """The call as if only this object of its content had been sent."""
+        inner = self.biz.get(name)
+        if not isinstance(inner, dict):
+            raise BadArgument(f"isv.missing-{name.replace('_', '-')}")
+        return replace(self, biz=inner)
+
+    def worded(self, name: str) -> str:
+        """A number in the alphabet of zhima.*: letters, digits, Chinese characters."""
+        value = self.text(name, 64)
+        if _WORDED.fullmatch(value) is None:
+            raise BadArgument(f"isv.invalid-{name.replace('_', '-')}")
+        return value
 
     def period(self, name: str, default: timedelta) -> timedelta:
         """A period like 15m, 2h or 1d."""

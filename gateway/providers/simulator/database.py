@@ -63,7 +63,58 @@ CREATE TABLE IF NOT EXISTS fault (
   id INTEGER PRIMARY KEY, method TEXT NOT NULL, kind TEXT NOT NULL, number TEXT NOT NULL,
   sub_code TEXT NOT NULL, times_left INTEGER NOT NULL CHECK (times_left >= 0)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS agreement (
+  agreement_no TEXT PRIMARY KEY, app_id TEXT NOT NULL REFERENCES app, external_no TEXT NOT NULL,
+  what TEXT NOT NULL, status TEXT NOT NULL CHECK (status IN ('TEMP', 'NORMAL', 'STOP')),
+  user_id TEXT REFERENCES user, code TEXT NOT NULL UNIQUE, notify_url TEXT NOT NULL,
+  created_at TEXT NOT NULL, expires_at TEXT NOT NULL, signed_at TEXT, UNIQUE (app_id, external_no)
+) STRICT;
+CREATE TABLE IF NOT EXISTS credit (
+  agreement_id TEXT PRIMARY KEY, app_id TEXT NOT NULL REFERENCES app, out_request_no TEXT NOT NULL,
+  template_id TEXT NOT NULL, status TEXT NOT NULL CHECK (status IN ('TEMP', 'Y', 'P', 'N')),
+  user_id TEXT REFERENCES user, code TEXT NOT NULL UNIQUE, plan_no TEXT UNIQUE, settle_trade_no TEXT,
+  created_at TEXT NOT NULL, expires_at TEXT NOT NULL, signed_at TEXT, UNIQUE (app_id, out_request_no)
+) STRICT;
+CREATE TABLE IF NOT EXISTS credit_use (
+  agreement_id TEXT NOT NULL REFERENCES credit, out_biz_no TEXT NOT NULL,
+  action TEXT NOT NULL CHECK (action IN ('POSITIVE', 'REVERSE')), refers_to TEXT, discount_fen INTEGER NOT NULL,
+  paid_fen INTEGER NOT NULL, tasks INTEGER NOT NULL, biz_time TEXT NOT NULL, at TEXT NOT NULL,
+  PRIMARY KEY (agreement_id, out_biz_no)
+) STRICT;
+CREATE TABLE IF NOT EXISTS notice (
+  id INTEGER PRIMARY KEY, notify_id TEXT NOT NULL UNIQUE, app_id TEXT NOT NULL REFERENCES app, url TEXT NOT NULL,
+  kind TEXT NOT NULL, number TEXT NOT NULL, form TEXT NOT NULL, sends INTEGER NOT NULL DEFAULT 0,
+  state TEXT NOT NULL CHECK (state IN ('waiting', 'accepted', 'given_up')), next_at TEXT NOT NULL,
+  said TEXT NOT NULL DEFAULT '', created_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS notice_due ON notice (next_at) WHERE state = 'waiting';
+CREATE TABLE IF NOT EXISTS bill_fault (
+  id INTEGER PRIMARY KEY, app_id TEXT NOT NULL, day TEXT NOT NULL, kind TEXT NOT NULL, number TEXT NOT NULL,
+  line INTEGER NOT NULL, fen INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS bill_url (
+  token TEXT PRIMARY KEY, app_id TEXT NOT NULL REFERENCES app, day TEXT NOT NULL, expires_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS trade_paid ON trade (app_id, paid_at);
+CREATE INDEX IF NOT EXISTS refund_at ON refund (at);
 """
+
+_ADDED = (
+    ("app", "notify_url", "TEXT NOT NULL DEFAULT ''"),
+    ("trade", "agreement_no", "TEXT"),
+    ("trade", "notify_url", "TEXT NOT NULL DEFAULT ''"),
+    ("trade", "promotion_fen", "INTEGER NOT NULL DEFAULT 0"),
+    ("trade", "discount_fen", "INTEGER NOT NULL DEFAULT 0"),
+    ("trade", "fee_fen", "INTEGER NOT NULL DEFAULT 0"),
+    ("refund", "receipt_fen", "INTEGER NOT NULL DEFAULT 0"),
+    ("refund", "fee_fen", "INTEGER NOT NULL DEFAULT 0"),
+    ("hold", "lapses_at", "TEXT"),
+    ("hold", "notify_url", "TEXT NOT NULL DEFAULT ''"),
+    ("fault", "skip", "INTEGER NOT NULL DEFAULT 0"),
+    ("fault", "value", "INTEGER NOT NULL DEFAULT 0"),
+)
+"""Columns that a file written by an earlier release has not: table, column, type."""
 
 
 def moment(at: datetime) -> str:
@@ -86,6 +137,16 @@ class Database:
         self.connection.execute("PRAGMA synchronous = FULL")
         self.connection.execute("PRAGMA foreign_keys = ON")
         self.connection.executescript(_SCHEMA)
+        self._add_columns()
+
+    def _add_columns(self) -> None:
+        with self.transaction() as db:
+            for table, column, kind in _ADDED:
+                known = {row["name"] for row in db.execute(f"PRAGMA table_info({table})")}
+                if column not in known:
+                    db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+                    if (table, column) == ("refund", "receipt_fen"):
+                        db.execute("UPDATE refund SET receipt_fen = fen")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -8,7 +8,7 @@ import sqlite3
 from datetime import datetime, timedelta
 
 from gateway.providers.amounts import format_yuan
-from gateway.providers.simulator import users
+from gateway.providers.simulator import notices, settings, users
 from gateway.providers.simulator.calls import BadArgument, BusinessFailure, Call, fresh_no, local_time
 from gateway.providers.simulator.database import moment, one
 
@@ -20,8 +20,20 @@ Fields = dict[str, object]
 
 
 def expire(db: sqlite3.Connection, now: datetime) -> None:
-    """Close holds that nobody authorised in time."""
+    """Close holds that nobody authorised in time; let go of those whose life is over."""
     db.execute("UPDATE hold SET status = 'CLOSED' WHERE status = 'INIT' AND expires_at <= ?", (moment(now),))
+    over = "SELECT auth_no FROM hold WHERE status = 'AUTHORIZED' AND lapses_at <= ? LIMIT 100"
+    for row in db.execute(over, (moment(now),)).fetchall():
+        lapse(db, str(row["auth_no"]), now)
+
+
+def lapse(db: sqlite3.Connection, auth_no: str, now: datetime) -> None:
+    """The hold's life is over: what is left of it goes back to the customer."""
+    row = one(db, "SELECT * FROM hold WHERE auth_no = ?", auth_no)
+    rest = _rest(row) if row is not None else 0
+    if row is not None and rest:
+        release_part(db, row, rest)
+        notices.hold(db, _by_auth_no(db, auth_no), "UNFREEZE", str(row["out_request_no"]), rest, now)
 
 
 def freeze(call: Call) -> Fields:
@@ -76,9 +88,10 @@ def authorise(db: sqlite3.Connection, auth_no: str, user_id: str, now: datetime)
         )
         raise BusinessFailure("PAYER_BALANCE_NOT_ENOUGH", "the credit line is too small")
     db.execute(
-        "UPDATE hold SET status = 'AUTHORIZED', user_id = ?, frozen_at = ? WHERE auth_no = ?",
-        (user_id, moment(now), auth_no),
+        "UPDATE hold SET status = 'AUTHORIZED', user_id = ?, frozen_at = ?, lapses_at = ? WHERE auth_no = ?",
+        (user_id, moment(now), moment(now + timedelta(days=settings.get(db, "hold_life_days"))), auth_no),
     )
+    notices.hold(db, _by_auth_no(db, auth_no), "FREEZE", str(row["out_request_no"]), int(row["amount_fen"]), now)
 
 
 def unfreeze(call: Call) -> Fields:
@@ -97,6 +110,7 @@ def unfreeze(call: Call) -> Fields:
             "INSERT INTO release (auth_no, out_request_no, fen, at) VALUES (?, ?, ?, ?)",
             (row["auth_no"], request_no, fen, moment(call.now)),
         )
+        notices.hold(call.db, _by_auth_no(call.db, str(row["auth_no"])), "UNFREEZE", request_no, fen, call.now)
     return _operation(row, "UNFREEZE", request_no, fen, "SUCCESS")
 
 
@@ -190,7 +204,7 @@ def _open(call: Call, code: str | None, *, tombstone: bool = False) -> sqlite3.R
     auth_no = fresh_no(call.now, "100")
     call.db.execute(
         "INSERT INTO hold (auth_no, app_id, out_order_no, out_request_no, title, amount_fen, status, code, "
-        "created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "created_at, expires_at, notify_url) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             auth_no,
             call.app_id,
@@ -202,6 +216,7 @@ def _open(call: Call, code: str | None, *, tombstone: bool = False) -> sqlite3.R
             code,
             moment(call.now),
             moment(call.now + life),
+            call.notify_url,
         ),
     )
     return _by_auth_no(call.db, auth_no)

@@ -7,13 +7,13 @@ import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
 from gateway.providers.signing import (
     NODE_SUFFIX,
@@ -23,9 +23,10 @@ from gateway.providers.signing import (
     signing_text,
     verify,
 )
-from gateway.providers.simulator import holds, trades
+from gateway.providers.simulator import agreements, bill, credit, faults, holds, notices, settings, settling, trades
 from gateway.providers.simulator.calls import BadArgument, BusinessFailure, Call
 from gateway.providers.simulator.database import Database, one
+from gateway.providers.simulator.faults import Fault, FaultKind
 
 FORM_FIELDS_MAX = 32
 HANG_S_MAX = 30.0
@@ -35,6 +36,7 @@ METHODS: dict[str, Callable[[Call], dict[str, object]]] = {
     "alipay.trade.precreate": trades.precreate,
     "alipay.trade.query": trades.query,
     "alipay.trade.cancel": trades.cancel,
+    "alipay.trade.close": trades.close,
     "alipay.trade.refund": trades.refund,
     "alipay.trade.fastpay.refund.query": trades.refund_query,
     "alipay.fund.auth.order.freeze": holds.freeze,
@@ -42,33 +44,20 @@ METHODS: dict[str, Callable[[Call], dict[str, object]]] = {
     "alipay.fund.auth.order.unfreeze": holds.unfreeze,
     "alipay.fund.auth.operation.detail.query": holds.detail_query,
     "alipay.fund.auth.operation.cancel": holds.operation_cancel,
+    "alipay.user.agreement.page.sign": agreements.page_sign,
+    "alipay.user.agreement.query": agreements.query,
+    "alipay.user.agreement.unsign": agreements.unsign,
+    "zhima.credit.pe.zmgo.pre.consult": credit.pre_consult,
+    "zhima.credit.pe.zmgo.sign.apply": credit.sign_apply,
+    "zhima.credit.pe.zmgo.agreement.query": credit.agreement_query,
+    "zhima.merchant.zmgo.cumulate.sync": credit.cumulate_sync,
+    "zhima.credit.pe.zmgo.settle.apply": settling.settle_apply,
+    "zhima.credit.pe.zmgo.settle.refund": settling.settle_refund,
+    "alipay.data.dataservice.bill.downloadurl.query": bill.download_url,
 }
-_NUMBERS = ("out_request_no", "out_trade_no", "out_order_no")
-
-
-class FaultKind(StrEnum):
-    """What can be made to go wrong with a call."""
-
-    TIMEOUT_BEFORE = "timeout_before"
-    """No answer, no effect."""
-    TIMEOUT_AFTER = "timeout_after"
-    """No answer, but the effect happened."""
-    FAIL = "fail"
-    """A definite business failure with `sub_code`; a payment's or freeze's number stays refused."""
-    PENDING = "pending"
-    """Payment, capture and freeze wait for the customer; other methods answer SYSTEM_ERROR."""
-    HTTP_500 = "http_500"
-    """The effect happened; the answer is a server error."""
-    BAD_SIGNATURE = "bad_signature"
-    """The effect happened; the answer's signature is of another text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault that was due for this call."""
-
-    kind: FaultKind
-    sub_code: str
+PAGES = frozenset({"alipay.user.agreement.page.sign", "zhima.credit.pe.zmgo.sign.apply"})
+"""Methods that a customer's browser opens: answered by sending it to the page."""
+_BENDING = frozenset({FaultKind.PROMOTION, FaultKind.DISCOUNT, FaultKind.HOLD_LAPSES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +75,26 @@ class Simulator:
 
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self.database = database
-        self.clock = clock
+        self._clock = clock
+        self._ahead = timedelta(seconds=settings.get(database.connection, "clock_offset_s"))
+        self.courier = notices.Courier(database, self.clock, self._key_of)
         self._apps: dict[str, MerchantApp] = {}
+
+    def clock(self) -> datetime:
+        """Now, by the provider's own clock."""
+        return self._clock() + self._ahead
+
+    def advance(self, by: timedelta) -> datetime:
+        """Move the clock on; what became due meanwhile expires. Raises ValueError beyond ten years."""
+        with self.database.transaction() as db:
+            settings.put(db, "clock_offset_s", int((self._ahead + by).total_seconds()))
+        self._ahead += by
+        with self.database.transaction() as db:
+            return self.expire(db)
+
+    def _key_of(self, app_id: str) -> rsa.RSAPrivateKey | None:
+        app = self.app(app_id)
+        return None if app is None else app.provider_key
 
     def app(self, app_id: str) -> MerchantApp | None:
         """A registered app, its keys cached until it is registered again."""
@@ -112,34 +119,27 @@ class Simulator:
         now = self.clock()
         trades.expire(db, now)
         holds.expire(db, now)
+        agreements.expire(db, now)
+        credit.expire(db, now)
         return now
 
     def due_fault(self, method: str, biz: dict[str, Any]) -> Fault | None:
-        """The oldest fault scripted for this method and number, counted down."""
-        numbers = [biz[name] for name in _NUMBERS if isinstance(biz.get(name), str)]
-        marks = ",".join("?" * len(numbers))
+        """The fault for this call, if one is due; counted."""
         with self.database.transaction() as db:
-            row = one(
-                db,
-                f"SELECT * FROM fault WHERE method = ? AND times_left > 0 AND number IN ('', {marks or 'NULL'}) "
-                "ORDER BY id LIMIT 1",
-                method,
-                *numbers,
-            )
-            if row is None:
-                return None
-            db.execute("UPDATE fault SET times_left = times_left - 1 WHERE id = ?", (row["id"],))
-        return Fault(FaultKind(row["kind"]), str(row["sub_code"]))
+            return faults.due(db, method, biz)
 
     def perform(
-        self, app: MerchantApp, method: str, biz: dict[str, Any], base_url: str, forced: str | None
+        self, app: MerchantApp, method: str, biz: dict[str, Any], base_url: str, notify_url: str, fault: Fault | None
     ) -> dict[str, object]:
         """The answer's node. What it says is durable when this returns."""
+        forced = {FaultKind.FAIL: fault.sub_code, FaultKind.PENDING: "pending"}.get(fault.kind) if fault else None
+        bend = (fault.kind.value, fault.value) if fault is not None and fault.kind in _BENDING else ("", 0)
         try:
             with self.database.transaction() as db:
                 now = self.expire(db)
                 try:
-                    fields = METHODS[method](Call(db, app.app_id, app.seller_id, biz, now, base_url, forced))
+                    call = Call(db, app.app_id, app.seller_id, biz, now, base_url, forced, notify_url, bend)
+                    fields = METHODS[method](call)
                 except BusinessFailure as failure:
                     return {
                         "code": "40004",
@@ -227,8 +227,10 @@ def gateway_router() -> APIRouter:
         fault = simulator.due_fault(method, biz)
         if fault is not None and fault.kind is FaultKind.TIMEOUT_BEFORE:
             return await _hang(request)
-        forced = {FaultKind.FAIL: fault.sub_code, FaultKind.PENDING: "pending"}.get(fault.kind) if fault else None
-        fields = simulator.perform(app, method, biz, str(request.base_url).rstrip("/"), forced)
+        base_url, notify_url = str(request.base_url).rstrip("/"), notices.url_of(form.get("notify_url", ""))
+        fields = simulator.perform(app, method, biz, base_url, notify_url, fault)
+        if method in PAGES and "page" in fields:
+            return RedirectResponse(str(fields["page"]), status_code=303)
         if fault is not None and fault.kind is FaultKind.TIMEOUT_AFTER:
             return await _hang(request)
         if fault is not None and fault.kind is FaultKind.HTTP_500:

@@ -16,14 +16,14 @@ from gateway.providers.signing import (
     private_key_pem,
     public_key_pem,
 )
-from gateway.providers.simulator import holds, trades, users
+from gateway.providers.simulator import faults, holds, trades, users
 from gateway.providers.simulator.books import LIST_LIMIT_MAX, books, hold_view
 from gateway.providers.simulator.calls import BusinessFailure
 from gateway.providers.simulator.database import moment, one
-from gateway.providers.simulator.protocol import METHODS, FaultKind, Simulator
+from gateway.providers.simulator.faults import NOTIFY, CallStep, FaultKind
+from gateway.providers.simulator.protocol import METHODS, Simulator
 
 USERS_MAX = 100_000
-FAULTS_MAX = 1_000
 FEN_MAX = 10**12
 
 UserId = Annotated[str, Path(pattern=users.USER_PATTERN)]
@@ -41,6 +41,8 @@ class AppBody(_Body):
     seller_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
     name: str = Field(default="", max_length=128)
     public_key_pem: str = Field(max_length=8192)
+    notify_url: str = Field(default="", max_length=256, pattern=r"^(https?://.*)?$")
+    """The app's gateway address, for messages that belong to no request."""
 
 
 class UserBody(_Body):
@@ -68,13 +70,15 @@ class AuthoriseBody(_Body):
 
 
 class FaultBody(_Body):
-    """The next `times` calls of `method` (about `number`, if given) go wrong in this way."""
+    """The next `times` calls of `method` (about `number`, if given), from the `call`-th on, go wrong in this way."""
 
     method: str
     kind: FaultKind = Field(strict=False)
+    call: int = Field(default=1, ge=1, le=1_000_000)
     times: int = Field(default=1, ge=1, le=10_000)
     number: str = Field(default="", max_length=64)
     sub_code: str = Field(default="ACQ.BUYER_BALANCE_NOT_ENOUGH", min_length=1, max_length=64)
+    value: int = Field(default=0, ge=0, le=10**9)
 
 
 def simulator_of(request: Request) -> Simulator:
@@ -160,9 +164,10 @@ def _operator_router() -> APIRouter:
         fresh_pem = "" if row else private_key_pem(await asyncio.to_thread(generate_private_key))
         with simulator.database.transaction() as db:
             db.execute(
-                "INSERT INTO app (app_id, seller_id, name, merchant_public_pem, provider_private_pem, created_at) "
-                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (app_id) DO UPDATE SET "
-                "name = excluded.name, merchant_public_pem = excluded.merchant_public_pem",
+                "INSERT INTO app (app_id, seller_id, name, merchant_public_pem, provider_private_pem, created_at, "
+                "notify_url) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (app_id) DO UPDATE SET "
+                "name = excluded.name, merchant_public_pem = excluded.merchant_public_pem, "
+                "notify_url = excluded.notify_url",
                 (
                     body.app_id,
                     body.seller_id,
@@ -170,6 +175,7 @@ def _operator_router() -> APIRouter:
                     body.public_key_pem,
                     fresh_pem,
                     moment(simulator.clock()),
+                    body.notify_url,
                 ),
             )
             stored = one(db, "SELECT provider_private_pem FROM app WHERE app_id = ?", body.app_id)
@@ -190,23 +196,22 @@ def _operator_router() -> APIRouter:
     @router.post("/faults")
     async def add_fault(request: Request, body: FaultBody) -> dict[str, Any]:
         simulator = simulator_of(request)
-        if body.method not in METHODS:
+        if body.method not in {*METHODS, NOTIFY}:
             raise HTTPException(422, {"code": "no_such_method", "methods": sorted(METHODS)})
+        fields = body.model_dump(exclude={"method", "kind"})
+        try:
+            step = CallStep(of=body.method, do=body.kind, **fields)
+        except ValueError:
+            raise HTTPException(422, {"code": "fault_does_not_fit"}) from None
         with simulator.database.transaction() as db:
-            db.execute("DELETE FROM fault WHERE times_left = 0")
-            count = one(db, "SELECT count(*) AS n FROM fault")
-            if count is not None and count["n"] >= FAULTS_MAX:
+            if not faults.add(db, step):
                 raise HTTPException(429, {"code": "too_many_faults"})
-            db.execute(
-                "INSERT INTO fault (method, kind, number, sub_code, times_left) VALUES (?, ?, ?, ?, ?)",
-                (body.method, body.kind.value, body.number, body.sub_code, body.times),
-            )
         return {"ok": True}
 
     @router.delete("/faults")
     async def clear_faults(request: Request) -> dict[str, Any]:
         with simulator_of(request).database.transaction() as db:
-            db.execute("DELETE FROM fault")
+            faults.clear(db)
         return {"ok": True}
 
     return router

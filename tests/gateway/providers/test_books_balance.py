@@ -53,7 +53,7 @@ class World:
     hold_nos: dict[int, str] = field(default_factory=dict)
 
     def call(self, method: str, **biz: object) -> dict[str, Any]:
-        return self.simulator.perform(APP, method, biz, "http://sim", None)
+        return self.simulator.perform(APP, method, biz, "http://sim", "", None)
 
     def order(self, n: int, fen: int) -> dict[str, str]:
         return {"out_trade_no": f"O{n}", "total_amount": format_yuan(fen), "subject": "a"}
@@ -167,7 +167,7 @@ def test_books_customers_and_answers_agree(history: list[tuple[Any, ...]]) -> No
         database, clock = Database(Path(folder)), MovableClock(datetime(2026, 11, 22, tzinfo=UTC))
         world = World(Simulator(database, clock), clock)
         with database.transaction() as db:
-            db.execute("INSERT INTO app VALUES ('app', '2088', '', '', '', '')")
+            db.execute("INSERT INTO app VALUES ('app', '2088', '', '', '', '', '')")
             for user in USERS:
                 users.ensure_user(db, user, clock(), BALANCE_FEN, LIMIT_FEN)
         for verb, *arguments in history:
