@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from dataclasses import replace
 
+from actors.pricing import counter, offered_vouchers, quote
 from actors.stage import Stage
 from models.domain.errors import Refused
-from models.domain.events import Claim
+from models.domain.events import Claim, Event
+from models.domain.events import Voucher as VoucherEntered
+from models.domain.money import format_yuan
 from models.domain.screen import ScreenState
+from models.domain.voucher_reader import code_key
+from models.domain.vouchers import Voucher, check_entry
 
 
-def voucher(stage: Stage) -> NoReturn:
-    """A voucher's code: no book of this release has vouchers, so each is unknown. Always raises Refused."""
+def voucher(stage: Stage, event: Event, body: VoucherEntered) -> None:
+    """Enter a voucher by its code. It stays entered for the visit: the best set of all of them is what counts."""
     _may_take(stage)
-    raise Refused("unknown_voucher")
+    known = stage.book.chain_book.vouchers.get(code_key(body.code))
+    if known is None:
+        raise Refused("unknown_voucher")
+    _enter(stage, event, known)
 
 
-def claim(stage: Stage, body: Claim) -> NoReturn:
-    """An offer on the screen is a plan, and a plan is entered by `enrol`; anything else is not offered.
-
-    Always raises Refused: coupons are not among the offers of this release.
-    """
+def claim(stage: Stage, event: Event, body: Claim) -> None:
+    """Take a coupon that the screen offers: as if its code had been entered. A plan is entered by `enrol`."""
     _may_take(stage)
-    raise Refused("not_claimable" if body.offer in stage.book.chain_book.plans else "unknown_offer")
+    if body.offer in stage.book.chain_book.plans:
+        raise Refused("not_claimable")
+    known = stage.book.chain_book.voucher(body.offer)
+    if known is None or known not in offered_vouchers(stage.session, stage.book):
+        raise Refused("unknown_offer")
+    _enter(stage, event, known)
 
 
 def _may_take(stage: Stage) -> None:
@@ -30,3 +40,29 @@ def _may_take(stage: Stage) -> None:
         raise Refused("lane_busy")
     if stage.session.state is ScreenState.PAID:
         raise Refused("not_now")
+
+
+def _enter(stage: Stage, event: Event, known: Voucher) -> None:
+    session, book = stage.session, stage.book
+    check_entry(known, counter(session, book, stage.now), session.vouchers)
+    if book.basket_owner == "none" and not known.whole_baskets:
+        raise Refused("voucher_not_here")  # an amount names no goods
+    entered = replace(session, vouchers=(*session.vouchers, known.id))
+    priced = quote(entered, book)
+    stage.change(vouchers=entered.vouchers)
+    if session.state not in (ScreenState.DIGITS, ScreenState.ENROLLING):
+        stage.change(state=session.resting_state)
+        if session.state is not ScreenState.BASKET:  # there a clerk is being asked for
+            _say(stage, known, sum(one.fen for one in priced.vouchers if one.voucher == known.id))
+    stage.reply(event)
+
+
+def _say(stage: Stage, known: Voucher, saves_fen: int) -> None:
+    language = stage.book.language
+    name = known.name.to(language)
+    if saves_fen:
+        stage.prompt("voucher_added", name=name, saves=format_yuan(saves_fen))
+        return
+    missing = quote(stage.session, stage.book).not_taken
+    why = next(one.why.to(language) for one in missing if one.voucher == known.id)
+    stage.prompt("voucher_waits", name=name, why=why)

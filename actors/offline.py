@@ -10,17 +10,18 @@ from datetime import datetime
 
 from actors.baskets import till_lines
 from actors.paying import as_reported
-from actors.ports import PostUses
+from actors.ports import PostUses, PostVouchers
 from actors.selling import dated, moment, receipt_number, remember_paid, rounding_fen, taken_fen, till_sale
 from actors.stage import Stage
 from actors.visit import Line
 from models.domain.events import Event, OfflineSale
 from models.domain.facts import SaleMade
-from models.domain.ids import SaleId, SessionId, UsageId, derived_id
-from models.domain.messages import SaleNoted, SaleTender, SaleUse
+from models.domain.ids import SaleId, SessionId, UsageId, VoucherId, derived_id
+from models.domain.messages import SaleNoted, SaleTender, SaleUse, SaleVoucher
 from models.domain.money import allocate
 from models.domain.pricing import Flag
 from models.domain.screen import ScreenLine
+from models.domain.voucher_reader import code_key
 
 
 def sale(stage: Stage, event: Event, body: OfflineSale) -> None:
@@ -49,8 +50,14 @@ def sale(stage: Stage, event: Event, body: OfflineSale) -> None:
         stage.incident(event.terminal, "paid_again", f"{body.till_txn} {taken}")
     if made.suspense_fen or sum(line.net_fen for line in body.lines) != body.total_fen:
         stage.incident(event.terminal, "sale_does_not_add_up", made.receipt)
+    unknown = [given.code for given in body.vouchers if code_key(given.code) not in stage.book.chain_book.vouchers]
+    if unknown:
+        stage.incident(event.terminal, "voucher_unknown", ", ".join(unknown)[:200])
     if made.uses:
         stage.ask(_post(stage, event, made, taken))
+    if made.vouchers:
+        nobody, store = SessionId(""), stage.book.store
+        stage.ask(PostVouchers(nobody, store, event.terminal, made.id, None, made.vouchers, made.at))
 
 
 def _made(
@@ -59,8 +66,9 @@ def _made(
     session, book = stage.session, stage.book
     bought = till_lines(body.lines, book)
     gross = sum(line.net_fen for line in body.lines)
-    uses = _uses(body, number, gross)
-    lines = _priced(bought, sum(use.fen for use in uses))
+    claimed = _claimed(body, gross)
+    uses = _uses(body, number, gross - sum(fen for _, fen in claimed))
+    lines = _priced(bought, sum(use.fen for use in uses) + sum(fen for _, fen in claimed))
     discount = sum(line.discount_fen for line in lines)
     due = gross - discount
     rounding = rounding_fen(tenders, due)
@@ -88,7 +96,37 @@ def _made(
         uses=uses,
         till_txn=body.till_txn or "",
         received_at=stage.now,
+        vouchers=_vouchers(stage, number, claimed, lines),
     )
+
+
+def _claimed(body: OfflineSale, gross_fen: int) -> list[tuple[str, int]]:
+    """The vouchers' codes and what they gave, together never more than the lines are worth."""
+    left = gross_fen
+    claimed = []
+    for given in body.vouchers:
+        fen = min(given.fen, left)
+        left -= fen
+        if fen:
+            claimed.append((given.code, fen))
+    return claimed
+
+
+def _vouchers(
+    stage: Stage, number: SaleId, claimed: list[tuple[str, int]], lines: tuple[ScreenLine, ...]
+) -> tuple[SaleVoucher, ...]:
+    """Each with its share of the lines' discount, by largest remainder; one that no book has is the store's own."""
+    left = [line.discount_fen for line in lines]
+    made = []
+    for n, (code, fen) in enumerate(claimed):
+        shares = allocate(fen, left)
+        left = [had - share for had, share in zip(left, shares, strict=True)]
+        known = stage.book.chain_book.vouchers.get(code_key(code))
+        funder = known.funder if known is not None else stage.book.entity
+        voucher = known.id if known is not None else VoucherId(code)
+        on = tuple((line.line, share) for line, share in zip(lines, shares, strict=True) if share)
+        made.append(SaleVoucher(UsageId(derived_id(number, f"voucher{n}")), voucher, fen, funder, on))
+    return tuple(made)
 
 
 def _uses(body: OfflineSale, number: SaleId, gross_fen: int) -> tuple[SaleUse, ...]:

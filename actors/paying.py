@@ -9,8 +9,17 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from actors.ports import PaymentRequest, PayVerb, PostUses, ReleaseUses, ReserveUses
-from actors.pricing import quote, uses_of
+from actors.ports import (
+    PaymentRequest,
+    PayVerb,
+    PostUses,
+    PostVouchers,
+    ReleaseUses,
+    ReleaseVouchers,
+    ReserveUses,
+    ReserveVouchers,
+)
+from actors.pricing import quote, uses_of, vouchers_of
 from actors.selling import book_sale, book_unknown_takings, dated, moment, taken_fen, till_sale
 from actors.stage import Stage
 from actors.visit import Payment, Phase
@@ -82,12 +91,24 @@ def confirm(stage: Stage, event: Event, body: Confirm) -> None:
         reply=None,
         rev=body.rev,
         at_till=at_till,
+        vouchers=vouchers_of(session, stage.book, sale),
     )
     payment = replace(payment, reply=stage.later(event))
     stage.change(payment=payment, state=ScreenState.PAYING, prompt=None)
-    if payment.uses:
+    _reserve(stage, payment)
+
+
+def _reserve(stage: Stage, payment: Payment) -> None:
+    """The vouchers first, then the membership's uses; then the money."""
+    session, store = stage.session, stage.book.store
+    assert session.id is not None
+    if payment.vouchers and not payment.vouchers_kept:
+        member = session.member.id if session.member is not None else None
+        vouchers = ReserveVouchers(session.id, store, member, payment.vouchers, stage.now)
+        stage.keep(payment=replace(payment, reserve=stage.ask(vouchers)))
+    elif payment.uses:
         uses = payment.uses
-        reserve = ReserveUses(session.id, stage.book.store, uses[0].membership, uses, stage.now, body.rev)
+        reserve = ReserveUses(session.id, store, uses[0].membership, uses, stage.now, payment.rev)
         stage.keep(payment=replace(payment, reserve=stage.ask(reserve)))
     else:
         _collect(stage)
@@ -120,16 +141,24 @@ def _provider_tender(payment: Payment) -> Tender | None:
 
 
 def reserve_answered(stage: Stage, answer: ReserveAnswered) -> None:
-    """The benefits are reserved: collect. Or they are gone: price again with what is left."""
+    """What was asked for is reserved: go on, at last collect. Or it is gone: price again with what is left."""
     session = stage.session
     payment = session.payment
     if payment is None or payment.phase is not Phase.RESERVING or payment.reserve != answer.ask:
         return
     if answer.ok:
-        _collect(stage)
+        if payment.vouchers and payment.uses and not payment.vouchers_kept:
+            kept = replace(payment, vouchers_kept=True)
+            stage.keep(payment=kept)
+            _reserve(stage, kept)
+        else:
+            _collect(stage)
         return
     stage.refuse(payment.reply, answer.code or "benefit_gone")
-    stage.keep(payment=None, member=answer.member or session.member)
+    if payment.vouchers_kept:
+        stage.ask(ReleaseVouchers(answer.session, payment.vouchers))
+    left = tuple(entered for entered in session.vouchers if entered not in answer.gone)
+    stage.keep(payment=None, member=answer.member or session.member, vouchers=left)
     stage.change(state=ScreenState.QUOTED)
     stage.prompt("price_changed")
 
@@ -241,6 +270,8 @@ def _give_up(stage: Stage, payment: Payment, prompt_code: str, why: str) -> None
     stage.reply(payment.cancel_reply)
     if payment.uses:
         stage.ask(ReleaseUses(session.id, payment.uses))
+    if payment.vouchers:
+        stage.ask(ReleaseVouchers(session.id, payment.vouchers))
     stage.incident(payment.terminal, "payment_failed", why)
     stage.change(payment=None, state=ScreenState.QUOTED)
     stage.prompt(prompt_code)
@@ -318,9 +349,12 @@ def paid(stage: Stage, event: Event, body: Paid) -> None:
         return
     reserved = payment is not None and payment.phase is Phase.AT_TILL and body.rev >= payment.rev
     uses = payment.uses if payment is not None else uses_of(session, stage.book, sale)
+    vouchers = payment.vouchers if payment is not None else vouchers_of(session, stage.book, sale)
     if payment is not None:
         stage.reply(payment.reply)
-    done = Payment(sale, "", Phase.AT_TILL, event.terminal, event.seq, body.tenders, uses, None, at_till=True)
+    done = Payment(
+        sale, "", Phase.AT_TILL, event.terminal, event.seq, body.tenders, uses, None, at_till=True, vouchers=vouchers
+    )
     _finish(stage, done, tenders, unreserved=not reserved)
 
 
@@ -350,6 +384,11 @@ def _finish(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...], unres
         cash = tuple(as_reported(tender) for tender in payment.tenders if tender.kind in DRAWER_TENDERS)
         taken = (*taken, *cash)
     book_sale(stage, payment, taken)
+    if payment.vouchers:
+        member = session.member.id if session.member is not None else None
+        vouchers = payment.vouchers
+        post = PostVouchers(session.id, stage.book.store, payment.terminal, payment.sale, member, vouchers, stage.now)
+        stage.ask(post)
     if payment.uses:
         stage.ask(
             PostUses(

@@ -25,7 +25,7 @@ from models.domain.ids import (
     TerminalId,
 )
 from models.domain.liveness import NO_CHALLENGE, PLAIN, Challenge, LivenessPolicy
-from models.domain.messages import SaleUse
+from models.domain.messages import SaleUse, SaleVoucher
 
 
 class Port(StrEnum):
@@ -35,6 +35,7 @@ class Port(StrEnum):
     SALES = "sales"
     MEMBERSHIPS = "memberships"
     PAYMENTS = "payments"
+    VOUCHERS = "vouchers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,56 @@ class ReverseUses:
 
 
 @dataclass(frozen=True, slots=True)
+class ReserveVouchers:
+    """Reserve one quote's vouchers for two minutes, those with a quota under their row lock."""
+
+    port: ClassVar[Port] = Port.VOUCHERS
+    durable: ClassVar[bool] = True
+    session: SessionId
+    store: StoreId
+    member: MemberId | None
+    vouchers: tuple[SaleVoucher, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PostVouchers:
+    """The sale is paid: its vouchers are used, whether they were reserved or are beyond their quota."""
+
+    port: ClassVar[Port] = Port.VOUCHERS
+    durable: ClassVar[bool] = True
+    session: SessionId
+    store: StoreId
+    terminal: TerminalId
+    sale: SaleId
+    member: MemberId | None
+    vouchers: tuple[SaleVoucher, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseVouchers:
+    """The sale did not happen: give the reservation back."""
+
+    port: ClassVar[Port] = Port.VOUCHERS
+    durable: ClassVar[bool] = True
+    session: SessionId
+    vouchers: tuple[SaleVoucher, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnVouchers:
+    """The sale was voided, or goods came back: a use all of whose `fen` came back is free again. By the ask's id."""
+
+    port: ClassVar[Port] = Port.VOUCHERS
+    durable: ClassVar[bool] = True
+    session: SessionId
+    store: StoreId
+    vouchers: tuple[SaleVoucher, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class GrantLease:
     """Keep so many uses of a benefit for a terminal that goes offline, under the membership's row lock."""
 
@@ -273,4 +324,5 @@ FaceRequest = IdentifyFace | RescoreFace | TakeShot | EnrolFace
 MembershipRequest = (
     FindMember | EnrolMember | ReserveUses | PostUses | ReleaseUses | ReverseUses | GrantLease | EndLease | WithdrawFace
 )
-AskRequest = FaceRequest | FindSale | MembershipRequest | PaymentRequest
+VoucherRequest = ReserveVouchers | PostVouchers | ReleaseVouchers | ReturnVouchers
+AskRequest = FaceRequest | FindSale | MembershipRequest | VoucherRequest | PaymentRequest

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from actors.visit import Line, Session
+from models.domain.benefits import Scope, holds_at
 from models.domain.book import StoreBook
-from models.domain.ids import SaleId, UsageId, derived_id
-from models.domain.messages import BenefitLeft, MembershipView, MemberView, SaleUse
-from models.domain.plans import ALWAYS_EXCLUDED, Plan
+from models.domain.ids import SaleId, UsageId, VoucherId, derived_id
+from models.domain.messages import BenefitLeft, MembershipView, MemberView, SaleUse, SaleVoucher
+from models.domain.money import format_yuan
+from models.domain.plans import Plan, Text
 from models.domain.pricing import BasketLine, LightOffer, Quote, price
 from models.domain.pricing import saves_now_fen as _saves_now_fen
-from models.domain.screen import ScreenLine
+from models.domain.screen import ScreenLine, ScreenVoucher
+from models.domain.vouchers import Counter, Voucher, refusal_now
+
+OFFERED_MAX = 5
+"""Coupons on the screen: each costs one more pricing of the basket."""
 
 
 class _Last:
@@ -21,7 +28,7 @@ class _Last:
 
     lines: tuple[Line, ...] | None = None
     basket: tuple[BasketLine, ...] = ()
-    quoted: tuple[tuple[Line, ...], MemberView | None, StoreBook, Quote] | None = None
+    quoted: tuple[tuple[Line, ...], MemberView | None, tuple[VoucherId, ...], StoreBook, Quote] | None = None
 
 
 def basket_lines(lines: tuple[Line, ...]) -> tuple[BasketLine, ...]:
@@ -38,18 +45,65 @@ def basket_lines(lines: tuple[Line, ...]) -> tuple[BasketLine, ...]:
 
 
 def quote(session: Session, book: StoreBook) -> Quote:
-    """The basket priced for this member with the pinned book. Same question, same answer."""
+    """The basket priced for this member and these vouchers with the pinned book. Same question, same answer."""
     last = _Last.quoted
-    if last is not None and last[0] is session.lines and last[1] is session.member and last[2] is book:
-        return last[3]
-    priced = price(basket_lines(session.lines), _light(session, book), book.chain_book.items)
-    _Last.quoted = (session.lines, session.member, book, priced)
+    if (
+        last is not None
+        and last[0] is session.lines
+        and last[1] is session.member
+        and last[2] is session.vouchers
+        and last[3] is book
+    ):
+        return last[4]
+    priced = price(
+        basket_lines(session.lines), _light(session, book), book.chain_book.items, entered_vouchers(session, book)
+    )
+    _Last.quoted = (session.lines, session.member, session.vouchers, book, priced)
     return priced
+
+
+def entered_vouchers(session: Session, book: StoreBook) -> tuple[Voucher, ...]:
+    """The vouchers of this visit, each as often as it was entered. The book is pinned, so each is in it."""
+    if not session.vouchers:
+        return ()
+    found = (book.chain_book.voucher(entered) for entered in session.vouchers)
+    return tuple(voucher for voucher in found if voucher is not None)
+
+
+def counter(session: Session, book: StoreBook, now: datetime) -> Counter:
+    """Where and when a voucher is entered."""
+    return Counter(book.store, book.basket_owner, book.zone, now, session.member is not None)
+
+
+def offered_vouchers(session: Session, book: StoreBook) -> tuple[Voucher, ...]:
+    """Coupons that are on the screen of this visit: those that count here and when it began, not entered yet."""
+    at = counter(session, book, session.opened_at) if session.opened_at is not None else None
+    open_to_all = (voucher for voucher in book.chain_book.vouchers.values() if voucher.offered)
+    return tuple(
+        voucher
+        for voucher in open_to_all
+        if at is not None
+        and voucher.id not in session.vouchers
+        and (book.basket_owner != "none" or voucher.whole_baskets)
+        and not refusal_now(voucher, at)
+    )[:OFFERED_MAX]
+
+
+def voucher_saves_now_fen(session: Session, book: StoreBook, voucher: Voucher) -> int:
+    """What claiming this voucher would take off this basket."""
+    if not session.lines:
+        return 0
+    vouchers = (*entered_vouchers(session, book), voucher)
+    with_it = price(basket_lines(session.lines), _light(session, book), book.chain_book.items, vouchers)
+    return max(0, quote(session, book).due_fen - with_it.due_fen)
 
 
 def saves_now_fen(session: Session, book: StoreBook, plan: Plan) -> int:
     """What enrolling now would take off this basket."""
-    return _saves_now_fen(basket_lines(session.lines), plan, book.chain_book.items) if session.lines else 0
+    if not session.lines:
+        return 0
+    lines, items = basket_lines(session.lines), book.chain_book.items
+    return _saves_now_fen(lines, _here(plan, session, book), items, entered_vouchers(session, book))
 
 
 def _light(session: Session, book: StoreBook) -> LightOffer | None:
@@ -58,15 +112,23 @@ def _light(session: Session, book: StoreBook) -> LightOffer | None:
     if view is None or plan is None:
         return None
     left = {str(benefit.benefit): benefit.uses_left for benefit in view.benefits}
-    if book.basket_owner == "none":
-        left = {benefit: uses for benefit, uses in left.items() if _for_whole_baskets(plan, benefit)}
-    return LightOffer(plan, view.used_fen, left, view.fee_fen)
+    return LightOffer(_here(plan, session, book), view.used_fen, left, view.fee_fen)
 
 
-def _for_whole_baskets(plan: Plan, benefit: str) -> bool:
-    """An amount names no goods: only a benefit that excludes no more than the law does can be given on it."""
-    offered = plan.benefit(benefit)
-    return offered is not None and offered.scope.excluded_flags <= ALWAYS_EXCLUDED
+def _here(plan: Plan, session: Session, book: StoreBook) -> Plan:
+    """The plan with those of its benefits that hold in this store since the visit began. An amount names no goods:
+    there only a benefit that excludes no more than the law does can be given."""
+    kept = tuple(benefit for benefit in plan.benefits if _holds(benefit.scope, session, book))
+    return plan if len(kept) == len(plan.benefits) else replace(plan, benefits=kept)
+
+
+def _holds(scope: Scope, session: Session, book: StoreBook) -> bool:
+    if book.basket_owner == "none" and not scope.whole_baskets:
+        return False
+    if not (scope.stores or scope.channels or scope.weekdays or scope.hours):
+        return True
+    at = session.opened_at
+    return at is not None and holds_at(scope, store=book.store, channel=book.basket_owner, at=at, zone=book.zone)
 
 
 def uses_of(session: Session, book: StoreBook, sale: SaleId) -> tuple[SaleUse, ...]:
@@ -78,6 +140,32 @@ def uses_of(session: Session, book: StoreBook, sale: SaleId) -> tuple[SaleUse, .
         SaleUse(UsageId(derived_id(sale, f"use{n}")), view.id, use.benefit, use.fen)
         for n, use in enumerate(quote(session, book).uses)
     )
+
+
+def vouchers_of(session: Session, book: StoreBook, sale: SaleId) -> tuple[SaleVoucher, ...]:
+    """The vouchers of the current quote, numbered by the sale."""
+    return tuple(
+        SaleVoucher(UsageId(derived_id(sale, f"voucher{n}")), one.voucher, one.fen, one.funder, one.lines)
+        for n, one in enumerate(quote(session, book).vouchers)
+    )
+
+
+def shown_vouchers(session: Session, book: StoreBook) -> tuple[ScreenVoucher, ...]:
+    """The entered vouchers as the screen shows them: what each takes off, or why it does not."""
+    if not session.vouchers:
+        return ()
+    priced = quote(session, book)
+    saves = Text(zh="优惠 {} 元", en="{} off")
+    taken = tuple(
+        ScreenVoucher(
+            one.code, one.name.to(book.language), one.fen, saves.to(book.language).format(format_yuan(one.fen))
+        )
+        for one in priced.vouchers
+    )
+    waiting = tuple(
+        ScreenVoucher(one.code, one.name.to(book.language), 0, one.why.to(book.language)) for one in priced.not_taken
+    )
+    return taken + waiting
 
 
 def shown_lines(priced: Quote, book: StoreBook) -> tuple[ScreenLine, ...]:
@@ -109,6 +197,3 @@ def after_uses(member: MemberView | None, uses: tuple[SaleUse, ...]) -> MemberVi
     )
     used = view.used_fen + sum(use.fen for use in uses)
     return replace(member, membership=replace(view, used_fen=used, benefits=left))
-
-
-__all__ = ["Quote", "after_uses", "basket_lines", "quote", "saves_now_fen", "shown_lines", "uses_of"]

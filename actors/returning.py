@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.ports import ReverseUses
+from actors.ports import ReturnVouchers, ReverseUses
 from actors.stage import Stage
 from actors.visit import Voiding
 from models.domain.facts import SaleReturned
@@ -53,8 +53,11 @@ def book(stage: Stage, work: Voiding, back: Back) -> None:
             tenders=back.tenders,
             uses=back.uses,
             reason=work.reason,
+            vouchers=back.vouchers,
         )
     )
+    if back.vouchers:
+        stage.ask(ReturnVouchers(session.id or SessionId(""), store, back.vouchers, stage.now))
     if back.uses:
         stage.ask(ReverseUses(session.id or SessionId(""), store, work.sale, back.uses, stage.now))
     stage.tell_store(VoidEnded(work.receipt, session.lane))

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from actors.pricing import quote, saves_now_fen, shown_lines
+from actors.pricing import (
+    offered_vouchers,
+    quote,
+    saves_now_fen,
+    shown_lines,
+    shown_vouchers,
+    voucher_saves_now_fen,
+)
 from actors.visit import Phase, Session
 from models.domain.book import StoreBook
 from models.domain.charging import charge_fen
@@ -57,6 +64,7 @@ def render(session: Session, book: StoreBook) -> Screen:
         offers=_offers(session, book),
         prompt=session.prompt,
         actions=_actions(session, book),
+        vouchers=shown_vouchers(session, book),
     )
 
 
@@ -108,9 +116,20 @@ def _membership(session: Session, book: StoreBook) -> ScreenMembership | None:
 
 
 def _offers(session: Session, book: StoreBook) -> tuple[ScreenOffer, ...]:
-    """Plans that this customer may enter now, with what the basket would save at once."""
+    """Plans that this customer may enter now and coupons that they may claim, with what the basket saves at once."""
+    if session.state not in _OFFER_STATES:
+        return ()
+    claimable = () if session.state is ScreenState.PAID else offered_vouchers(session, book)
+    coupons = tuple(
+        ScreenOffer(one.id, one.name.to(book.language), 0, voucher_saves_now_fen(session, book, one), (), "voucher")
+        for one in claimable
+    )
+    return _plans(session, book) + coupons
+
+
+def _plans(session: Session, book: StoreBook) -> tuple[ScreenOffer, ...]:
     member = session.member
-    if session.state not in _OFFER_STATES or (member is not None and member.membership is not None):
+    if member is not None and member.membership is not None:
         return ()
     return tuple(
         ScreenOffer(
@@ -131,6 +150,8 @@ def _actions(session: Session, book: StoreBook) -> tuple[str, ...]:
         actions += {"storeops": ["scan", "remove"], "none": ["amount"]}.get(book.basket_owner, ["basket"])
         if session.member is None:
             actions.append("identify")
+        actions += ["voucher"] if book.chain_book.vouchers else []
+        actions += ["claim"] if session.state in _OFFER_STATES and offered_vouchers(session, book) else []
     if session.state is ScreenState.BASKET:
         actions.append("age_check")
     view = session.member.membership if session.member is not None else None

@@ -59,6 +59,7 @@ def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...]) -> 
             tenders=taken,
             uses=payment.uses,
             till_txn=session.till_txn,
+            vouchers=payment.vouchers,
         )
     )
     receipt = Receipt(

@@ -196,9 +196,9 @@ def _more(stage: Stage, event: Event, body: Identify | Amount | AgeCheck | Vouch
         case AgeCheck():
             baskets.age_check(stage, event, body)
         case Voucher():
-            offers.voucher(stage)
+            offers.voucher(stage, event, body)
         case Claim():
-            offers.claim(stage, body)
+            offers.claim(stage, event, body)
         case Lease():
             leasing.lease(stage, event, body)
         case _:
@@ -230,6 +230,7 @@ def _open(stage: Stage, event: Event, till_txn: str) -> None:
         leasing=before.leasing,
         misses=before.misses,
         misses_since=before.misses_since,
+        opened_at=stage.now,
     )
     stage.session = fresh
     stage.prompt("welcome")

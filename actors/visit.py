@@ -11,9 +11,9 @@ from datetime import datetime
 from enum import StrEnum
 
 from models.domain.events import Purpose, ReturnLine, Tender
-from models.domain.ids import LaneId, LegalEntityId, MemberId, MessageId, SaleId, SessionId, TerminalId
+from models.domain.ids import LaneId, LegalEntityId, MemberId, MessageId, SaleId, SessionId, TerminalId, VoucherId
 from models.domain.liveness import Side
-from models.domain.messages import MemberView, SaleTender, SaleUse
+from models.domain.messages import MemberView, SaleTender, SaleUse, SaleVoucher
 from models.domain.pricing import Flag
 from models.domain.returns import Back
 from models.domain.screen import Prompt, Receipt, ScreenPaid, ScreenState
@@ -111,7 +111,10 @@ class Payment:
     at_till: bool = False
     polls: int = 0
     reserve: str = ""
-    """The ask that reserves the uses: no other answer counts."""
+    """The ask that reserves the vouchers or the uses: no other answer counts."""
+    vouchers: tuple[SaleVoucher, ...] = ()
+    vouchers_kept: bool = False
+    """The vouchers are reserved."""
     code_shown: bool = False
     """The collection code is on the screen: from now on the order is queried."""
     cancel_reply: OpenReply | None = None
@@ -142,6 +145,7 @@ class Voiding:
     n: int = 0
     """Returns of the sale before this one."""
     back: Back | None = None
+    vouchers: tuple[SaleVoucher, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +203,10 @@ class Session:
     """Numbers of nobody that were tried at this lane since `misses_since`, whatever visit it was."""
     misses_since: datetime | None = None
     leasing: tuple[Leasing, ...] = ()
+    vouchers: tuple[VoucherId, ...] = ()
+    """Vouchers that were entered, each as often as it was."""
+    opened_at: datetime | None = None
+    """When the visit began: benefits that hold at some hours are judged by it, so that a price stays what it was."""
 
     def consent(self, purpose: Purpose) -> GivenConsent | None:
         """The consent given in this session for a purpose."""

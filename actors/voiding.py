@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from actors import returning
-from actors.ports import FindSale, PaymentRequest, PayVerb, ReverseUses
+from actors.ports import FindSale, PaymentRequest, PayVerb, ReturnVouchers, ReverseUses
 from actors.stage import Stage
 from actors.visit import Voiding
 from models.domain.errors import Refused
@@ -75,7 +75,8 @@ def sale_found(stage: Stage, found: SaleFound) -> None:
     else:
         taken = sum(tender.fen for tender in found.tenders if tender.kind is not TenderKind.COUPON)
         refunds = tuple(tender for tender in found.tenders if tender.order)
-        work = replace(work, uses=found.uses, taken_fen=taken, discount_fen=found.discount_fen, refunds=refunds)
+        work = replace(work, uses=found.uses, vouchers=found.vouchers, taken_fen=taken, refunds=refunds)
+        work = replace(work, discount_fen=found.discount_fen)
     stage.keep(voiding=work)
     if work.refunds:
         _ask_refund(stage, work)
@@ -157,6 +158,8 @@ def _book(stage: Stage, work: Voiding) -> None:
     )
     if work.uses:
         stage.ask(ReverseUses(session.id or SessionId(""), stage.book.store, work.sale, work.uses, stage.now))
+    if work.vouchers:
+        stage.ask(ReturnVouchers(session.id or SessionId(""), stage.book.store, work.vouchers, stage.now))
     stage.tell_store(VoidEnded(work.receipt, session.lane))
     stage.tell_store(SaleNoted(-1, -work.taken_fen, -work.discount_fen))
     stage.reply(work.reply)

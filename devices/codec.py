@@ -41,6 +41,7 @@ from models.domain.events import (
     Return,
     ReturnLine,
     SaleBenefit,
+    SaleVoucherClaim,
     Scan,
     SessionOpen,
     Tender,
@@ -140,7 +141,9 @@ def _sale(body: wire.SaleBody) -> OfflineSale:
         )
         for given in body.benefits
     )
-    return OfflineSale(_till_lines(body.lines), _tenders(body.tenders), body.total_fen, benefits, body.till_txn)
+    vouchers = tuple(SaleVoucherClaim(given.code, given.fen) for given in body.vouchers)
+    lines, tenders = _till_lines(body.lines), _tenders(body.tenders)
+    return OfflineSale(lines, tenders, body.total_fen, benefits, body.till_txn, vouchers)
 
 
 def _body(document: type[D], convert: Callable[[D], EventBody]) -> Callable[[bytes | msgspec.Raw], EventBody]:
@@ -343,6 +346,7 @@ def encode_screen(screen: Screen) -> bytes:
             prompt=screen.prompt,
             actions=screen.actions,
             receipt=screen.receipt,
+            vouchers=screen.vouchers,
         )
     )
 

@@ -95,6 +95,7 @@ _SCREEN: dict[str, Any] = {
     "prompt": {"code": "ask_consent", "params": {}, "text": "请确认是否同意刷脸识别"},
     "actions": ["cancel", "confirm"],
     "receipt": None,
+    "vouchers": [{"code": "SUN5", "name": "满20减5", "discount_fen": 0, "why": "还差 4.10 元"}],
 }
 
 DOCUMENTS: Mapping[str, Any] = {

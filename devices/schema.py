@@ -38,6 +38,14 @@ PROMPT_PARAMS: Mapping[str, Mapping[str, Schema]] = {
         "back": {"type": "string", "description": "Yuan that go back, as printed."},
         "cash": {"type": "string", "description": "How much of it is cash."},
     },
+    "voucher_added": {
+        "name": {"type": "string", "description": "The voucher's name, in the chain's language."},
+        "saves": {"type": "string", "description": "Yuan that it takes off, as printed."},
+    },
+    "voucher_waits": {
+        "name": {"type": "string", "description": "The voucher's name, in the chain's language."},
+        "why": {"type": "string", "description": "Why it takes nothing off yet, in the chain's language."},
+    },
 }
 """The parameters of prompts; a prompt that is not named here has none."""
 

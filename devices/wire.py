@@ -23,8 +23,10 @@ from models.domain.screen import (
     ScreenMembership,
     ScreenOffer,
     ScreenState,
+    ScreenVoucher,
     Suggestion,
 )
+from models.domain.vouchers import VOUCHERS_MAX
 
 VERSION = 1
 EVENT_BYTES_MAX = 64 * 1024
@@ -263,14 +265,22 @@ class SaleBenefitBody(Struct, frozen=True):
     fen: Fen
 
 
+class SaleVoucherBody(Struct, frozen=True):
+    """A voucher that was taken offline, by its code."""
+
+    code: Code
+    fen: Fen
+
+
 class SaleBody(Struct, frozen=True):
-    """`sale`: made offline. total_fen is the sum of net_fen; benefits come off it, tenders are the rest."""
+    """`sale`: made offline. total_fen is the sum of net_fen; benefits and vouchers come off it, tenders are the rest."""
 
     lines: Annotated[tuple[TillLineBody, ...], Meta(max_length=TILL_LINES_MAX)]
     tenders: Annotated[tuple[TenderBody, ...], Meta(max_length=TENDERS_MAX)]
     total_fen: Fen
     benefits: Annotated[tuple[SaleBenefitBody, ...], Meta(max_length=SALE_BENEFITS_MAX)] = ()
     till_txn: Ref | None = None
+    vouchers: Annotated[tuple[SaleVoucherBody, ...], Meta(max_length=VOUCHERS_MAX)] = ()
 
 
 class FaceProperties(Struct, frozen=True):
@@ -358,6 +368,7 @@ class ScreenDocument(Struct, frozen=True):
     prompt: Prompt | None
     actions: tuple[str, ...]
     receipt: Receipt | None
+    vouchers: tuple[ScreenVoucher, ...]
 
 
 class SoftwareRelease(Struct, frozen=True):

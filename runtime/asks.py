@@ -18,8 +18,13 @@ from actors.ports import (
     IdentifyFace,
     PaymentRequest,
     PayVerb,
+    PostVouchers,
+    ReleaseVouchers,
     RescoreFace,
+    ReserveVouchers,
+    ReturnVouchers,
     TakeShot,
+    VoucherRequest,
 )
 from gateway.providers.port import PaymentProvider, Scene
 from models.domain.events import Purpose, TenderKind
@@ -32,10 +37,13 @@ from models.domain.messages import (
     PastReturn,
     PaymentAnswered,
     PaymentOutcome,
+    ReleaseAnswered,
+    ReserveAnswered,
     ReturnedLine,
     SaleFound,
     SaleTender,
     SaleUse,
+    SaleVoucher,
     SessionMessage,
 )
 from models.domain.payments import (
@@ -62,6 +70,7 @@ from models.domain.screen import ScreenLine
 from models.tables.memberships import load_member_view
 from runtime.clock import business_now
 from runtime.memberships import Memberships, NotYet
+from runtime.vouchers import Vouchers
 
 VISITS_MAX = 20_000
 """Visits whose key is held in memory; the oldest is forgotten first."""
@@ -157,6 +166,8 @@ class Ports:
                 return Answered(await self._find_sale(ask.id, request))
             case PaymentRequest() as request:
                 return Answered(await self._pay(ask.id, request, attempts))
+            case ReserveVouchers() | PostVouchers() | ReleaseVouchers() | ReturnVouchers() as request:
+                return Answered(await self._keep_vouchers(ask.id, request))
             case request:
                 answer = await self._memberships.ask(ask.id, request, attempts - 1)
                 if isinstance(answer, NotYet):
@@ -237,13 +248,18 @@ class Ports:
             templates=answer.templates,
         )
 
+    # ------------------------------------------------------------ vouchers
+
+    async def _keep_vouchers(self, ask: str, request: VoucherRequest) -> ReserveAnswered | ReleaseAnswered:
+        return await Vouchers(self._chain, self._pool).ask(ask, request)
+
     # ------------------------------------------------------------ sales
 
     async def _find_sale(self, question: str, request: FindSale) -> SaleFound:
         async with self._pool.connection() as conn:
             cursor = await conn.execute(
                 """SELECT id, business_date, voided_at IS NOT NULL, gross_fen, discount_fen, rounding_fen, tenders,
-                     uses, entity, agency_fen, lines
+                     uses, entity, agency_fen, lines, vouchers
                    FROM sale WHERE store = %s AND receipt = %s""",
                 (request.store, request.receipt),
             )
@@ -251,10 +267,15 @@ class Ports:
             if row is None:
                 return SaleFound(question, None, request.receipt)
             cursor = await conn.execute(
-                "SELECT lines, tenders, uses FROM sale_return WHERE sale = %s ORDER BY n", (row[0],)
+                "SELECT lines, tenders, uses, vouchers FROM sale_return WHERE sale = %s ORDER BY n", (row[0],)
             )
             returns = [
-                PastReturn(tuple(ReturnedLine(**line) for line in past[0]), _tenders(past[1]), _uses(past[2]))
+                PastReturn(
+                    tuple(ReturnedLine(**line) for line in past[0]),
+                    _tenders(past[1]),
+                    _uses(past[2]),
+                    _vouchers(past[3]),
+                )
                 for past in await cursor.fetchall()
             ]
         return SaleFound(
@@ -273,6 +294,7 @@ class Ports:
             agency_fen=row[9],
             lines=tuple(ScreenLine(**line) for line in row[10]),
             returns=tuple(returns),
+            vouchers=_vouchers(row[11]),
         )
 
     # ------------------------------------------------------------ payments
@@ -292,6 +314,10 @@ def _tenders(document: list[dict[str, Any]]) -> tuple[SaleTender, ...]:
 
 def _uses(document: list[dict[str, Any]]) -> tuple[SaleUse, ...]:
     return tuple(SaleUse(**use) for use in document)
+
+
+def _vouchers(document: list[dict[str, Any]]) -> tuple[SaleVoucher, ...]:
+    return tuple(SaleVoucher(**{**one, "lines": tuple((n, fen) for n, fen in one["lines"])}) for one in document)
 
 
 def _never(error: ValueError) -> Failed:

@@ -9,7 +9,9 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from models.domain.ids import ChainId, RegionId, StoreId, shard_of
+from models.domain.voucher_reader import read_vouchers
 from models.tables.plans import save_plan
+from models.tables.vouchers import save_vouchers
 from runtime.chains import ChainDoc, provider_app_of, read_plan_document, secret_sha256, terminals_of
 
 
@@ -67,6 +69,9 @@ async def apply_chain(conn: AsyncConnection[Any], doc: ChainDoc, region: RegionI
         plans = [read_plan_document(plan) for plan in doc.plans]
         for plan in plans:
             await save_plan(cur, ChainId(doc.chain), plan)
+        vouchers = [voucher for voucher in read_vouchers(doc.vouchers, doc.zone).values()]
+        if vouchers:
+            await save_vouchers(cur, doc.chain, vouchers)
         return await _save_book(cur, doc, plans, now)
 
 
@@ -80,6 +85,8 @@ async def _save_book(cur: Any, doc: ChainDoc, plans: list[dict[str, Any]], now: 
         "age_check_to_enrol": doc.age_check_to_enrol,
         "faces": doc.faces.model_dump(mode="json"),
     }
+    if doc.vouchers:
+        content |= {"vouchers": list(doc.vouchers), "zone": doc.zone}
     await cur.execute(
         "SELECT version, doc = %s FROM book WHERE chain = %s ORDER BY version DESC LIMIT 1", (Jsonb(content), doc.chain)
     )

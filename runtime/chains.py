@@ -17,6 +17,7 @@ from models.domain.events import TenderKind
 from models.domain.ids import StoreId, TerminalId
 from models.domain.liveness import PLAIN, ChallengeMode, LivenessPolicy
 from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
+from models.domain.voucher_reader import read_vouchers
 from runtime.settings import CONFIGS
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]
@@ -142,6 +143,16 @@ class ChainDoc(_Closed):
     age_check_to_enrol: bool = False
     """A clerk must have confirmed the customer's age before a face is enrolled."""
     faces: FacesDoc = FacesDoc()
+    vouchers: tuple[dict[str, Any], ...] = ()
+    """Definitions as models.domain.voucher_reader reads them."""
+
+    @model_validator(mode="after")
+    def _vouchers_can_be_applied(self) -> ChainDoc:
+        funders = {entity.id for entity in self.entities}
+        for voucher in read_vouchers(self.vouchers, self.zone).values():
+            if voucher.funder not in funders:
+                raise ValueError(f"voucher {voucher.id!r} is funded by {voucher.funder!r}, which is no company here")
+        return self
 
     @model_validator(mode="after")
     def _pays_without_face(self) -> ChainDoc:

@@ -11,8 +11,12 @@ from actors.ports import (
     GrantLease,
     PaymentRequest,
     PostUses,
+    PostVouchers,
     ReleaseUses,
+    ReleaseVouchers,
     ReserveUses,
+    ReserveVouchers,
+    ReturnVouchers,
     ReverseUses,
 )
 
@@ -26,6 +30,10 @@ _REQUESTS: dict[str, type[AskRequest]] = {
         ReverseUses,
         GrantLease,
         EndLease,
+        ReserveVouchers,
+        PostVouchers,
+        ReleaseVouchers,
+        ReturnVouchers,
         PaymentRequest,
     )
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from models.domain.calendar import business_date
@@ -13,6 +13,7 @@ from models.domain.liveness import PLAIN, LivenessPolicy
 from models.domain.plans import Plan
 from models.domain.pricing import Item
 from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
+from models.domain.vouchers import Voucher
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,12 @@ class ChainBook:
     age_check_to_enrol: bool = False
     """A clerk must have looked at the customer's age before a face may be enrolled."""
     liveness: LivenessPolicy = PLAIN
+    vouchers: Mapping[str, Voucher] = field(default_factory=dict)
+    """By their code in capitals (models.domain.voucher_reader.code_key)."""
+
+    def voucher(self, voucher_id: str) -> Voucher | None:
+        """The voucher of that id, or None when the book has none."""
+        return next((voucher for voucher in self.vouchers.values() if voucher.id == voucher_id), None)
 
 
 @dataclass(frozen=True, slots=True)

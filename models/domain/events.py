@@ -233,14 +233,24 @@ class SaleBenefit:
 
 
 @dataclass(frozen=True, slots=True)
+class SaleVoucherClaim:
+    """A voucher that a till took offline: its code, and what it gave."""
+
+    code: str
+    fen: int
+
+
+@dataclass(frozen=True, slots=True)
 class OfflineSale:
-    """A whole sale made offline. `total_fen` is the sum of the lines' net_fen, before `benefits`."""
+    """A whole sale made offline. `total_fen` is the sum of the lines' net_fen, before `benefits` and
+    `vouchers`."""
 
     lines: tuple[TillLine, ...]
     tenders: tuple[Tender, ...]
     total_fen: int
     benefits: tuple[SaleBenefit, ...] = ()
     till_txn: str | None = None
+    vouchers: tuple[SaleVoucherClaim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

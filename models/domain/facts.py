@@ -17,7 +17,15 @@ from models.domain.ids import (
     StoreId,
     TerminalId,
 )
-from models.domain.messages import KeyRow, RecognitionDecision, ReturnedLine, SaleTender, SaleUse, TemplateRow
+from models.domain.messages import (
+    KeyRow,
+    RecognitionDecision,
+    ReturnedLine,
+    SaleTender,
+    SaleUse,
+    SaleVoucher,
+    TemplateRow,
+)
 from models.domain.screen import ScreenLine
 from models.domain.twin import TwinFact
 
@@ -53,6 +61,7 @@ class SaleMade:
     till_txn: str = ""
     received_at: datetime | None = None
     """When a sale made offline was heard of; None: it was made online. `at` is when it happened."""
+    vouchers: tuple[SaleVoucher, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,8 @@ class SaleReturned:
     tenders: tuple[SaleTender, ...]
     uses: tuple[SaleUse, ...]
     reason: str
+    vouchers: tuple[SaleVoucher, ...] = ()
+    """What of the vouchers' discount these lines had: it stays with them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -412,16 +412,20 @@ def sale_paid(
     suspense_fen: int = 0,
     agency_fen: int = 0,
     other_discount_fen: int = 0,
+    funded: Sequence[tuple[LegalEntityId, int]] = (),
 ) -> Transaction:
     """A paid basket: takings against sales. Light benefits are booked by `benefit_used`, not here.
 
     sum of takings = due_fen - rounding_fen + suspense_fen. `agency_fen` of the due is somebody else's money.
-    `other_discount_fen` was given by something other than a light benefit and is shown gross.
+    `other_discount_fen` was given by something other than a light benefit and is shown gross; `funded` of it, by
+    funder, is borne by another entity than the store's, which is owed it.
     """
     legs = _Legs(business_date)
     for taking in takings:
         _take(legs, place, taking)
     _sold(legs, place, due_fen, rounding_fen, suspense_fen, agency_fen, other_discount_fen)
+    for funder, fen in funded:
+        legs.across(funder, f"subsidy:{funder}", place.entity, f"discount_given:{place.store}", fen)
     return legs.as_transaction("sale_paid", sale_id)
 
 
@@ -437,6 +441,7 @@ def sale_refunded(
     suspense_fen: int = 0,
     agency_fen: int = 0,
     other_discount_fen: int = 0,
+    funded: Sequence[tuple[LegalEntityId, int]] = (),
 ) -> Transaction:
     """Money back for the lines' share, to the original tenders: the mirror of `sale_paid` with these amounts."""
     paid = sale_paid(
@@ -449,6 +454,7 @@ def sale_refunded(
         suspense_fen=suspense_fen,
         agency_fen=agency_fen,
         other_discount_fen=other_discount_fen,
+        funded=funded,
     )
     return mirror(paid, return_id, "sale_refunded", business_date)
 

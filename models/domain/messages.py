@@ -25,6 +25,7 @@ from models.domain.ids import (
     StoreId,
     TerminalId,
     UsageId,
+    VoucherId,
 )
 from models.domain.liveness import Liveness
 from models.domain.presence import TerminalMessage
@@ -191,6 +192,8 @@ class ReserveAnswered:
     code: str = ""
     member: MemberView | None = None
     """The membership as it stands now, when the reservation was refused: price again with it."""
+    gone: tuple[VoucherId, ...] = ()
+    """Vouchers that have no use left, when theirs was refused: price again without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +248,7 @@ class FaceWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseAnswered:
-    """Reserved uses were given back, or the uses of a voided sale reversed."""
+    """Reserved uses were given back, or the uses of a voided sale reversed; or a sale's vouchers were booked."""
 
     ask: str
     session: SessionId
@@ -292,6 +295,17 @@ class SaleUse:
 
 
 @dataclass(frozen=True, slots=True)
+class SaleVoucher:
+    """A voucher that was used in a sale: what it took off which line, and who bears it. `use` is its own number."""
+
+    use: UsageId
+    voucher: VoucherId
+    fen: int
+    funder: LegalEntityId
+    lines: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SaleTender:
     """A tender of a sale as it was booked. `order` is our number with the provider, if any."""
 
@@ -320,6 +334,7 @@ class PastReturn:
     lines: tuple[ReturnedLine, ...]
     tenders: tuple[SaleTender, ...]
     uses: tuple[SaleUse, ...]
+    vouchers: tuple[SaleVoucher, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +358,7 @@ class SaleFound:
     agency_fen: int = 0
     lines: tuple[ScreenLine, ...] = ()
     returns: tuple[PastReturn, ...] = ()
+    vouchers: tuple[SaleVoucher, ...] = ()
 
 
 # ---------------------------------------------------------------- timers and notes between entities

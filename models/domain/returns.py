@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from models.domain.errors import Refused
 from models.domain.events import ReturnLine, TenderKind
 from models.domain.ids import derived_id
-from models.domain.messages import ReturnedLine, SaleFound, SaleTender, SaleUse
+from models.domain.messages import ReturnedLine, SaleFound, SaleTender, SaleUse, SaleVoucher
 from models.domain.money import Rounding, allocate, cash_rounded_fen, divide
 from models.domain.screen import ScreenLine
 
@@ -33,6 +33,8 @@ class Back:
     discount_fen: int
     rounding_fen: int
     suspense_fen: int
+    vouchers: tuple[SaleVoucher, ...] = ()
+    """What of these lines' discount came from vouchers: it stays with them, whatever is left of a threshold."""
 
     @property
     def given_fen(self) -> int:
@@ -93,13 +95,15 @@ def _back(sale: SaleFound, lines: tuple[ReturnedLine, ...]) -> Back:
     parts = allocate(given_fen, [tender.fen - back for tender, back in zip(taken, gone, strict=True)])
     exact = due_fen - given_fen
     rounds = _is_rounded(sale, taken)
+    vouchers = _vouchers_back(sale, lines)
     return Back(
         lines=lines,
         tenders=tuple(
             replace(tender, fen=part, tendered_fen=None, change_fen=None)
             for tender, part in zip(taken, parts, strict=True)
         ),
-        uses=_uses_back(sale, discount_fen),
+        uses=_uses_back(sale, discount_fen - sum(one.fen for one in vouchers)),
+        vouchers=vouchers,
         due_fen=due_fen,
         discount_fen=discount_fen,
         rounding_fen=exact if rounds else 0,
@@ -124,8 +128,35 @@ def _given_upto(sale: SaleFound, taken: Sequence[SaleTender], due_fen: int) -> i
     return cash_rounded_fen(upto) if _is_rounded(sale, taken) else upto
 
 
+def _vouchers_back(sale: SaleFound, lines: Sequence[ReturnedLine]) -> tuple[SaleVoucher, ...]:
+    """What each voucher gave of these lines' discount. A line's discount is shared over what gave it as far as it is
+    not back already, by largest remainder; the rest of it is the light benefit's. Earlier returns are gone through
+    again in their order, so nothing has to be kept of how they were shared.
+    """
+    if not sale.vouchers:
+        return ()
+    left = {line.line: _gave(sale, line) for line in sale.lines}
+    for returned in [*(past.lines for past in sale.returns), lines]:
+        taken: Counter[tuple[int, int]] = Counter()
+        for line in returned:
+            shares = allocate(line.discount_fen, left[line.line])
+            left[line.line] = [had - share for had, share in zip(left[line.line], shares, strict=True)]
+            taken.update({(n, line.line): share for n, share in enumerate(shares[:-1]) if share})
+    return tuple(
+        replace(one, fen=sum(fen for _, fen in parts), lines=parts)
+        for n, one in enumerate(sale.vouchers)
+        if (parts := tuple((line, fen) for (giver, line), fen in sorted(taken.items()) if giver == n))
+    )
+
+
+def _gave(sale: SaleFound, line: ScreenLine) -> list[int]:
+    """What gave this line's discount: voucher by voucher, last the light benefit."""
+    given = [dict(one.lines).get(line.line, 0) for one in sale.vouchers]
+    return [*given, line.discount_fen - sum(given)]
+
+
 def _uses_back(sale: SaleFound, discount_fen: int) -> tuple[SaleUse, ...]:
-    """The discount of these lines, taken back from the uses that gave it."""
+    """The light benefit's part of the discount of these lines, taken back from the uses that gave it."""
     gone = Counter[str]()
     for past in sale.returns:
         gone.update({use.usage: use.fen for use in past.uses})

@@ -73,14 +73,25 @@ class ScreenMembership:
 
 
 @dataclass(frozen=True, slots=True)
+class ScreenVoucher:
+    """A voucher that was entered: what it takes off now, and why, or why nothing."""
+
+    code: str
+    name: str
+    discount_fen: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScreenOffer:
-    """A plan that this customer may enter."""
+    """What this customer may take: a plan, by `enrol`, or with kind `voucher` a coupon, by `claim`. `plan` names it."""
 
     id: str
     plan: str
     fee_fen: int
     saves_now_fen: int
     guarantees: tuple[str, ...]
+    kind: str = "plan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +153,7 @@ class Screen:
     actions: tuple[str, ...] = ()
     receipt: Receipt | None = None
     v: int = 1
+    vouchers: tuple[ScreenVoucher, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ _PROMPTS: dict[str, tuple[str, str]] = {
     "age_check": ("请店员确认顾客已满 18 岁", "A clerk must see that the customer is 18 or older"),
     "no_clerk": ("此处没有店员：请取出限制商品", "No clerk here: the restricted goods must be taken out"),
     "age_refused": ("未满 18 岁：请取出限制商品", "Under 18: the restricted goods must be taken out"),
+    "voucher_added": ("已用券：{name}，优惠 {saves} 元", "Voucher taken: {name}, {saves} off"),
+    "voucher_waits": ("券已录入：{name}（{why}）", "Voucher entered: {name} ({why})"),
     "collect_at_till": ("请在收银机收款", "Please collect at the till"),
 }
 
@@ -96,6 +98,14 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
     "identify_exhausted": ("查找次数已用完", "Too many look-ups", "不使用会员继续", "go on without membership"),
     "amount_only": ("本店只输入金额", "This store takes amounts only", "发送 amount", "send amount"),
     "unknown_voucher": ("没有该券", "There is no such voucher", "检查券码", "check its code"),
+    "voucher_used": ("该券已用完", "The voucher is used up", "按新价格确认", "confirm the new price"),
+    "voucher_entered": ("该券已录入", "The voucher is entered already", "继续结账", "go on"),
+    "voucher_too_many": ("券太多", "Too many vouchers for one sale", "继续结账", "go on"),
+    "voucher_not_yet": ("该券尚未生效", "The voucher is not valid yet", "以后再用", "use it later"),
+    "voucher_over": ("该券已过期", "The voucher has expired", "继续结账", "go on without it"),
+    "voucher_not_here": ("该券不适用于本店", "The voucher is not for this store", "继续结账", "go on without it"),
+    "voucher_not_now": ("该券此时段不可用", "The voucher is not for this hour", "换个时段再用", "use it at its hours"),
+    "voucher_members": ("该券限会员使用", "The voucher is for members", "先识别会员", "recognise the member first"),
     "unknown_offer": ("没有该优惠", "There is no such offer", "选择屏幕上的优惠", "choose one from the screen"),
     "not_claimable": ("该方案需要开通", "A plan is entered, not claimed", "发送 enrol", "send enrol"),
     "no_age_check": ("无需确认年龄", "No age is to be checked", "继续结账", "go on"),

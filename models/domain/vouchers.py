@@ -219,6 +219,7 @@ class NotTaken:
 
     voucher: VoucherId
     code: str
+    name: Text
     reason: WhyNot
     why: Text
 
@@ -238,4 +239,4 @@ def why_not(fitted: FittedVoucher, nets: Sequence[int], taken: Sequence[Voucher]
         reason, zh, en = WhyNot.EXCLUSIVE, "不可与其他优惠同用", "not together with another discount"
     else:
         reason, zh, en = WhyNot.NOT_BETTER, "不用它更划算", "the price is better without it"
-    return NotTaken(voucher.id, voucher.code, reason, Text(zh, en))
+    return NotTaken(voucher.id, voucher.code, voucher.name, reason, Text(zh, en))

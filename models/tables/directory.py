@@ -17,6 +17,7 @@ from models.domain.plans import Text, plan_from_dict
 from models.domain.pricing import Item
 from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
 from models.domain.registry import RegisteredTerminal
+from models.domain.voucher_reader import read_vouchers
 
 
 async def load_terminals(conn: AsyncConnection[TupleRow], region: RegionId) -> dict[TerminalId, RegisteredTerminal]:
@@ -106,6 +107,7 @@ def chain_book(chain: ChainId, version: int, doc: Mapping[str, Any]) -> ChainBoo
         tenders=frozenset(TenderKind(kind) for kind in doc.get("tenders", TenderKind)),
         age_check_to_enrol=bool(doc.get("age_check_to_enrol", False)),
         liveness=_liveness(cast(dict[str, Any], doc.get("faces", {})).get("liveness", {})),
+        vouchers=read_vouchers(doc.get("vouchers", []), cast(str, doc.get("zone", "Asia/Shanghai"))),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -23,6 +24,7 @@ from models.domain.facts import (
     SaleVoided,
     TemplateMade,
 )
+from models.domain.ids import LegalEntityId
 from models.domain.ledger import Place, Taking, Transaction, sale_paid, sale_refunded, sale_voided, transaction_id
 from models.domain.messages import SaleTender
 from models.domain.privacy import STANDING_PURPOSE
@@ -95,6 +97,8 @@ def sale_transaction(sale: SaleMade) -> Transaction:
         rounding_fen=sale.rounding_fen,
         suspense_fen=sale.suspense_fen,
         agency_fen=sale.agency_fen,
+        other_discount_fen=sum(one.fen for one in sale.vouchers),
+        funded=_funded(sale),
     )
 
 
@@ -110,7 +114,18 @@ def return_transaction(back: SaleReturned) -> Transaction:
         business_date=back.business_date,
         rounding_fen=back.rounding_fen,
         suspense_fen=back.suspense_fen,
+        other_discount_fen=sum(one.fen for one in back.vouchers),
+        funded=_funded(back),
     )
+
+
+def _funded(sale: SaleMade | SaleReturned) -> list[tuple[LegalEntityId, int]]:
+    """What of the vouchers' discount another entity than the store's bears, by funder."""
+    fen: Counter[LegalEntityId] = Counter()
+    for one in sale.vouchers:
+        if one.funder != sale.entity:
+            fen[one.funder] += one.fen
+    return sorted(fen.items())
 
 
 def _taking(sale: SaleMade | SaleReturned, tender: SaleTender) -> Taking:
@@ -126,14 +141,20 @@ def plain(values: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 _SALE = """id, receipt, session, store, lane, terminal, clerk, entity, business_date, at, member, membership, gross_fen,
-  discount_fen, due_fen, rounding_fen, suspense_fen, agency_fen, lines, tenders, uses, till_txn, received_at"""
+  discount_fen, due_fen, rounding_fen, suspense_fen, agency_fen, lines, tenders, uses, till_txn, received_at,
+  vouchers"""
 """Columns of the table and fields of the fact, both under these names."""
+_SALE_ON_OPEN_DAY = _SALE.replace(
+    "business_date", "CASE WHEN closed >= business_date THEN next_day ELSE business_date END"
+)
+"""What comes late for a closed day belongs to the next one, as its entries do (models.tables.ledger)."""
 
 
 async def _sales(conn: AsyncConnection[TupleRow], sales: Sequence[SaleMade]) -> None:
     """All sales of a batch by one statement."""
     await conn.execute(
-        f"""INSERT INTO sale ({_SALE}) SELECT {_SALE} FROM json_populate_recordset(NULL::sale, %s::json)
+        f"""INSERT INTO sale ({_SALE}) SELECT {_SALE_ON_OPEN_DAY} FROM json_populate_recordset(NULL::sale, %s::json) s
+            LEFT JOIN LATERAL (SELECT day AS closed, next_day FROM closed_through c WHERE c.entity = s.entity) c ON true
             ON CONFLICT (id) DO NOTHING""",
         (msgspec.json.encode(sales).decode(),),
     )
@@ -152,8 +173,8 @@ async def _return(conn: AsyncConnection[TupleRow], back: SaleReturned) -> None:
     """Repeated it writes nothing; another return under the same number of the sale is refused by the database."""
     await conn.execute(
         """INSERT INTO sale_return (id, sale, n, store, lane, terminal, clerk, entity, business_date, at, due_fen,
-             discount_fen, rounding_fen, suspense_fen, lines, tenders, uses, reason)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+             discount_fen, rounding_fen, suspense_fen, lines, tenders, uses, reason, vouchers)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
            ON CONFLICT (id) DO NOTHING""",
         (
             back.id,
@@ -174,6 +195,7 @@ async def _return(conn: AsyncConnection[TupleRow], back: SaleReturned) -> None:
             Jsonb(plain(back.tenders)),
             Jsonb(plain(back.uses)),
             back.reason,
+            Jsonb(plain(back.vouchers)),
         ),
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy import Column, Index, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from models.tables.base import blob, document, fen_column, instant, maybe_instant
@@ -40,6 +41,7 @@ class SaleRow(SQLModel, table=True):
     lines: list[dict[str, object]] = document()
     tenders: list[dict[str, object]] = document()
     uses: list[dict[str, object]] = document()
+    vouchers: list[dict[str, object]] = Field(sa_column=Column(JSONB, nullable=False, server_default="[]"))
     till_txn: str = ""
     voided_at: datetime | None = maybe_instant()
     received_at: datetime | None = maybe_instant()
@@ -80,6 +82,7 @@ class ReturnRow(SQLModel, table=True):
     lines: list[dict[str, object]] = document()
     tenders: list[dict[str, object]] = document()
     uses: list[dict[str, object]] = document()
+    vouchers: list[dict[str, object]] = Field(sa_column=Column(JSONB, nullable=False, server_default="[]"))
     reason: str = ""
 
 

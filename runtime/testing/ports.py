@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from actors.effects import Ask
-from actors.ports import FindSale
+from actors.ports import FindSale, ReserveVouchers, VoucherRequest
 from gateway.providers.port import PaymentProvider
 from models.domain.ids import ChainId, MemberId, RegionId, TerminalId
 from models.domain.messages import (
@@ -19,6 +19,8 @@ from models.domain.messages import (
     FaceOutcome,
     KeyRow,
     PastReturn,
+    ReleaseAnswered,
+    ReserveAnswered,
     SaleFound,
     SealedTemplate,
     TemplateRow,
@@ -206,6 +208,14 @@ class MemoryPorts(Ports):
             agency_fen=sale.agency_fen,
             lines=sale.lines,
             returns=tuple(
-                PastReturn(back.lines, back.tenders, back.uses) for back in self._database.returns_of(sale.id)
+                PastReturn(back.lines, back.tenders, back.uses, back.vouchers)
+                for back in self._database.returns_of(sale.id)
             ),
+            vouchers=sale.vouchers,
         )
+
+    async def _keep_vouchers(self, ask: str, request: VoucherRequest) -> ReserveAnswered | ReleaseAnswered:
+        """No quota here: every reservation is granted."""
+        if isinstance(request, ReserveVouchers):
+            return ReserveAnswered(ask, request.session, ok=True)
+        return ReleaseAnswered(ask, request.session)

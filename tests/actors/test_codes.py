@@ -69,6 +69,9 @@ def test_every_code_has_both_languages() -> None:
         "back": "1.00",
         "cash": "0.00",
         "direction": "left",
+        "name": "5 off",
+        "saves": "5.00",
+        "why": "2.00 short",
     }
     for code in prompt_codes():
         assert prompt(code, "zh", **params).text != prompt(code, "en", **params).text

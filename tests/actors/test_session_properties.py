@@ -7,6 +7,7 @@ the time that passes, and a table sends every event type in every state.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,13 +25,18 @@ from actors.ports import (
     PaymentRequest,
     PayVerb,
     PostUses,
+    PostVouchers,
     ReleaseUses,
+    ReleaseVouchers,
     RescoreFace,
     ReserveUses,
+    ReserveVouchers,
+    ReturnVouchers,
     ReverseUses,
     TakeShot,
 )
 from actors.session import receive
+from models.domain.book import StoreBook
 from models.domain.events import (
     AgeCheck,
     Amount,
@@ -84,6 +90,7 @@ from models.domain.messages import (
 )
 from models.domain.screen import LeaseGrant, ScreenState
 from tests.actors.lane import JPEG, NOW, PLAN, Lane, buy, cash, face_pay, member, qr
+from tests.domain.baskets import voucher
 
 TEMPLATE = SealedTemplate(
     TemplateRow("tpl", MemberId("p-1"), "net", b"sealed", "tpl", "default"), KeyRow("tpl", MemberId("p-1"), 1, b"key")
@@ -285,6 +292,7 @@ def test_stale_timers_are_ignored(name: str) -> None:
 
 def test_an_unknown_timer_is_a_bug() -> None:
     lane = Lane()
+    lane.book = with_vouchers(lane.book)
     with pytest.raises(ValueError, match="unknown timer"):
         receive(lane.session, TimerFired("breakfast", "", NOW), "cause", NOW, lane.book)
 
@@ -377,6 +385,11 @@ def answer(lane: Lane, ask: Ask, choice: int) -> None:
         case PaymentRequest():
             code = ["", "closed", "refused", ""][choice % 4]
             lane.tell(lane.payment(ask.id, request, outcomes[choice % 4], code=code, collection_code="https://qr"))
+        case ReserveVouchers():
+            gone = () if choice % 3 else tuple(one.voucher for one in request.vouchers[:1])
+            lane.tell(ReserveAnswered(ask.id, request.session, not gone, "voucher_used", gone=gone))
+        case PostVouchers() | ReleaseVouchers() | ReturnVouchers():
+            lane.tell(ReleaseAnswered(ask.id, session))
         case FindSale():
             lane.tell(found(lane, ask.id, choice))
         case FindMember():
@@ -386,6 +399,12 @@ def answer(lane: Lane, ask: Ask, choice: int) -> None:
             lane.tell(LeaseGranted(ask.id, request.session, GRANT if not code else None, code, member(choice % 5)))
         case EndLease():
             lane.tell(LeaseEnded(ask.id, session, "" if choice % 4 else "unknown_lease"))
+
+
+def with_vouchers(book: StoreBook) -> StoreBook:
+    """One for whoever has its code, one that the screen offers."""
+    vouchers = {"V-1": voucher("v-1", basis_points=1500), "N": voucher("noodles", value_fen=100, offered=True)}
+    return replace(book, chain_book=replace(book.chain_book, vouchers=vouchers))
 
 
 def found(lane: Lane, question: str, choice: int) -> SaleFound:
@@ -398,7 +417,8 @@ def found(lane: Lane, question: str, choice: int) -> SaleFound:
         voided=any(isinstance(fact, SaleVoided) and fact.sale == sale.id for fact in lane.facts),
         gross_fen=sale.gross_fen, discount_fen=sale.discount_fen, rounding_fen=sale.rounding_fen,
         tenders=sale.tenders, uses=sale.uses, entity=sale.entity, agency_fen=sale.agency_fen, lines=sale.lines,
-        returns=tuple(PastReturn(back.lines, back.tenders, back.uses) for back in returns(lane, sale)),
+        returns=tuple(PastReturn(back.lines, back.tenders, back.uses, back.vouchers) for back in returns(lane, sale)),
+        vouchers=sale.vouchers,
     )  # fmt: skip
 
 
@@ -483,6 +503,7 @@ def test_the_states_of_the_table_are_those_of_the_screen() -> None:
 
 def test_a_sale_names_what_was_bought() -> None:
     lane = Lane()
+    lane.book = with_vouchers(lane.book)
     lane.open()
     buy(lane, "tea", "gum")
     lane.confirm(cash(1200))
