@@ -85,7 +85,7 @@ class DayClose:
         early = await self._not_over(entity, day, now)
         if early:
             return CloseResult(entity, day, False, early)
-        await self._shut(entity, day, by)
+        await self.shut(entity, day, by)
         try:
             runs, obstacles = await self._prove(entity, day, now)
         except BaseException:
@@ -101,7 +101,8 @@ class DayClose:
             Obstacle("not_over", f"{one.store} until {one.ends_at.isoformat()}") for one in stores if one.ends_at > now
         )
 
-    async def _shut(self, entity: str, day: date, by: str) -> None:
+    async def shut(self, entity: str, day: date, by: str) -> None:
+        """The first step of a close: from now on nothing more is booked on the day. Raises RetryLater `busy`."""
         try:
             async with self._pool.connection() as conn, conn.cursor() as cur:
                 await business_days.close_door(cur, entity, day)
@@ -118,9 +119,11 @@ class DayClose:
         as_of = max((business_date(now, one.zone, one.cutoff_hour) for one in zones), default=now.date())
         runs, obstacles = [], []
         for account in accounts:
-            if account.provider in moved | stated:
-                runs.append(await self._reconciler.run(account, day, as_of, closing=True))
-            if account.provider in moved - stated:
+            if account.provider not in moved | stated:
+                continue
+            run = await self._reconciler.run(account, day, as_of, closing=True)
+            runs.append(run)
+            if run.statement_fen is None and run.difference_fen:
                 obstacles.append(Obstacle("no_statement", account.provider))
         async with self._pool.connection() as conn, conn.cursor() as cur:
             lines = await business_days.open_before(cur, entity, day, LINES_NAMED_MAX)

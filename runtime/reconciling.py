@@ -93,7 +93,7 @@ class Reconciler:
         self._pool = pool
         self._statements = statements
         self._terms = terms or {}
-        self._limits = limits
+        self.limits = limits
         self._wall = wall
 
     # ------------------------------------------------------------ statements
@@ -121,7 +121,7 @@ class Reconciler:
         is kept then.
         """
         account = Account(file.provider, file.account)
-        summed = _Summed(file.lines, self._limits.chunk_lines_max, progress)
+        summed = _Summed(file.lines, self.limits.chunk_lines_max, progress)
         async with self._pool.connection() as conn, conn.cursor() as cur:
             await self._lock(cur, account)
             await _require_open(cur, account.entity, file.day)
@@ -140,13 +140,14 @@ class Reconciler:
     async def run(self, account: Account, day: date, as_of: date, *, closing: bool = False) -> DayRun:
         """Match a day and post what explains itself; the day as it stands then. `as_of`: today, by business time.
 
-        Without a statement everything of ours waits. Raises Refused `day_closed`, `too_many_differences`.
+        Without a statement only what another day's statement had finds its place, and the rest stands as the day's
+        difference. Raises Refused `day_closed`, `too_many_differences`.
         """
         async with self._pool.connection() as conn, conn.cursor() as cur:
             await self._lock(cur, account)
             if not closing:
                 await _require_open(cur, account.entity, day)
-            await cur.execute(f"SET LOCAL work_mem = '{self._limits.work_mem_mb}MB'")
+            await cur.execute(f"SET LOCAL work_mem = '{self.limits.work_mem_mb}MB'")
             return await self._run(cur, account, day, as_of)
 
     async def _run(self, cur: AsyncCursor[Any], account: Account, day: date, as_of: date) -> DayRun:
@@ -157,6 +158,8 @@ class Reconciler:
         await reconciliation.gather_ours(cur, account, day)
         left = await self._left_over(cur, account, day, None if stored is None else stored.n, terms)
         findings = await self._classify(cur, account, day, as_of, left, terms)
+        if stored is None:
+            findings = [one for one in findings if one.pair_day is not None]
         fee_fen = totals.fee_fen + sum(one.difference_fen for one in findings if one.verdict is Verdict.FEE)
         runs = 1 if before is None else before.runs + 1
         booked = await self._merge(cur, account, day, findings)
@@ -195,7 +198,7 @@ class Reconciler:
             open_fen=sum(line.difference_fen for line in booked.lines if line.state is LineState.OPEN),
         )
         standing_fen = sum(line.difference_fen for line in booked.lines if not line.posted_to)
-        if standing_fen != run.difference_fen:
+        if stored is not None and standing_fen != run.difference_fen:
             raise Bug("difference_unexplained", f"{account} {day}: lines {standing_fen}, in all {run.difference_fen}")
         await differences.save_day(cur, run)
         return run
@@ -203,7 +206,7 @@ class Reconciler:
     async def _left_over(
         self, cur: AsyncCursor[Any], account: Account, day: date, file: int | None, terms: FeeTerms
     ) -> LeftOver:
-        most = self._limits.differences_max
+        most = self.limits.differences_max
         left = await reconciliation.left_over(cur, account, day, file, terms, most + 1)
         if max(len(left.theirs), len(left.ours)) > most:
             raise Refused(
@@ -224,8 +227,8 @@ class Reconciler:
             left.theirs,
             left.ours,
             carried=await reconciliation.carried(cur, account, day, sorted({key[1] for key, _ in one_sided})),
-            seen=await reconciliation.seen_before(cur, account, day, alone, self._limits.repeated_days),
-            holds=await reconciliation.open_holds(cur, account, day, self._limits.holds_max),
+            seen=await reconciliation.seen_before(cur, account, day, alone, self.limits.repeated_days),
+            holds=await reconciliation.open_holds(cur, account, day, self.limits.holds_max),
             terms=terms,
         )
 
