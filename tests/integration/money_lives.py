@@ -85,6 +85,7 @@ class RealLife:
     membership: MembershipId = field(init=False)
     classes: dict[str, str] = field(default_factory=dict)
     refused_cancels: int = 0
+    now: datetime = field(default=datetime.min.replace(tzinfo=UTC))
 
     def __post_init__(self) -> None:
         self.store, self.region = StoreId(f"s-{self.name}"), RegionId(f"r-{self.name}")
@@ -163,8 +164,9 @@ class RealLife:
         return f"{self.name}:{name}"
 
     def _at(self, data: dict[str, Any]) -> datetime:
-        self.shop.clock.now = datetime.fromisoformat(data["at"]).astimezone(UTC)
-        return self.shop.clock.now
+        """The clock goes on to the event's instant; never back, for an attempt may have been due later."""
+        self.now = self.shop.clock.now = max(self.now, datetime.fromisoformat(data["at"]).astimezone(UTC))
+        return self.now
 
     # ------------------------------------------------------------ events
 
@@ -181,11 +183,13 @@ class RealLife:
                 await self._cancel(data)
             case "provider":
                 self.events.appendleft(data)
+                await self._wait_until_due("UNKNOWN")
                 await self._settle()
                 if self.events and self.events[0] is data:  # no attempt was open
                     self.events.popleft()
                     await self._hear_of_late_money(data)
             case _:  # expire, cutoff, attempt: whatever is due now
+                await self._wait_until_due("NEW")
                 await self._settle()
 
     async def _use(self, data: dict[str, Any], at: datetime) -> None:
@@ -228,6 +232,17 @@ class RealLife:
 
     async def _settle(self) -> None:
         await self.runner.run(self.shop.clock.now)
+
+    async def _wait_until_due(self, state: str) -> None:
+        """The case's timers count from the first answer of an attempt, the system's from its definite one."""
+        due = await self.shop.rows(
+            "SELECT CASE state WHEN 'NEW' THEN not_before ELSE lease_until END FROM settlement_call"
+            " WHERE membership = %s AND kind = 'capture' AND state = %s",
+            self.membership,
+            state,
+        )
+        for (at,) in due:
+            self._at({"at": at.isoformat()})
 
     async def _between_steps(self, step: str) -> None:
         """A capture is claimed and not yet asked for: what the case tells until the answer happens meanwhile."""
