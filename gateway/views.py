@@ -190,10 +190,13 @@ class CallView(View):
 
 
 class ExplanationView(View):
-    """A member's charge in one sentence, and the lines that it follows from."""
+    """A member's charge in one sentence, what the same goods cost without it, and the lines that it follows from."""
 
     membership: MembershipView
     sentence: TextView
+    without_membership: TextView
+    bought_fen: Fen
+    enjoyed_fen: Fen
     usage: list[UsageView]
     entries: list[EntryView]
     calls: list[CallView]

@@ -1,4 +1,6 @@
-"""Verbs for those who look from outside: the published contract, a vendor's conformance run, one event followed."""
+"""Verbs for those who look from outside: the published contract, a vendor's conformance run, one event or one
+charge followed.
+"""
 
 from __future__ import annotations
 
@@ -82,6 +84,24 @@ def trace(
     typer.echo(document if as_json else following.as_text(found))
 
 
+def explain(
+    membership: Annotated[str, typer.Argument(help="A membership's id.")],
+    data: Annotated[Path | None, typer.Option("--data", help="Data folder of the running house.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="The demonstration's.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """A charge in one sentence, the lines that it follows from, and what the same goods cost without a membership."""
+    from runtime import administration, explaining
+
+    found = asyncio.run(explaining.explain_anywhere(administration.running_all(data, demo), membership))
+    if as_json:
+        typer.echo(found.model_dump_json())
+        return
+    out = Console()
+    out.print(*explaining.sentences(found), sep="\n", markup=False, highlight=False)
+    out.print(explaining.usage_table(found))
+
+
 def dashboard(
     data: Annotated[Path | None, typer.Option("--data", help="Data folder of the running house.")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="The demonstration's.")] = False,
@@ -105,3 +125,4 @@ def register(app: typer.Typer) -> None:
     app.command()(conformance)
     app.command()(trace)
     app.command()(dashboard)
+    app.command()(explain)

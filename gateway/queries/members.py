@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import tuple_
+from sqlalchemy import func, tuple_
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -10,12 +10,14 @@ from gateway.paging import cut, decode_cursor, decode_instant, encode_cursor
 from gateway.queries.ledger import entries_of
 from gateway.queries.registry import Scope
 from gateway.views import CallView, ExplanationView, MembershipView, MemberView, Page, TextView, UsageView
-from models.domain import charging
+from models.domain import charging, explaining
 from models.domain.charging import UseClass
+from models.domain.explaining import Task
 from models.domain.membership import State
-from models.tables.members import MemberRow, MembershipRow, ReversalRow, SettlementCallRow, UsageRow
+from models.domain.plans import Rule
+from models.tables.members import MemberRow, MembershipRow, PlanRow, ReversalRow, SettlementCallRow, UsageRow
 from models.tables.memberships import masked_name
-from models.tables.sales import SaleRow
+from models.tables.sales import ReturnRow, SaleRow
 
 LINES_MAX = 500
 """Usage lines or calls of one membership that a page shows."""
@@ -61,7 +63,7 @@ async def list_members(
 
 def membership_view(row: MembershipRow, name: str, phone_tail: str) -> MembershipView:
     """What is shown of a membership; due and saving by the same rules that settle it."""
-    preview = charging.charge_fen(row.fee_eff_fen, row.used_fen)
+    preview = charging.charge_fen(row.fee_eff_fen, row.used_fen, task_target=row.task_target, task_done=row.task_done)
     due = preview if row.charge_fen is None else min(row.charge_fen, preview)
     return MembershipView(
         id=row.id,
@@ -137,13 +139,17 @@ async def explain(session: AsyncSession, membership: str) -> ExplanationView | N
     view = await get_membership(session, membership)
     if view is None:
         return None
-    text = charging.explain(
+    text = explaining.explain(
         view.fee_fen,
         view.used_fen,
         fee_eff_fen=view.fee_eff_fen,
         refunded_fen=view.refunded_fen,
         settled=view.charge_fen is not None,
+        task=await _task(session, view),
     )
+    bought_fen = await _bought_fen(session, membership)
+    enjoyed_fen = await _enjoyed_fen(session, membership)
+    without = explaining.without_membership(bought_fen, enjoyed_fen, view.due_fen)
     usage = await session.exec(
         select(UsageRow, SaleRow.receipt)
         .outerjoin(SaleRow, col(SaleRow.id) == col(UsageRow.sale))
@@ -156,7 +162,7 @@ async def explain(session: AsyncSession, membership: str) -> ExplanationView | N
         await session.exec(
             select(SettlementCallRow)
             .where(col(SettlementCallRow.membership) == membership)
-            .order_by(col(SettlementCallRow.not_before), col(SettlementCallRow.id))
+            .order_by(col(SettlementCallRow.not_before), col(SettlementCallRow.request_number))
             .limit(LINES_MAX)
         )
     ).all()
@@ -170,6 +176,9 @@ async def explain(session: AsyncSession, membership: str) -> ExplanationView | N
     return ExplanationView(
         membership=view,
         sentence=TextView(zh=text.zh, en=text.en),
+        without_membership=TextView(zh=without.zh, en=without.en),
+        bought_fen=bought_fen,
+        enjoyed_fen=enjoyed_fen,
         usage=lines,
         entries=await entries_of(session, [hold_order, *calls_and_uses, *reversals]),
         calls=[
@@ -183,6 +192,35 @@ async def explain(session: AsyncSession, membership: str) -> ExplanationView | N
             for call in calls
         ],
     )
+
+
+async def _task(session: AsyncSession, view: MembershipView) -> Task | None:
+    row = await session.get_one(MembershipRow, view.id)
+    if row.task_target is None:
+        return None
+    plan = await session.get_one(PlanRow, (row.plan, row.plan_version))
+    return Task(Rule(str(plan.doc["rule"])), row.task_target, row.task_done)
+
+
+async def _bought_fen(session: AsyncSession, membership: str) -> int:
+    """Paid at the counter for what stands of the membership's sales."""
+    sold = select(func.coalesce(func.sum(SaleRow.due_fen), 0)).where(
+        col(SaleRow.membership) == membership, col(SaleRow.voided_at).is_(None)
+    )
+    back = (
+        select(func.coalesce(func.sum(ReturnRow.due_fen), 0))
+        .join(SaleRow, col(SaleRow.id) == col(ReturnRow.sale))
+        .where(col(SaleRow.membership) == membership, col(SaleRow.voided_at).is_(None))
+    )
+    return int((await session.exec(sold)).one()) - int((await session.exec(back)).one())
+
+
+async def _enjoyed_fen(session: AsyncSession, membership: str) -> int:
+    """All benefits that were not taken back, the merchant's own among them."""
+    given = select(func.coalesce(func.sum(col(UsageRow.fen) - col(UsageRow.reversed_fen)), 0)).where(
+        col(UsageRow.membership) == membership, col(UsageRow.class_) != UseClass.REFUSED
+    )
+    return int((await session.exec(given)).one())
 
 
 def _usage_view(row: UsageRow, receipt: str | None) -> UsageView:

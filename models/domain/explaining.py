@@ -85,15 +85,16 @@ def without_membership(bought_fen: int, enjoyed_fen: int, pays_fen: int) -> Text
         )
     counter, charge = format_yuan(bought_fen), format_yuan(pays_fen)
     saved = format_yuan(without - with_it)
+    less_zh, less_en = (f"省 {saved} 元", f"{saved} less") if without > with_it else ("一分不多", "not a fen more")
     return Text(
         zh=(
             f"没有会员，同样的商品需付 {format_yuan(without)} 元；"
-            f"有会员共付 {format_yuan(with_it)} 元（柜台 {counter} + 会费 {charge}），省 {saved} 元。"
+            f"有会员共付 {format_yuan(with_it)} 元（柜台 {counter} + 会费 {charge}），{less_zh}。"
         ),
         en=(
             f"Without membership you would have paid {format_yuan(without)} for the same goods;"
             f" with it you pay {format_yuan(with_it)} ({counter} at the counter and {charge} for the membership):"
-            f" {saved} less."
+            f" {less_en}."
         ),
     )
 

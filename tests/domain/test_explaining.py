@@ -59,6 +59,7 @@ def test_without_membership() -> None:
         " (7.90 at the counter and 10.00 for the membership): 6.00 less."
     )
     assert said.zh == "没有会员，同样的商品需付 23.90 元；有会员共付 17.90 元（柜台 7.90 + 会费 10.00），省 6.00 元。"
+    assert without_membership(450, 800, 800).en.endswith("8.00 for the membership): not a fen more.")
     assert without_membership(790, 0, 0).en == "Without membership you would have paid the same, 7.90."
 
 

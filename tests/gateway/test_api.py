@@ -11,6 +11,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from models.domain.errors import Refused, RetryLater
+from models.domain.explaining import without_membership
 from models.tables.control import explain_membership
 from tests.gateway.conftest import Console
 from tests.gateway.shop import SmallShop
@@ -81,6 +82,9 @@ async def test_a_charge_is_explained_in_both_languages_with_its_lines(console: C
     assert sum(entry["amount_fen"] for entry in explained["entries"]) == 0
     assert {entry["kind"] for entry in explained["entries"]} == {"hold_placed", "settled"}
     assert [call["fen"] for call in explained["calls"]] == [800]
+    bought, enjoyed = explained["bought_fen"], explained["enjoyed_fen"]
+    assert explained["without_membership"]["en"] == without_membership(bought, enjoyed, 800).en
+    assert (bought, enjoyed) == (450, 800)
 
 
 async def test_pages_and_command_line_explain_with_one_rule(console: Console, filled_url: str) -> None:
