@@ -23,8 +23,10 @@ from runtime.datadir import default_data_dir
 from runtime.faces_cli import faces_app
 from runtime.fleet_cli import fleet
 from runtime.hosts_cli import hosts_app
+from runtime.membership_cli import membership_app
 from runtime.plan_cli import plan_app
 from runtime.privacy_cli import privacy_app
+from runtime.reconciliation_cli import day_app, reconcile_app
 from runtime.settings import CONFIGS, Settings, flat_settings, load_settings, load_with_origins, masked
 from runtime.telemetry import configure_logs
 
@@ -35,9 +37,12 @@ app.add_typer(terminal_app, name="terminal")
 app.add_typer(clock_app, name="clock")
 app.add_typer(bench_app, name="bench")
 app.add_typer(hosts_app, name="hosts")
+app.add_typer(membership_app, name="membership")
 app.add_typer(plan_app, name="plan")
 app.add_typer(faces_app, name="faces")
 app.add_typer(privacy_app, name="privacy")
+app.add_typer(reconcile_app, name="reconcile")
+app.add_typer(day_app, name="day")
 app.command()(fleet)
 verbs.register(app)
 terminal_verbs.register(terminal_app)

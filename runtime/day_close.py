@@ -7,13 +7,13 @@ provider account is run once more, and the day stays closed only if nothing of i
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from psycopg import AsyncCursor
 from psycopg.errors import LockNotAvailable
 
+from gateway.reconciliation import CloseResult, Obstacle
 from models.domain.calendar import business_date
 from models.domain.errors import Refused, RetryLater
 from models.tables import business_days
@@ -25,26 +25,6 @@ from runtime.reconciling import Pool, Reconciler
 
 LINES_NAMED_MAX = 100
 DAYS_AT_ONCE_MAX = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Obstacle:
-    """Why a day does not close. `code`: not_over (a store's day), no_statement (a provider), open_lines (their ids)."""
-
-    code: str
-    what: str
-    lines: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class CloseResult:
-    """A day that was closed, or what is in the way. `runs` are what its accounts came to."""
-
-    entity: str
-    day: date
-    closed: bool
-    obstacles: tuple[Obstacle, ...] = ()
-    runs: tuple[DayRun, ...] = ()
 
 
 class DayClose:

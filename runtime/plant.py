@@ -64,6 +64,7 @@ class Plant:
     terminals: TerminalDoor = NO_DOOR
     """Where the region's terminals come in."""
     provider_url: str = ""
+    provider_fee_bps: int | None = None
     accounts: tuple[MerchantAccount, ...] = ()
     faces_policy: str = "production"
     faces_recognisers: dict[str, str] = field(default_factory=dict)

@@ -104,6 +104,8 @@ class Provider(Section):
 
     kind: Literal["simulator", "url"] = "simulator"
     url: Annotated[str, Field(pattern=r"^https?://[^/]+")] | None = None
+    fee_bps: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    """The fee that was agreed, in basis points of a receipt; a statement's other fee is a difference."""
 
     @model_validator(mode="before")
     @classmethod
