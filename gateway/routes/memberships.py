@@ -9,13 +9,17 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.auth import ConsoleSession
-from gateway.edge import EdgeOf
+from gateway.console.render import page
+from gateway.edge import EdgeOf, OfMembership
+from gateway.errors import not_found
+from gateway.queries import membership_actions
 from gateway.routes.documented import problems
 from gateway.views import TextView
 from models.domain.events import ProviderAuth
 from models.domain.membership_actions import Asked
 
-router = APIRouter(prefix="/api/v1/memberships", tags=["members"])
+router = APIRouter(tags=["members"])
+API = "/api/v1/memberships/{membership}/actions/{verb}"
 
 Membership = Annotated[str, Path(max_length=64)]
 Verb = Annotated[
@@ -70,12 +74,21 @@ class DoneView(BaseModel):
     told: ForeseenView
 
 
+@router.get("/memberships/{membership}/actions", include_in_schema=False)
+async def actions(request: Request, database: OfMembership, membership: Membership) -> Response:
+    """The buttons of a membership's detail: what makes sense in its state."""
+    found = await membership_actions.buttons(database, membership)
+    if found is None:
+        raise not_found("membership", membership)
+    return page(request, "parts/membership_actions.html", m=found.membership, acts=found.acts, plans=found.plans)
+
+
 def _foreseen(told: Any) -> ForeseenView:
     fields = {name: told[name] for name in ForeseenView.model_fields if name in told}
     return ForeseenView(**fields, sentence=TextView(zh=told["zh"], en=told["en"]))
 
 
-@router.get("/{membership}/actions/{verb}", response_model=ForeseenView, responses=problems(409))
+@router.get(API, response_model=ForeseenView, responses=problems(409))
 async def foresee(
     edge: EdgeOf,
     membership: Membership,
@@ -90,7 +103,7 @@ async def foresee(
     return _foreseen(await edge.require_memberships().foresee(membership, asked))
 
 
-@router.post("/{membership}/actions/{verb}", response_model=DoneView, responses=problems(403, 409))
+@router.post(API, response_model=DoneView, responses=problems(403, 409))
 async def act(
     request: Request, edge: EdgeOf, membership: Membership, verb: Verb, body: ActionBody, key: Key
 ) -> Response:
