@@ -89,6 +89,7 @@ class TimerRow(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("region", "store", "entity_kind", "entity_id", "clock", "kind", "ref"),
         Index("timer_due", "clock", "due_at", "shard"),
+        Index("timer_poll", "ref", postgresql_where=text("kind = 'poll'")),
     )
     n: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": True})
     region: str
