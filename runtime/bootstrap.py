@@ -171,6 +171,7 @@ class House:
         everywhere = Plant(
             data_dir=self.data.root,
             provider_url=provider_url,
+            provider_fee_bps=self.settings.provider.fee_bps,
             faces_policy=self.settings.faces.policy,
             faces_recognisers=self.settings.faces.recognisers,
             faces_adaptive=self.settings.faces.adaptive,
@@ -330,8 +331,6 @@ class House:
 
     def _start_actors(self) -> None:
         """All regions at once: each waits for its own processes."""
-        import ray
-
         from runtime import hosting
         from runtime.cluster import end_left_behind
         from runtime.face_service import start_faces
@@ -348,11 +347,11 @@ class House:
         for region, faces, settlement, hosts in started:
             with self._part(self._named("faces", region)):
                 desk, *workers = faces
-                ray.get([desk.snapshot.remote(), *(one.health.remote() for one in workers)], timeout=ACTOR_READY_S_MAX)
+                hosting.started([desk.snapshot.remote(), *(one.health.remote() for one in workers)], ACTOR_READY_S_MAX)
             with self._part(self._named("hosts", region)):
-                ray.get([host.ready.remote() for host in hosts], timeout=ACTOR_READY_S_MAX)
+                hosting.started([host.ready.remote() for host in hosts], ACTOR_READY_S_MAX)
             with self._part(self._named("settlement", region)):
-                ray.get(settlement.__ray_ready__.remote(), timeout=ACTOR_READY_S_MAX)
+                hosting.started([settlement.__ray_ready__.remote()], ACTOR_READY_S_MAX)
 
     # ------------------------------------------------------------ while it runs
 

@@ -5,7 +5,7 @@ Pure but for reading files: it runs before anything is started.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def places_of(settings: Settings, chain_file: Path | None = None) -> tuple[Place
     """Every region. `chain_file` applies to the regions of its chain, and to the only region whatever that says.
 
     Raises NeedsOperator: `chain_unreadable`, `chain_wrong`, `chain_which`, `chain_differs`, `store_twice`,
-    `store_nowhere`, `entity_twice`, `plan_twice`.
+    `store_nowhere`, `entity_twice`, `plan_twice`, `recogniser_nowhere`, and what is wrong with a chain's recogniser.
     """
     given = read_chain(chain_file) if chain_file is not None else None
     named = settings.places
@@ -53,6 +53,7 @@ def places_of(settings: Settings, chain_file: Path | None = None) -> tuple[Place
         for name, place in named.items()
     )
     _refuse_clashes(places)
+    _refuse_unknown_recognisers(settings.faces.recognisers, places)
     return places
 
 
@@ -95,6 +96,23 @@ def _refuse_clashes(places: Sequence[Place]) -> None:
         for plan in place.doc.plans:
             if (first := plans.setdefault((place.database_url, plan), place)).chain != place.chain:
                 _refuse("plan_twice", f"plan {plan!r} of two chains in one database", first, place, "rename one")
+
+
+def _refuse_unknown_recognisers(chosen: Mapping[str, str], places: Sequence[Place]) -> None:
+    """A net that is not there, or not the file that the catalogue names, is found here and not by a worker."""
+    if not chosen:
+        return
+    from models.faces.catalogue import load_catalogue, published_file, recognisers  # seconds, for who names one
+
+    chains, catalogue = sorted({place.chain for place in places}), load_catalogue()
+    for chain, net in chosen.items():
+        if chain not in chains:
+            raise NeedsOperator(
+                "recogniser_nowhere",
+                f"faces.recognisers names chain {chain!r}, which no region serves",
+                f"one of {', '.join(chains)}",
+            )
+        published_file(recognisers(catalogue, net)[0])
 
 
 def _refuse(code: str, what: str, first: Place, second: Place, do: str) -> None:

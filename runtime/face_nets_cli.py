@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from models.domain.errors import NeedsOperator
 
 if TYPE_CHECKING:
     from runtime.face_nets import ChainNet
     from runtime.plant import Plant
+
+_NARROW: dict[str, Any] = {"box": SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0), "title_justify": "left"}
+"""For 80 columns."""
 
 
 def nets(
@@ -66,31 +70,24 @@ def _places(plants: tuple[Plant, ...]) -> list[tuple[str, str, dict[str, str]]]:
 
 
 def _catalogue(listed: list[dict[str, Any]]) -> Table:
-    table = Table(
-        Column("net", no_wrap=True), "kind", "licence", "dimension", "precision", "identity", title="Catalogue"
-    )
+    table = Table(title="Catalogue (* the default)", **_NARROW)
+    for name in ("net", "kind", "licence", "size", "precision", "identity"):
+        table.add_column(name, overflow="fold")
     for one in listed:
-        name = f"{one['name']} (default)" if one["default"] else one["name"]
+        name = f"{one['name']} *" if one["default"] else one["name"]
         size = str(one.get("dimension", ""))
         table.add_row(name, one["kind"], one["licence"], size, one["precision"], one["identity"][:12])
     return table
 
 
 def _chains(used: list[ChainNet]) -> Table:
-    table = Table(
-        "chain",
-        Column("net", no_wrap=True),
-        "members",
-        "enrolled",
-        "migrated",
-        "adaptive",
-        "last migrated",
-        title="Templates",
-    )
+    table = Table(title="Templates (* the current net)", **_NARROW)
+    for name in ("chain", "net", "members", "enrolled", "migrated", "adaptive", "last migrated"):
+        table.add_column(name, overflow="fold")
     for one in used:
-        name = (one.net or f"unknown {one.net_sha256[:12]}") + (" (current)" if one.current else "")
+        name = (one.net or f"unknown {one.net_sha256[:12]}") + (" *" if one.current else "")
         counts = (one.members, one.enrolled, one.migrated, one.adaptive)
-        table.add_row(one.chain, name, *map(str, counts), one.migrated_at or "-")
+        table.add_row(one.chain, name, *map(str, counts), (one.migrated_at or "-")[:10])
     return table
 
 
@@ -99,7 +96,10 @@ def _advice(used: list[ChainNet]) -> list[str]:
     for one in used:
         if not one.known:
             net = one.net_sha256[:12]
-            said.append(f"{one.chain}: {one.members} members are enrolled with {net}, which is not in configs/faces")
+            said.append(
+                f"{one.chain}: {one.members} members are enrolled with {net}, which is not in configs/faces:"
+                " put it back, or they must enrol again"
+            )
         elif not one.current and one.members:
             said.append(f"{one.chain}: {one.members} members get a template of the new net at their next visit")
     return said

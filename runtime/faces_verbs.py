@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from models.faces import calibration
 from models.faces.calibration import Points, Report
 
 NAME_MAX = 64
+PIXELS_MAX = 150_000_000
+"""Of one photograph: 450 MB while it is made smaller. Above what a camera takes, and below what a bomb unpacks to."""
 
 
 def evaluate(
@@ -66,6 +69,7 @@ def evaluate(
 
 
 def _evaluated(directory: Path, judged: Points | None, net: str, err: Console) -> tuple[Report, dict[str, str]]:
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(PIXELS_MAX))  # it reads this when it is loaded, below
     from models.faces.catalogue import load_catalogue, recognisers  # the nets' libraries take a second to load
     from models.faces.evaluation import evaluate as report_of
     from models.faces.nets import build_nets

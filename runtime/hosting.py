@@ -34,6 +34,17 @@ from runtime.telemetry import configure_logs
 log = structlog.get_logger()
 
 
+def started(calls: Sequence[Any], timeout_s: float) -> None:
+    """Wait for the first answers of actors that start. Raises NeedsOperator `actor_not_started` with what one of them
+    died of, which Ray tells as a traceback."""
+    try:
+        ray.get(list(calls), timeout=timeout_s)
+    except ray.exceptions.RayActorError as error:
+        why = str(error).strip().rpartition("\n")[2]
+        why = why.removeprefix("models.domain.errors.").removeprefix("NeedsOperator: ")
+        raise NeedsOperator("actor_not_started", why, "put that right and start again") from error
+
+
 # ---------------------------------------------------------------- settlement
 
 

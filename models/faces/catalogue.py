@@ -206,7 +206,7 @@ def _feed(raw: dict[str, Any]) -> Feed:
 
 def _check(entry: NetEntry, raw: dict[str, Any]) -> None:
     if len(entry.sha256) != 64 or set(entry.sha256) - set("0123456789abcdef"):
-        raise ValueError("sha256 is not 64 hex digits in lower case")
+        raise ValueError("sha256 is not 64 hex digits in lower case, as sha256sum prints them")
     if not 0 < entry.feed.scale <= 1:
         raise ValueError("input: scale is above 0 and at most 1")
     if entry.kind is NetKind.DETECTOR:
@@ -223,8 +223,9 @@ def _check(entry: NetEntry, raw: dict[str, Any]) -> None:
         if not 8 <= entry.dimension <= DIMENSION_MAX:
             raise ValueError(f"dimension is from 8 to {DIMENSION_MAX}")
         counts, values = [n for n, _ in entry.thresholds], [t for _, t in entry.thresholds]
-        if not counts or counts[0] != 1 or counts != sorted(set(counts)) or values != sorted(values):
-            raise ValueError("thresholds start at N = 1 and rise with N")
+        rises = counts == sorted(set(counts)) and values == sorted(set(values)) and len(counts) > 1
+        if not rises or counts[0] != 1:  # a flat one would accept more strangers in each larger gallery
+            raise ValueError("thresholds start at N = 1 and rise with N: two points at least")
         if not 0.9 <= entry.parity_cosine_min <= 1:
             raise ValueError("parity_cosine_min is from 0.9 to 1")
     if entry.kind is NetKind.LIVENESS and (entry.feed.size_px is None or entry.feed.alignment is not Alignment.BOX):
@@ -257,7 +258,8 @@ def recognisers(catalogue: tuple[NetEntry, ...], first: str = "") -> tuple[NetEn
     if len(chosen) != 1:
         names = ", ".join(entry.name for entry in found) or "none"
         if first:
-            raise NeedsOperator("net_unknown", f"no recogniser {first!r}; there are: {names}", "name one of them")
+            what = f"no recogniser {first!r} in configs/faces; there are: {names}"
+            raise NeedsOperator("net_unknown", what, "name one of them")
         raise NeedsOperator("net_catalogue", f"of the recognisers {names} not one is the default", "mark exactly one")
     return (chosen[0], *(entry for entry in found if entry is not chosen[0]))
 

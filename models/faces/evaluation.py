@@ -50,6 +50,7 @@ from models.faces.intervals import (
 )
 from models.faces.survey import Survey
 
+RULE_OF_THREE = 3
 FARS = (1e-2, 1e-3, 1e-4)
 EVENTS_MIN = 3
 """Comparisons above a threshold that make its FAR measured."""
@@ -337,11 +338,13 @@ def _cannot_tell(scores: Scores, points: tuple[Point, ...], mates: int) -> tuple
             f"thresholds for a shop: {scores.people} people, {PEOPLE_ENOUGH} at least are asked; one lookalike more"
             " or less moves every figure, so the table in force stands"
         )
-    miss = 3 / max(1, mates)
-    told.append(
-        f"rates below {miss:.2g}: when nothing happened to {mates} people, up to 3 in {mates} may still be true"
-        " (rule of three)"
-    )
+    if mates > RULE_OF_THREE:
+        told.append(
+            f"rates below {RULE_OF_THREE / mates:.2g}: when nothing happened to {mates} people, up to 3 in {mates} may"
+            " still be true (rule of three)"
+        )
+    else:
+        told.append(f"any rate: {mates} people with two photographs; of what never happened, everything may be true")
     told.append("twins, children, masks, other cameras and other light than in these photographs")
     return tuple(told)
 

@@ -82,7 +82,7 @@ def folders(directory: Path) -> tuple[list[tuple[str, list[Path]]], dict[str, st
             left_out[f"{one.name}/{file.name}"] = f"beyond the first {PHOTOGRAPHS_PER_PERSON_MAX}"
         people.append((one.name, files[:PHOTOGRAPHS_PER_PERSON_MAX]))
     if not people:
-        raise Refused("photographs", f"{directory} holds no photograph", "one folder per person, two photographs each")
+        raise Refused("photographs", f"{directory} holds no folder with photographs in it", _what_to_do(directory))
     _comparable([len(files) for _, files in people], left_out, {})
     count = sum(len(files) for _, files in people)
     if len(people) > PEOPLE_MAX or count > PHOTOGRAPHS_MAX:
@@ -138,9 +138,10 @@ def _comparable(usable: list[int], left_out: dict[str, str], refusals: dict[str,
     refused = ", ".join(f"{count} {reason}" for reason, count in refusals.items())
     told = "".join(f" ({part})" for part in (gone, refused) if part)
     if len(usable) < 2:
+        who = "nobody" if not usable else "only one person"
         raise Refused(
             "photographs",
-            f"photographs of {len(usable)} people can be used, two people at least are needed{told}",
+            f"{who} has photographs that can be used, two at least must{told}",
             "one folder per person; strangers are compared with each other",
         )
     if max(usable) < 2:
@@ -149,6 +150,16 @@ def _comparable(usable: list[int], left_out: dict[str, str], refusals: dict[str,
             f"nobody has two photographs that can be used: there is no mate to compare with{told}",
             "two photographs of each person at least, ten are better",
         )
+
+
+def _what_to_do(directory: Path) -> str:
+    """One folder per person; where such folders lie, or that the photographs lie bare."""
+    for files, tells in (("*.*", "put them into one folder per person"), ("*/*/*.*", "they lie deeper")):
+        found = next((one for one in directory.glob(files) if one.suffix.lower() in SUFFIXES and one.is_file()), None)
+        if found is not None:
+            give = f": give {found.parent.parent}" if found.parent != directory else ""
+            return f"there is {found.relative_to(directory)}; {tells}{give}"
+    return "one folder per person, two photographs each"
 
 
 def _shot(
@@ -184,7 +195,7 @@ def _readable(file: Path) -> bytes | str:
     except cv2.error:
         pixels = None
     if pixels is None:
-        return "no picture that can be read"
+        return "no picture that can be read, or one of very many pixels"
     scale = min(1.0, LONGEST_SIDE_PX / max(pixels.shape[:2]))
     smaller = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
     return encode_bounded(np.asarray(smaller, np.uint8), 92)

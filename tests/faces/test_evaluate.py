@@ -285,7 +285,7 @@ def test_what_is_left_out_is_named_and_the_rest_counts(tmp_path: Path) -> None:
         "loose.jpg": "lies beside the folders: whose is it?",
         "nobody": "no photograph in it",
         "p2/empty.jpg": "empty file",
-        "p2/text.png": "no picture that can be read",
+        "p2/text.png": "no picture that can be read, or one of very many pixels",
     }
     assert (found.refusals_probe, found.refusals_enrol) == ({"blurred": 1}, {"come_closer": 1, "blurred": 1})
     assert told[-1] == (13, 13)
@@ -298,11 +298,11 @@ def test_what_is_left_out_is_named_and_the_rest_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({}, "holds no photograph"),
-        ({"p0/a.txt": "0 0"}, "holds no photograph"),
-        ({"p0/a.jpg": "0 0", "p0/b.jpg": "0 1"}, "of 1 people"),
+        ({}, "holds no folder with photographs"),
+        ({"p0/a.txt": "0 0"}, "holds no folder with photographs"),
+        ({"p0/a.jpg": "0 0", "p0/b.jpg": "0 1"}, "only one person"),
         ({"p0/a.jpg": "0 0", "p1/a.jpg": "1 0"}, "nobody has two photographs"),
-        ({f"p{n}/{m}.jpg": "blurred" for n in range(2) for m in range(2)}, "of 0 people"),
+        ({f"p{n}/{m}.jpg": "blurred" for n in range(2) for m in range(2)}, "nobody has photographs"),
     ],
 )
 def test_folders_that_cannot_be_compared_are_refused(files: dict[str, str], said: str, tmp_path: Path) -> None:
@@ -311,6 +311,21 @@ def test_folders_that_cannot_be_compared_are_refused(files: dict[str, str], said
     with pytest.raises(Refused, match=said) as refused:
         survey(tmp_path, MadeUpEyes(), PRODUCTION)
     assert refused.value.code == "photographs"
+
+
+@pytest.mark.parametrize(
+    ("file", "do"),
+    [
+        ("all/p0/a.jpg", "there is all/p0/a.jpg; they lie deeper: give {}/all"),
+        ("a.jpg", "there is a.jpg; put them into one folder per person"),
+        ("p0/a.txt", "one folder per person, two photographs each"),
+    ],
+)
+def test_photographs_in_another_place_are_pointed_at(file: str, do: str, tmp_path: Path) -> None:
+    photograph(tmp_path / file, "0 0")
+    with pytest.raises(Refused) as refused:
+        folders(tmp_path)
+    assert refused.value.do == do.format(tmp_path)
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:

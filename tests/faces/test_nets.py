@@ -115,6 +115,8 @@ def catalogue_dir(tmp_path: Path) -> Path:
         ({"dimension": 4}, "dimension"),
         ({"thresholds": [[10, 0.4]]}, "start at N = 1"),
         ({"thresholds": [[1, 0.5], [10, 0.4]]}, "rise with N"),
+        ({"thresholds": [[1, 0.5], [10, 0.5]]}, "rise with N"),
+        ({"thresholds": [[1, 0.5]]}, "two points at least"),
         ({"parity_cosine_min": 0.5}, "parity_cosine_min"),
         ({"input.layout": "NHWC"}, "NHWC"),
         ({"input.colour": "YUV"}, "YUV"),

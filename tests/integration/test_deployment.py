@@ -197,3 +197,27 @@ async def test_a_store_keeps_its_region(data_dir: Path, migrated_database_url: s
         await apply(one(url, "east"))
     assert refused.value.code == "store_elsewhere"
     assert "region south" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("chosen", "code", "says"),
+    [
+        ({"sunrize": "sface-2021dec-8bit"}, "recogniser_nowhere", "'sunrize', which no region serves"),
+        ({"sunrise": "sface"}, "net_unknown", "there are: sface-2021dec-8bit, sface-2021dec"),
+    ],
+)
+def test_a_recogniser_that_nobody_would_use_is_refused_before_anything_starts(
+    tmp_path: Path, chosen: dict[str, str], code: str, says: str
+) -> None:
+    text = yaml.safe_dump({"region": {"name": "south", "chain": "sunrise"}, "faces": {"recognisers": chosen}})
+    with pytest.raises(NeedsOperator) as refused:
+        places_of(load_settings(settings_file(tmp_path, text), {}, {}))
+    assert refused.value.code == code
+    assert says in refused.value.message
+
+
+def test_a_recogniser_of_the_catalogue_is_taken(tmp_path: Path) -> None:
+    chosen = {"sunrise": "sface-2021dec-8bit"}
+    text = yaml.safe_dump({"region": {"name": "south", "chain": "sunrise"}, "faces": {"recognisers": chosen}})
+    [place] = places_of(load_settings(settings_file(tmp_path, text), {}, {}))
+    assert place.chain == "sunrise"

@@ -34,3 +34,30 @@ def test_the_console_is_not_served_in_clear_beyond_this_machine(data_dir: Path) 
     )
     assert done.returncode == 1
     assert "gateway_exposed" in done.stderr
+
+
+DIES = """
+import sys
+import ray
+from models.domain.errors import NeedsOperator
+from runtime import __main__, hosting
+
+class Worker:
+    def __init__(self):
+        raise NeedsOperator("net_altered", "this net is not the file that the catalogue names", "put it back")
+    def health(self): ...
+
+def up():
+    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False, num_cpus=1)
+    hosting.started([ray.remote(Worker).remote().health.remote()], 60.0)
+
+__main__.app = lambda **_: up()
+__main__.main()
+"""
+
+
+@pytest.mark.soak
+def test_what_a_worker_died_of_at_its_start_is_told_and_nothing_waits_for_the_engine() -> None:
+    done = subprocess.run([sys.executable, "-c", DIES], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "actor_not_started: this net is not the file" in done.stderr.replace("\n", " ")
