@@ -1,14 +1,25 @@
 from __future__ import annotations
 
 import copy
+import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from models.domain.periods import Days
-from models.domain.plans import GuaranteeKind, MerchantCancel, Plan, PlanError, Rule, plan_from_dict
+from models.domain.periods import Days, FixedDate, Months
+from models.domain.plans import (
+    BenefitKind,
+    FeeShares,
+    GuaranteeKind,
+    MerchantCancel,
+    Plan,
+    PlanError,
+    Rule,
+    plan_from_dict,
+)
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "plans"
 
@@ -32,8 +43,82 @@ def test_the_articles_plan_is_shipped() -> None:
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_plan_can_be_offered(path: Path) -> None:
-    plan = plan_from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    plan = plan_from_dict(document)
     assert plan.id == path.stem
+    assert plan_from_dict(json.loads(json.dumps(document))) == plan, "a plan is kept as JSON"
+
+
+def test_each_rule_has_an_example_with_a_period_of_its_own() -> None:
+    plans = [plan_from_dict(yaml.safe_load(path.read_text(encoding="utf-8"))) for path in SHIPPED.glob("*.yaml")]
+    assert {plan.rule for plan in plans} == set(Rule)
+    assert {type(plan.period) for plan in plans} == {Days, Months, FixedDate}
+    assert {benefit.kind for plan in plans for benefit in plan.benefits} == set(BenefitKind)
+
+
+def with_period(**period: object) -> dict[str, Any]:
+    data = {key: value for key, value in shipped().items() if key != "period_days"}
+    return {**data, "period": period}
+
+
+def test_periods_are_read() -> None:
+    assert plan_from_dict(with_period(kind="days", days=7)).period == Days(7)
+    assert plan_from_dict(with_period(kind="months", months=1)).period == Months(1)
+    assert plan_from_dict(with_period(kind="months", months=3, anchor_day=31)).period == Months(3, 31)
+    assert plan_from_dict(with_period(kind="fixed_date", last_day="2026-12-31")).period == FixedDate(date(2026, 12, 31))
+
+
+@pytest.mark.parametrize(
+    ("period", "told"),
+    [
+        ({}, "period.kind"),
+        ({"kind": "weeks"}, "period.kind"),
+        ({"kind": "days"}, "period.days"),
+        ({"kind": "days", "days": 0}, "period.days"),
+        ({"kind": "days", "days": 7, "months": 1}, "period.months"),
+        ({"kind": "months", "months": 0}, "period.months"),
+        ({"kind": "months", "months": 1, "anchor_day": 32}, "period.anchor_day"),
+        ({"kind": "months", "months": 1, "anchor_day": 0}, "period.anchor_day"),
+        ({"kind": "fixed_date", "last_day": "2026-02-30"}, "period.last_day"),
+        ({"kind": "fixed_date", "last_day": date(2026, 12, 31)}, "period.last_day"),
+        ({"kind": "fixed_date"}, "period.last_day"),
+    ],
+)
+def test_a_wrong_period_is_named(period: dict[str, Any], told: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        plan_from_dict(with_period(**period))
+    assert caught.value.field == told
+
+
+@pytest.mark.parametrize(
+    ("terms", "told"),
+    [
+        ({"rule": "TASK_TIMES"}, "task_target"),
+        ({"rule": "TASK_AMOUNT", "task_target": 0}, "task_target"),
+        ({"task_target": 3}, "task_target"),
+        ({"rule": "CYCLE", "task_target": 3}, "task_target"),
+        ({"exemption_days": -1}, "exemption_days"),
+        ({"fee_shares": "nobody"}, "fee_shares"),
+        ({"period": {"kind": "days", "days": 7}}, "period_days"),
+    ],
+)
+def test_terms_that_do_not_fit_the_rule_are_refused(terms: dict[str, Any], told: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        plan_from_dict({**shipped(), **terms})
+    assert caught.value.field == told
+
+
+def test_a_cycle_needs_a_period_that_repeats() -> None:
+    data = {**with_period(kind="fixed_date", last_day="2026-12-31"), "rule": "CYCLE"}
+    with pytest.raises(PlanError, match="nothing renews"):
+        plan_from_dict(data)
+
+
+def test_terms_that_a_plan_leaves_out() -> None:
+    plan = plan_from_dict(shipped())
+    assert (plan.task_target, plan.exemption_days, plan.fee_shares) == (None, 0, FeeShares.OWNER)
+    assert plan_from_dict({**shipped(), "rule": "TASK_TIMES", "task_target": 3}).task_target == 3
+    assert plan_from_dict({**shipped(), "fee_shares": "usage"}).fee_shares is FeeShares.USAGE
 
 
 def wrong(field: str, value: object) -> dict[str, Any]:
