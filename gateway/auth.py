@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 import uuid
 from collections.abc import Callable
@@ -35,6 +36,8 @@ OPEN_PATHS = ("/healthz", "/readyz", "/login", "/static", "/language", "/theme",
 default."""
 OPEN_POSTS = frozenset({"/terminals/enrol", "/terminals/rotate"})
 """A terminal that shows a one-time code has no session. Nothing else of these addresses is open."""
+NOTIFICATIONS = re.compile(r"/api/v1/providers/[a-z0-9-]{1,32}/notify")
+"""A payment provider has no session either: its signature is checked there."""
 METRICS_PATH = "/metrics"
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -152,7 +155,9 @@ def is_open(path: str) -> bool:
 
 
 def _enrols(scope: Scope) -> bool:
-    return scope["method"] == "POST" and scope["path"] in OPEN_POSTS
+    if scope["method"] != "POST":
+        return False
+    return scope["path"] in OPEN_POSTS or NOTIFICATIONS.fullmatch(scope["path"]) is not None
 
 
 class SessionGate:

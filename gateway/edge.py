@@ -20,6 +20,7 @@ from gateway.face_figures import AskDesk
 from gateway.idempotency import IdempotentCalls
 from gateway.live import Wall
 from gateway.memberships import MembershipDesk
+from gateway.notices import ProviderDesk
 from gateway.privacy import PrivacyDesk
 from gateway.settings import GatewaySettings
 from gateway.startup import StartupReport, nothing_starts
@@ -64,6 +65,8 @@ class Edge:
     """Consent, erasure and export of people's data."""
     memberships: MembershipDesk | None = None
     """What may be done with a membership."""
+    providers: ProviderDesk | None = None
+    """Receives the notifications of payment providers."""
     face_desks: AskDesk | None = None
     """Asks a region's face desk for its figures."""
     people_counted: tuple[datetime, dict[str, int], int] | None = None

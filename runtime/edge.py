@@ -84,6 +84,9 @@ async def join(edge: Edge, data_dir: Path) -> None:
 
     credentials = await asyncio.to_thread(Credentials, plants)
     edge.enrols = credentials
+    from runtime.provider_desk import ProvidersOfAHouse
+
+    edge.providers = await asyncio.to_thread(ProvidersOfAHouse, plants)
     from runtime.membership_desk import MembershipsOfAHouse
 
     edge.memberships = MembershipsOfAHouse(plants)

@@ -24,7 +24,7 @@ POLLS_MAX = 100
 
 
 class ProviderNoticeRow(SQLModel, table=True):
-    """A verified notification. `repeats` counts how often it came again; `hastened` whether a poll was waiting for it."""
+    """A verified notification. `repeats` counts how often it came again; `hastened`: a poll was waiting for it."""
 
     __tablename__ = "provider_notice"
     __table_args__ = (Index("provider_notice_number", "number"), Index("provider_notice_received", "received_at"))
