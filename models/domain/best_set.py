@@ -173,42 +173,52 @@ class _Search:
     def grow(self, first: int, nets: list[int], score: Score, chosen: tuple[Candidate, ...]) -> None:
         """Look at all sets that add to `chosen` some of the candidates from position `first` on."""
         groups = {one.group for one in chosen if one.group}
-        worths = [0 if one.group in groups else one.discount.worth_fen(nets) for one in self._ordered[first:]]
-        hopes = self._hopes(first, worths, score)
+        rest = self._ordered[first:]
+        worths = [0 if one.group in groups else one.discount.worth_fen(nets) for one in rest]
+        hopes = _hopes(rest, worths)
         for n, worth in enumerate(worths):
-            if hopes[n] > self.best[:3]:
+            if self._hopeless(score, hopes[n]):
                 return  # nor can the later ones: they may add fewer
             if not worth:
                 continue
             if self.out:
                 return
-            one = self._ordered[first + n]
-            left = [net - part for net, part in zip(nets, one.discount.parts(nets), strict=True)]
+            one = rest[n]
             later = one.discount.later_fen(worth)
             ids = tuple(sorted((*score.ids, one.id)))
             child = Score(score.effective_fen - worth + later, score.price_fen - worth, score.uses + one.uses, ids)
             grown = (*chosen, one)
             self._seen(child, grown)
-            self.grow(first + n + 1, left, child, grown)
+            if not self._hopeless(child, hopes[n + 1]):  # what comes after is worth no more than it was here
+                left = [net - part for net, part in zip(nets, one.discount.parts(nets), strict=True)]
+                self.grow(first + n + 1, left, child, grown)
 
-    def _hopes(self, first: int, worths: Sequence[int], score: Score) -> list[tuple[int, int, int]]:
-        """For each position the best score that sets adding something from there on could reach: each takes off what
-        it is worth now (later it is worth no more), of a group only the strongest, in all no more than there is."""
-        hopes = [(0, 0, 0)] * len(worths)
-        strongest: dict[str, tuple[int, int]] = {}
-        gain = off = 0
-        floor = score.effective_fen - score.price_fen
-        for n in range(len(worths) - 1, -1, -1):
-            one, worth = self._ordered[first + n], worths[n]
-            if worth:
-                net = worth - one.discount.later_fen(worth)
-                if one.group:
-                    had = strongest.get(one.group, (0, 0))
-                    now = (max(had[0], net), max(had[1], worth))
-                    strongest[one.group] = now
-                    gain, off = gain + now[0] - had[0], off + now[1] - had[1]
-                else:
-                    gain, off = gain + net, off + worth
-            price = max(0, score.price_fen - off)
-            hopes[n] = (max(floor, score.effective_fen - gain), price, score.uses + 1)
-        return hopes
+    def _hopeless(self, score: Score, hope: tuple[int, int]) -> bool:
+        """Could no set become the best that takes something more off `score`, at most this much in all?"""
+        gain, off = hope
+        if not off:
+            return True
+        price = max(0, score.price_fen - off)
+        effective = max(score.effective_fen - score.price_fen, score.effective_fen - gain)
+        return (effective, price, score.uses + 1) > self.best[:3]
+
+
+def _hopes(rest: Sequence[Candidate], worths: Sequence[int]) -> list[tuple[int, int]]:
+    """For each position what those from there on could still take off at most, in effect and in price: each what it
+    is worth now (later it is worth no more), of a group only the strongest. One more entry: nothing is left."""
+    hopes = [(0, 0)] * (len(rest) + 1)
+    strongest: dict[str, tuple[int, int]] = {}
+    gain = off = 0
+    for n in range(len(rest) - 1, -1, -1):
+        one, worth = rest[n], worths[n]
+        if worth:
+            net = worth - one.discount.later_fen(worth)
+            if one.group:
+                had = strongest.get(one.group, (0, 0))
+                now = (max(had[0], net), max(had[1], worth))
+                strongest[one.group] = now
+                gain, off = gain + now[0] - had[0], off + now[1] - had[1]
+            else:
+                gain, off = gain + net, off + worth
+        hopes[n] = (gain, off)
+    return hopes

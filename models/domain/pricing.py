@@ -19,7 +19,7 @@ from models.domain.errors import Refused
 from models.domain.events import Tender, TenderKind
 from models.domain.ids import BenefitId, LegalEntityId, VoucherId
 from models.domain.money import cash_rounded_fen, format_yuan, require_fen
-from models.domain.plans import Benefit, Plan, Text
+from models.domain.plans import Benefit, BenefitKind, Plan, Text
 from models.domain.vouchers import LIGHT_GROUP, FittedVoucher, NotTaken, Voucher, fit, why_not
 
 
@@ -272,7 +272,12 @@ class _LightUse:
     goods: tuple[Goods, ...]
 
     def worth_fen(self, nets: Sequence[int]) -> int:
-        return sum(map(sum, self.each(nets)))
+        if self.benefit.kind is not BenefitKind.FIXED_COUPON:
+            return sum(map(sum, self.each(nets)))
+        # A search asks this of every set it prices.
+        scope = self.benefit.scope
+        left = sum(net for line, net in zip(self.goods, nets, strict=True) if scope.covers(line.flags, line.code))
+        return min(self.uses * self.benefit.value_fen, left)
 
     def parts(self, nets: Sequence[int]) -> tuple[int, ...]:
         return tuple(sum(parts) for parts in zip(*self.each(nets), strict=True)) or (0,) * len(nets)
@@ -296,7 +301,7 @@ def _goods(lines: Sequence[BasketLine], flags: Mapping[int, frozenset[str]]) -> 
     )
 
 
-def _voucher_candidates(fitted: Sequence[FittedVoucher]) -> list[Candidate]:
+def voucher_candidates(fitted: Sequence[FittedVoucher]) -> list[Candidate]:
     """One each; the second entry of a voucher is a candidate of its own, after the first."""
     seen: dict[str, int] = {}
     made = []
@@ -321,7 +326,7 @@ def _light_candidates(goods: tuple[Goods, ...], light: LightOffer) -> list[Candi
 
 def _best(grosses: Sequence[int], fitted: Sequence[FittedVoucher], light: Sequence[Candidate]) -> BestSet:
     if fitted:
-        return best_set(grosses, [*_voucher_candidates(fitted), *light])
+        return best_set(grosses, [*voucher_candidates(fitted), *light])
     # Most baskets: one choice at most, no search.
     found = min((evaluate(grosses, chosen) for chosen in [(), *((one,) for one in light)]), key=lambda one: one[0])
     score, taken = found

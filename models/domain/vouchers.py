@@ -160,9 +160,7 @@ class FittedVoucher:
     def worth_fen(self, nets: Sequence[int]) -> int:
         """What it takes off lines that still cost `nets`, in fen."""
         voucher = self.voucher
-        whole = 0
-        for index in self.at:
-            whole += nets[index]
+        whole = sum([nets[index] for index in self.at])
         if whole < voucher.threshold_fen or not whole:
             return 0
         if voucher.stage is VoucherStage.LINE:
