@@ -29,6 +29,7 @@ HOST_DATABASE_OPTIONS = "-c idle_in_transaction_session_timeout=2000 -c statemen
 # A host finds its rows by their keys. In a table that grew since it was last analysed the planner would read all of it.
 HOST_PLANNER_OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 POOL_CONNECTIONS_MAX = 4
+NOTIFY_PATH = "/api/v1/providers/alipay/notify"
 NO_CHAIN, NO_REGION = ChainId(""), RegionId("")
 NO_DOOR = TerminalDoor("", 0)
 """Of what is the same in every region: see `furnish.plants_of`."""
@@ -43,6 +44,8 @@ class MerchantAccount:
     seller_id: str
     private_key_pem: str = field(repr=False)
     provider_public_key_pem: str = ""
+    credit_template: str = ""
+    """The entity's template of the provider's credit product; "" when it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,9 @@ class Providers:
                         seller_id=account.seller_id,
                         private_key=load_private_key(account.private_key_pem),
                         provider_key=load_public_key(account.provider_public_key_pem),
+                        entity=account.entity,
+                        notify_url=f"{self._plant.gateway_url}{NOTIFY_PATH}" if self._plant.gateway_url else "",
+                        credit_template=account.credit_template,
                     )
                 )
             )
