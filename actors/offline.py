@@ -80,7 +80,7 @@ def _made(
         lane=session.lane,
         terminal=event.terminal,
         clerk=event.clerk,
-        entity=book.entity,
+        entity=book.entity_at(at),
         business_date=book.business_date(at),
         at=at,
         member=None,
@@ -122,7 +122,7 @@ def _vouchers(
         shares = allocate(fen, left)
         left = [had - share for had, share in zip(left, shares, strict=True)]
         known = stage.book.chain_book.vouchers.get(code_key(code))
-        funder = known.funder if known is not None else stage.book.entity
+        funder = known.funder if known is not None else stage.book.entity_at(stage.now)
         voucher = known.id if known is not None else VoucherId(code)
         on = tuple((line.line, share) for line, share in zip(lines, shares, strict=True) if share)
         made.append(SaleVoucher(UsageId(derived_id(number, f"voucher{n}")), voucher, fen, funder, on))

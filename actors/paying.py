@@ -191,7 +191,7 @@ def _ask_provider(stage: Stage, verb: PayVerb) -> None:
         PaymentRequest(
             verb=verb,
             session=session.id,
-            entity=stage.book.entity,
+            entity=stage.book.entity_at(stage.now),
             store=stage.book.store,
             terminal=payment.terminal,
             order=payment.order,

@@ -42,7 +42,7 @@ def book(stage: Stage, work: Voiding, back: Back) -> None:
             lane=session.lane,
             terminal=work.terminal,
             clerk=work.clerk,
-            entity=work.entity or stage.book.entity,
+            entity=work.entity or stage.book.entity_at(stage.now),
             business_date=stage.book.business_date(stage.now),
             at=stage.now,
             due_fen=back.due_fen,

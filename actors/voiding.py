@@ -92,7 +92,7 @@ def _ask_refund(stage: Stage, work: Voiding) -> None:
         PaymentRequest(
             verb=PayVerb.REFUND,
             session=stage.session.id or SessionId(""),
-            entity=work.entity or stage.book.entity,
+            entity=work.entity or stage.book.entity_at(stage.now),
             store=stage.book.store,
             terminal=work.terminal,
             order=tender.order,

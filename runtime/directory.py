@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from psycopg.rows import TupleRow
 from models.domain.book import ChainBook, StoreBook
 from models.domain.ids import ChainId, LaneId, RegionId, StoreId, TerminalId
 from models.domain.registry import RegisteredTerminal
-from models.tables.directory import load_books, load_terminals
+from models.tables.directory import load_books, load_owners, load_terminals
 from runtime.offline_prices import offline_prices
 
 LOOK_UP_EVERY_S = 1.0
@@ -40,6 +41,13 @@ class Directory:
         for record in self._terminals.values():
             self._lanes.setdefault((record.store, record.lane), []).append(record)
         self._stores, self._versions = await load_books(conn, self._region, datetime.now(UTC).date().isoformat())
+
+    async def refresh_owners(self, conn: AsyncConnection[TupleRow]) -> None:
+        """Learn which stores change hands, and when: said while the host runs, from a coming business date on."""
+        owners = await load_owners(conn, self._region)
+        for store, book in self._stores.items():
+            if book.owners != owners.get(store, ()):
+                self._stores[store] = replace(book, owners=owners.get(store, ()))
 
     async def look_up(self, conn: AsyncConnection[TupleRow], terminal: TerminalId) -> RegisteredTerminal | None:
         """A terminal that may have been registered since; reads the region again, once a second at most for each.
@@ -81,7 +89,7 @@ class Directory:
         pinned = self._versions.get((book.chain_book.chain, version))
         if pinned is None or pinned is book.chain_book:
             return book
-        return StoreBook(pinned, book.store, book.region, book.entity, book.zone, book.cutoff_hour, book.basket_owner)
+        return replace(book, chain_book=pinned)
 
     def desired_config(self, book: StoreBook) -> dict[str, Any]:
         """The configuration half of `desired`."""

@@ -64,6 +64,8 @@ ASK_LEASE_S = 15.0
 RESOLVE_EVERY_TICKS = 3
 PRUNE_EVERY_TICKS, PRUNED_ROWS_MAX = 60, 5_000
 PASSIVATE_EVERY_TICKS = int(GENERATION_S / TICK_S)
+OWNERS_EVERY_TICKS = 30
+"""A store that changes hands does so from a business date on; hosts know it half a minute after it was said."""
 
 
 class StoreHost:
@@ -304,6 +306,8 @@ class StoreHost:
         self._messages_then.append(self.counts.messages)
         if self._ticks % RESOLVE_EVERY_TICKS == 0:
             self._spawn(self._resolve())
+        if self._ticks % OWNERS_EVERY_TICKS == 0:
+            await self._db.run(self._directory.refresh_owners)
         if self._ticks % PASSIVATE_EVERY_TICKS == 0:
             self.counts.passivated += len(self._states.passivate())
         if self._ticks % PRUNE_EVERY_TICKS == 0:

@@ -64,6 +64,8 @@ class StoreBook:
     zone: str
     cutoff_hour: int
     basket_owner: str
+    owners: tuple[tuple[str, LegalEntityId], ...] = ()
+    """Legal entities with the business dates from which they own the store, ascending; empty: `entity`, for ever."""
 
     @property
     def version(self) -> int:
@@ -78,6 +80,15 @@ class StoreBook:
     def business_date(self, now: datetime) -> str:
         """The store's business date at `now`, ISO 8601."""
         return business_date(now, self.zone, self.cutoff_hour).isoformat()
+
+    def entity_at(self, moment: datetime) -> LegalEntityId:
+        """Whose store it is on the business date of `moment`: stores change hands."""
+        owner = self.entity
+        day = self.business_date(moment) if self.owners else ""
+        for n, (from_date, entity) in enumerate(self.owners):
+            if n == 0 or from_date <= day:
+                owner = entity
+        return owner
 
     def consent_text(self, purpose: Purpose) -> ConsentText | None:
         """The text in force for a purpose."""

@@ -52,6 +52,7 @@ async def load_books(
     for (chain, version), book in versions.items():
         if chain not in newest or newest[chain].version < version:
             newest[chain] = book
+    owners = await load_owners(conn, region)
     cursor = await conn.execute(
         """SELECT s.id, s.chain, s.zone, s.cutoff_hour, s.basket_owner,
              (SELECT e.entity FROM store_entity e WHERE e.store = s.id AND e.from_date <= %s
@@ -68,11 +69,25 @@ async def load_books(
             zone=row[2],
             cutoff_hour=row[3],
             basket_owner=row[4],
+            owners=owners.get(StoreId(row[0]), ()),
         )
         for row in await cursor.fetchall()
         if ChainId(row[1]) in newest and row[5] is not None
     }
     return stores, versions
+
+
+async def load_owners(
+    conn: AsyncConnection[TupleRow], region: RegionId
+) -> dict[StoreId, tuple[tuple[str, LegalEntityId], ...]]:
+    """Stores of the region that change hands at least once: each owner with its first business date, ascending."""
+    cursor = await conn.execute(
+        """SELECT e.store, array_agg(e.from_date ORDER BY e.from_date), array_agg(e.entity ORDER BY e.from_date)
+           FROM store_entity e JOIN store s ON s.id = e.store WHERE s.region = %s
+           GROUP BY e.store HAVING count(*) > 1""",
+        (region,),
+    )
+    return {StoreId(row[0]): tuple(zip(row[1], row[2], strict=True)) for row in await cursor.fetchall()}
 
 
 def chain_book(chain: ChainId, version: int, doc: Mapping[str, Any]) -> ChainBook:

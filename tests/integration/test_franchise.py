@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from psycopg import AsyncConnection
 
 from models.domain.accounts import store_of
+from models.domain.errors import Refused
 from models.domain.franchise import MONEY, Line, Statement
+from models.domain.ids import LegalEntityId, RegionId
 from models.domain.ledger import Transaction
+from models.tables.directory import load_owners
 from models.tables.franchise import line_page, statements
 from models.tables.ledger_balances import take_snapshot
+from models.tables.owners import entities, move_store, owners_of
 from runtime.postgres import EmbeddedPostgres
+from tests.actors import lane
 from tests.conftest import fresh_database
 from tests.integration.books import FRANCHISED, MOMENT, OWN, SECOND, book_all, story
 
@@ -113,3 +120,68 @@ async def test_every_line_opens_into_its_transactions(books: AsyncConnection) ->
             assert row.line is Line.OTHER_STORES or total == (row.shown_fen if row.line in MONEY else -row.shown_fen)
             for one in found:
                 assert any(leg.entity == statement.entity for leg in ids[one.transaction].entries)
+
+
+async def refusal_of(conn: AsyncConnection, store: str, entity: str, day: str) -> str:
+    with pytest.raises(Refused) as refused:
+        await move_store(conn, store, entity, day)
+    assert refused.value.do, "says what to do next"
+    return refused.value.code
+
+
+async def test_a_store_changes_hands_ahead_and_never_over_what_was_booked(books: AsyncConnection) -> None:
+    last = max(leg.business_date for one in STORY for leg in one.entries)
+    assert await refusal_of(books, "s-nowhere", "south", "2026-12-01") == "unknown_store"
+    assert await refusal_of(books, SECOND, "nobody", "2026-12-01") == "unknown_entity"
+    assert await refusal_of(books, SECOND, "north", "2026-12-01") == "owner_already"
+    assert await refusal_of(books, SECOND, "south", last) == "move_days_booked"
+    for day in ("tomorrow", "2026-12-32", "20261201"):
+        assert await refusal_of(books, SECOND, "south", day) == "date_form"
+    await books.execute(
+        "INSERT INTO closed_through (entity, day, next_day) VALUES ('south', '2026-11-18', '2026-11-19')"
+    )
+    assert await refusal_of(books, SECOND, "south", "2026-11-18") == "move_day_closed"
+    moved_to = await move_store(books, SECOND, "south", "2026-11-20")
+    assert await move_store(books, SECOND, "south", "2026-11-20") == moved_to, "said again: the same"
+    assert await refusal_of(books, SECOND, "north", "2026-11-19") == "move_planned"
+    assert [one.entity for one in await owners_of(books, SECOND)] == ["north", "south"]
+    assert {one.id: one.stores for one in await entities(books, "2026-11-20")}["south"] == (SECOND,)
+    assert {one.id: one.stores for one in await entities(books, "2026-11-19")}["south"] == ()
+
+
+async def test_a_store_that_changed_hands_has_two_statements_that_month(books: AsyncConnection) -> None:
+    sold = [
+        one for one in story(5, days=("2026-11-21",)) if any(leg.account.endswith("s-second") for leg in one.entries)
+    ]
+    theirs = [
+        Transaction(one.kind, f"south-{one.request_number}", tuple(
+            replace(leg, entity="south" if leg.entity == "north" else leg.entity,
+                    account=leg.account.replace(":north", ":south"), leg=leg.leg)
+            for leg in one.entries), one.memo)
+        for one in sold if one.kind == "sale_paid"
+    ]  # fmt: skip
+    await book_all(books, theirs)
+    north, south = await statements(books, SECOND, MONTH)
+    assert (north.entity, north.from_date, north.to_date) == ("north", "2026-11-01", "2026-11-19")
+    assert (south.entity, south.from_date, south.to_date) == ("south", "2026-11-20", "2026-11-30")
+    assert north.difference_fen == south.difference_fen == 0
+    gross = {row.key: row.shown_fen for row in south.rows}["gross_sales"]
+    assert gross == -sum(
+        leg.amount_fen for one in theirs for leg in one.entries if leg.account == "sales_gross:s-second"
+    )
+    (december,) = await statements(books, SECOND, "2026-12")
+    assert (december.entity, december.earned_fen) == ("south", 0)
+
+
+def test_a_sale_is_its_owners_by_the_business_date() -> None:
+    owned = replace(lane.book(), owners=(("2020-01-01", LegalEntityId("a")), ("2026-11-20", LegalEntityId("b"))))
+    first_of_b = datetime(2026, 11, 19, 20, tzinfo=UTC)  # 04:00 in Shanghai, where the store's day changes
+    assert owned.entity_at(first_of_b - timedelta(seconds=1)) == "a"
+    assert owned.entity_at(first_of_b) == "b"
+    assert owned.entity_at(datetime(2010, 1, 1, tzinfo=UTC)) == "a"
+    assert lane.book().entity_at(first_of_b) == lane.book().entity
+
+
+async def test_hosts_learn_of_it_while_they_run(books: AsyncConnection) -> None:
+    owners = await load_owners(books, RegionId("east"))
+    assert owners == {SECOND: (("2020-01-01", "north"), ("2026-11-20", "south"))}
