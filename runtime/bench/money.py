@@ -1,0 +1,80 @@
+"""`storeops bench money`: what settlement and its neighbours do, each figure beside a baseline of the same run.
+
+A part is a module with `STEPS` and `measure(ground, advance) -> rows`; PARTS lists them. A million memberships need
+about 6 GB of disk for their databases; a smaller number measures the same on less.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from runtime.bench.form import Report, Row, load_now, machine, report
+from runtime.postgres import EmbeddedPostgres
+
+NAME = "money"
+MEMBERSHIPS = 1_000_000
+
+Advance = Callable[[str], None]
+
+PARTS: dict[str, str] = {
+    "ledger": "runtime.bench.money_ledger",
+}
+"""Name -> module. It has `STEPS`, how often it calls `advance`, and `measure(ground, advance) -> list[Row]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every part measures on. `folder` is scratch; `memberships` is how many are due in all."""
+
+    folder: Path
+    postgres: EmbeddedPostgres
+    memberships: int
+
+
+def run(console: Console, memberships: int = MEMBERSHIPS) -> Report:
+    """Measure. Raises NeedsOperator when a part does not come up."""
+    load_before = load_now()
+    parts = [importlib.import_module(name) for name in PARTS.values()]
+    rows: list[Row] = []
+    with (
+        _progress(console, 1 + sum(int(part.STEPS) for part in parts)) as advance,
+        tempfile.TemporaryDirectory(prefix="so-bench-", dir="/var/tmp") as name,
+    ):
+        folder = Path(name)
+        folder.chmod(0o755)  # the database's user walks through it when we are root
+        with open_ground(folder, memberships) as ground:
+            advance("database")
+            for part in parts:
+                rows += part.measure(ground, advance)
+    return report(NAME, machine(load_before), rows)
+
+
+@contextmanager
+def open_ground(folder: Path, memberships: int) -> Iterator[Ground]:
+    """A database server in `folder`, stopped at the end."""
+    server = EmbeddedPostgres(folder / "data")
+    server.start()
+    try:
+        yield Ground(folder, server, memberships)
+    finally:
+        server.stop(10.0)
+
+
+@contextmanager
+def _progress(console: Console, steps: int) -> Iterator[Advance]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task("database", total=steps)
+
+        def advance(what: str) -> None:
+            shown.update(task, advance=1, description=what)
+
+        yield advance
