@@ -104,6 +104,10 @@ class House:
         m = life.m
         self._book_holds(life, before, event, outcome)
         self._book_uses(life, before, event)
+        if m.cancellation is not before.cancellation:
+            assert m.expiry is not None
+            assert before.expiry is not None
+            assert m.expiry <= before.expiry, "a cancel never lengthens a membership"
         if before.charge_fen is None and m.charge_fen is not None:
             assert m.charge_fen == before.due_fen, "preview == charge"
             life.used_when_fixed_fen = m.used_fen
@@ -340,7 +344,10 @@ def _check_member(life: Generation) -> None:
     if m.state in FINAL:
         assert m.guarantee.hold is not HoldState.HELD, "captured or released before the end"
     assert life.held_fen == (m.guarantee.hold_fen if m.guarantee.hold is HoldState.HELD else 0)
-    assert m.given_up_fen >= 0
+    kept = m.task_kept or (
+        m.charge_fen is None and m.plan.task_target is not None and m.task_done >= m.plan.task_target
+    )
+    assert m.given_up_fen == (0 if kept else min(m.plan.fee_fen, used) - min(m.fee_eff_fen, used))
 
 
 def _net(life: Generation, usage: UsageId, fen: int) -> int:
