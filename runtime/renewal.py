@@ -6,7 +6,6 @@ it opens once. A hold waits 15 minutes for the member, who scans its code; then 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +14,12 @@ from psycopg import AsyncCursor
 from models.domain.charging import cutoff_instant, cycle_at, expiry_instant
 from models.domain.ids import MembershipId, derived_id
 from models.domain.membership import HoldState, State
-from models.domain.membership_actions import credit_admitted
+from models.domain.membership_actions import Asked, credit_admitted
 from models.domain.periods import FixedDate
 from models.domain.plans import Rule
 from models.domain.settlement import Standing
 from models.tables import clock, memberships
+from models.tables.membership_requests import DONE, MembershipRequest, insert_request
 from models.tables.plans import latest_plan
 from runtime.clock import Pool, Wall
 from runtime.enrolment import Enrolment
@@ -35,16 +35,37 @@ class Renewals:
         self._enrolment = enrolment
         self._wall = wall
 
-    async def sweep(self, chain: str, region: str, opened: Callable[[Standing], None] = lambda _: None) -> int:
-        """Open what is due to renew; returns how many. Each hold is asked for after the commit."""
+    async def sweep(self, chain: str, region: str) -> int:
+        """Open what is due to renew; returns how many. Each hold is asked for after the commit.
+
+        The code by which the member authorises it stands in `membership_request` of the new generation.
+        """
         async with self._pool.connection() as conn, conn.cursor() as cur:
             due = await memberships.lock_renewals(cur, chain, region, limit=RENEWED_PER_SWEEP_MAX)
             following = [await self._follow(cur, standing) for standing in due]
         for standing in following:
-            if standing is not None:
-                opened(standing)
-                await self._enrolment.freeze_renewal(standing)
+            if standing is not None and (code := await self._enrolment.freeze_renewal(standing)):
+                await self._offer(standing, code)
         return sum(standing is not None for standing in following)
+
+    async def _offer(self, standing: Standing, code: str) -> None:
+        request = MembershipRequest(
+            standing.enrol_key,
+            standing.id,
+            standing.chain,
+            standing.region,
+            standing.owner,
+            Asked("renew").document(),
+            {},
+            "renewal",
+            DONE,
+            standing.enrolled_at,
+            hold_order=standing.hold_order,
+            hold_fen=standing.fee_fen,
+            code_text=code,
+        )
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            await insert_request(cur, request)
 
     async def _follow(self, cur: AsyncCursor[Any], before: Standing) -> Standing | None:
         """The next generation's row; None when the member has it already, owes, or nothing can follow."""
