@@ -23,6 +23,7 @@ from runtime.datadir import default_data_dir
 from runtime.faces_cli import faces_app
 from runtime.fleet_cli import fleet
 from runtime.hosts_cli import hosts_app
+from runtime.ledger_cli import entity_app, ledger_app
 from runtime.membership_cli import membership_app
 from runtime.plan_cli import plan_app
 from runtime.privacy_cli import privacy_app
@@ -41,6 +42,8 @@ app.add_typer(membership_app, name="membership")
 app.add_typer(plan_app, name="plan")
 app.add_typer(faces_app, name="faces")
 app.add_typer(privacy_app, name="privacy")
+app.add_typer(ledger_app, name="ledger")
+app.add_typer(entity_app, name="entity")
 app.add_typer(reconcile_app, name="reconcile")
 app.add_typer(day_app, name="day")
 app.command()(fleet)
