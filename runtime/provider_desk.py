@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
 
 from gateway.providers.alipay_notices import AlipayNotifications, account_of
 from gateway.providers.port import Notifications
@@ -18,16 +20,21 @@ from runtime.plant import Plant
 log = structlog.get_logger()
 
 ALIPAY = "alipay"
-CONNECT_TIMEOUT_S = 5
+CONNECTIONS_MAX = 2
+CONNECTION_WAIT_S = 5.0
+FORGET_EVERY = 1_000
+"""Notifications between two looks for what is too old to keep."""
 
 
 class ProvidersOfAHouse:
-    """See gateway.notices.ProviderDesk. Keys are parsed once; connections are opened for each notification."""
+    """See gateway.notices.ProviderDesk. Keys are parsed once. Belongs to one event loop."""
 
     def __init__(self, plants: Sequence[Plant], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
         self._readers: dict[str, Notifications] = {}
         self._databases: dict[str, list[str]] = {}
+        self._pools: dict[str, AsyncConnectionPool[AsyncConnection[Any]]] = {}
+        self._received = 0
         for plant in plants:
             for account in plant.accounts:
                 if account.app_id not in self._readers:
@@ -52,8 +59,23 @@ class ProvidersOfAHouse:
         # and the one that waits for the order hastens it.
         hastened = False
         for url in self._databases[app_id]:
-            async with await AsyncConnection.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as conn:
+            async with (await self._pool(url)).connection(CONNECTION_WAIT_S) as conn:
                 hastened |= await keep_notice(conn, provider, notice, self._now())
-                await forget_notices(conn, self._now())
+                if self._received % FORGET_EVERY == 0:
+                    await forget_notices(conn, self._now())
+        self._received += 1
         log.info("notified", trace=notice.number, kind=str(notice.kind), status=notice.status, hastened=hastened)
         return reader.accepted()
+
+    async def aclose(self) -> None:
+        """Close all connections. The desk cannot be used afterwards."""
+        for pool in self._pools.values():
+            await pool.close()
+
+    async def _pool(self, url: str) -> AsyncConnectionPool[AsyncConnection[Any]]:
+        if url not in self._pools:
+            pool = self._pools[url] = AsyncConnectionPool[AsyncConnection[Any]](
+                url, min_size=0, max_size=CONNECTIONS_MAX, open=False, check=AsyncConnectionPool.check_connection
+            )
+            await pool.open()
+        return self._pools[url]

@@ -61,7 +61,7 @@ class AlipayNotifications:
             return Distrusted("another_seller")
         try:
             return self._credit(form) if "msg_method" in form else self._notice(form)
-        except (KeyError, ValueError, TypeError):
+        except (AttributeError, KeyError, ValueError, TypeError):
             return Distrusted("malformed")
 
     def accepted(self) -> bytes:

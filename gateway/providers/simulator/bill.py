@@ -181,17 +181,17 @@ def _strange(day: date, fen: int, number: int) -> Movement:
 def _booked(db: sqlite3.Connection, app_id: str, day: date) -> Iterator[Movement]:
     """What happened on the day, oldest first; a payment before its refunds."""
     begin = datetime(day.year, day.month, day.day, tzinfo=PROVIDER_ZONE)
-    since, until = moment(_utc(begin)), moment(_utc(begin + timedelta(days=1)))
+    since, until = moment(_utc(begin)), moment(_utc(begin + timedelta(days=1, milliseconds=-1)))
     cursor = db.execute(
         "SELECT t.*, paid_at AS moved_at, NULL AS request_no, 0 AS back_fen, 0 AS back_receipt, 0 AS back_fee, "
-        "t.id AS nth, '' AS back_kind FROM trade t WHERE app_id = ?1 AND paid_at >= ?2 AND paid_at < ?3 "
-        "UNION ALL SELECT t.*, r.at, r.out_request_no, r.fen, r.receipt_fen, r.fee_fen, r.id, r.kind "
-        "FROM refund r JOIN trade t USING (trade_no) WHERE app_id = ?1 AND r.at >= ?2 AND r.at < ?3 "
-        "ORDER BY moved_at, request_no IS NOT NULL, nth",
+        "t.id AS nth, '' AS back_kind, 0 AS is_refund FROM trade t WHERE app_id = ?1 AND paid_at BETWEEN ?2 AND ?3 "
+        "UNION ALL SELECT t.*, r.at, r.out_request_no, r.fen, r.receipt_fen, r.fee_fen, r.id, r.kind, 1 "
+        "FROM refund r JOIN trade t USING (trade_no) WHERE app_id = ?1 AND r.at BETWEEN ?2 AND ?3 "
+        "ORDER BY moved_at, is_refund, nth",
         (app_id, since, until),
     )
     for row in cursor:
-        payment = row["request_no"] is None
+        payment = not row["is_refund"]
         total, promotion, discount = int(row["total_fen"]), int(row["promotion_fen"]), int(row["discount_fen"])
         yield Movement(
             trade_no=str(row["trade_no"]),
