@@ -119,11 +119,13 @@ class AuditEventView(View):
 
 
 class AuditCheckView(View):
-    """A walk over one database's audit; `fault` null: whole."""
+    """A walk over one database's audit; `fault` null: whole. `checkpoint`: the event that a signed line outside of the
+    database vouches for; 0: none does yet, and what was cut off or written anew as a whole would not be found."""
 
     events: int
     head_sha256: str
     fault: str | None
+    checkpoint: int
 
 
 class MembershipView(View):

@@ -149,13 +149,15 @@ class Privacy:
         """A request that somebody else must approve; one that is open already is the answer.
 
         The face goes at once: nothing has to be approved for that. Raises Refused `unknown_member`, `reason_missing`,
-        `membership_open` with what to do.
+        `membership_open` with what to do, `person_erased` when nothing is left that leads to them.
         """
         check_reason(reason)
         now = self._wall()
         async with self._of(member) as (conn, url):
             person = await persons.find_person(conn, member, lock=True)
             assert person is not None
+            if not person.known and await persons.was_erased(conn, member):
+                raise Refused("person_erased", f"{member} is erased already", "nothing has to be done")
             check_erasable(await persons.open_memberships(conn, member))
             request = await persons.add_request(
                 conn, _request(person, RequestKind.ERASE_PERSON, RequestState.OPEN, by, via, reason, now)
@@ -204,12 +206,17 @@ class Privacy:
     # ------------------------------------------------------------ children
 
     async def mark_age(self, member: str, age: Age, *, by: str) -> int:
-        """Keep what is known of the member's age; templates that may not be are erased: how many."""
+        """Keep what is known of the member's age, in place of what was; templates that may not be are erased: how many.
+
+        Raises Refused `unknown_member`, `birth_year`.
+        """
         now = self._wall()
         async with self._of(member) as (conn, url):
             await persons.find_person(conn, member, lock=True)
-            await persons.save_age(conn, member, age, by, now)
             business = await _business(conn, now)
+            if age.birth_year is not None and age.birth_year > business.year:
+                raise Refused("birth_year", f"{age.birth_year} is still to come", "give the year of birth")
+            await persons.save_age(conn, member, age, by, now)
             permitted = template_permitted(age, business.year)
             await audit(conn, "age_marked", member, {"template_permitted": permitted}, by, now)
             erased = 0

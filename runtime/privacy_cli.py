@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar
 
 import typer
 
@@ -58,7 +59,7 @@ def withdraw(
     """Withdraw a member's consent to their face: every template and key of theirs is erased, at once."""
     done = _run(_privacy(data, demo).withdraw(member, by=_by(), via=VIA, reason=reason), "erasing templates and keys")
     result = done.result or {}
-    text = f"{member}: {result.get('templates', 0)} templates and {result.get('keys', 0)} keys erased"
+    text = f"{member}: erased, templates: {result.get('templates', 0)}, keys: {result.get('keys', 0)}"
     _print(_document(done), as_json, text)
 
 
@@ -104,43 +105,60 @@ def export(
         raise Refused("which_form", "a page in zh or en, or JSON?", "give one of --html zh, --html en, --json")
     privacy, now = _privacy(data, demo), datetime.now(UTC)
 
-    async def run() -> int:
+    async def run(file: BinaryIO) -> int:
         rows = await privacy.export(member, by=_by(), via=VIA, reason=reason)
         pieces = to_json(member, now, rows) if html is None else as_html(member, now, html, rows)
         written = 0
-        if out is None:
-            async for piece in pieces:
-                written += typer.get_binary_stream("stdout").write(piece)
-            return written
-        with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            async for piece in pieces:
-                written += file.write(piece)
+        async for piece in pieces:
+            written += file.write(piece)
         return written
 
+    if out is None:
+        _run(run(typer.get_binary_stream("stdout")), "exporting")
+        return
+    with _new_file(out) as file:
+        written = _run(run(file), "exporting")
+    _print({"member": member, "file": str(out), "bytes": written}, as_json, f"{out}: {written} bytes")
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """Made before anything is exported, for an export is a line in the audit; not left behind by what fails."""
     try:
-        written = _run(run(), "exporting")
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise Refused("file_exists", f"{out} is there already", "name a new file") from None
-    if out is not None:
-        _print({"member": member, "file": str(out), "bytes": written}, as_json, f"{out}: {written} bytes")
+        raise Refused("file_exists", f"{path} is there already", "name a new file") from None
+    except OSError as error:
+        raise Refused("file_not_made", f"{path}: {error.strerror}", "name a new file in a folder of yours") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 @privacy_app.command()
 def age(
     member: Member,
     born: Annotated[int | None, typer.Option(min=1900, max=2200, help="The year of birth.")] = None,
-    under_14: Annotated[bool, typer.Option("--under-14", help="A clerk or a guardian says so.")] = False,
+    under_14: Annotated[
+        bool | None, typer.Option("--under-14/--no-under-14", help="A clerk or a guardian says so, or takes it back.")
+    ] = None,
     guardian: Annotated[str, typer.Option(help="The record of a guardian's consent.")] = "",
     data: Data = None,
     demo: Demo = False,
     as_json: AsJson = False,
 ) -> None:
-    """Keep what is known of a member's age. A child under 14 without a guardian's consent has no template."""
+    """Keep what is known of a member's age, in place of what was. A child under 14 without a guardian's consent has no
+    template."""
     from models.domain.privacy import Age
 
-    known = Age(born, under_14, guardian)
+    if born is None and under_14 is None and not guardian:
+        raise Refused("age_what", "what is known of their age?", "give one of --born, --under-14, --no-under-14")
+    known = Age(born, under_14 or False, guardian)
     erased = _run(_privacy(data, demo).mark_age(member, known, by=_by()), "looking at templates")
-    _print({"member": member, "templates_erased": erased}, as_json, f"{member}: {erased} templates erased")
+    _print({"member": member, "templates_erased": erased}, as_json, f"{member}: kept; templates erased: {erased}")
 
 
 @privacy_app.command()

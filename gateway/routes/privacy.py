@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.auth import ConsoleSession
@@ -50,6 +50,12 @@ class AgeBody(BaseModel):
     birth_year: Annotated[int | None, Field(ge=1900, le=2200)] = None
     under_14: bool = False
     guardian_consent: Annotated[str, Field(max_length=120)] = ""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> AgeBody:
+        if not self.model_fields_set:
+            raise ValueError("say birth_year, under_14 or guardian_consent: it takes the place of what was known")
+        return self
 
 
 class AgeAnswer(BaseModel):
@@ -227,9 +233,13 @@ async def list_audit(
 
 @router.post(API + "/audit/verify", response_model=list[AuditCheckView], responses=problems(403))
 async def verify(edge: EdgeOf) -> list[AuditCheckView]:
-    """Walk every database's audit: each event there, unchanged, following the one before, none cut off."""
+    """Walk every database's audit: each event there, unchanged, following the one before, none cut off since the
+    checkpoint that is kept outside of it."""
     checks = await edge.require_privacy().verify()
-    return [AuditCheckView(events=one.events, head_sha256=one.head_sha256, fault=one.fault) for one in checks]
+    return [
+        AuditCheckView(events=one.events, head_sha256=one.head_sha256, fault=one.fault, checkpoint=one.checkpoint)
+        for one in checks
+    ]
 
 
 async def _once(edge: Edge, key: str, what: str, body: Reason, effect: Effect) -> Response:

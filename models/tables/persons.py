@@ -133,6 +133,15 @@ def request_of(row: Any) -> PrivacyRequest:
     return PrivacyRequest(ident, chain, member, RequestKind(kind), RequestState(state), *rest)
 
 
+async def was_erased(conn: Connection, member: str) -> bool:
+    """Whether a request to erase the person was approved."""
+    cursor = await conn.execute(
+        "SELECT 1 FROM privacy_request WHERE member = %s AND kind = %s AND state = %s LIMIT 1",
+        (member, RequestKind.ERASE_PERSON.value, RequestState.DONE.value),
+    )
+    return await cursor.fetchone() is not None
+
+
 async def add_request(conn: Connection, request: PrivacyRequest) -> PrivacyRequest:
     """Write a request; while another of its kind is open for the member, that one is the answer."""
     await conn.execute(

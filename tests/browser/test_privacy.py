@@ -53,7 +53,10 @@ def test_the_officer_erases_a_face_with_a_reason_and_the_audit_shows_it(console:
     page.get_by_role("link", name="Audit", exact=True).click()
     expect(page.locator("tr", has_text=member)).to_contain_text("Face erased")
     page.get_by_role("button", name="Check the chain").click()
-    expect(page.locator("#toast")).to_contain_text("The audit is whole")
+    state = page.locator("#chain-state")
+    expect(state).to_contain_text("The audit is whole")
+    expect(state).to_contain_text("no checkpoint yet")
+    expect(state).to_have_class("notice warn")
 
 
 def test_a_member_reads_takes_and_withdraws_on_their_own_page(

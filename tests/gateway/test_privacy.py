@@ -105,7 +105,7 @@ async def test_an_export_is_a_file_of_the_person_s_own_and_stands_in_the_audit(c
     assert [event["kind"] for event in rest["items"]] == ["exported"]
     assert rest["next"] is None
     check = await console.client.post(f"{API}/audit/verify", headers=console.ours)
-    assert [one["fault"] for one in check.json()] == [None]
+    assert [(one["fault"], one["checkpoint"]) for one in check.json()] == [(None, 0)]
 
 
 @pytest.mark.usefixtures("desk")
@@ -114,6 +114,8 @@ async def test_a_child_s_mark_by_the_console(console: Console, member: str) -> N
     assert answer.json() == {"templates_erased": 0}
     bad = await console.client.post(f"{API}/members/{member}/age", json={"birth_year": 12}, headers=console.ours)
     assert bad.status_code == 422
+    silent = await console.client.post(f"{API}/members/{member}/age", json={}, headers=console.ours)
+    assert silent.status_code == 422, "who says nothing takes no mark back"
 
 
 async def test_a_member_s_page_opens_by_its_link_alone_and_ends(console: Console, desk: Desk, member: str) -> None:

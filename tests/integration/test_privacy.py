@@ -29,6 +29,7 @@ from models.tables.templates import add_template
 from runtime.memberships import Memberships
 from runtime.privacy import Privacy, templates_of, withdraw_in
 from runtime.privacy_checkpoints import Checkpoints
+from runtime.privacy_cli import _new_file
 from runtime.privacy_desk import MemberLinks
 from runtime.privacy_export import as_html, as_json
 from tests.integration.house import eventually
@@ -253,6 +254,9 @@ async def test_a_person_is_erased_by_four_eyes_and_the_money_stands(people: Peop
     with pytest.raises(Refused) as refused:
         await people.desk().approve(asked.id, by="console:b")
     assert refused.value.code == "request_over"
+    with pytest.raises(Refused) as refused:
+        await people.desk().ask_erasure("ann", **ME)
+    assert refused.value.code == "person_erased", "no officer is asked to erase nobody"
     assert ("person_erased", "ann") in people.events()
     assert "张三" not in str(people.run("SELECT detail, subject, by FROM audit_event"))
 
@@ -328,6 +332,16 @@ async def test_the_same_as_a_page_escapes_what_people_wrote(people: People) -> N
     assert page.count("<h2>") == len(SECTIONS)
 
 
+def test_an_export_s_file_is_new_and_is_not_left_behind_by_what_fails(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="No such file"), _new_file(tmp_path / "none" / "x.json"):
+        pass
+    with pytest.raises(Refused, match="there already"), _new_file(tmp_path):
+        pass
+    with pytest.raises(Refused, match="nobody"), _new_file(tmp_path / "x.json"):
+        raise Refused("unknown_member", "nobody")
+    assert not (tmp_path / "x.json").exists()
+
+
 async def test_an_export_of_nothing_is_a_whole_document() -> None:
     async def nothing() -> AsyncIterator[tuple[str, dict[str, Any]]]:
         for row in list[tuple[str, dict[str, Any]]]():
@@ -396,6 +410,9 @@ async def test_a_child_s_templates_go_and_none_comes_without_a_guardian(people: 
     assert await people.face("kid", n=2) == 0
     await people.desk().mark_age("kid", Age(marked_under_14=True, guardian_consent="paper 17"), by="clerk:7")
     assert await people.face("kid", n=3, visit=SessionId("next")) == 1
+    with pytest.raises(Refused, match="still to come"):
+        await people.desk().mark_age("kid", Age(birth_year=NOW.year + 1), by="clerk:7")
+    assert people.run("SELECT under_14 FROM member_age WHERE member = 'kid'") == [(True,)], "what was known stands"
 
 
 # ---------------------------------------------------------------- counts, links, checkpoints

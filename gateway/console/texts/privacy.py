@@ -52,6 +52,12 @@ PRIVACY: dict[str, tuple[str, str]] = {
     "privacy.whole": ("审计完整", "The audit is whole"),
     "privacy.broken": ("审计有误", "The audit is not whole"),
     "privacy.events": ("条记录", "events"),
+    "privacy.vouched": ("签名检查点：记录", "held against the signed checkpoint of event"),
+    "privacy.since": ("此后新增", "since then:"),
+    "privacy.no_checkpoint": (
+        "尚无检查点：若被截断或整体重写，无法发现",
+        "no checkpoint yet: what was cut off or written anew as a whole would not be found",
+    ),
     "privacy.confirm": ("确认", "Confirm"),
     "privacy.stop": ("取消", "Cancel"),
     "privacy.why_you": ("为什么这样做？会随请求保存。", "Why? It is kept with the request."),
@@ -102,7 +108,7 @@ PRIVACY: dict[str, tuple[str, str]] = {
     "mine.face": ("人脸", "Your face"),
     "mine.face_stored": (
         "自 {since} 起保存了您的 {count} 个人脸模板（加密的数字，不是照片）。",
-        "Since {since} we store {count} templates of your face (encrypted numbers, no photograph).",
+        "Stored of your face since {since}: {count} (encrypted numbers, no photograph).",
     ),
     "mine.face_none": ("没有保存您的人脸。", "We store nothing of your face."),
     "mine.withdraw": ("撤回同意并删除人脸", "Withdraw and erase my face"),

@@ -81,14 +81,24 @@ async function act(button) {
 
 for (const button of document.querySelectorAll("[data-act]")) button.addEventListener("click", () => act(button));
 
+// One line for each database's audit: whole or not, and what the last checkpoint outside of it vouches for.
+function stateOf(one, words) {
+  if (one.fault) return `${words.broken} · ${one.fault}`;
+  const kept = one.checkpoint
+    ? `${words.vouched} ${one.checkpoint} · ${words.since} ${one.events - one.checkpoint} ${words.events}`
+    : words.none;
+  return `${words.whole} · ${one.events} ${words.events} · ${kept}`;
+}
+
 const check = document.getElementById("check-chain");
 check.addEventListener("click", async () => {
   check.disabled = true;
   try {
     const checks = await (await post("audit/verify")).json();
-    const faults = checks.filter((one) => one.fault).map((one) => one.fault);
-    const events = checks.reduce((sum, one) => sum + one.events, 0);
-    say(`${faults.length ? check.dataset.broken : check.dataset.whole} · ${faults.join(" · ") || `${events} ${check.dataset.events}`}`);
+    const state = document.getElementById("chain-state");
+    state.textContent = checks.map((one) => stateOf(one, check.dataset)).join(" — ");
+    state.className = `notice ${checks.some((one) => one.fault) ? "bad" : checks.every((one) => one.checkpoint) ? "" : "warn"}`;
+    state.hidden = false;
   } catch (error) {
     say(`${failed} (${error.message})`);
   } finally {
