@@ -54,6 +54,8 @@ system_programs() {
   [ "$1" = dev ] || return 0
   has mosquitto_pub || apt_install mosquitto-clients ||
     say "mosquitto_pub is missing (apt-get install mosquitto-clients): the foreign client's test will be skipped"
+  has hledger || apt_install hledger ||
+    say "hledger is missing (apt-get install hledger): the test of the ledger's export will be skipped"
   if ! has chromium && ! has chromium-browser && ! has google-chrome; then
     if grep -qi '^ID=ubuntu' /etc/os-release 2>/dev/null || ! apt_install chromium; then
       say "chromium is missing (Debian: apt-get install chromium): the browser tests will be skipped"
