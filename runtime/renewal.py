@@ -111,6 +111,7 @@ class Renewals:
             renews=plan.rule is Rule.CYCLE,
             first_at=before.row_began_at,
             cycle=cycle,
+            cancelled_by="",
         )
         await self._enrolment.open(cur, standing)
         return standing

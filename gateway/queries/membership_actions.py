@@ -56,7 +56,7 @@ def _acts(row: MembershipRow, can_change: bool) -> list[Act]:
     acts: list[Act] = []
     if state is State.ACTIVE and can_change:
         acts.append(Act("change", "change"))
-    if state in RENEWS:
+    if state in RENEWS and not row.cancelled_by:
         acts.append(Act("renew", "stop" if row.renews else "renew", {"on": not row.renews}))
     if state in HOLDS and row.hold_state == HoldState.LAPSED:
         acts.append(Act("freeze", "freeze"))
@@ -74,8 +74,7 @@ async def _plans(session: AsyncSession, row: MembershipRow) -> tuple[PlanOffered
     rows = await session.exec(
         select(PlanRow)
         .where(PlanRow.chain == row.chain, PlanRow.owner == row.owner, PlanRow.id != row.plan)
-        .order_by(col(PlanRow.id), col(PlanRow.version).desc())
-        .distinct(col(PlanRow.id))
+        .order_by(col(PlanRow.id), col(PlanRow.version))
     )
-    documents: list[dict[str, Any]] = [plan.doc for plan in rows]
-    return tuple(PlanOffered(str(doc["id"]), dict(doc["name"]), int(doc["fee_fen"])) for doc in documents)
+    documents: dict[str, dict[str, Any]] = {plan.id: plan.doc for plan in rows if plan.doc}
+    return tuple(PlanOffered(name, dict(doc["name"]), int(doc["fee_fen"])) for name, doc in documents.items())

@@ -209,6 +209,7 @@ def _cancelled(standing: Standing, action: Cancel, now: datetime) -> Consequence
             standing.plan, standing.row_began_at, cancellation, standing.cycle, opened_at=standing.enrolled_at
         ),
         renews=False,
+        cancelled_by=action.by.value,
     )
     charge, waived = after.preview_fen, waived_fen(after)
     pays, used, fee, off = (
@@ -276,8 +277,7 @@ def _renewed(standing: Standing, on: bool) -> Consequence:
     _require(allowed, standing, "renew_refused", "it never began, or is not paid")
     if not on:
         return _same_money(replace(standing, renews=False), _ENDS)
-    planned = expiry_instant(standing.row_began_at, standing.plan, standing.cycle)
-    _require(standing.expires_at >= planned, standing, "renew_refused", "it was cancelled: enrol anew")
+    _require(not standing.cancelled_by, standing, "renew_refused", "it was cancelled: enrol anew")
     _require(not isinstance(standing.plan.period, FixedDate), standing, "renew_refused", "its plan ends for everybody")
     fee = format_yuan(standing.plan.fee_fen)
     text = Text(

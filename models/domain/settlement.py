@@ -81,6 +81,7 @@ class Standing:
     first_at: datetime | None = None
     """The enrolment that began the unbroken row of generations; None: this one's own."""
     cycle: int = 1
+    cancelled_by: str = ""
 
     @property
     def row_began_at(self) -> datetime:

@@ -47,7 +47,7 @@ STANDING_COLUMNS = (
     "id, enrol_key, member, chain, region, store, terminal, session, plan, plan_version, owner, generation, state,"
     " fee_fen, fee_eff_fen, used_fen, hold_order, hold_no, hold_fen, hold_state, enrolled_at, expires_at, cutoff_at,"
     " charge_fen, branch, paid_fen, refunded_fen, receivable_fen, captured_number, attempts, task_target, task_done,"
-    " guarantee, renews, first_at, cycle"
+    " guarantee, renews, first_at, cycle, cancelled_by"
 )
 
 
