@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import AsyncCursor
 
@@ -246,7 +246,14 @@ async def copy_lines(cur: AsyncCursor[Any], file: int, chunks: AsyncIterable[Seq
         async for chunk in chunks:
             await copy.write(as_copied(file, n, chunk))
             n += len(chunk)
-    await cur.execute(_NUMBER_STATEMENT, {"file": file})
+    await _joined_by_hash(cur, _NUMBER_STATEMENT, {"file": file})
+
+
+async def _joined_by_hash(cur: AsyncCursor[Any], query: LiteralString, values: Mapping[str, object]) -> None:
+    """Nobody has counted rows that were written a moment ago: the planner takes a million for one, and loops."""
+    await cur.execute("SET LOCAL enable_nestloop = off")
+    await cur.execute(query, values)
+    await cur.connection.execute("SET LOCAL enable_nestloop = on")
 
 
 async def gather_ours(cur: AsyncCursor[Any], account: Account, day: date) -> None:
@@ -274,7 +281,7 @@ async def gather_ours(cur: AsyncCursor[Any], account: Account, day: date) -> Non
                 [refund_number(cause, order) for cause, order in refunds],
             ),
         )
-    await cur.execute(_NUMBER_OURS)
+    await _joined_by_hash(cur, _NUMBER_OURS, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +296,7 @@ async def left_over(
     cur: AsyncCursor[Any], account: Account, day: date, file: int | None, terms: FeeTerms, limit: int
 ) -> LeftOver:
     """What does not simply match; after `gather_ours`. At most `limit` rows: one more than a caller wants to see."""
-    await cur.execute(_LEFT_OVER, {"file": file, "basis_points": terms.basis_points, "limit": limit})
+    await _joined_by_hash(cur, _LEFT_OVER, {"file": file, "basis_points": terms.basis_points, "limit": limit})
     theirs: dict[tuple[Key, int], StatementLine] = {}
     ours: dict[tuple[Key, int], OurLine] = {}
     for kind, order, request, occurrence, trade, gross, receipt, fee, at, fen, txn, store in await cur.fetchall():
