@@ -28,6 +28,7 @@ SCOPE_KEYS = ("region", "store")
 NAVIGATION = (
     ("wall", "/wall"),
     ("members", "/members"),
+    ("plans", "/plans"),
     ("payments", "/payments"),
     ("stores", "/stores"),
     ("terminals", "/terminals"),

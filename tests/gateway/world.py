@@ -15,6 +15,7 @@ from models.tables.members import MemberRow, MembershipRow, PlanRow, SettlementC
 from models.tables.registry import BookRow, LayoutRow, LegalEntityRow, SlotRow, StoreEntityRow, StoreRow, TerminalRow
 from models.tables.sales import SaleRow
 from models.tables.twins import PresenceRow
+from tests.domain.test_plans import shipped
 from tests.gateway.shop import SHELF, tiles
 
 NOW = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
@@ -37,7 +38,7 @@ def registry_rows(stores: int) -> list[SQLModel]:
         LayoutRow(region="local", layout=1, slots=1, dedicated=[], made_at=NOW),
         SlotRow(region="local", layout=1, k=0, epoch=3, claimed_at=NOW, holder="host/local/0"),
         BookRow(chain="chain", version=1, doc=book(), created_at=NOW),
-        PlanRow(id="light-10", version=1, chain="chain", owner="chain", doc={}),
+        PlanRow(id="light-10", version=1, chain="chain", owner="chain", doc=shipped()),
     ]
     for n in range(1, stores + 1):
         zh, en = NAMES[(n - 1) % len(NAMES)]

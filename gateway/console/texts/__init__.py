@@ -6,10 +6,21 @@ from gateway.console.texts.counter import COUNTER
 from gateway.console.texts.faces import FACES
 from gateway.console.texts.memberships import MEMBERSHIPS
 from gateway.console.texts.pages import PAGES
+from gateway.console.texts.plans import PLANS
 from gateway.console.texts.privacy import PRIVACY
 from gateway.console.texts.shell import SHELL
 from gateway.console.texts.states import STATES
 from gateway.console.texts.twins import TWINS
 
-TEXTS: dict[str, tuple[str, str]] = {**SHELL, **PAGES, **STATES, **COUNTER, **TWINS, **FACES, **PRIVACY, **MEMBERSHIPS}
+TEXTS: dict[str, tuple[str, str]] = {
+    **SHELL,
+    **PAGES,
+    **PLANS,
+    **STATES,
+    **COUNTER,
+    **TWINS,
+    **FACES,
+    **PRIVACY,
+    **MEMBERSHIPS,
+}
 """id -> (zh, en)"""

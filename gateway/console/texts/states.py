@@ -61,6 +61,8 @@ STATES: dict[str, tuple[str, str]] = {
     "prompt.age_check": ("等待确认年龄", "waits for an age check"),
     "prompt.age_refused": ("未满 18 岁", "under 18"),
     "prompt.collect_at_till": ("请在收银机收款", "collect at the till"),
+    "prompt.voucher_added": ("券已使用", "A voucher is taken"),
+    "prompt.voucher_waits": ("券已录入，暂未使用", "A voucher waits"),
     "membership.admitting": ("审核中", "Admitting"),
     "membership.rejected": ("未通过", "Rejected"),
     "membership.hold_pending": ("待冻结", "Hold pending"),
