@@ -71,18 +71,19 @@ def _act(
     """Say what it would do, ask, do it. With `--json` a dry answer has `done` false."""
     if as_json and not (yes or dry):
         raise Refused("confirm", "nobody can be asked when the answer is JSON", "add --yes, or --dry to look only")
-    told = _with_desk(data, demo, lambda desk: desk.foresee(membership, asked))
-    if not as_json:
-        typer.echo(_sentence(told))
-    if dry or not (yes or typer.confirm("确认执行？ Do it?", err=True)):
-        if as_json:
-            _print({"membership": membership, "verb": asked.verb, "done": False, "told": told}, True, "")
-        return
+    request = f"cli:{number or uuid.uuid4()}"
+    if dry or not _with_desk(data, demo, lambda desk: desk.known(request, membership)):
+        told = _with_desk(data, demo, lambda desk: desk.foresee(membership, asked))
+        if not as_json:
+            typer.echo(_sentence(told))
+        if dry or not (yes or typer.confirm("确认执行？ Do it?", err=True)):
+            if as_json:
+                _print({"membership": membership, "verb": asked.verb, "done": False, "told": told}, True, "")
+            return
     auth = ProviderAuth("alipay", auth_code) if auth_code else None
-    request = number or str(uuid.uuid4())
 
     async def do(desk: MembershipsOfAHouse) -> Done:
-        return await desk.do(f"cli:{request}", membership, asked, by=f"cli:{getpass.getuser()}", auth=auth)
+        return await desk.do(request, membership, asked, by=f"cli:{getpass.getuser()}", auth=auth)
 
     with err.status("doing it"):
         done = _with_desk(data, demo, do)

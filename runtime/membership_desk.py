@@ -34,6 +34,10 @@ class MembershipsOfAHouse:
         """How it stands, and what was asked of it."""
         return await (await self._life_of(membership)).show(membership)
 
+    async def known(self, number: str, membership: str) -> bool:
+        """Whether this number was asked for before."""
+        return await (await self._life_of(membership)).known(number)
+
     async def foresee(self, membership: str, asked: Asked) -> Mapping[str, Any]:
         """What would happen now; nothing does."""
         return told(await (await self._life_of(membership)).foresee(membership, asked))

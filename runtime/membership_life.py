@@ -92,6 +92,11 @@ class MembershipLife:
             asked = await requests.requests_of(cur, membership, limit=REQUESTS_SHOWN_MAX)
             return Shown(standing, await given_up(cur, standing), tuple(asked))
 
+    async def known(self, number: str) -> bool:
+        """Whether this number was asked for before: its answer stands, whatever the membership does meanwhile."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            return await requests.load_request(cur, number) is not None
+
     async def foresee(self, membership: str, asked: Asked) -> Consequence:
         """What would happen now; nothing does. Raises Refused as `do`."""
         async with self._pool.connection() as conn, conn.cursor() as cur:
