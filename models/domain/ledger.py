@@ -341,14 +341,12 @@ def given_up(
 def top_ups(
     fee_fen: int, fee_eff_fen: int, used_fen: int, shares: Sequence[StoreShare], branch: Branch | None = None
 ) -> tuple[StoreShare, ...]:
-    """What the funder owes the stores so that a merchant's cancel costs a franchisee nothing.
-
-    Without the cancel a member with u < F would have given each store its b_i back. With F_eff <= u the charge
-    is fee income instead, so the funder pays the b_i; and goes on to, when reversals take u below F_eff after the
-    charge was fixed as that (`branch`).
+    """What the funder owes the stores, so that a merchant's cancel costs a franchisee nothing: without it u < F would
+    have given each its b_i back. Where the charge is a reduced fee instead (`branch` once it is fixed, F_eff <= u
+    before), the funder pays the b_i, whatever is reversed later.
     """
-    as_fee = branch is Branch.FEE or (branch is None and fee_eff_fen <= used_fen)
-    return tuple(shares) if as_fee and fee_eff_fen < fee_fen and used_fen < fee_fen else ()
+    as_fee = fee_eff_fen <= used_fen if branch is None else branch is Branch.FEE
+    return tuple(shares) if as_fee and max(fee_eff_fen, used_fen) < fee_fen else ()
 
 
 def promised_top_ups(promised: Sequence[StoreShare], received: Sequence[StoreShare]) -> tuple[StoreShare, ...]:
