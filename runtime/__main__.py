@@ -26,6 +26,7 @@ from runtime.hosts_cli import hosts_app
 from runtime.ledger_cli import entity_app, ledger_app
 from runtime.membership_cli import membership_app
 from runtime.plan_cli import plan_app
+from runtime.pricing_cli import pricing_app
 from runtime.privacy_cli import privacy_app
 from runtime.reconciliation_cli import day_app, reconcile_app
 from runtime.settings import CONFIGS, Settings, flat_settings, load_settings, load_with_origins, masked
@@ -42,6 +43,7 @@ app.add_typer(membership_app, name="membership")
 app.add_typer(plan_app, name="plan")
 app.add_typer(faces_app, name="faces")
 app.add_typer(privacy_app, name="privacy")
+app.add_typer(pricing_app, name="pricing")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(entity_app, name="entity")
 app.add_typer(reconcile_app, name="reconcile")
