@@ -30,6 +30,7 @@ NAVIGATION = (
     ("members", "/members"),
     ("plans", "/plans"),
     ("payments", "/payments"),
+    ("ledger", "/ledger"),
     ("stores", "/stores"),
     ("terminals", "/terminals"),
     ("faces", "/faces"),

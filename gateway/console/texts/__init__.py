@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.console.texts.counter import COUNTER
 from gateway.console.texts.faces import FACES
+from gateway.console.texts.ledger import LEDGER
 from gateway.console.texts.memberships import MEMBERSHIPS
 from gateway.console.texts.pages import PAGES
 from gateway.console.texts.plans import PLANS
@@ -22,5 +23,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     **FACES,
     **PRIVACY,
     **MEMBERSHIPS,
+    **LEDGER,
 }
 """id -> (zh, en)"""
