@@ -22,6 +22,7 @@ from gateway.live import Wall
 from gateway.memberships import MembershipDesk
 from gateway.notices import ProviderDesk
 from gateway.privacy import PrivacyDesk
+from gateway.reconciliation import Reconciliation
 from gateway.settings import GatewaySettings
 from gateway.startup import StartupReport, nothing_starts
 from models.domain.errors import RetryLater
@@ -63,6 +64,8 @@ class Edge:
     guesses: GuessLimit = field(default_factory=GuessLimit)
     privacy: PrivacyDesk | None = None
     """Consent, erasure and export of people's data."""
+    reconciliation: Reconciliation | None = None
+    """Statements against the ledger, and the close of a day."""
     memberships: MembershipDesk | None = None
     """What may be done with a membership."""
     providers: ProviderDesk | None = None
@@ -106,6 +109,12 @@ class Edge:
         if self.memberships is None:
             raise RetryLater("starting", "the memberships' desk is still starting", "try again in a moment", after_s=1)
         return self.memberships
+
+    def require_reconciliation(self) -> Reconciliation:
+        """Reconciliation, or RetryLater while it starts."""
+        if self.reconciliation is None:
+            raise RetryLater("starting", "reconciliation is still starting", "try again in a moment", after_s=1)
+        return self.reconciliation
 
     def database_of(self, region: str) -> AsyncEngine:
         """A region's books; without a region those where people sign in. RetryLater while they start."""

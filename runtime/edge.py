@@ -94,6 +94,9 @@ async def join(edge: Edge, data_dir: Path) -> None:
 
     desk = await asyncio.to_thread(desk_of, plants)
     edge.privacy = desk
+    from runtime.reconciliation_desk import ReconciliationDesk
+
+    edge.reconciliation = ReconciliationDesk(plants)
     await asyncio.gather(credentials.watch(), desk.watch())
 
 

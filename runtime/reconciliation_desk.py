@@ -18,6 +18,7 @@ from models.domain.difference_postings import Remedy
 from models.domain.differences import FeeTerms
 from models.domain.errors import Refused
 from models.domain.ids import LegalEntityId
+from models.domain.reconciliation import StatementFile
 from models.tables import differences
 from models.tables.business_days import DayEvent, store_days
 from models.tables.differences import DayRun, Line
@@ -76,6 +77,11 @@ class ReconciliationDesk:
         """Fetch a day's statement, in the place of an earlier one; returns its lines."""
         async with self._open(region) as at:
             return await at.reconciler.fetch(Account(provider, account), day, progress)
+
+    async def keep(self, file: StatementFile, *, region: str = "") -> int:
+        """Keep a statement that came by another way (a provider's portal); returns its lines."""
+        async with self._open(region) as at:
+            return await at.reconciler.keep(file)
 
     async def fetch_and_run(self, account: str, provider: str, day: date, *, region: str = "") -> DayRun:
         one = Account(provider, account)

@@ -30,6 +30,7 @@ NAVIGATION = (
     ("members", "/members"),
     ("plans", "/plans"),
     ("payments", "/payments"),
+    ("reconciliation", "/reconciliation"),
     ("ledger", "/ledger"),
     ("stores", "/stores"),
     ("terminals", "/terminals"),

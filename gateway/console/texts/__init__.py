@@ -9,6 +9,7 @@ from gateway.console.texts.memberships import MEMBERSHIPS
 from gateway.console.texts.pages import PAGES
 from gateway.console.texts.plans import PLANS
 from gateway.console.texts.privacy import PRIVACY
+from gateway.console.texts.reconciliation import RECONCILIATION
 from gateway.console.texts.shell import SHELL
 from gateway.console.texts.states import STATES
 from gateway.console.texts.twins import TWINS
@@ -22,6 +23,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     **TWINS,
     **FACES,
     **PRIVACY,
+    **RECONCILIATION,
     **MEMBERSHIPS,
     **LEDGER,
 }
