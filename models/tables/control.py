@@ -27,13 +27,13 @@ WITH batch AS (
     SELECT id, owner, charge_fen, paid_fen + refunded_fen AS captured_fen, receivable_fen, captured_number, state
     FROM membership WHERE chain = %(chain)s AND region = %(region)s AND settled_at = %(at)s
 ), booked AS (
-    SELECT t.kind, e.txn, e.account, e.amount_fen
+    SELECT t.kind, e.leg, e.account, e.amount_fen
     FROM batch b JOIN settlement_call c ON c.membership = b.id AND c.kind = 'capture'
     JOIN txn t ON t.request_number = c.request_number
         AND t.kind IN ('settled', 'capture_failed', 'receivable_collected', 'written_off')
     JOIN entry e ON e.txn = t.id AND e.book = 'posted'
     UNION ALL
-    SELECT t.kind, e.txn, e.account, e.amount_fen
+    SELECT t.kind, e.leg, e.account, e.amount_fen
     FROM batch b JOIN usage u ON u.membership = b.id JOIN usage_reversal r ON r.usage = u.id
     JOIN txn t ON t.request_number = r.id AND t.kind = 'due_reduced'
     JOIN entry e ON e.txn = t.id AND e.book = 'posted'
@@ -63,7 +63,7 @@ WITH batch AS (
             AND state NOT IN ('CLOSED', 'DUNNING', 'WRITTEN_OFF')), 0) AS open_charge_fen
     FROM batch
 ), entries AS (
-    SELECT count(DISTINCT txn) FILTER (WHERE kind IN ('settled', 'receivable_collected')) AS booked_posted,
+    SELECT count(*) FILTER (WHERE leg = 0 AND kind IN ('settled', 'receivable_collected')) AS booked_posted,
         coalesce(sum(amount_fen) FILTER (WHERE starts_with(account, 'provider_clearing:')), 0) AS booked_captured_fen,
         coalesce(sum(amount_fen) FILTER (WHERE account = 'member_receivable'), 0) AS booked_receivable_fen,
         coalesce(sum(amount_fen) FILTER (WHERE account = 'bad_debt'), 0) AS booked_bad_debt_fen
@@ -132,6 +132,7 @@ class ControlTotals:
 
 async def control_totals(cur: AsyncCursor[Any], chain: str, region: str, batch_at: datetime) -> ControlTotals:
     """The totals of the batch that was cut off at business time `batch_at`, in one snapshot."""
+    await cur.execute("SET LOCAL work_mem = '64MB'")  # a day of a region is joined in memory
     await cur.execute(_TOTALS, {"chain": chain, "region": region, "at": batch_at})
     row = await cur.fetchone()
     assert row is not None
