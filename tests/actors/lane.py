@@ -64,6 +64,7 @@ from models.domain.plans import Benefit, GuaranteeKind, MerchantCancel, Plan, Te
 from models.domain.pricing import Item
 from models.domain.screen import Screen, ScreenState
 from models.domain.texts import prompt_codes, refusal, refusal_codes
+from tests.domain.baskets import voucher
 
 NOW = datetime(2026, 5, 1, 2, 0, tzinfo=UTC)
 BOOT = "00000000-0000-4000-8000-00000000b007"
@@ -110,6 +111,12 @@ def book(basket_owner: str = "storeops", language: str = "en", version: int = 1)
     return StoreBook(
         chain, StoreId("s1"), RegionId("north"), LegalEntityId("franchisee"), "Asia/Shanghai", 4, basket_owner
     )
+
+
+def with_vouchers(book: StoreBook) -> StoreBook:
+    """One for whoever has its code, one that the screen offers."""
+    vouchers = {"V-1": voucher("v-1", basis_points=1500), "N": voucher("noodles", value_fen=100, offered=True)}
+    return replace(book, chain_book=replace(book.chain_book, vouchers=vouchers))
 
 
 def member(uses_left: int = 5, used_fen: int = 0, *, membership: bool = True) -> MemberView:

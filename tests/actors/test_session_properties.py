@@ -7,7 +7,6 @@ the time that passes, and a table sends every event type in every state.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -36,7 +35,6 @@ from actors.ports import (
     TakeShot,
 )
 from actors.session import receive
-from models.domain.book import StoreBook
 from models.domain.events import (
     AgeCheck,
     Amount,
@@ -89,8 +87,7 @@ from models.domain.messages import (
     UsesPosted,
 )
 from models.domain.screen import LeaseGrant, ScreenState
-from tests.actors.lane import JPEG, NOW, PLAN, Lane, buy, cash, face_pay, member, qr
-from tests.domain.baskets import voucher
+from tests.actors.lane import JPEG, NOW, PLAN, Lane, buy, cash, face_pay, member, qr, with_vouchers
 
 TEMPLATE = SealedTemplate(
     TemplateRow("tpl", MemberId("p-1"), "net", b"sealed", "tpl", "default"), KeyRow("tpl", MemberId("p-1"), 1, b"key")
@@ -380,7 +377,7 @@ def answer(lane: Lane, ask: Ask, choice: int) -> None:
             lane.tell(ReserveAnswered(ask.id, request.session, choice % 3 > 0, "benefit_gone", member(0)))
         case PostUses():
             lane.tell(UsesPosted(ask.id, request.session, member(choice % 5)))
-        case ReleaseUses() | ReverseUses():
+        case ReleaseUses() | ReverseUses() | PostVouchers() | ReleaseVouchers() | ReturnVouchers():
             lane.tell(ReleaseAnswered(ask.id, session))
         case PaymentRequest():
             code = ["", "closed", "refused", ""][choice % 4]
@@ -388,8 +385,6 @@ def answer(lane: Lane, ask: Ask, choice: int) -> None:
         case ReserveVouchers():
             gone = () if choice % 3 else tuple(one.voucher for one in request.vouchers[:1])
             lane.tell(ReserveAnswered(ask.id, request.session, not gone, "voucher_used", gone=gone))
-        case PostVouchers() | ReleaseVouchers() | ReturnVouchers():
-            lane.tell(ReleaseAnswered(ask.id, session))
         case FindSale():
             lane.tell(found(lane, ask.id, choice))
         case FindMember():
@@ -399,12 +394,6 @@ def answer(lane: Lane, ask: Ask, choice: int) -> None:
             lane.tell(LeaseGranted(ask.id, request.session, GRANT if not code else None, code, member(choice % 5)))
         case EndLease():
             lane.tell(LeaseEnded(ask.id, session, "" if choice % 4 else "unknown_lease"))
-
-
-def with_vouchers(book: StoreBook) -> StoreBook:
-    """One for whoever has its code, one that the screen offers."""
-    vouchers = {"V-1": voucher("v-1", basis_points=1500), "N": voucher("noodles", value_fen=100, offered=True)}
-    return replace(book, chain_book=replace(book.chain_book, vouchers=vouchers))
 
 
 def found(lane: Lane, question: str, choice: int) -> SaleFound:

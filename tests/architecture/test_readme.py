@@ -145,6 +145,8 @@ def test_prompts_are_the_published_list() -> None:
         "look_at_camera": {"shot": "{shot}", "of": "{of}"},
         "returned": {"back": "{back}", "cash": "{cash}"},
         "turn_head": {"direction": "{direction}"},
+        "voucher_added": {"name": "{name}", "saves": "{saves}"},
+        "voucher_waits": {"name": "{name}", "why": "{why}"},
     }
     for code, (chinese, english) in table.items():
         assert texts.prompt(code, "zh", **params.get(code, {})).text == chinese
