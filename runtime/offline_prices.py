@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.domain.book import StoreBook
-from models.domain.plans import Scope
+from models.domain.plans import BenefitKind, Scope
 from models.domain.pricing import Flag
 
 INLINE_ITEMS_MAX = 200
@@ -36,6 +36,7 @@ def offline_prices(book: StoreBook) -> dict[str, Any] | None:
             {"id": benefit.id, "name": benefit.name.to(book.language), "value_fen": benefit.value_fen}
             for plan in chain.plans.values()
             for benefit in plan.benefits
-            if benefit.scope == Scope()  # a narrower one is for the server to judge
+            # Another kind, or a narrower one, is for the server to judge.
+            if benefit.kind is BenefitKind.FIXED_COUPON and benefit.scope == Scope()
         ],
     }
