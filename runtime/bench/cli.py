@@ -16,6 +16,7 @@ BENCHES = {
     "runtime": "runtime.bench.runtime",
     "chain": "runtime.bench.chain_scale",
     "faces": "runtime.bench.faces",
+    "money": "runtime.bench.money",
 }
 """Name -> module with `run(console) -> Report`. A new benchmark is one file and one line here."""
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -55,6 +56,16 @@ def bench_faces(
 ) -> None:
     """What the face engine does: workers, nets, galleries, accuracy. About five minutes."""
     raise typer.Exit(0 if measure("faces", as_json, keep, seconds=seconds) else 1)
+
+
+@bench_app.command("money")
+def bench_money(
+    as_json: AsJson = False,
+    keep: Keep = None,
+    memberships: Annotated[int, typer.Option(min=80, help="How many are due; a million for the record.")] = 1_000_000,
+) -> None:
+    """Settlement's ledger side in eight regions, signing, enrolments, baskets, statements. Half an hour, 6 GB."""
+    raise typer.Exit(0 if measure("money", as_json, keep, memberships=memberships) else 1)
 
 
 @bench_app.command("all")

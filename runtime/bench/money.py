@@ -26,6 +26,7 @@ Advance = Callable[[str], None]
 
 PARTS: dict[str, str] = {
     "ledger": "runtime.bench.money_ledger",
+    "neighbours": "runtime.bench.money_neighbours",
     "signing": "runtime.bench.money_signing",
 }
 """Name -> module. It has `STEPS`, how often it calls `advance`, and `measure(ground, advance) -> list[Row]`."""

@@ -1,0 +1,53 @@
+"""`storeops bench money`, tiny: every part comes up, the books agree, and each promise can be missed."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.bench import money
+from runtime.bench.money import Ground
+from runtime.bench.money_ledger import Side, rows
+from runtime.postgres import EmbeddedPostgres
+
+
+def sides(**changes: Any) -> tuple[Side, Side, Side]:
+    bare = Side(1_000_000, 20.0, 20.0)
+    return bare, changes.get("two", Side(1_000_000, 28.0, 50.0)), changes.get("one", Side(250_000, 13.0, 13.0))
+
+
+def test_the_promises_of_the_ledger_side() -> None:
+    made = rows(*sides())
+    assert [one.target for one in made] == ["<= 30", ">= 0.5 x", None, ">= 1.6 x"]
+    assert all(one.ok for one in made)
+
+
+@pytest.mark.parametrize(
+    ("slow", "missed"),
+    [
+        ({"two": Side(1_000_000, 31.0, 60.0), "one": Side(250_000, 14.0, 14.0)}, [0]),
+        ({"two": Side(1_000_000, 41.0, 80.0), "one": Side(250_000, 20.0, 20.0)}, [0, 1]),
+        ({"one": Side(250_000, 10.0, 10.0)}, [3]),
+    ],
+)
+def test_each_can_be_missed(slow: dict[str, Side], missed: list[int]) -> None:
+    assert [n for n, one in enumerate(rows(*sides(**slow))) if not one.ok] == missed
+
+
+@pytest.mark.parametrize("name", money.PARTS)
+def test_each_part_is_a_module_of_the_form(name: str) -> None:
+    part = importlib.import_module(money.PARTS[name])
+    assert part.STEPS >= 1
+    assert callable(part.measure)
+
+
+@pytest.mark.soak
+def test_every_part_tiny(embedded_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    steps: list[str] = []
+    parts = [importlib.import_module(name) for name in money.PARTS.values()]
+    made = [one for part in parts for one in part.measure(Ground(tmp_path, embedded_postgres, 160), steps.append)]
+    assert len(steps) == sum(part.STEPS for part in parts)
+    assert all(one.value >= 0 for one in made)
