@@ -209,13 +209,15 @@ async def list_journal(
     return found
 
 
-@router.get("/api/v1/stores/{store}/statement", response_model=list[StatementView], responses=problems(409))
+@router.get("/api/v1/stores/{store}/statement", response_model=list[StatementView], responses=problems(404, 409))
 async def store_statement(
     database: OfStore,
     store: Annotated[str, Path(max_length=64)],
     month: Annotated[str, Query(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")],
 ) -> list[StatementView]:
     """The franchise statements of a month: one for each legal entity that owned the store."""
+    if await registry.get_store(database, store) is None:
+        raise not_found("store", store)
     return [ledger_pages.statement_view(one) for one in await ledger_pages.statement_views(database, store, month)]
 
 
