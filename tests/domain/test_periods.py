@@ -162,6 +162,12 @@ def test_a_membership_that_began_after_the_last_day_is_not_divided_by_nothing() 
     assert prorated(plan, "2026-01-31T03:00") == 0
 
 
+def test_a_membership_of_one_day_is_served_when_that_day_is_over() -> None:
+    plan = replace(PLAN, period=FixedDate(date(2026, 1, 31)), cutoff_hour=4)
+    assert prorated(plan, "2026-01-31T15:59") == 0
+    assert prorated(plan, "2026-01-31T16:30") == 1000  # 00:30 on 1 February, before the cutoff hour
+
+
 @pytest.mark.parametrize("by", CancelledBy)
 def test_on_exemption_days_a_cancel_costs_nothing_whoever_cancels(by: CancelledBy) -> None:
     plan = replace(PLAN, exemption_days=7, on_merchant_cancel=MerchantCancel.MIN)
