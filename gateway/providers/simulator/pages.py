@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -11,8 +12,9 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
 from gateway.providers.amounts import format_yuan
-from gateway.providers.simulator import holds, trades, users
+from gateway.providers.simulator import agreements, credit, holds, settings, trades, users
 from gateway.providers.simulator.books import books, hold_view, trade_view
+from gateway.providers.simulator.operations import notice_view, sign_as
 from gateway.providers.simulator.routes import authorise_as, pay_as, simulator_of
 from gateway.providers.simulator.texts import TEXTS, language
 
@@ -29,6 +31,7 @@ Lang = Annotated[str | None, Query(max_length=8)]
 def pages_router() -> APIRouter:
     """The pages; no script, no cookie, nothing loaded from elsewhere."""
     router = APIRouter(default_response_class=Response)
+    router.include_router(_signing_router())
 
     @router.get("/static/simulator.css")
     async def stylesheet() -> FileResponse:
@@ -53,7 +56,8 @@ def pages_router() -> APIRouter:
                     for row in db.execute("SELECT * FROM hold ORDER BY id DESC LIMIT ?", (ROWS_MAX,))
                 ],
                 "users": db.execute("SELECT * FROM user ORDER BY rowid DESC LIMIT ?", (ROWS_MAX,)).fetchall(),
-            },
+            }
+            | _more(db),
         )
 
     @router.get(trades.COLLECT_PATH + "{code}")
@@ -104,6 +108,71 @@ def pages_router() -> APIRouter:
         return _back("/", lang, f"{user}: {code.code}")
 
     return router
+
+
+def _signing_router() -> APIRouter:
+    """What a customer signs: a withholding agreement, a credit membership."""
+    router = APIRouter(default_response_class=Response)
+
+    @router.get(agreements.SIGN_PATH + "{code}")
+    async def agreement(request: Request, code: str, lang: Lang = None, said: str = "") -> Response:
+        row = agreements.by_code(simulator_of(request).database.connection, code)
+        if row is None:
+            raise HTTPException(404, {"code": "agreement_not_found"})
+        view = {
+            "title": row["what"],
+            "fen": settings.get(simulator_of(request).database.connection, "agreement_limit_fen"),
+        }
+        view |= {"status": row["status"], "user_id": row["user_id"], "open": row["status"] == "TEMP"}
+        context = {"said": said[:200], "what": view, "code": code, "action": "/page/sign", "verb": "sign"}
+        return _page(request, lang, "act.html", context)
+
+    @router.get(credit.SIGN_PATH + "{code}")
+    async def credit_agreement(request: Request, code: str, lang: Lang = None, said: str = "") -> Response:
+        row = credit.by_code(simulator_of(request).database.connection, code)
+        if row is None:
+            raise HTTPException(404, {"code": "agreement_not_found"})
+        view = {"title": row["template_id"], "fen": None, "status": row["status"], "user_id": row["user_id"]}
+        view |= {"open": row["status"] == "TEMP"}
+        context = {"said": said[:200], "what": view, "code": code, "action": "/page/sign-credit", "verb": "sign"}
+        return _page(request, lang, "act.html", context)
+
+    @router.post("/page/sign")
+    async def press_sign(request: Request, code: Code, user: User, lang: Lang = None) -> Response:
+        simulator = simulator_of(request)
+        row = agreements.by_code(simulator.database.connection, code)
+        try:
+            said = str(sign_as(simulator, row, user, agreements.sign)["status"])
+        except HTTPException as refused:
+            said = _refusal(refused)
+        return _back(agreements.SIGN_PATH + code if row else "/", lang, said)
+
+    @router.post("/page/sign-credit")
+    async def press_sign_credit(request: Request, code: Code, user: User, lang: Lang = None) -> Response:
+        simulator = simulator_of(request)
+        row = credit.by_code(simulator.database.connection, code)
+        try:
+            said = str(sign_as(simulator, row, user, credit.sign)["status"])
+        except HTTPException as refused:
+            said = _refusal(refused)
+        return _back(credit.SIGN_PATH + code if row else "/", lang, said)
+
+    return router
+
+
+def _more(db: sqlite3.Connection) -> dict[str, Any]:
+    """What merchants were told, what customers signed, and what goes wrong."""
+    newest = "ORDER BY rowid DESC LIMIT ?"
+    return {
+        "notices": [notice_view(row) for row in db.execute(f"SELECT * FROM notice {newest}", (ROWS_MAX,))],
+        "agreements": db.execute(f"SELECT * FROM agreement {newest}", (ROWS_MAX,)).fetchall(),
+        "credits": [
+            {"row": row, "sums": credit.sums(db, str(row["agreement_id"]))}
+            for row in db.execute(f"SELECT * FROM credit {newest}", (ROWS_MAX,))
+        ],
+        "faults": db.execute("SELECT * FROM fault WHERE times_left > 0 ORDER BY id LIMIT ?", (ROWS_MAX,)).fetchall(),
+        "bill_faults": db.execute("SELECT * FROM bill_fault ORDER BY id LIMIT ?", (ROWS_MAX,)).fetchall(),
+    }
 
 
 def _refusal(refused: HTTPException) -> str:

@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -207,6 +209,30 @@ async def test_a_person_pays_and_authorises_on_the_pages(site: httpx.AsyncClient
     assert (await site.get("/static/simulator.css")).headers["content-type"].startswith("text/css")
     assert (await site.get("/sim/collect/nothing")).status_code == 404
     assert "order_not_found" in (await site.post("/page/pay", data={"code": "x", "user": "wang"})).text
+
+
+async def test_a_person_signs_on_the_pages_and_the_overview_shows_what_merchants_were_told(
+    site: httpx.AsyncClient, provider: AlipayProvider, admin: SimulatorAdmin
+) -> None:
+    account = replace(provider._gateway.account, notify_url="http://127.0.0.1:9/gone", credit_template="T1")
+    shop = AlipayProvider(AlipayGateway(account))
+    asked = [
+        await shop.sign(number=uuid.uuid4().hex, limit_fen=5_000, subject="免密支付"),
+        await shop.sign_credit(number=uuid.uuid4().hex, fee_fen=1_000, subject="轻会员"),
+    ]
+    for one, status in zip(asked, ("NORMAL", "Y"), strict=True):
+        assert isinstance(one, Pending)
+        page = await site.get(await admin.open(one.code_text or ""), params={"lang": "en"})
+        assert "<button>Sign</button>" in page.text
+        assert status in (await press(site, page, "lin")).text
+        refused = (await press(site, page, "wang")).text
+        assert "USER_AGREEMENT_NOT_EXIST" in refused or "AGREEMENT_INVALID" in refused, "signed once, by one"
+    assert (await site.get("/sim/notifications")).json()["notifications"]
+    for lang, title in (("en", "Notifications"), ("zh", "通知")):
+        overview = (await site.get("/", params={"lang": lang})).text
+        assert title in overview
+        assert "dut_user_sign" in overview
+    await shop.aclose()
 
 
 async def test_no_page_loads_anything_from_elsewhere(site: httpx.AsyncClient) -> None:
