@@ -59,7 +59,7 @@ async def plans_page(
     database: Database,
     edge: EdgeOf,
     scope: ScopeOf,
-    store: Annotated[str, Query(max_length=64)] = "",
+    shop: Annotated[str, Query(max_length=64)] = "",
     basket: Typed = "",
     vouchers: Typed = "",
     plan: Annotated[str, Query(max_length=64)] = "",
@@ -68,7 +68,7 @@ async def plans_page(
     """Plans, vouchers, and the preview of what was typed."""
     stores = await registry.list_stores(database, Scope(), 100, None, "")
     answer, problem = None, None
-    at_store = store or (stores.items[0].id if stores.items else "")
+    at_store = shop or scope.store or (stores.items[0].id if stores.items else "")
     if basket.strip():
         try:
             answer = await _preview(database, edge, typed(at_store, basket, vouchers, plan, used))

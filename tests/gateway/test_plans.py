@@ -94,10 +94,10 @@ async def test_offers_are_listed_in_words(console: Console, engine: AsyncEngine)
 async def test_the_page(console: Console, engine: AsyncEngine, language: str) -> None:
     store, code = await furnish(engine)
     console.client.headers["Accept-Language"] = language
-    typed = {"store": store, "basket": f"{code} 3", "vouchers": "FIVE old"}
+    typed = {"shop": store, "basket": f"{code} 3", "vouchers": "FIVE old"}
     shown = (await console.client.get("/plans", params=typed)).text
     assert "FIVE" in shown
     assert {"zh": "券：满五减二", "en": "voucher: 2 off 5"}[language] in shown
     assert {"zh": "该券已过期", "en": "The voucher has expired"}[language] in shown
-    wrong = (await console.client.get("/plans", params={"store": store, "basket": "a b c"})).text
+    wrong = (await console.client.get("/plans", params={"shop": store, "basket": "a b c"})).text
     assert {"zh": "看不懂输入", "en": "That cannot be read"}[language] in wrong
