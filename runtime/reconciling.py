@@ -112,7 +112,8 @@ class Reconciler:
                 "statements come on the next day; try again later",
                 after_s=600,
             )
-        return await self.keep(answer.result, progress)
+        # Its lines are this account's, for it was this account's client that was asked.
+        return await self.keep(replace(answer.result, provider=account.provider, account=account.entity), progress)
 
     async def keep(self, file: StatementFile, progress: Callable[[int], None] = lambda _: None) -> int:
         """Keep a statement in the place of an earlier one of its day; returns its lines.

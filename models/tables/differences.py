@@ -195,7 +195,8 @@ async def pair_lines(
 ) -> None:
     """The waiting lines of other days that found their other side on `day`: by (kind, order, request) and their day.
 
-    Those that were paired with it by an earlier run and are not now wait again.
+    Those that were paired with it by an earlier run and are not now wait again. A line that is not posted yet is left
+    to the next run over its own day.
     """
     await cur.execute(
         "UPDATE reconciliation_line SET pair_day = NULL WHERE account = %s AND provider = %s AND pair_day = %s"

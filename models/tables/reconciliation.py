@@ -58,20 +58,32 @@ CREATE TEMPORARY TABLE ours (
 ) ON COMMIT DROP
 """
 
+_MOVED = """
+CREATE TEMPORARY TABLE moved ON COMMIT DROP AS
+SELECT e.txn, t.kind, t.request_number, e.fen FROM (
+    SELECT txn, sum(amount_fen)::bigint AS fen FROM entry
+    WHERE entity = %(account)s AND account = %(clearing)s AND business_date = %(day)s AND book = 'posted'
+    GROUP BY txn HAVING sum(amount_fen) <> 0
+) AS e JOIN txn t ON t.id = e.txn
+WHERE t.kind <> ALL(%(own_kinds)s)
+"""
+
+# The plain case, and nearly all there is: a sale with one tender.
+_SOLD_PLAIN = """
+INSERT INTO ours (kind, order_no, request_no, fen, txn, store, cause)
+SELECT CASE WHEN m.fen > 0 THEN 'payment' ELSE 'refund' END, s.tenders -> 0 ->> 'order', '', m.fen, m.txn, s.store, ''
+FROM moved m JOIN sale s ON s.id = m.request_number
+WHERE m.kind = 'sale_paid' AND jsonb_array_length(s.tenders) = 1 AND s.tenders -> 0 ->> 'order' <> ''
+"""
+
 # One row per transaction and order. A sale of several orders divides what its transaction changed by their tenders,
 # the rest to the first, so that the rows of a transaction sum to its change. `cause` is what a refund's number derives
-# from. A transaction that no rule here knows keeps its own number, which no provider has: it shows as OURS_ONLY.
-_OURS = """
+# from.
+_SOLD = """
 INSERT INTO ours (kind, order_no, request_no, fen, txn, store, cause)
-WITH moved AS MATERIALIZED (
-    SELECT e.txn, t.kind, t.request_number, sum(e.amount_fen)::bigint AS fen
-    FROM entry e JOIN txn t ON t.id = e.txn
-    WHERE e.entity = %(account)s AND e.account = %(clearing)s AND e.business_date = %(day)s AND e.book = 'posted'
-      AND t.kind <> ALL(%(own_kinds)s)
-    GROUP BY e.txn, t.kind, t.request_number HAVING sum(e.amount_fen) <> 0
-), sold AS (
+WITH sold AS (
     SELECT m.txn, m.fen, s.store, s.tenders, '' AS cause FROM moved m JOIN sale s ON s.id = m.request_number
-    WHERE m.kind = 'sale_paid'
+    WHERE m.kind = 'sale_paid' AND jsonb_array_length(s.tenders) > 1
     UNION ALL
     SELECT m.txn, m.fen, s.store, s.tenders, s.id FROM moved m
     JOIN sale_void v ON v.id = m.request_number JOIN sale s ON s.id = v.sale WHERE m.kind = 'sale_voided'
@@ -88,13 +100,18 @@ WITH moved AS MATERIALIZED (
 SELECT CASE WHEN whole_fen > 0 THEN 'payment' ELSE 'refund' END, "order", '',
        CASE WHEN nth = 1 THEN whole_fen - all_fen + fen ELSE fen END, txn, store, cause
 FROM tendered
-UNION ALL
+"""
+
+# Settlement's, under the numbers of its calls. A transaction that no rule here knows keeps its own number, which no
+# provider has: it shows as OURS_ONLY.
+_OTHERS = """
+INSERT INTO ours (kind, order_no, request_no, fen, txn, store, cause)
 SELECT CASE WHEN m.fen > 0 THEN 'payment' ELSE 'refund' END, coalesce(h.captured_number, m.request_number),
        CASE WHEN m.kind = 'refunded' THEN m.request_number ELSE '' END, m.fen, m.txn, '', ''
 FROM moved m
 LEFT JOIN settlement_call c ON m.kind = 'refunded' AND c.request_number = m.request_number
 LEFT JOIN membership h ON h.id = c.membership
-WHERE NOT EXISTS (SELECT 1 FROM tendered d WHERE d.txn = m.txn)
+WHERE NOT EXISTS (SELECT 1 FROM ours o WHERE o.txn = m.txn)
 """
 
 # What is equal in number, receipt and fee is left out. The fee's bounds are FeeTerms.bounds, in integers.
@@ -134,7 +151,8 @@ WHERE l.file IN (SELECT n FROM statement_file WHERE provider = %(provider)s AND 
 
 _CARRIED = """
 SELECT kind, order_no, request_no, day, provider_fen, ours_fen FROM reconciliation_line
-WHERE account = %(account)s AND provider = %(provider)s AND day <> %(day)s AND posted_to = 'timing'
+WHERE account = %(account)s AND provider = %(provider)s AND day <> %(day)s
+  AND (posted_to = 'timing' OR posted_to = '' AND state = 'open' AND verdict IN ('PROVIDER_ONLY', 'OURS_ONLY'))
   AND (pair_day IS NULL OR pair_day = %(day)s) AND order_no = ANY(%(orders)s)
 ORDER BY day, id
 """
@@ -258,17 +276,20 @@ async def _joined_by_hash(cur: AsyncCursor[Any], query: LiteralString, values: M
 
 async def gather_ours(cur: AsyncCursor[Any], account: Account, day: date) -> None:
     """Our side of a day into the temporary table `ours`, until the end of the caller's transaction."""
+    values = {
+        "account": account.entity,
+        "clearing": account.clearing,
+        "provider": account.provider,
+        "day": day.isoformat(),
+        "own_kinds": list(OWN_KINDS),
+    }
     await cur.execute(_OURS_TABLE)
-    await cur.execute(
-        _OURS,
-        {
-            "account": account.entity,
-            "clearing": account.clearing,
-            "provider": account.provider,
-            "day": day.isoformat(),
-            "own_kinds": list(OWN_KINDS),
-        },
-    )
+    await cur.execute(_MOVED, values)
+    await cur.execute("ANALYZE moved")
+    await cur.execute(_SOLD_PLAIN)
+    await cur.execute(_SOLD, values)
+    await cur.execute("ANALYZE ours")
+    await cur.execute(_OTHERS)
     await cur.execute("SELECT DISTINCT cause, order_no FROM ours WHERE cause <> ''")
     refunds = await cur.fetchall()
     if refunds:
@@ -308,14 +329,6 @@ async def left_over(
         if txn is not None:
             ours[key, occurrence] = OurLine(*key, fen, txn, store)
     return LeftOver(theirs, ours)
-
-
-async def count_ours(cur: AsyncCursor[Any]) -> tuple[int, int]:
-    """Lines of our side, and their sum in fen; after `gather_ours`."""
-    await cur.execute("SELECT count(*), coalesce(sum(fen), 0)::bigint FROM ours")
-    row = await cur.fetchone()
-    assert row is not None
-    return row[0], row[1]
 
 
 async def change_of(cur: AsyncCursor[Any], account: Account, day: date) -> Change:
