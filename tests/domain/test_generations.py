@@ -109,6 +109,7 @@ def test_the_charge_of_a_task_as_numbers() -> None:
     assert charge_fen(1000, 800, task_target=3, task_done=4) == 0
     assert charge_fen(1000, 800, task_target=3, task_done=2) == 800
     assert charge_fen(1000, 800) == 800
+    assert charge_fen(1000, 800, task_target=1) == 800, "nothing was done unless somebody says so"
     with pytest.raises(ValueError, match="task_done"):
         charge_fen(1000, 800, task_target=3, task_done=-1)
     assert task_done(PLAN, [5, 6]) == 0

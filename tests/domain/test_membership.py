@@ -129,6 +129,7 @@ def test_amounts_of_the_rules_are_never_negative_or_float() -> None:
 
 def test_numbers_of_captures() -> None:
     assert [request_number("m1", 2, retry) for retry in (0, 1, 4)] == ["Sm1G2", "Sm1G2A1", "Sm1G2A4"]
+    assert request_number("m1", 2) == "Sm1G2"
 
 
 # ---------------------------------------------------------------- admission and guarantee

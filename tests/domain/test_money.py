@@ -130,3 +130,13 @@ def test_a_scale_prints_item_and_value() -> None:
     assert code is not None
     assert (code.prefix, code.item, code.value) == ("22", "12345", 350)
     assert in_store_code("6901234567892") is None
+
+
+def test_money_is_ordered_by_its_amount() -> None:
+    one, two = Money(1), Money(2)
+    assert one < two
+    assert not two < one  # each operator by itself
+    assert not one < one
+    assert one <= two
+    assert one <= one
+    assert not two <= one
