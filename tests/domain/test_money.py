@@ -49,7 +49,7 @@ def test_money_refuses_mixed_currencies() -> None:
     with pytest.raises(TypeError, match="mixed"):
         assert Money(1) < Money(2, "HKD")
     assert Money(3) + Money(4) - Money(2) == Money(5)
-    assert -Money(5) <= Money(5)
+    assert -Money(5) == Money(-5) <= Money(5)
     assert str(Money(805)) == "8.05 CNY"
     assert format_yuan(-5) == "-0.05"
 
