@@ -53,8 +53,12 @@ DRAWER_TENDERS = frozenset({TenderKind.CASH, TenderKind.COUPON})
 PROVIDERS = frozenset({"alipay"})
 """Whose tokens we can take."""
 
-PROVIDER_TENDERS = frozenset({TenderKind.FACE, TenderKind.CODE, TenderKind.QR})
-TAKEN_TENDERS = PROVIDER_TENDERS | {TenderKind.CASH, TenderKind.COUPON}
+PROVIDER_TENDERS = (TenderKind.FACE, TenderKind.CODE, TenderKind.QR)
+"""What can be taken back, in the order in which it is asked for: what answers at once first, what somebody must scan
+last. Cash comes after all of them, for it changes hands."""
+PARTS_MAX = 3
+"""Tenders of providers in one payment: each may take a minute, with a customer who waits."""
+TAKEN_TENDERS = frozenset(PROVIDER_TENDERS) | {TenderKind.CASH, TenderKind.COUPON}
 """A coupon moves no money: it is how a till that takes no line adjustments shows the benefit."""
 
 
@@ -123,7 +127,7 @@ def _require_supported(tenders: tuple[Tender, ...], offered: frozenset[TenderKin
     if any(tender.kind not in TAKEN_TENDERS & offered for tender in tenders):
         raise Refused("tender_unsupported")
     asked = [tender for tender in tenders if tender.kind in PROVIDER_TENDERS]
-    if len(asked) > 1:
+    if len(asked) > PARTS_MAX:
         raise Refused("tender_unsupported")
     if any(tender.kind is not TenderKind.QR and tender.auth is None for tender in asked):
         raise Refused("token_missing")
@@ -137,7 +141,14 @@ def _is_qr(payment: Payment) -> bool:
 
 
 def _provider_tender(payment: Payment) -> Tender | None:
-    return next((tender for tender in payment.tenders if tender.kind in PROVIDER_TENDERS), None)
+    """The one that is asked for now, or given back: those before it were taken. None when all of them were."""
+    parts = _provider_tenders(payment)
+    return parts[len(payment.taken)] if len(payment.taken) < len(parts) else None
+
+
+def _provider_tenders(payment: Payment) -> list[Tender]:
+    parts = [tender for tender in payment.tenders if tender.kind in PROVIDER_TENDERS]
+    return sorted(parts, key=lambda tender: PROVIDER_TENDERS.index(tender.kind))
 
 
 def reserve_answered(stage: Stage, answer: ReserveAnswered) -> None:
@@ -254,27 +265,56 @@ def poll(stage: Stage, ref: str) -> None:
 def _succeeded(stage: Stage, payment: Payment, answer: PaymentAnswered) -> None:
     if payment.phase is Phase.REVERSING:
         return  # our cancel sends the money back; its answer ends this
-    stage.reply(payment.reply)
     stage.refuse(payment.cancel_reply, "not_now")
     tender = _provider_tender(payment)
     assert tender is not None
-    taken = SaleTender(tender.kind, tender.fen, payment.order, answer.trade_no)
-    _finish(stage, payment, (taken,))
+    taken = (*payment.taken, SaleTender(tender.kind, tender.fen, payment.order, answer.trade_no))
+    payment = replace(payment, taken=taken, cancel_reply=None)
+    if _provider_tender(payment) is None:
+        stage.reply(payment.reply)
+        _finish(stage, payment, taken)
+        return
+    order = f"{taken[0].order}-{len(taken)}"
+    stage.change(payment=replace(payment, order=order, polls=0, cancels=0, code_shown=False), prompt=None)
+    _collect(stage)
 
 
 def _give_up(stage: Stage, payment: Payment, prompt_code: str, why: str) -> None:
-    """Not paid: give the benefits back and go on with the same basket."""
+    """Not paid: give back what other tenders paid, then the benefits, and go on with the same basket."""
     session = stage.session
     assert session.id is not None
     stage.refuse(payment.reply, "pay_failed", why)
+    if payment.taken:
+        _undo(stage, payment, why)
+        return
     stage.reply(payment.cancel_reply)
     if payment.uses:
         stage.ask(ReleaseUses(session.id, payment.uses))
     if payment.vouchers:
         stage.ask(ReleaseVouchers(session.id, payment.vouchers))
-    stage.incident(payment.terminal, "payment_failed", why)
+    if not payment.undoing:
+        stage.incident(payment.terminal, "payment_failed", why)
     stage.change(payment=None, state=ScreenState.QUOTED)
     stage.prompt(prompt_code)
+
+
+def _undo(stage: Stage, payment: Payment, why: str) -> None:
+    """All of the tenders or none: cancel the one that was paid last; its answer brings the next."""
+    if not payment.undoing:
+        stage.incident(payment.terminal, "payment_failed", why)
+    undone = replace(
+        payment,
+        order=payment.taken[-1].order,
+        taken=payment.taken[:-1],
+        phase=Phase.REVERSING,
+        undoing=True,
+        reply=None,
+        polls=POLLS_MAX,  # its polls so far were fewer: no timer of theirs is taken for one of the cancel's
+        cancels=0,
+    )
+    stage.change(state=ScreenState.REVERSING, payment=undone)
+    stage.prompt("not_paid")
+    _ask_provider(stage, PayVerb.CANCEL)
 
 
 def cancel(stage: Stage, event: Event) -> None:
@@ -307,7 +347,8 @@ def _cancel_answered(stage: Stage, payment: Payment, answer: PaymentAnswered) ->
         stage.incident(payment.terminal, "payment_parked", payment.order)
         _give_up(stage, payment, "not_paid", "unclear")
         return
-    if answer.outcome is PaymentOutcome.FAILED:  # it may be paid and stay so: ask before anything else
+    if answer.outcome is PaymentOutcome.FAILED and not payment.undoing:
+        # It may be paid and stay so: ask before anything else.
         waiting = replace(waiting, phase=Phase.COLLECTING, code_shown=True)
     stage.keep(payment=waiting)
     stage.wake("poll", f"{payment.order}:{waiting.polls}", cancel_pause(waiting.cancels))

@@ -97,7 +97,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A payment in progress. `order` is our number with the provider, new for each attempt."""
+    """A payment in progress. `order` is our number with the provider, new for each attempt and each of its tenders."""
 
     sale: SaleId
     order: str
@@ -120,6 +120,10 @@ class Payment:
     cancel_reply: OpenReply | None = None
     cancels: int = 0
     """Cancels without a clear answer."""
+    taken: tuple[SaleTender, ...] = ()
+    """What providers took already, in the order in which they were asked: all of the tenders, or none in the end."""
+    undoing: bool = False
+    """A later tender was not paid: what was taken goes back, the last first, and nothing is collected any more."""
 
 
 @dataclass(frozen=True, slots=True)
