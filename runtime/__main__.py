@@ -30,6 +30,7 @@ from runtime.pricing_cli import pricing_app
 from runtime.privacy_cli import privacy_app
 from runtime.reconciliation_cli import day_app, reconcile_app
 from runtime.settings import CONFIGS, Settings, flat_settings, load_settings, load_with_origins, masked
+from runtime.settlement_cli import settle_app
 from runtime.telemetry import configure_logs
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -48,6 +49,7 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(entity_app, name="entity")
 app.add_typer(reconcile_app, name="reconcile")
 app.add_typer(day_app, name="day")
+app.add_typer(settle_app, name="settle")
 app.command()(fleet)
 verbs.register(app)
 terminal_verbs.register(terminal_app)
@@ -193,22 +195,6 @@ def login(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = Fa
     print_result({"url": link}, as_json, link)
 
 
-@app.command()
-def settle(
-    region: InRegion = None,
-    data: Data = None,
-    demo_: Annotated[bool, typer.Option("--demo")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Settle every membership that is due now, of one region or of all of them side by side."""
-    from runtime import administration
-
-    report = asyncio.run(administration.settle_regions(administration.running_all(data, demo_), region))
-    totals = {one["region"]: one["totals"] for one in report.get("regions", [report])}
-    print_result(report, as_json, f"settled: {json.dumps(totals, default=str)}")
-    raise typer.Exit(0 if report["ok"] else 1)
-
-
 @config_app.command("show")
 def config_show(
     config: Config = None,
@@ -330,11 +316,23 @@ def terminal_run(
 
 
 @app.command("provider-sim")
-def provider_sim(data: Data = None, host: str = "127.0.0.1", port: Annotated[int, typer.Option()] = 18_840) -> None:
+def provider_sim(
+    data: Data = None,
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option()] = 18_840,
+    script: Annotated[Path | None, typer.Option(help="Faults, YAML or JSON (docs/providers.md).")] = None,
+) -> None:
     """Run the payment provider's simulator alone."""
     from gateway.providers.simulator import run_simulator
+    from models.domain.errors import NeedsOperator
 
-    run_simulator(host, port, data or default_data_dir() / "provider")
+    try:
+        story = script.read_text(encoding="utf-8") if script is not None else ""
+        run_simulator(host, port, data or default_data_dir() / "provider", story)
+    except (OSError, ValueError) as error:
+        raise NeedsOperator(
+            "script_invalid", f"{script}: {error}", "write it as docs/providers.md shows, or leave --script out"
+        ) from error
 
 
 if __name__ == "__main__":

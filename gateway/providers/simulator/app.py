@@ -11,11 +11,12 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from gateway.providers.simulator import faults
 from gateway.providers.simulator.database import Database
 from gateway.providers.simulator.door import Door
 from gateway.providers.simulator.operations import operations_router
 from gateway.providers.simulator.pages import pages_router
-from gateway.providers.simulator.protocol import Simulator, gateway_router
+from gateway.providers.simulator.protocol import METHODS, Simulator, gateway_router
 from gateway.providers.simulator.routes import sim_router
 
 GRACE_S = 1
@@ -62,8 +63,17 @@ async def _deliver(simulator: Simulator) -> None:
             await asyncio.sleep(DELIVER_EVERY_S)
 
 
-def run_simulator(host: str, port: int, data_dir: Path) -> None:
-    """Serve until SIGINT or SIGTERM, then end within about GRACE_S seconds. Blocks."""
+def run_simulator(host: str, port: int, data_dir: Path, script: str = "") -> None:
+    """Serve until SIGINT or SIGTERM, then end within about GRACE_S seconds. Blocks.
+
+    `script`: faults to begin with, YAML or JSON. Raises ValueError when it makes no sense, before anything is served.
+    """
+    if script:
+        story = faults.parse_script(script, frozenset(METHODS))
+        database = Database(data_dir)
+        with database.transaction() as db:
+            faults.play(db, story)
+        database.close()
     config = uvicorn.Config(
         create_simulator_app(data_dir, host=host),
         host=host,
