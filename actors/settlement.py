@@ -87,7 +87,7 @@ def book_answer(
     assert call.answer is not None, "only answered calls are booked"
     match call.kind:
         case CallKind.CAPTURE:
-            settlement = _settlement(standing, shares, provider)
+            settlement = settlement_of(standing, shares, provider)
             if not isinstance(call.answer, Succeeded):
                 return _failed(standing, call, settlement, now)
             if not isinstance(call.answer.result, PayResult) or call.answer.result.total_fen != call.fen:
@@ -241,7 +241,8 @@ def shared_out(standing: Standing) -> bool:
     return standing.branch is Branch.CLAWBACK or (standing.branch is Branch.FEE and by_usage)
 
 
-def _settlement(standing: Standing, shares: Sequence[StoreShare], provider: str) -> Settlement:
+def settlement_of(standing: Standing, shares: Sequence[StoreShare], provider: str) -> Settlement:
+    """What it owes now, and whose money that is."""
     own = tuple(shares) if shared_out(standing) else ()
     return Settlement(standing.id, standing.owner, provider, standing.branch, standing.due_fen, own)
 

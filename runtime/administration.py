@@ -41,7 +41,8 @@ def running(data: Path | None, demo: bool, region: str | None = None) -> Plant:
     return choose(running_all(data, demo), region)
 
 
-def _chosen(plants: Sequence[Plant], region: str | None) -> tuple[Plant, ...]:
+def chosen(plants: Sequence[Plant], region: str | None) -> tuple[Plant, ...]:
+    """One region, or all of them. Raises NeedsOperator `which_region` for one that is not there."""
     return tuple(plants) if region is None else (choose(plants, region),)
 
 
@@ -77,18 +78,18 @@ async def login_link(plant: Plant) -> str:
 
 async def clock_now(plant: Plant) -> datetime:
     """Business time."""
-    async with _pool(plant) as pool:
+    async with pool_of(plant) as pool:
         return await clock.business_now(pool)
 
 
 async def clocks(plants: Sequence[Plant], region: str | None) -> dict[str, str]:
     """Business time, ISO 8601, by region: of one or of all."""
-    return {plant.region: (await clock_now(plant)).isoformat() for plant in _chosen(plants, region)}
+    return {plant.region: (await clock_now(plant)).isoformat() for plant in chosen(plants, region)}
 
 
-async def settle_regions(plants: Sequence[Plant], region: str | None) -> dict[str, Any]:
+async def settle_regions(plants: Sequence[Plant], region: str | None, by: str) -> dict[str, Any]:
     """One region's report; for several `{"ok", "regions": [report, …]}`, settled side by side."""
-    reports = await asyncio.gather(*(settle(plant) for plant in _chosen(plants, region)))
+    reports = await asyncio.gather(*(settle(plant, by) for plant in chosen(plants, region)))
     return reports[0] if len(reports) == 1 else {"ok": all(one["ok"] for one in reports), "regions": reports}
 
 
@@ -96,26 +97,41 @@ async def advance_regions(
     plants: Sequence[Plant], region: str | None, to: datetime, console: Console | None = None
 ) -> dict[str, Any]:
     """As `advance`, for the clock of each database: one region's (with those that share it) or all, one by one."""
-    chosen = {plant.database_url for plant in _chosen(plants, region)}
+    urls = {plant.database_url for plant in chosen(plants, region)}
     done = []
-    for url in dict.fromkeys(plant.database_url for plant in plants if plant.database_url in chosen):
+    for url in dict.fromkeys(plant.database_url for plant in plants if plant.database_url in urls):
         first, *others = [plant for plant in plants if plant.database_url == url]
         done.append(await advance(first, to, console, others))
     return {**done[0], **{name: sum(int(one[name]) for one in done) for name in ("stops", "unfinished", "settlements")}}
 
 
-async def settle(plant: Plant) -> dict[str, Any]:
-    """Run the region's settlement to its end."""
+async def forecast_regions(plants: Sequence[Plant], region: str | None) -> dict[str, Any]:
+    """`{"regions": [forecast, …]}`: what a run would charge now; nothing changes."""
+
+    async def forecast(plant: Plant) -> dict[str, Any]:
+        found: dict[str, Any] = await _settlement(plant).forecast.remote(await clock_now(plant))
+        return found
+
+    return {"regions": await asyncio.gather(*(forecast(plant) for plant in chosen(plants, region)))}
+
+
+async def settle(plant: Plant, by: str) -> dict[str, Any]:
+    """Run the region's settlement to its end; `by` stands in the run's row."""
     now = await clock_now(plant)
-    return await _settle_at(plant, now)
+    return await _settle_at(plant, now, by)
 
 
-async def _settle_at(plant: Plant, now: datetime) -> dict[str, Any]:
+async def _settle_at(plant: Plant, now: datetime, by: str = "clock advance") -> dict[str, Any]:
+    report: dict[str, Any] = await _settlement(plant).run.remote(now, by)
+    return report
+
+
+def _settlement(plant: Plant) -> Any:
+    """The region's settlement actor."""
     join_ray(plant)
     from runtime.ray_hosts import settlement_actor
 
-    report: dict[str, Any] = await settlement_actor(plant.chain, plant.region).run.remote(now)
-    return report
+    return settlement_actor(plant.chain, plant.region)
 
 
 async def advance(
@@ -136,12 +152,13 @@ async def advance(
         if console is not None:
             console.print(f"· {now.isoformat()}", markup=False)
 
-    async with _pool(plant) as pool:
+    async with pool_of(plant) as pool:
         advanced = await clock.advance(pool, to, settle_at, fire, progress=show)
     return {**{name: str(value) for name, value in asdict(advanced).items()}, "settlements": len(reports)}
 
 
-def _pool(plant: Plant) -> AsyncConnectionPool[Any]:
+def pool_of(plant: Plant) -> AsyncConnectionPool[Any]:
+    """Connections to a region's database, to be opened by `async with`."""
     return AsyncConnectionPool(plant.database_url, min_size=1, max_size=2, open=False)
 
 

@@ -28,6 +28,7 @@ from runtime.ray_faces import RayFaces
 from runtime.ray_hosts import host_name, host_names, settlement_name
 from runtime.ray_metrics import RaySink, SettlementMetrics
 from runtime.settlement import SettlementRunner
+from runtime.settlement_desk import BY_CLOCK, SettlementDesk
 from runtime.slot_host import SlotHost
 from runtime.telemetry import configure_logs
 
@@ -57,20 +58,36 @@ class HostedSettlement:
         self._pool = open_pool(plant)
         self._providers = Providers(plant)
         self._runner = SettlementRunner(plant.chain, plant.region, self._pool, self._providers)
+        self._desk = SettlementDesk(plant.chain, plant.region, self._pool)
         self._metrics = SettlementMetrics(plant.region)
         self._lock = asyncio.Lock()
         self._opened = False
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
 
-    async def run(self, now: datetime) -> dict[str, Any]:
+    async def run(self, now: datetime, by: str = "") -> dict[str, Any]:
         """Settle what is due at business time `now`; returns the report as plain values."""
         async with self._lock:
-            if not self._opened:
-                await self._pool.open()
-                self._opened = True
+            await self._open()
             began = time.monotonic()
-            report = await self._runner.run(now)
+            report = await self._desk.run(self._runner, now, by)
             self._metrics.ran(report, (time.monotonic() - began) * 1000)
         return {**asdict(report), "ok": report.ok}
+
+    async def forecast(self, now: datetime) -> dict[str, Any]:
+        """What `run` would charge at `now`; nothing changes, nobody is asked."""
+        async with self._lock:
+            await self._open()
+            return asdict(await self._runner.forecast(now))
+
+    async def _open(self) -> None:
+        if not self._opened:
+            await self._pool.open()
+            self._opened = True
+
+    async def _watch(self) -> None:
+        async with self._lock:
+            await self._open()
+        await self._desk.watch(lambda now: self.run(now, BY_CLOCK))
 
 
 # ---------------------------------------------------------------- starting them

@@ -19,6 +19,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from actors.settlement import Step, book_answer, next_step, send_after_query, shared_out, state_after
 from gateway.providers.port import PaymentProvider
+from models.domain.charging import Branch
 from models.domain.ids import ChainId, LegalEntityId, RegionId
 from models.domain.ledger import Transaction
 from models.domain.payments import AnyAnswer
@@ -29,6 +30,7 @@ from models.tables.columns import quick_columns
 from models.tables.control import ControlTotals, control_totals, shares_of
 from models.tables.ledger import insert_transactions
 from models.tables.settlement import Mark
+from models.tables.settlement_runs import fixed_here, load_switch
 from runtime.memberships import PROVIDER
 
 SUBJECT = "轻会员到期结算 Light membership settlement"
@@ -55,11 +57,31 @@ class SettlementLimits:
 
 @dataclass(frozen=True, slots=True)
 class SettlementProgress:
-    """How far a run is: memberships expired, cut off, and calls booked so far."""
+    """How far a run is: memberships expired, cut off and woken, and calls booked so far."""
 
     expired: int
     cut_off: int
+    woken: int
     booked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run would fix now, by the statements of the run. Amounts in fen; `calls` to the provider."""
+
+    chain: str
+    region: str
+    now: datetime
+    expired: int
+    cut_off: int
+    reserved: int
+    calls: int
+    nothing: int
+    """Memberships that would be charged nothing."""
+    fee: int
+    fee_fen: int
+    clawback: int
+    clawback_fen: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +100,17 @@ class SettlementReport:
     open_calls: bool
     """Some call has no definite answer yet: run again."""
     totals: ControlTotals
+    paused: bool = False
+    """An operator stopped it between two chunks, or before it began; the next run goes on from there."""
 
     @property
     def ok(self) -> bool:
         """True when the batch's totals agree with the ledger."""
         return self.totals.agree
+
+
+class Paused(Exception):
+    """An operator stopped the region's settlement."""
 
 
 class _Account:
@@ -112,6 +140,10 @@ class _Counts:
     booked: int = 0
     reserved: int = 0
     answered: int = 0
+
+    def progress(self) -> SettlementProgress:
+        """As a follower sees it."""
+        return SettlementProgress(self.expired, self.cut_off, self.woken, self.booked)
 
     def take_answered(self) -> int:
         """Calls that got a definite answer since this was asked last."""
@@ -160,17 +192,56 @@ class SettlementRunner:
         Repeating it, also after a crash, changes nothing that was done. Raises what the database raises.
         """
         counts = _Counts()
+        try:
+            await self._settle(now, counts, progress)
+        except Paused:
+            return await self._report(now, counts, paused=True)
+        return await self._report(now, counts)
+
+    async def forecast(self, now: datetime) -> Forecast:
+        """What `run` would charge at `now`: the same statements, each chunk rolled back. Nobody is asked anything.
+
+        It locks the rows of one chunk at a time, as a run does; dunning attempts are not part of it.
+        """
+        expired = cut_off = 0
+        reserved: set[str] = set()
+        branches: dict[str, list[int]] = {}
+        mark: Mark | None = Mark()
+        while mark is not None:
+            async with self._pool.connection() as conn, conn.cursor() as cur, conn.transaction(force_rollback=True):
+                quick_columns(conn)
+                cut = await settlement.cut_off_chunk(
+                    cur, self._chain, self._region, now, self._wall(), self._limits.chunk_memberships_max, mark
+                )
+                for branch, *sums in await fixed_here(cur, self._chain, self._region, now):
+                    branches[branch] = [a + b for a, b in zip(branches.get(branch, [0, 0, 0]), sums, strict=True)]
+            mark = cut.mark
+            expired += cut.expired
+            cut_off += cut.cut_off
+            reserved.update(cut.reserved)
+        fee, clawback, nothing = (branches.get(name, [0, 0, 0]) for name in (Branch.FEE, Branch.CLAWBACK, ""))
+        return Forecast(
+            self._chain, self._region, now, expired, cut_off, len(reserved), fee[2] + clawback[2] + nothing[2],
+            nothing[0], fee[0], fee[1], clawback[0], clawback[1],
+        )  # fmt: skip
+
+    async def _settle(self, now: datetime, counts: _Counts, progress: Callable[[SettlementProgress], None]) -> None:
         deadline = asyncio.get_running_loop().time() + self._limits.patience_s
         while True:
             moved = await self._cut_off(now, counts) + await self._wake(now, counts)
             moved += await self._book(now, counts)  # answers of workers that died before the commit
-            progress(SettlementProgress(counts.expired, counts.cut_off, counts.booked))
+            progress(counts.progress())
             while await self._ask(now, counts):
-                progress(SettlementProgress(counts.expired, counts.cut_off, counts.booked))
+                progress(counts.progress())
             moved += counts.take_answered() + await self._book(now, counts)
             if not moved and not await self._wait_for_leases(now, deadline):
-                break
-        return await self._report(now, counts)
+                return
+
+    async def _go_on(self) -> None:
+        """Between two chunks. Raises Paused when an operator wants it to stop."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            if (await load_switch(cur, self._chain, self._region)).paused:
+                raise Paused
 
     # ------------------------------------------------------------ steps; each returns how many rows it moved
 
@@ -180,6 +251,7 @@ class SettlementRunner:
         reserved: set[str] = set()
         mark: Mark | None = Mark()
         while mark is not None:
+            await self._go_on()
             async with self._pool.connection() as conn, conn.cursor() as cur:
                 quick_columns(conn)
                 cut = await settlement.cut_off_chunk(
@@ -204,6 +276,7 @@ class SettlementRunner:
 
     async def _ask(self, now: datetime, counts: _Counts) -> bool:
         """Claims calls, asks the provider, keeps what it said. False: nothing can be asked now."""
+        await self._go_on()
         at_once = min(self._limits.chunk_calls_max, max(1, int(self._limits.calls_per_s_max * CLAIMED_S_MAX)))
         async with self._pool.connection() as conn, conn.cursor() as cur:
             calls = await settlement.claim_calls(cur, self._chain, self._region, now, self._wall(), at_once)
@@ -323,7 +396,7 @@ class SettlementRunner:
         await asyncio.sleep(wait_s)
         return True
 
-    async def _report(self, now: datetime, counts: _Counts) -> SettlementReport:
+    async def _report(self, now: datetime, counts: _Counts, *, paused: bool = False) -> SettlementReport:
         async with self._pool.connection() as conn, conn.cursor() as cur:
             open_calls = await settlement.next_query_at(cur, self._chain, self._region, now) is not None
             totals = await control_totals(cur, self._chain, self._region, now)
@@ -338,6 +411,7 @@ class SettlementRunner:
             reserved=counts.reserved,
             open_calls=open_calls,
             totals=totals,
+            paused=paused,
         )
 
 

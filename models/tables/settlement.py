@@ -272,6 +272,16 @@ async def lock_answered(cur: AsyncCursor[Any], chain: str, region: str, limit: i
     return [(_call(row[:width]), await standing_from(cur, row[width:])) for row in rows]
 
 
+async def calls_of(cur: AsyncCursor[Any], membership: str) -> list[Call]:
+    """Every call about a membership, in the order of their answers; those without one come last."""
+    await cur.execute(
+        f"SELECT {_CALL_COLUMNS} FROM settlement_call c JOIN membership m ON m.id = c.membership WHERE m.id = %s"
+        " ORDER BY c.answered_at NULLS LAST, c.request_number",
+        (membership,),
+    )
+    return [_call(row) for row in await cur.fetchall()]
+
+
 async def insert_calls(cur: AsyncCursor[Any], calls: Sequence[NewCall]) -> None:
     """New calls; a number that exists already stays as it is."""
     if not calls:

@@ -1,0 +1,85 @@
+"""What an operator may do with a membership that is PARKED. Pure; runtime performs it and writes the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from enum import StrEnum
+
+from actors.settlement import Booking, settlement_of
+from models.domain import ledger
+from models.domain.errors import Refused
+from models.domain.ledger import StoreShare
+from models.domain.membership import HoldState, State
+from models.domain.settlement import Call, CallKind, NewCall, Standing
+
+
+class Action(StrEnum):
+    """RETRY: the failed release or refund once more. RELEASE: give the hold back. WRITE_OFF: what is due is bad debt.
+    CLOSE: done by hand elsewhere, nothing is booked.
+    """
+
+    RETRY = "retry"
+    RELEASE = "release"
+    WRITE_OFF = "write_off"
+    CLOSE = "close"
+
+
+def resolve(
+    standing: Standing,
+    action: Action,
+    failed: Call | None,
+    nth: int,
+    shares: Sequence[StoreShare],
+    now: datetime,
+    *,
+    provider: str,
+) -> Booking:
+    """The booking of one action. `failed`: the last call that ended without success, if any; `nth`: how many calls
+    the membership has had, so that a new one gets a number of its own.
+
+    Raises Refused `not_parked`, `nothing_to_retry`, `nothing_held`, `nothing_owed`, `hold_is_open`.
+    """
+    if standing.state is not State.PARKED:
+        raise Refused("not_parked", f"{standing.id} is {standing.state}", "see the list of parked items")
+    match action:
+        case Action.RETRY:
+            # A capture is never asked again under a new number while nobody knows what the provider took.
+            if failed is None or failed.kind is CallKind.CAPTURE:
+                raise Refused(
+                    "nothing_to_retry", f"{standing.id}: no release or refund failed", "choose another action"
+                )
+            again = NewCall(standing.id, failed.kind, f"{failed.number}R{nth}", failed.fen, now)
+            return Booking(replace(standing, state=_before(standing, failed)), (), (again,))
+        case Action.RELEASE:
+            if standing.hold_state is not HoldState.HELD:
+                raise Refused("nothing_held", f"{standing.id} holds nothing", "choose another action")
+            number = f"U{standing.id}G{standing.generation}R{nth}"
+            back = NewCall(standing.id, CallKind.RELEASE, number, standing.hold_fen, now)
+            return Booking(standing, (), (back,), parked_why="its hold goes back")
+        case Action.WRITE_OFF:
+            return _write_off(standing, shares, now, provider)
+        case Action.CLOSE:
+            if standing.hold_state is HoldState.HELD:
+                raise Refused("hold_is_open", f"{standing.id} still holds {standing.hold_fen} fen", "release it first")
+            return Booking(replace(standing, state=State.CLOSED))
+
+
+def _before(standing: Standing, failed: Call) -> State:
+    if failed.kind is CallKind.REFUND or standing.captured_number:
+        return State.CLOSED
+    return State.WRITTEN_OFF if standing.receivable_fen else State.SETTLING
+
+
+def _write_off(standing: Standing, shares: Sequence[StoreShare], now: datetime, provider: str) -> Booking:
+    if standing.captured_number or not standing.due_fen:
+        raise Refused("nothing_owed", f"{standing.id} owes nothing that was not collected", "choose another action")
+    if standing.hold_state is HoldState.HELD:
+        raise Refused("hold_is_open", f"{standing.id} still holds {standing.hold_fen} fen", "release it first")
+    number, date = f"W{standing.id}G{standing.generation}", standing.business_date(now)
+    owed = settlement_of(standing, shares, provider)
+    written = ledger.written_off(number, owed, business_date=date)
+    first = () if standing.receivable_fen else (ledger.capture_failed(number, owed, business_date=date),)
+    after = replace(standing, state=State.WRITTEN_OFF, receivable_fen=standing.due_fen)
+    return Booking(after, (*first, written))

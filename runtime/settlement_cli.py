@@ -1,0 +1,198 @@
+"""`storeops settle …`: run, forecast, follow, pause and resume settlement; what waits for a person."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from actors.settlement_items import Action
+from models.domain.money import format_yuan
+from runtime.plant import Plant
+from runtime.settlement_desk import SettlementDesk
+from runtime.terminal_verbs import AsJson, Data, Demo
+
+settle_app = typer.Typer(invoke_without_command=True, help="Settlement of memberships that are due.")
+
+Region = Annotated[str | None, typer.Option("--region", help="One region; without it all of them.")]
+OneRegion = Annotated[str | None, typer.Option("--region", help="The region; needed where there are several.")]
+Why = Annotated[str, typer.Option("--reason", help="Why: kept, and in the audit.")]
+T = TypeVar("T")
+LOOK_EVERY_S = 0.5
+
+
+@settle_app.callback()
+def settle(
+    context: typer.Context,
+    region: Region = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="What would be charged; nothing changes.")] = False,
+    data: Data = None,
+    demo: Demo = False,
+    as_json: AsJson = False,
+) -> None:
+    """Settle every membership that is due now, of one region or of all of them side by side."""
+    if context.invoked_subcommand is not None:
+        return
+    from runtime import administration
+
+    plants = administration.running_all(data, demo)
+    if dry_run:
+        report = asyncio.run(administration.forecast_regions(plants, region))
+        _show(report, as_json, _forecast_table(report["regions"]))
+        return
+    report = asyncio.run(_followed(plants, region))
+    totals = report.get("totals", [one["totals"] for one in report.get("regions", ())])
+    _show(report, as_json, f"settled: {totals}")
+    raise typer.Exit(0 if report["ok"] else 1)
+
+
+@settle_app.command()
+def status(region: Region = None, data: Data = None, demo: Demo = False, as_json: AsJson = False) -> None:
+    """How settlement stands: paused or not, what is due, what waits for people, the last runs."""
+    found = {plant.region: _with_desk(plant, lambda desk: desk.status()) for plant in _plants(data, demo, region)}
+    table = Table("region", "due", "parked", "dunning", "written off", "holes", "last run", "", box=SIMPLE_HEAD)
+    for name, one in found.items():
+        last = one.runs[0] if one.runs else None
+        table.add_row(
+            name, *(str(n) for n in (one.due, one.parked, one.dunning, one.written_off, len(one.holes))),
+            "" if last is None else f"{last.business_date} {last.state}, {last.booked} booked {last.problem}",
+            f"paused by {one.switch.by}: {one.switch.why}" if one.switch.paused else "",
+        )  # fmt: skip
+    _show({"regions": [asdict(one) for one in found.values()]}, as_json, table)
+
+
+@settle_app.command()
+def pause(why: Why, region: Region = None, data: Data = None, demo: Demo = False, as_json: AsJson = False) -> None:
+    """Stop a region's settlement between two chunks, and start none until `resume`."""
+    _switch(True, why, region, data, demo, as_json)
+
+
+@settle_app.command()
+def resume(
+    why: Why = "", region: Region = None, data: Data = None, demo: Demo = False, as_json: AsJson = False
+) -> None:
+    """Let settlement run again; what was left is taken by the next run."""
+    _switch(False, why, region, data, demo, as_json)
+
+
+@settle_app.command()
+def parked(
+    region: Region = None,
+    owing: Annotated[bool, typer.Option("--owing", help="Dunning and written off instead.")] = False,
+    data: Data = None,
+    demo: Demo = False,
+    as_json: AsJson = False,
+) -> None:
+    """What waits for a person and why; with --owing who owes, and when the next attempt is."""
+    stage = "owing" if owing else "parked"
+    found = {plant.region: _with_desk(plant, lambda desk: desk.items(stage)) for plant in _plants(data, demo, region)}
+    table = Table("region", "membership", "state", "charge", "owed", "hold", "why", "next attempt", box=SIMPLE_HEAD)
+    for name, items in found.items():
+        for one in items:
+            table.add_row(
+                name, one.membership, one.state, format_yuan(one.charge_fen), format_yuan(one.receivable_fen),
+                one.hold_state, one.why, "" if one.next_at is None else one.next_at.isoformat(),
+            )  # fmt: skip
+    _show({name: [asdict(one) for one in items] for name, items in found.items()}, as_json, table)
+
+
+@settle_app.command(name="resolve")
+def resolve_item(
+    membership: Annotated[str, typer.Argument(help="Its id: storeops settle parked.")],
+    action: Annotated[Action, typer.Argument(help="retry, release, write_off or close.")],
+    why: Why,
+    region: OneRegion = None,
+    data: Data = None,
+    demo: Demo = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do one thing with a parked membership. Audited, with the reason."""
+    from runtime import administration
+
+    plant = administration.running(data, demo, region)
+    state = _with_desk(plant, lambda desk: desk.resolve(membership, action, why, _by()))
+    _show({"membership": membership, "state": state}, as_json, f"{membership}: {state}")
+
+
+def _switch(paused: bool, why: str, region: str | None, data: Path | None, demo: bool, as_json: bool) -> None:
+    found = {
+        plant.region: asdict(_with_desk(plant, lambda desk: desk.switch(paused, _by(), why)))
+        for plant in _plants(data, demo, region)
+    }
+    _show(found, as_json, f"{'paused' if paused else 'resumed'}: {', '.join(found)}")
+
+
+def _show(value: Any, as_json: bool, otherwise: str | Table) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+    else:
+        Console().print(otherwise)
+
+
+def _by() -> str:
+    return f"cli:{getpass.getuser()}"
+
+
+def _plants(data: Path | None, demo: bool, region: str | None) -> tuple[Plant, ...]:
+    from runtime import administration
+
+    return administration.chosen(administration.running_all(data, demo), region)
+
+
+def _with_desk(plant: Plant, work: Callable[[SettlementDesk], Awaitable[T]]) -> T:
+    from runtime import administration
+
+    async def run() -> T:
+        async with administration.pool_of(plant) as pool:
+            return await work(SettlementDesk(plant.chain, plant.region, pool))
+
+    return asyncio.run(run())
+
+
+async def _followed(plants: tuple[Plant, ...], region: str | None) -> dict[str, Any]:
+    """The run, with a bar for each region from the rows that the run writes."""
+    from runtime import administration
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as shown:
+
+        async def follow(plant: Plant) -> None:
+            bar = shown.add_task(plant.region, total=None)
+            async with administration.pool_of(plant) as pool:
+                desk = SettlementDesk(plant.chain, plant.region, pool)
+                while True:
+                    await asyncio.sleep(LOOK_EVERY_S)
+                    run = await desk.newest()
+                    if run is not None and run.state == "running":
+                        shown.update(bar, total=run.due, completed=run.booked)
+
+        following = [asyncio.create_task(follow(plant)) for plant in administration.chosen(plants, region)]
+        try:
+            return await administration.settle_regions(plants, region, _by())
+        finally:
+            for one in following:
+                one.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+
+
+def _forecast_table(regions: list[dict[str, Any]]) -> Table:
+    table = Table(
+        "region", "due", "reserved", "fee", "", "clawback", "", "nothing", "calls", title="would be charged now",
+        box=SIMPLE_HEAD,
+    )  # fmt: skip
+    for one in regions:
+        table.add_row(
+            one["region"], str(one["cut_off"]), str(one["reserved"]), str(one["fee"]), format_yuan(one["fee_fen"]),
+            str(one["clawback"]), format_yuan(one["clawback_fen"]), str(one["nothing"]), str(one["calls"]),
+        )  # fmt: skip
+    return table

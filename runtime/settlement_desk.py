@@ -1,0 +1,228 @@
+"""Settlement as people run it: followed, paused, forecast, started by the business clock, and its parked items."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import psycopg
+import structlog
+
+from actors.settlement_items import Action, resolve
+from models.domain.calendar import business_date
+from models.domain.errors import NeedsOperator, Refused, RetryLater
+from models.domain.ids import ChainId, RegionId
+from models.domain.settlement import Call, CallKind
+from models.tables import settlement, settlement_runs
+from models.tables.clock import business_now, load_offset
+from models.tables.control import shares_of
+from models.tables.ledger import insert_transactions
+from models.tables.memberships import lock_membership
+from models.tables.privacy import audit
+from models.tables.settlement_runs import Item, Run, Switch
+from runtime.clock import Pool, wall_now
+from runtime.memberships import PROVIDER
+from runtime.settlement import TRACE, SettlementProgress, SettlementReport, SettlementRunner
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 20.0
+"""How often the business clock is looked at for a run that is due."""
+NOTED_EVERY_S = 1.0
+BY_CLOCK = "business clock"
+ZONE = "Asia/Shanghai"
+"""Of a region without a store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a region's settlement stands at business time `now`."""
+
+    chain: str
+    region: str
+    now: datetime
+    switch: Switch
+    due: int
+    parked: int
+    dunning: int
+    written_off: int
+    holes: tuple[str, ...]
+    """SETTLING without an open call: broken, for none is ever made so."""
+    runs: tuple[Run, ...]
+
+
+class SettlementDesk:
+    """One chain and region. `wall` is the wall clock; business time is `wall` plus the offset in the database."""
+
+    def __init__(self, chain: ChainId, region: RegionId, pool: Pool, wall: Callable[[], datetime] = wall_now) -> None:
+        self._chain = chain
+        self._region = region
+        self._pool = pool
+        self._wall = wall
+
+    # ------------------------------------------------------------ runs
+
+    async def run(self, runner: SettlementRunner, now: datetime, by: str) -> SettlementReport:
+        """Settle what is due at `now`, with a row that says how far it is, once a second and at the end.
+
+        A run by the clock that moved nothing leaves no row. Raises what the run raises; the row says so.
+        """
+        run = await self._begin(now, by)
+        newest: SettlementProgress | None = None
+
+        def show(progress: SettlementProgress) -> None:
+            nonlocal newest
+            newest = progress
+
+        async def note() -> None:
+            while True:
+                await asyncio.sleep(NOTED_EVERY_S)
+                if newest is not None:
+                    await self._note(run, newest)
+
+        noting = asyncio.create_task(note())
+        try:
+            report = await runner.run(now, show)
+        except BaseException as error:
+            await self._fail(run, error)
+            raise
+        finally:
+            noting.cancel()
+        await self._end(run, by, report)
+        return report
+
+    async def watch(self, settle: Callable[[datetime], Awaitable[object]]) -> None:
+        """Starts a run whenever something is due by the business clock, for ever.
+
+        Where the clock may be moved it never does: `storeops clock advance` settles at every stop itself.
+        """
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                now = await self.due_now()
+                if now is not None:
+                    await settle(now)
+            except (psycopg.Error, OSError, Refused, RetryLater, NeedsOperator):  # the next run repairs this one
+                log.exception("settlement_failed", region=self._region)
+
+    async def due_now(self) -> datetime | None:
+        """Business time when a run should start by itself now; None: nothing is due, or it is not its turn."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            _, movable = await load_offset(cur)
+            if movable or (await settlement_runs.load_switch(cur, self._chain, self._region)).paused:
+                return None
+            wall = self._wall()
+            now = await business_now(cur, wall)
+            due = await settlement_runs.anything_due(cur, self._chain, self._region, now, wall)
+            return now if due else None
+
+    async def status(self) -> Status:
+        """The switch, what is due, what waits for people, and the last runs."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            now = await business_now(cur, self._wall())
+            owing = await settlement_runs.items(cur, self._chain, self._region, "owing")
+            return Status(
+                self._chain,
+                self._region,
+                now,
+                await settlement_runs.load_switch(cur, self._chain, self._region),
+                await settlement_runs.count_due(cur, self._chain, self._region, now),
+                len(await settlement_runs.items(cur, self._chain, self._region, "parked")),
+                sum(item.state == "DUNNING" for item in owing),
+                sum(item.state == "WRITTEN_OFF" for item in owing),
+                tuple(await settlement_runs.holes(cur, self._chain, self._region)),
+                tuple(await settlement_runs.recent_runs(cur, self._chain, self._region)),
+            )
+
+    async def newest(self) -> Run | None:
+        """The last run that began; None: there was none."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            runs = await settlement_runs.recent_runs(cur, self._chain, self._region, 1)
+        return runs[0] if runs else None
+
+    async def switch(self, paused: bool, by: str, why: str) -> Switch:
+        """Pause or resume the region: a run stops before its next chunk, and none starts. Audited."""
+        switch = Switch(paused, by, why, self._wall())
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            await settlement_runs.save_switch(cur, self._chain, self._region, switch)
+            kind = "settlement_paused" if paused else "settlement_resumed"
+            await audit(conn, kind, "", {"region": self._region, "why": why}, by, self._wall())
+        return switch
+
+    # ------------------------------------------------------------ items
+
+    async def items(self, stage: str) -> list[Item]:
+        """`parked`, or `owing`: dunning and written off."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            return await settlement_runs.items(cur, self._chain, self._region, stage)
+
+    async def resolve(self, membership: str, action: Action, reason: str, by: str) -> str:
+        """Do one action with a parked membership under its row lock; returns its state after. Audited with the reason.
+
+        Raises Refused as `actors.settlement_items.resolve` does, and `unknown_membership`, `reason_missing`.
+        """
+        if not reason.strip():
+            raise Refused("reason_missing", "an action on a parked item needs a reason", "say why")
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            standing = await lock_membership(cur, membership)
+            if standing is None or standing.region != self._region:
+                raise Refused("unknown_membership", f"{membership} is not of {self._region}", "see the parked items")
+            calls = await settlement.calls_of(cur, membership)
+            now = await business_now(cur, self._wall())
+            shares = (await shares_of(cur, [membership])).get(membership, ())
+            booking = resolve(standing, action, _last_failed(calls), len(calls), shares, now, provider=PROVIDER)
+            await insert_transactions(cur, booking.transactions, now, TRACE)
+            await settlement.save_standings(cur, [(booking.standing, booking.parked_why)])
+            await settlement.insert_calls(cur, booking.calls)
+            detail = {"membership": membership, "action": action.value, "reason": reason.strip()}
+            await audit(conn, "settlement_item", standing.member, detail, by, self._wall())
+        return booking.standing.state.value
+
+    # ------------------------------------------------------------ the run's row
+
+    async def _begin(self, now: datetime, by: str) -> str:
+        wall, run = self._wall(), str(uuid.uuid4())
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            due = await settlement_runs.count_due(cur, self._chain, self._region, now)
+            await cur.execute(
+                "SELECT zone, cutoff_hour FROM store WHERE chain = %s AND region = %s ORDER BY id LIMIT 1",
+                (self._chain, self._region),
+            )
+            zone, hour = await cur.fetchone() or (ZONE, 0)
+            date = business_date(now, zone, hour).isoformat()
+            row = Run(
+                run, self._chain, self._region, now, date, by, False, "running", "", due, 0, 0, 0, 0, 0, False, None,
+                "", wall, wall, None,
+            )  # fmt: skip
+            await settlement_runs.begin_run(cur, row)
+        return run
+
+    async def _note(self, run: str, progress: SettlementProgress) -> None:
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            await settlement_runs.note_run(cur, run, "settling", asdict(progress), self._wall())
+
+    async def _fail(self, run: str, error: BaseException) -> None:
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            await settlement_runs.end_run(cur, run, "failed", self._wall(), problem=f"{type(error).__name__}: {error}")
+
+    async def _end(self, run: str, by: str, report: SettlementReport) -> None:
+        moved = {name: getattr(report, name) for name in ("expired", "cut_off", "woken", "booked")}
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            if by == BY_CLOCK and not any(moved.values()) and not report.paused:
+                await settlement_runs.forget_run(cur, run)
+                return
+            await settlement_runs.note_run(cur, run, "", moved, self._wall())
+            await settlement_runs.end_run(
+                cur, run, "paused" if report.paused else "done", self._wall(),
+                totals={**asdict(report.totals), "agree": report.ok}, reserved=report.reserved,
+                open_calls=report.open_calls,
+            )  # fmt: skip
+
+
+def _last_failed(calls: list[Call]) -> Call | None:
+    """The newest release or refund that has its answer: a parked membership's is the one that failed."""
+    done = [call for call in calls if call.kind is not CallKind.CAPTURE and call.answer is not None]
+    return done[-1] if done else None
