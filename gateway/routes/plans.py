@@ -47,7 +47,7 @@ async def offers(database: Database, edge: EdgeOf, scope: ScopeOf) -> OffersView
     return found
 
 
-@router.post("/api/v1/pricing/preview", responses=problems(404, 409))
+@router.post("/api/v1/pricing/preview", responses=problems(403, 404, 409))
 async def preview_price(database: Database, edge: EdgeOf, asked: PreviewRequest) -> PreviewView:
     """What a basket costs, by the function that prices it at the till. Nothing is reserved or counted."""
     return await _preview(database, edge, asked)
