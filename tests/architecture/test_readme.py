@@ -68,12 +68,12 @@ def test_each_command_and_target_has_its_row(readme: Any) -> None:
     text = readme.read_text("utf-8")
     first_cells = " ".join(cells[0] for cells in rows(text))
     shown = documents.commands(first_cells)
-    # A group is shown by each of its commands; bench as one; hosts also by itself, which lists them.
+    # A group is shown by each of its commands; bench as one; hosts and settle also by themselves, which do something.
     wanted = {
         name if name == "bench" or not below else f"{name} {one}"
         for name, below in verbs().items()
         for one in below or {""}
-    } | {"hosts"}
+    } | {"hosts", "settle"}
     assert shown == wanted
     listed = re.findall(r"^## ([a-z]+) ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert documents.make_targets(first_cells) == set(listed)
