@@ -25,6 +25,7 @@ MEMBERSHIPS = 1_000_000
 Advance = Callable[[str], None]
 
 PARTS: dict[str, str] = {
+    "basket": "runtime.bench.money_basket",
     "ledger": "runtime.bench.money_ledger",
     "neighbours": "runtime.bench.money_neighbours",
     "signing": "runtime.bench.money_signing",

@@ -19,7 +19,9 @@ from models.domain.plans import GuaranteeKind, MerchantCancel, Plan, Text
 from models.domain.pricing import BasketLine, LightOffer, price, voucher_candidates
 from models.domain.vouchers import FittedVoucher, Voucher, VoucherStage, fit
 from runtime.bench.form import Row, row
+from runtime.bench.money import Advance, Ground
 
+STEPS = 10
 BASKETS = 1_000
 VOUCHERS = 20
 ARTICLES = 30
@@ -64,7 +66,7 @@ def cases(count: int = BASKETS, seed: int = SEED) -> list[Case]:
     ]
 
 
-def measure(baskets: Sequence[Case], seen: Callable[[], None] = lambda: None) -> Figures:
+def figures_of(baskets: Sequence[Case], seen: Callable[[], None] = lambda: None) -> Figures:
     """Price each basket, and apply its vouchers once, in turn. `seen` is called after each basket, for progress."""
     price_ms, pass_ms = [], []
     cut_short = greedy_dearer = nodes = 0
@@ -126,10 +128,17 @@ def percentile(values: Sequence[float], percent: int) -> float:
     return ordered[min(len(ordered) - 1, -(-len(ordered) * percent // 100) - 1)]
 
 
-def bench(seen: Callable[[], None] = lambda: None, baskets: int = BASKETS) -> list[Row]:
-    """Warm up, measure, and report: what `storeops bench money` calls."""
-    measure(cases(20, seed=SEED + 1))
-    return rows(measure(cases(baskets), seen))
+def measure(ground: Ground, advance: Advance) -> list[Row]:
+    """Warm up, measure, and report. Needs nothing of the ground: prices are computed."""
+    del ground
+    figures_of(cases(20, seed=SEED + 1))
+    left = iter(range(1, BASKETS + 1))
+
+    def seen() -> None:
+        if next(left) % (BASKETS // STEPS) == 0:
+            advance("baskets priced")
+
+    return rows(figures_of(cases(), seen))
 
 
 def _search_of(case: Case) -> tuple[list[int], list[Candidate]]:
