@@ -34,6 +34,7 @@ from models.domain.ids import (
     UsageId,
 )
 from models.domain.messages import EnrolAnswered, SaleUse
+from models.tables.ledger_faults import verify
 from models.tables.plans import save_plan
 from runtime.memberships import MembershipAnswer, Memberships, NotYet
 from runtime.settlement import SettlementLimits, SettlementReport, SettlementRunner
@@ -240,6 +241,10 @@ class Shop:
 
     async def check_invariants(self) -> None:
         """What money.md demands after every step."""
+        assert isinstance(self.pool.conninfo, str)
+        async with await AsyncConnection.connect(self.pool.conninfo, autocommit=True) as conn:
+            verified = await verify(conn)
+        assert verified.ok, [fault for fault in verified.faults if fault.count]
         assert await self.one("SELECT coalesce(sum(amount_fen), 0)::bigint FROM entry") == 0
         assert await self.rows("SELECT txn FROM entry GROUP BY txn, entity, book HAVING sum(amount_fen) <> 0") == []
         assert (
