@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 CANDIDATES_MAX = 24
 """More are cut to those that would give most by themselves."""
 
-NODES_MAX = 700
+NODES_MAX = 500
 """Sets that are priced at most. Calibrated to 20 ms: see docs/pricing.md and `storeops bench money`."""
 
 
