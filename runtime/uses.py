@@ -11,7 +11,7 @@ from typing import Any
 from psycopg import AsyncCursor
 
 from actors.ports import PostUses, ReleaseUses, ReserveUses, ReverseUses
-from actors.settlement import after_reversal
+from actors.settlement import after_reversal, shared_out
 from models.domain import ledger
 from models.domain.benefits import bound_fen
 from models.domain.charging import TAKES_QUOTA, UseClass, classify_use
@@ -23,6 +23,7 @@ from models.domain.messages import ReleaseAnswered, ReserveAnswered, SaleUse, Us
 from models.domain.plans import Plan, Rule
 from models.domain.settlement import Standing
 from models.tables import clock, leases, memberships, settlement, usage
+from models.tables.control import fee_received
 from models.tables.ledger import insert_transactions
 from runtime.clock import Pool, Wall
 from runtime.given_up import given_up, given_up_change
@@ -217,7 +218,10 @@ class Uses:
         after = standing
         if known.use_class is UseClass.REGULAR:
             await usage.add_used(cur, standing.id, -back_fen)
-            step = after_reversal(standing, reversal, back_fen, known.place, request.at, provider=self._provider_name)
+            shared = await fee_received(cur, standing.id) if shared_out(standing) else ()
+            step = after_reversal(
+                standing, reversal, back_fen, known.place, request.at, provider=self._provider_name, fee_received=shared
+            )
             after = replace(step.standing, task_done=await _task_done(cur, standing))
             transactions += step.transactions
             date = standing.business_date(request.at)
