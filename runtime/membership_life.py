@@ -52,6 +52,8 @@ from runtime.given_up import GivenUp, given_up, given_up_change
 REQUESTS_SWEPT_MAX = 200
 RELEASE_AGAIN_AFTER = timedelta(seconds=30)
 REQUESTS_SHOWN_MAX = 50
+NOTICES_HEARD_FOR = timedelta(hours=1)
+"""How long a notification about a hold makes us ask; it comes again for a day when nobody answers it."""
 
 HOLD_IS_OVER = frozenset({FailReason.HOLD_GONE, FailReason.HOLD_EXHAUSTED, FailReason.ORDER_UNKNOWN})
 """A release that fails so has nothing left to give back."""
@@ -123,10 +125,17 @@ class MembershipLife:
         return Done(number, membership, asked.verb, state, request.told, request.code_text)
 
     async def sweep(self, chain: str, region: str) -> int:
-        """Take up what a provider left open: freezes that wait, holds that go back. Returns how many ended now."""
+        """Take up what a provider left open: freezes that wait, holds that go back, holds that it let end.
+
+        Returns how many ended now.
+        """
         async with self._pool.connection() as conn, conn.cursor() as cur:
             waiting = await requests.open_requests(cur, chain, region, limit=REQUESTS_SWEPT_MAX)
+            since = self._wall() - NOTICES_HEARD_FOR
+            doubtful = await requests.holds_in_doubt(cur, chain, region, since, limit=REQUESTS_SWEPT_MAX)
         ended = 0
+        for membership, owner, order, fen in doubtful:
+            ended += await self._lapsed(membership, owner, order, fen)
         for request in waiting:
             after = request
             if request.state == PENDING:
@@ -135,6 +144,18 @@ class MembershipLife:
                 after = await self._release(request)
             ended += after.state in (DONE, REFUSED)
         return ended
+
+    async def _lapsed(self, membership: str, owner: str, order: str, fen: int) -> bool:
+        """A notification decides nothing: only when the provider says that nothing is left, the hold has lapsed."""
+        answer = await self._providers(LegalEntityId(owner)).query_freeze(number=order, amount_fen=fen)
+        closed = isinstance(answer, Failed) and answer.reason is FailReason.CLOSED
+        if not closed and not (isinstance(answer, Succeeded) and answer.result.remaining_fen == 0):
+            return False
+        try:
+            await self.do(f"lapse:{order}", membership, Asked("lapse"), by="provider")
+        except Refused:  # it was charged or released meanwhile
+            return False
+        return True
 
     # ------------------------------------------------------------ the request and its first transaction
 

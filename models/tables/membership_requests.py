@@ -13,6 +13,8 @@ from typing import Any
 from psycopg import AsyncCursor
 from psycopg.types.json import Jsonb
 
+from models.domain.membership_actions import LAPSES
+
 PENDING, RELEASING, DONE, REFUSED = "pending", "releasing", "done", "refused"
 
 _COLUMNS = (
@@ -90,6 +92,22 @@ async def open_requests(cur: AsyncCursor[Any], chain: str, region: str, *, limit
         (chain, region, limit),
     )
     return [_request(row) for row in await cur.fetchall()]
+
+
+async def holds_in_doubt(
+    cur: AsyncCursor[Any], chain: str, region: str, since: datetime, *, limit: int
+) -> list[tuple[str, str, str, int]]:
+    """Holds that a provider said something of since then, and which we still count on: (membership, owner, our number
+    of the hold, fen)."""
+    await cur.execute(
+        "SELECT DISTINCT m.id, m.owner, m.hold_order, m.hold_fen FROM provider_notice n"
+        " LEFT JOIN membership_request r ON r.hold_order = n.number AND r.chain = %(chain)s AND r.region = %(region)s"
+        " JOIN membership m ON m.id = coalesce(r.membership, substr(n.number, 2))"
+        " WHERE n.received_at > %(since)s AND n.kind = 'release' AND m.hold_order = n.number AND m.hold_state = 'held'"
+        " AND m.chain = %(chain)s AND m.region = %(region)s AND m.state = ANY(%(states)s) LIMIT %(limit)s",
+        {"chain": chain, "region": region, "since": since, "states": sorted(LAPSES), "limit": limit},
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in await cur.fetchall()]
 
 
 async def requests_of(cur: AsyncCursor[Any], membership: str, *, limit: int) -> list[MembershipRequest]:

@@ -268,6 +268,27 @@ async def test_a_hold_that_lapsed_is_frozen_again_else_the_capture_fails_like_an
     assert await row(shop, never, "state", "receivable_fen", "hold_state") == ("DUNNING", 800, "lapsed")
 
 
+async def test_a_hold_that_the_provider_let_end_is_noticed_and_a_false_alarm_is_not_believed(shop: Shop) -> None:
+    gone, closed, stands = [await shop.member(user) for user in ("a", "b", "c")]
+    hold_no = (await shop.membership(gone))["hold_no"]
+    await shop.provider.unfreeze(number="by-themselves", hold_no=hold_no, amount_fen=1000, remark="its life is over")
+    await shop.provider.cancel_freeze(number=(await shop.membership(closed))["hold_order"])
+    for membership in (gone, closed, stands):
+        await shop.rows(
+            "INSERT INTO provider_notice (provider, id, account, kind, number, request_no, provider_no, status, at,"
+            " received_at) VALUES ('alipay', %s, '', 'release', %s, '', '', '', %s, %s) RETURNING 1",
+            str(uuid.uuid4()),
+            (await shop.membership(membership))["hold_order"],
+            shop.clock.now,
+            shop.clock.now,
+        )
+    for expected in (2, 0):
+        assert await shop.memberships.life.sweep(CHAIN, REGION) == expected
+    assert await row(shop, gone, "hold_state") == await row(shop, closed, "hold_state") == ("lapsed",)
+    assert await row(shop, stands, "hold_state") == ("held",)
+    assert (await do(shop, gone, "freeze", auth=await code_of(shop, "a"))).state == "done"
+
+
 # ---------------------------------------------------------------- renewal
 
 
