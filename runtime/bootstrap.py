@@ -172,6 +172,8 @@ class House:
             data_dir=self.data.root,
             provider_url=provider_url,
             provider_fee_bps=self.settings.provider.fee_bps,
+            provider_calls_per_s_max=self.settings.provider.calls_per_s_max,
+            provider_calls_in_flight_max=self.settings.provider.calls_in_flight_max,
             faces_policy=self.settings.faces.policy,
             faces_recognisers=self.settings.faces.recognisers,
             faces_adaptive=self.settings.faces.adaptive,

@@ -27,7 +27,7 @@ from runtime.ray_actors import NAMESPACE, actor_options
 from runtime.ray_faces import RayFaces
 from runtime.ray_hosts import host_name, host_names, settlement_name
 from runtime.ray_metrics import RaySink, SettlementMetrics
-from runtime.settlement import SettlementRunner
+from runtime.settlement import SettlementLimits, SettlementRunner
 from runtime.settlement_desk import BY_CLOCK, SettlementDesk
 from runtime.slot_host import SlotHost
 from runtime.telemetry import configure_logs
@@ -57,7 +57,10 @@ class HostedSettlement:
         configure_logs(plant.data_dir, f"settlement-{plant.region}")
         self._pool = open_pool(plant)
         self._providers = Providers(plant)
-        self._runner = SettlementRunner(plant.chain, plant.region, self._pool, self._providers)
+        pace = SettlementLimits(
+            calls_in_flight_max=plant.provider_calls_in_flight_max, calls_per_s_max=plant.provider_calls_per_s_max
+        )
+        self._runner = SettlementRunner(plant.chain, plant.region, self._pool, self._providers, pace)
         self._desk = SettlementDesk(plant.chain, plant.region, self._pool)
         self._metrics = SettlementMetrics(plant.region)
         self._lock = asyncio.Lock()

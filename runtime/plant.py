@@ -68,6 +68,8 @@ class Plant:
     """Where the region's terminals come in."""
     provider_url: str = ""
     provider_fee_bps: int | None = None
+    provider_calls_per_s_max: float = 200.0
+    provider_calls_in_flight_max: int = 16
     accounts: tuple[MerchantAccount, ...] = ()
     faces_policy: str = "production"
     faces_recognisers: dict[str, str] = field(default_factory=dict)

@@ -106,6 +106,9 @@ class Provider(Section):
     url: Annotated[str, Field(pattern=r"^https?://[^/]+")] | None = None
     fee_bps: Annotated[int, Field(ge=0, le=10_000)] | None = None
     """The fee that was agreed, in basis points of a receipt; a statement's other fee is a difference."""
+    calls_per_s_max: Annotated[float, Field(gt=0, le=10_000)] = 200.0
+    """Settlement's calls a second, of each merchant account in each region."""
+    calls_in_flight_max: Annotated[int, Field(ge=1, le=1_000)] = 16
 
     @model_validator(mode="before")
     @classmethod
