@@ -22,7 +22,10 @@ from gateway.app import create_app
 from gateway.auth import make_login_link
 from gateway.settings import GatewaySettings
 from gateway.startup import Part, PartState, Startup
+from models.domain.ids import RegionId
 from models.tables.migrate import upgrade
+from runtime.membership_desk import MembershipsOfAHouse
+from runtime.plant import Plant
 from runtime.postgres import EmbeddedPostgres, sqlalchemy_url
 from runtime.privacy import Privacy
 from runtime.privacy_desk import Desk, MemberLinks
@@ -87,6 +90,8 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
         engine = create_async_engine(sqlalchemy_url(database_url), poolclass=NullPool)
         app = create_app(settings, shop, engine, startup=lambda: STARTUP, settle=_settled)
         app.state.edge.privacy = Desk(Privacy([database_url], scrubs=False), MemberLinks(b"a test's own"))
+        memberships = MembershipsOfAHouse([Plant(Path(), region=RegionId("local"), database_url=database_url)])
+        app.state.edge.memberships = memberships
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, ws="none"))
         loops: list[asyncio.AbstractEventLoop] = []
 
@@ -95,6 +100,7 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
             async with AsyncSession(engine) as session:
                 await fill(session, stores)
             await server.serve([listener])
+            await memberships.aclose()
             await engine.dispose()
 
         thread = threading.Thread(target=lambda: asyncio.run(run()))
