@@ -47,8 +47,8 @@ matches: whatever the provider took under it is explained there."""
 OVER = frozenset({FailReason.CLOSED, FailReason.REVERSED})
 """A cancel that fails for one of these finds the order ended already, with nothing kept."""
 
-DRAWER_TENDERS = frozenset({TenderKind.CASH, TenderKind.COUPON})
-"""What needs no provider."""
+DRAWER_TENDERS = frozenset({TenderKind.CASH, TenderKind.CARD, TenderKind.COUPON})
+"""What needs no provider of ours: a card is taken by the bank's own device, and its slip is in the drawer."""
 
 PROVIDERS = frozenset({"alipay"})
 """Whose tokens we can take."""
@@ -58,7 +58,7 @@ PROVIDER_TENDERS = (TenderKind.FACE, TenderKind.CODE, TenderKind.QR)
 last. Cash comes after all of them, for it changes hands."""
 PARTS_MAX = 3
 """Tenders of providers in one payment: each may take a minute, with a customer who waits."""
-TAKEN_TENDERS = frozenset(PROVIDER_TENDERS) | {TenderKind.CASH, TenderKind.COUPON}
+TAKEN_TENDERS = frozenset(PROVIDER_TENDERS) | DRAWER_TENDERS
 """A coupon moves no money: it is how a till that takes no line adjustments shows the benefit."""
 
 
@@ -127,7 +127,9 @@ def _require_supported(tenders: tuple[Tender, ...], offered: frozenset[TenderKin
     if any(tender.kind not in TAKEN_TENDERS & offered for tender in tenders):
         raise Refused("tender_unsupported")
     asked = [tender for tender in tenders if tender.kind in PROVIDER_TENDERS]
-    if len(asked) > PARTS_MAX:
+    # A card is taken already when its slip is there, and we cannot take it back: it is not mixed with what may fail.
+    carded = any(tender.kind is TenderKind.CARD for tender in tenders)
+    if len(asked) > PARTS_MAX or (asked and carded):
         raise Refused("tender_unsupported")
     if any(tender.kind is not TenderKind.QR and tender.auth is None for tender in asked):
         raise Refused("token_missing")
@@ -268,7 +270,7 @@ def _succeeded(stage: Stage, payment: Payment, answer: PaymentAnswered) -> None:
     stage.refuse(payment.cancel_reply, "not_now")
     tender = _provider_tender(payment)
     assert tender is not None
-    taken = (*payment.taken, SaleTender(tender.kind, tender.fen, payment.order, answer.trade_no))
+    taken = (*payment.taken, _as_taken(tender, payment.order, answer))
     payment = replace(payment, taken=taken, cancel_reply=None)
     if _provider_tender(payment) is None:
         stage.reply(payment.reply)
@@ -277,6 +279,12 @@ def _succeeded(stage: Stage, payment: Payment, answer: PaymentAnswered) -> None:
     order = f"{taken[0].order}-{len(taken)}"
     stage.change(payment=replace(payment, order=order, polls=0, cancels=0, code_shown=False), prompt=None)
     _collect(stage)
+
+
+def _as_taken(tender: Tender, order: str, answer: PaymentAnswered) -> SaleTender:
+    """What the provider took, with what its own promotions changed: the price stays what the screen showed."""
+    payer, receipt = (None if fen == tender.fen else fen for fen in (answer.payer_fen, answer.receipt_fen))
+    return SaleTender(tender.kind, tender.fen, order, answer.trade_no, payer_fen=payer, receipt_fen=receipt)
 
 
 def _give_up(stage: Stage, payment: Payment, prompt_code: str, why: str) -> None:

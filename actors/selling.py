@@ -75,7 +75,14 @@ def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...]) -> 
         state=ScreenState.PAID,
         receipt=receipt,
         paid=tuple(
-            ScreenPaid(tender.kind, tender.fen, tender.fen, tender.tendered_fen, tender.change_fen) for tender in taken
+            ScreenPaid(
+                tender.kind,
+                tender.fen,
+                tender.fen if tender.payer_fen is None else tender.payer_fen,
+                tender.tendered_fen,
+                tender.change_fen,
+            )
+            for tender in taken
         ),
     )
     stage.prompt("thank_you")

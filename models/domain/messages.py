@@ -307,7 +307,11 @@ class SaleVoucher:
 
 @dataclass(frozen=True, slots=True)
 class SaleTender:
-    """A tender of a sale as it was booked. `order` is our number with the provider, if any."""
+    """A tender of a sale as it was booked. `order` is our number with the provider, if any.
+
+    `payer_fen` and `receipt_fen` where a promotion at the provider made them differ from `fen`: what the customer paid,
+    and what reaches the merchant's account. None: all of it.
+    """
 
     kind: TenderKind
     fen: int
@@ -315,6 +319,8 @@ class SaleTender:
     trade_no: str = ""
     tendered_fen: int | None = None
     change_fen: int | None = None
+    payer_fen: int | None = None
+    receipt_fen: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

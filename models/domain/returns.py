@@ -99,8 +99,15 @@ def _back(sale: SaleFound, lines: tuple[ReturnedLine, ...]) -> Back:
     return Back(
         lines=lines,
         tenders=tuple(
-            replace(tender, fen=part, tendered_fen=None, change_fen=None)
-            for tender, part in zip(taken, parts, strict=True)
+            replace(
+                tender,
+                fen=part,
+                tendered_fen=None,
+                change_fen=None,
+                payer_fen=_share(tender.payer_fen, tender.fen, back, part),
+                receipt_fen=_share(tender.receipt_fen, tender.fen, back, part),
+            )
+            for tender, back, part in zip(taken, gone, parts, strict=True)
         ),
         uses=_uses_back(sale, discount_fen - sum(one.fen for one in vouchers)),
         vouchers=vouchers,
@@ -109,6 +116,13 @@ def _back(sale: SaleFound, lines: tuple[ReturnedLine, ...]) -> Back:
         rounding_fen=exact if rounds else 0,
         suspense_fen=0 if rounds else -exact,
     )
+
+
+def _share(whole_fen: int | None, of_fen: int, gone_fen: int, part_fen: int) -> int | None:
+    """What of a promoted tender's part goes back with `part_fen`: cumulative, so that the parts sum exactly."""
+    if whole_fen is None:
+        return None
+    return whole_fen * (gone_fen + part_fen) // of_fen - whole_fen * gone_fen // of_fen
 
 
 def _is_rounded(sale: SaleFound, taken: Sequence[SaleTender]) -> bool:

@@ -132,7 +132,10 @@ def _taking(sale: SaleMade | SaleReturned, tender: SaleTender) -> Taking:
     if tender.kind is TenderKind.CASH:
         return Taking(tender.fen, drawer=sale.lane)
     # What a till collected by itself did not go through our merchant account: it has a clearing of its own.
-    return Taking(tender.fen, provider=PROVIDER if tender.order else f"till-{tender.kind}")
+    provider = PROVIDER if tender.order else f"till-{tender.kind}"
+    # What the provider gives itself reaches our account; only the merchant's own promotion there lessens the receipt.
+    ours_fen = 0 if tender.receipt_fen is None else tender.fen - tender.receipt_fen
+    return Taking(tender.fen, provider=provider, merchant_funded_fen=ours_fen)
 
 
 def plain(values: Sequence[Any]) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from models.domain.events import (
 from models.domain.facts import Incident
 from models.domain.ids import TerminalId
 from models.domain.messages import PaymentOutcome, ReserveAnswered, UsesPosted
+from models.tables.facts import sale_transaction
 from tests.actors.lane import JPEG, PLAN, Lane, buy, cancel, cash, face_pay, member, qr
 
 
@@ -75,7 +76,7 @@ def test_less_than_a_jiao_is_let_off() -> None:
         ((cash(-1850),), "tender_invalid"),
         ((Tender(TenderKind.QR, 1853, None, 2000),), "change_not_cash"),
         ((cash(1850), Tender(TenderKind.COUPON, 100)), "coupon_mismatch"),
-        ((Tender(TenderKind.CARD, 1853),), "tender_unsupported"),
+        ((Tender(TenderKind.CARD, 853), face_pay(1000)), "tender_unsupported"),
         ((Tender(TenderKind.AGREEMENT, 1853),), "tender_unsupported"),
         ((Tender(TenderKind.BALANCE, 1853),), "tender_unsupported"),
         ((face_pay(500), face_pay(500), face_pay(500), qr(353)), "tender_unsupported"),
@@ -112,6 +113,33 @@ def test_cash_and_the_provider_together() -> None:
         (TenderKind.CASH, 1000, False),
     ]
     assert sale.rounding_fen == 0
+
+
+def test_a_card_is_taken_by_the_banks_device_exactly_and_beside_cash() -> None:
+    lane = shop("tea", "roll")
+    reply = lane.confirm(Tender(TenderKind.CARD, 1000), cash(853, 1000))
+    assert reply is not None
+    assert reply.ok
+    (sale,) = lane.sales
+    assert [(part.kind, part.fen, part.change_fen) for part in sale.tenders] == [
+        (TenderKind.CARD, 1000, None),
+        (TenderKind.CASH, 853, 147),
+    ]
+    assert (sale.rounding_fen, sale.suspense_fen) == (0, 0)
+
+
+def test_a_promotion_of_the_providers_changes_what_is_paid_and_not_the_price() -> None:
+    lane = shop("tea")
+    lane.later(Confirm(lane.session.rev, (face_pay(1200),)))
+    lane.pay_answer(PaymentOutcome.SUCCEEDED, trade_no="t1", payer_fen=1100, receipt_fen=1150)
+    (sale,) = lane.sales
+    assert (sale.due_fen, sale.suspense_fen) == (1200, 0)
+    assert [(part.fen, part.payer_fen, part.receipt_fen) for part in sale.tenders] == [(1200, 1100, 1150)]
+    assert lane.screen is not None
+    assert lane.screen.paid is not None
+    assert [(paid.fen, paid.payer_fen) for paid in lane.screen.paid] == [(1200, 1100)]
+    booked = {entry.account: entry.amount_fen for entry in sale_transaction(sale).entries}
+    assert booked == {"provider_clearing:alipay": 1150, "discount_given:s1": 50, "sales_gross:s1": -1200}
 
 
 # ---------------------------------------------------------------- split over several tenders

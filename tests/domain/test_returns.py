@@ -38,7 +38,7 @@ def sales(draw: st.DrawFn) -> SaleFound:
     due = sum(gross) - discount
     rounding = 0
     tenders: tuple[SaleTender, ...] = (SaleTender(TenderKind.FACE, due, "P1"),)
-    match draw(st.sampled_from(["cash", "face", "split", "short", "over"])):
+    match draw(st.sampled_from(["cash", "face", "split", "short", "over", "promoted"])):
         case "cash":
             rounding = due - cash_rounded_fen(due)
             tenders = (SaleTender(TenderKind.CASH, due - rounding),)
@@ -49,6 +49,9 @@ def sales(draw: st.DrawFn) -> SaleFound:
             tenders = (SaleTender(TenderKind.CASH, due // 2),)
         case "over":
             tenders = (SaleTender(TenderKind.CARD, due + 500),)
+        case "promoted" if due:
+            receipt = draw(st.integers(0, due))
+            tenders = (SaleTender(TenderKind.FACE, due, "P1", payer_fen=receipt // 2, receipt_fen=receipt),)
     coupon = SaleTender(TenderKind.COUPON, discount)
     return SaleFound(
         "q", SaleId("s"), "r", gross_fen=sum(gross), discount_fen=discount, rounding_fen=rounding,
@@ -69,6 +72,7 @@ def test_piece_by_piece_is_the_whole(sale: SaleFound, data: st.DataObject) -> No
     due = sale.gross_fen - sale.discount_fen
     given_fen = due_fen = rounding = suspense = 0
     per_tender = [0] * len(money)
+    receipts = [0] * len(money)
     per_use: dict[str, int] = {}
     while order:
         some = data.draw(st.integers(1, len(order)))
@@ -85,6 +89,8 @@ def test_piece_by_piece_is_the_whole(sale: SaleFound, data: st.DataObject) -> No
         rounding += back.rounding_fen
         suspense += back.suspense_fen
         per_tender = [one + tender.fen for one, tender in zip(per_tender, back.tenders, strict=True)]
+        receipts = [one + (tender.receipt_fen or 0) for one, tender in zip(receipts, back.tenders, strict=True)]
+        assert all(tender.receipt_fen is None or 0 <= tender.receipt_fen <= tender.fen for tender in back.tenders)
         for use in back.uses:
             per_use[use.usage] = per_use.get(use.usage, 0) + use.fen
         assert given_fen <= min(taken, due_fen)
@@ -92,6 +98,8 @@ def test_piece_by_piece_is_the_whole(sale: SaleFound, data: st.DataObject) -> No
     assert due_fen == due
     assert given_fen == min(taken, due - sale.rounding_fen)
     assert all(one <= tender.fen for one, tender in zip(per_tender, money, strict=True))
+    if given_fen == taken:
+        assert receipts == [tender.receipt_fen or 0 for tender in money]
     assert per_use == {use.usage: use.fen for use in sale.uses}
     assert given_fen == due_fen - rounding + suspense
     with pytest.raises(Refused, match="return_exceeds"):
