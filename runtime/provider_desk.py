@@ -37,6 +37,8 @@ class ProvidersOfAHouse:
         self._received = 0
         for plant in plants:
             for account in plant.accounts:
+                if not account.provider_public_key_pem:
+                    continue  # nothing of this account could be believed
                 if account.app_id not in self._readers:
                     key = load_public_key(account.provider_public_key_pem)
                     self._readers[account.app_id] = AlipayNotifications(account.app_id, account.seller_id, key)

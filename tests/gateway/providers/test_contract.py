@@ -10,6 +10,7 @@ import pytest
 from gateway.providers.alipay import AlipayProvider
 from gateway.providers.port import Guarantee, PaymentProvider, Scene
 from gateway.providers.simulator import SimulatorAdmin
+from gateway.providers.simulator.admin import SimulatorError
 from models.domain.payments import (
     Answer,
     CancelAction,
@@ -165,6 +166,37 @@ async def test_cancel_closes_what_is_open_reverses_what_is_paid_and_bars_what_wa
     )
     assert failed(late) is FailReason.CLOSED
     assert (await shop.customers.user("lin"))["balance_fen"] == before + 800
+
+
+async def test_close_ends_only_what_nobody_has_paid(shop: Shop) -> None:
+    opened, settled, unseen = number(), number(), number()
+    code = await shop.provider.precreate(number=opened, amount_fen=800, subject="lunch")
+    assert isinstance(code, Pending)
+    await paid(shop, 800, settled)
+    for _ in range(2):
+        assert await shop.provider.close(number=opened) == Succeeded(CancelResult(CancelAction.CLOSED))
+    assert failed(await shop.provider.query_payment(number=opened, amount_fen=800)) is FailReason.CLOSED
+    with pytest.raises(SimulatorError, match="TRADE_HAS_CLOSE"):
+        await shop.customers.pay_code("wang", qr_code=code.code_text)
+    assert failed(await shop.provider.close(number=settled)) is FailReason.ALREADY_PAID
+    assert done(await shop.provider.query_payment(number=settled, amount_fen=800)).receipt_fen == 800
+    assert failed(await shop.provider.close(number=unseen)) is FailReason.ORDER_UNKNOWN
+    await paid(shop, 800, unseen)
+
+
+async def test_an_agreement_is_signed_pays_and_ends(shop: Shop) -> None:
+    ours = uuid.uuid4().hex
+    asked = await shop.provider.sign(number=ours, limit_fen=50_000, subject="m")
+    assert isinstance(asked, Pending)
+    assert asked.waits_for is WaitsFor.PAYER_SCANS
+    agreement_no = await shop.customers.sign_agreement("lin", await shop.customers.open(asked.code_text or ""))
+    assert done(await shop.provider.query_agreement(number=ours)).agreement_no == agreement_no
+    order = number()
+    first = await shop.provider.pay_agreement(number=order, agreement_no=agreement_no, amount_fen=700, subject="a")
+    assert await shop.provider.query_payment(number=order, amount_fen=700) == first
+    assert isinstance(await shop.provider.unsign(number=ours, agreement_no=agreement_no), Succeeded)
+    late = await shop.provider.pay_agreement(number=number(), agreement_no=agreement_no, amount_fen=1, subject="a")
+    assert failed(late) is FailReason.AGREEMENT_GONE
 
 
 async def test_refunds_add_up_are_idempotent_and_never_exceed_the_payment(shop: Shop) -> None:
