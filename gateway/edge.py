@@ -24,6 +24,7 @@ from gateway.notices import ProviderDesk
 from gateway.privacy import PrivacyDesk
 from gateway.reconciliation import Reconciliation
 from gateway.settings import GatewaySettings
+from gateway.settlements import Settlements
 from gateway.startup import StartupReport, nothing_starts
 from models.domain.errors import RetryLater
 from models.tables.members import MembershipRow
@@ -66,6 +67,8 @@ class Edge:
     """Consent, erasure and export of people's data."""
     reconciliation: Reconciliation | None = None
     """Statements against the ledger, and the close of a day."""
+    settlements: Settlements | None = None
+    """How settlement stands, its switch, and what waits for a person."""
     memberships: MembershipDesk | None = None
     """What may be done with a membership."""
     providers: ProviderDesk | None = None

@@ -94,6 +94,9 @@ async def join(edge: Edge, data_dir: Path) -> None:
 
     desk = await asyncio.to_thread(desk_of, plants)
     edge.privacy = desk
+    from runtime.settlement_desk import SettlementsOfAHouse
+
+    edge.settlements = SettlementsOfAHouse(plants, _forecast)
     from runtime.reconciliation_desk import ReconciliationDesk
 
     edge.reconciliation = ReconciliationDesk(plants)
@@ -140,6 +143,13 @@ def join_ray(plant: Plant) -> None:
     if ray.is_initialized():
         return
     ray.init(address=plant.ray_address, namespace="storeops", log_to_driver=False, configure_logging=False)
+
+
+async def _forecast(plant: Plant) -> Mapping[str, object]:
+    from runtime.administration import forecast_regions
+
+    found: Mapping[str, object] = (await forecast_regions([plant], None))["regions"][0]
+    return found
 
 
 def _settle_of(plants: Mapping[str, Plant]) -> Settle:

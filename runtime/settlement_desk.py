@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 import psycopg
 import structlog
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
 
 from actors.settlement_items import Action, resolve
 from models.domain.calendar import business_date
@@ -22,9 +26,10 @@ from models.tables.control import shares_of
 from models.tables.ledger import insert_transactions
 from models.tables.memberships import lock_membership
 from models.tables.privacy import audit
-from models.tables.settlement_runs import Item, Run, Switch
+from models.tables.settlement_runs import Item, Run, Status, Switch
 from runtime.clock import Pool, wall_now
 from runtime.memberships import PROVIDER
+from runtime.plant import Plant, choose
 from runtime.settlement import TRACE, SettlementProgress, SettlementReport, SettlementRunner
 
 log = structlog.get_logger()
@@ -35,23 +40,6 @@ NOTED_EVERY_S = 1.0
 BY_CLOCK = "business clock"
 ZONE = "Asia/Shanghai"
 """Of a region without a store."""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How a region's settlement stands at business time `now`."""
-
-    chain: str
-    region: str
-    now: datetime
-    switch: Switch
-    due: int
-    parked: int
-    dunning: int
-    written_off: int
-    holes: tuple[str, ...]
-    """SETTLING without an open call: broken, for none is ever made so."""
-    runs: tuple[Run, ...]
 
 
 class SettlementDesk:
@@ -220,6 +208,40 @@ class SettlementDesk:
                 totals={**asdict(report.totals), "agree": report.ok}, reserved=report.reserved,
                 open_calls=report.open_calls,
             )  # fmt: skip
+
+
+class SettlementsOfAHouse:
+    """Implements gateway.settlements.Settlements: a pool per call, runs and forecasts by the regions' actors."""
+
+    def __init__(self, plants: Sequence[Plant], forecast: Callable[[Plant], Awaitable[Mapping[str, object]]]) -> None:
+        self._plants = plants
+        self._forecast = forecast
+
+    async def status(self, region: str) -> Status:
+        async with self._desk(region) as desk:
+            return await desk.status()
+
+    async def forecast(self, region: str) -> Mapping[str, object]:
+        return await self._forecast(choose(self._plants, region))
+
+    async def switch(self, region: str, paused: bool, by: str, why: str) -> Switch:
+        async with self._desk(region) as desk:
+            return await desk.switch(paused, by, why)
+
+    async def items(self, region: str, stage: str) -> Sequence[Item]:
+        async with self._desk(region) as desk:
+            return await desk.items(stage)
+
+    async def resolve(self, region: str, membership: str, action: Action, reason: str, by: str) -> str:
+        async with self._desk(region) as desk:
+            return await desk.resolve(membership, action, reason, by)
+
+    @asynccontextmanager
+    async def _desk(self, region: str) -> AsyncIterator[SettlementDesk]:
+        plant = choose(self._plants, region)
+        pool = AsyncConnectionPool[AsyncConnection[Any]](plant.database_url, min_size=1, max_size=1, open=False)
+        async with pool:
+            yield SettlementDesk(plant.chain, plant.region, pool)
 
 
 def _last_failed(calls: list[Call]) -> Call | None:

@@ -73,6 +73,23 @@ class Item:
     """Business time of its next attempt; None: there is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a region's settlement stands at business time `now`."""
+
+    chain: str
+    region: str
+    now: datetime
+    switch: Switch
+    due: int
+    parked: int
+    dunning: int
+    written_off: int
+    holes: tuple[str, ...]
+    """SETTLING without an open call: broken, for none is ever made so."""
+    runs: tuple[Run, ...]
+
+
 async def begin_run(cur: AsyncCursor[Any], run: Run) -> None:
     """A run has begun. One that is still said to be running died without a word: it failed."""
     await cur.execute(
