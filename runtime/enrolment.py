@@ -119,7 +119,7 @@ class Enrolment:
             return EnrolAnswered(ask_id, request.session, None, code=refused.code)
         answer: Answer[HoldResult] | None = None
         if standing.state is State.ADMITTING:
-            standing = await self._consult(standing)
+            standing = await self._consult(standing, request.phone or "")
         if standing.state is State.HOLD_PENDING:
             answer = await self._freeze(standing, request.auth, query_first=made_before)
             standing = await self._admit(ask_id, answer)
@@ -136,6 +136,8 @@ class Enrolment:
         if request.guarantee not in _OFFERED:
             raise Refused("guarantee_unavailable", request.guarantee)
         guarantee = GuaranteeKind(request.guarantee)
+        if _first_state(guarantee, plan.fee_fen) is State.ADMITTING and not request.phone:
+            raise Refused("guarantee_unavailable", "a credit is asked about somebody: the phone is missing")
         member = await memberships.lock_member(
             cur,
             store,
@@ -208,10 +210,12 @@ class Enrolment:
         await self._admit(standing.enrol_key, answer)
         return (answer.code_text or "") if isinstance(answer, Pending) else ""
 
-    async def _consult(self, standing: Standing) -> Standing:
-        """Ask the provider whether it vouches for the fee; nothing is frozen. An open answer leaves it ADMITTING."""
+    async def _consult(self, standing: Standing, phone: str) -> Standing:
+        """Ask the provider whether it vouches for this person's fee; nothing is frozen. An open answer leaves it
+        ADMITTING until the same ask comes again: the phone itself is kept nowhere.
+        """
         answer = await self._providers(standing.owner).consult_credit(
-            number=f"C{standing.id}", guarantee=Guarantee(standing.guarantee), fee_fen=standing.fee_fen
+            number=f"C{standing.id}", guarantee=Guarantee(standing.guarantee), fee_fen=standing.fee_fen, payer=phone
         )
         if not isinstance(answer, Succeeded | Failed):
             return standing
@@ -307,7 +311,7 @@ class Enrolment:
         provider = self._providers(standing.owner)
         number = standing.hold_order
         if standing.state is State.ADMITTING:
-            return await self._abandon(enrol_key) if expired else await self._consult(standing)
+            return await self._abandon(enrol_key) if expired else None
         if not expired:
             return await self._admit(enrol_key, await provider.query_freeze(number=number, amount_fen=standing.fee_fen))
         ended = await provider.cancel_freeze(number=number)

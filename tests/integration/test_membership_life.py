@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from gateway.providers.port import PaymentProvider
 from models.domain.errors import Refused
 from models.domain.events import ProviderAuth
 from models.domain.ids import MemberId, MembershipId, PlanId
 from models.domain.membership import HOLD_TIMEOUT
 from models.domain.membership_actions import Asked, Done
 from models.domain.messages import EnrolAnswered, ReserveAnswered
+from models.domain.payments import Answer, CreditOutcome, CreditResult, Succeeded, Unknown
 from models.tables.plans import save_plan
+from runtime.memberships import Memberships, NotYet
 from tests.integration.money_shop import (
     CHAIN,
     FRANCHISED,
+    PEPPER,
     PLAN,
     REGION,
     RunningSimulator,
@@ -348,6 +353,46 @@ async def test_a_trusted_member_who_used_nothing_costs_no_call_at_all(shop: Shop
     assert await row(shop, nothing, "state", "charge_fen") == ("CLOSED", 0)
     assert await shop.rows("SELECT 1 FROM settlement_call WHERE membership = %s", nothing) == []
     assert await row(shop, something, "state", "receivable_fen") == ("DUNNING", 800)
+
+
+class Vouching:
+    """The real provider, but for what it says about a person's credit."""
+
+    def __init__(self, provider: PaymentProvider, *answers: Answer[CreditResult]) -> None:
+        self._provider = provider
+        self._answers = deque(answers)
+        self.asked: list[str | None] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._provider, name)
+
+    async def consult_credit(self, *, payer: str | None = None, **_request: Any) -> Answer[CreditResult]:
+        self.asked.append(payer)
+        return self._answers.popleft()
+
+
+async def test_a_credit_opens_a_membership_asks_for_a_hold_or_refuses(shop: Shop) -> None:
+    said = [Succeeded(CreditResult(outcome)) for outcome in CreditOutcome]  # admitted, a hold needed, refused
+    provider = Vouching(shop.provider, Unknown("nothing heard"), *said)
+    shop.memberships = Memberships(shop.pool, lambda _: provider, pepper=PEPPER, wall=shop.clock)
+    light = await plan(shop, guarantees=["sesame_credit"])
+    nobody = await shop.ask(await shop.enrol_request(plan=light, guarantee="sesame_credit"))
+    assert isinstance(nobody, EnrolAnswered)
+    assert nobody.code == "guarantee_unavailable", "about whom?"
+    phones = [f"1380000000{n}" for n in range(3)]
+    found: list[Any] = []
+    for phone in phones:
+        request = await shop.enrol_request(f"user-{phone}", plan=light, guarantee="sesame_credit", phone=phone)
+        answer = await shop.ask(request, phone)
+        if isinstance(answer, NotYet):
+            await shop.memberships.sweep(CHAIN, REGION)
+            answer = await shop.ask(request, phone, 1)
+        assert isinstance(answer, EnrolAnswered)
+        found.append((answer.member is not None, answer.code, await shop.held_fen(f"user-{phone}")))
+    assert found == [(True, "", 0), (True, "", 1000), (False, "enrol_refused", 0)]
+    assert provider.asked == [phones[0], *phones], "asked again under the same number"
+    await shop.settle_after(LATER)
+    assert await shop.rows("SELECT kind FROM settlement_call") == [("release",)], "nothing used: the hold goes back"
 
 
 TASKS = [
