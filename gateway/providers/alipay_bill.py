@@ -178,7 +178,7 @@ def _texts(file: IO[bytes], *, summary: bool) -> Iterator[str]:
                     if budget < 0 or (len(line) == LINE_BYTES_MAX and line[-1:] != b"\n"):
                         raise BillMalformed("the bill unpacks to more than a bill may")
                     yield line.decode(ENCODING)
-    except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, OSError, RuntimeError) as error:
         raise BillMalformed(f"the bill cannot be read: {error}") from error
 
 
