@@ -43,6 +43,7 @@ from gateway.routes import (
     reconciliation,
     registry,
     settlement,
+    settlement_page,
     stream,
     twins,
 )
@@ -114,6 +115,7 @@ def create_app(
         plans,
         privacy,
         reconciliation,
+        settlement_page,
         providers,
         member,
         memberships,

@@ -175,7 +175,7 @@ class ResolvedView(View):
 @router.get("/{region}", responses=problems())
 async def settlement_status(edge: EdgeOf, region: Region) -> StatusView:
     """Paused or not, what is due, what waits for people, the last runs."""
-    found = asdict(await _desk(edge).status(region))
+    found = asdict(await desk_of(edge).status(region))
     runs = [RunView(**{name: run[name] for name in RunView.model_fields}) for run in found["runs"]]
     plain = {name: found[name] for name in ("region", "now", "due", "parked", "dunning", "written_off", "holes")}
     return StatusView(**plain, switch=SwitchView(**found["switch"]), runs=runs)
@@ -184,7 +184,7 @@ async def settlement_status(edge: EdgeOf, region: Region) -> StatusView:
 @router.get("/{region}/forecast", responses=problems())
 async def settlement_forecast(edge: EdgeOf, region: Region) -> ForecastView:
     """What would be charged now, by branch. Nothing changes; the provider is not asked."""
-    found = await _desk(edge).forecast(region)
+    found = await desk_of(edge).forecast(region)
     return ForecastView.model_validate({name: found[name] for name in ForecastView.model_fields})
 
 
@@ -194,7 +194,7 @@ async def settlement_switch(request: Request, edge: EdgeOf, region: Region, body
     by = _by(request)
 
     async def effect() -> bytes:
-        done = await _desk(edge).switch(region, body.paused, by, body.reason)
+        done = await desk_of(edge).switch(region, body.paused, by, body.reason)
         return SwitchView(**asdict(done)).model_dump_json().encode()
 
     return await _once(edge, f"switch:{key}", f"{region}\n{body.model_dump_json()}", effect)
@@ -205,7 +205,7 @@ async def settlement_items(
     edge: EdgeOf, region: Region, stage: Annotated[str, Query(pattern="^(parked|owing)$")] = "parked"
 ) -> list[ItemView]:
     """What is parked; or who owes, in dunning and written off."""
-    return [ItemView(**asdict(one)) for one in await _desk(edge).items(region, stage)]
+    return [ItemView(**asdict(one)) for one in await desk_of(edge).items(region, stage)]
 
 
 @router.post("/{region}/items/{membership}/actions", response_model=ResolvedView, responses=problems(403, 409))
@@ -221,13 +221,14 @@ async def settlement_action(
     by = _by(request)
 
     async def effect() -> bytes:
-        state = await _desk(edge).resolve(region, membership, body.action, body.reason, by)
+        state = await desk_of(edge).resolve(region, membership, body.action, body.reason, by)
         return ResolvedView(membership=membership, state=state).model_dump_json().encode()
 
     return await _once(edge, f"item:{key}", f"{region}/{membership}\n{body.model_dump_json()}", effect)
 
 
-def _desk(edge: Edge) -> Settlements:
+def desk_of(edge: Edge) -> Settlements:
+    """Settlement, or RetryLater while it starts."""
     if edge.settlements is None:
         raise RetryLater("starting", "settlement is not connected yet", "try again in a moment", after_s=2)
     return edge.settlements

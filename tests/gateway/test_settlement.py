@@ -24,8 +24,12 @@ async def forecast(plant: Plant) -> Mapping[str, object]:
 
 @pytest.fixture
 def settled(console: Console, filled_url: str) -> Console:
-    plant = Plant(data_dir=Path(), chain=ChainId("demo"), region=RegionId(REGION), database_url=filled_url)
-    console.edge.settlements = SettlementsOfAHouse([plant], forecast)
+    served = console.edge.settings.regions[0].name
+    plants = [
+        Plant(data_dir=Path(), chain=ChainId("demo"), region=RegionId(name), database_url=filled_url)
+        for name in (REGION, served)
+    ]
+    console.edge.settlements = SettlementsOfAHouse(plants, forecast)
     return console
 
 
@@ -55,3 +59,14 @@ async def test_a_forecast_items_and_an_action_that_is_refused(settled: Console) 
     body = {"action": "close", "reason": "done by hand"}
     refused = await settled.client.post(f"{url}/items/nobody/actions", json=body, headers=effect(settled))
     assert (refused.status_code, refused.json()["code"]) == (409, "unknown_membership")
+
+
+async def test_the_page_shows_the_switch_and_what_is_parked(settled: Console) -> None:
+    region = settled.edge.settings.regions[0].name
+    url = f"{API}/{region}/switch"
+    await settled.client.put(url, json={"paused": True, "reason": "stocktaking <b>"}, headers=effect(settled))
+    shown = (await settled.client.get("/settlement")).text
+    assert "stocktaking &lt;b&gt;" in shown
+    assert f'data-do="{url}"' in shown
+    assert 'hx-trigger="every 2s"' in shown
+    await settled.client.put(url, json={"paused": False}, headers=effect(settled))

@@ -10,6 +10,7 @@ from gateway.console.texts.pages import PAGES
 from gateway.console.texts.plans import PLANS
 from gateway.console.texts.privacy import PRIVACY
 from gateway.console.texts.reconciliation import RECONCILIATION
+from gateway.console.texts.settlement import SETTLEMENT
 from gateway.console.texts.shell import SHELL
 from gateway.console.texts.states import STATES
 from gateway.console.texts.twins import TWINS
@@ -24,6 +25,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     **FACES,
     **PRIVACY,
     **RECONCILIATION,
+    **SETTLEMENT,
     **MEMBERSHIPS,
     **LEDGER,
 }
