@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from models.domain.ids import ChainId, RegionId
@@ -61,12 +62,36 @@ async def test_a_forecast_items_and_an_action_that_is_refused(settled: Console) 
     assert (refused.status_code, refused.json()["code"]) == (409, "unknown_membership")
 
 
-async def test_the_page_shows_the_switch_and_what_is_parked(settled: Console) -> None:
+async def test_the_page_shows_the_switch_the_runs_and_what_is_parked(settled: Console, filled_url: str) -> None:
     region = settled.edge.settings.regions[0].name
+    with psycopg.connect(filled_url, autocommit=True) as conn:
+        conn.execute(
+            "INSERT INTO settlement_run (id, chain, region, at, business_date, started_by, dry, state, step, due,"
+            " expired, cut_off, woken, booked, reserved, open_calls, totals, problem, started_at, seen_at)"
+            " SELECT state, 'demo', %(region)s, now(), '2026-03-02', 'cli:ann', false, state, '', 12345, 0, 12345, 0,"
+            " 777, 0, false, totals::jsonb, '', now(), now() FROM (VALUES ('running', NULL),"
+            " ('done', '{\"charge_fen\": 123456, \"agree\": true}')) AS runs(state, totals)",
+            {"region": region},
+        )
+        conn.execute(
+            "INSERT INTO membership (id, enrol_key, member, chain, region, store, terminal, session, plan,"
+            " plan_version, owner, generation, state, fee_fen, fee_eff_fen, used_fen, guarantee, hold_order, hold_no,"
+            " hold_fen, hold_state, enrolled_at, expires_at, cutoff_at, cancelled_by, paid_fen, refunded_fen,"
+            " receivable_fen, captured_number, attempts, parked_why) SELECT 'pk-1', 'pk-1', id, 'demo', %s, 's', 't',"
+            " '', 'none', 1, 'chain', 1, 'PARKED', 1000, 1000, 0, '', '', '', 0, 'none', now(), now(), now(), '', 0,"
+            " 0, 0, '', 0, 'captured twice' FROM member LIMIT 1",
+            (region,),
+        )
     url = f"{API}/{region}/switch"
     await settled.client.put(url, json={"paused": True, "reason": "stocktaking <b>"}, headers=effect(settled))
     shown = (await settled.client.get("/settlement")).text
     assert "stocktaking &lt;b&gt;" in shown
     assert f'data-do="{url}"' in shown
     assert 'hx-trigger="every 2s"' in shown
+    assert '<progress max="12345" value="777">' in shown
+    assert "1234.56" in shown.replace(",", "")
+    assert "captured twice" in shown
+    assert f'data-do="/api/v1/settlement/{region}/items/pk-1/actions"' in shown
     await settled.client.put(url, json={"paused": False}, headers=effect(settled))
+    with psycopg.connect(filled_url, autocommit=True) as conn:
+        conn.execute("DELETE FROM membership WHERE id = 'pk-1'")
