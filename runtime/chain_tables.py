@@ -6,10 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import AsyncConnection
-from psycopg.types.json import Jsonb
 
 from models.domain.ids import ChainId, RegionId, StoreId, shard_of
+from models.domain.plans import Text
+from models.domain.points import points_voucher
+from models.domain.pricing import Item
 from models.domain.voucher_reader import read_vouchers
+from models.tables.chain_books import save_book
 from models.tables.plans import save_plan
 from models.tables.vouchers import save_vouchers
 from runtime.chains import ChainDoc, provider_app_of, read_plan_document, secret_sha256, terminals_of
@@ -69,16 +72,17 @@ async def apply_chain(conn: AsyncConnection[Any], doc: ChainDoc, region: RegionI
         plans = [read_plan_document(plan) for plan in doc.plans]
         for plan in plans:
             await save_plan(cur, ChainId(doc.chain), plan)
-        vouchers = [voucher for voucher in read_vouchers(doc.vouchers, doc.zone).values()]
+        vouchers = list(read_vouchers(doc.vouchers, doc.zone).values())
+        if (policy := doc.points_policy()) is not None:
+            vouchers.append(points_voucher(policy))
         if vouchers:
             await save_vouchers(cur, doc.chain, vouchers)
         return await _save_book(cur, doc, plans, now)
 
 
 async def _save_book(cur: Any, doc: ChainDoc, plans: list[dict[str, Any]], now: datetime) -> int:
-    content = {
+    content: dict[str, Any] = {
         "language": doc.language,
-        "items": [item.model_dump(mode="json") for item in doc.items],
         "plans": plans,
         "consents": [consent.model_dump(mode="json") for consent in doc.consents],
         "tenders": list(doc.tenders),
@@ -87,15 +91,9 @@ async def _save_book(cur: Any, doc: ChainDoc, plans: list[dict[str, Any]], now: 
     }
     if doc.vouchers:
         content |= {"vouchers": list(doc.vouchers), "zone": doc.zone}
-    await cur.execute(
-        "SELECT version, doc = %s FROM book WHERE chain = %s ORDER BY version DESC LIMIT 1", (Jsonb(content), doc.chain)
-    )
-    newest = await cur.fetchone()
-    if newest is not None and newest[1]:
-        return int(newest[0])
-    version = 1 if newest is None else int(newest[0]) + 1
-    await cur.execute(
-        "INSERT INTO book (chain, version, doc, created_at) VALUES (%s, %s, %s, %s)",
-        (doc.chain, version, Jsonb(content), now),
-    )
-    return version
+    content |= {name: value for name, value in doc.book_parts().items() if value}
+    items = [
+        Item(one.code, Text(zh=one.name.zh, en=one.name.en), one.unit_fen, frozenset(one.flags), one.tax)
+        for one in doc.items
+    ]
+    return await save_book(cur, doc.chain, content, items, now)

@@ -12,11 +12,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from devices.profiles import profile_of, require_role, ways_without_face
+from models.domain.barcode import read_layouts
 from models.domain.errors import NeedsOperator, Refused
 from models.domain.events import TenderKind
 from models.domain.ids import StoreId, TerminalId
 from models.domain.liveness import PLAIN, ChallengeMode, LivenessPolicy
+from models.domain.points import POINTS, PointsPolicy, read_policy
 from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
+from models.domain.taxes import read_taxes
 from models.domain.voucher_reader import read_vouchers
 from runtime.settings import CONFIGS
 
@@ -59,6 +62,8 @@ class ItemDoc(_Closed):
     name: Name
     unit_fen: Annotated[int, Field(ge=0, le=100_000_00)]
     flags: tuple[str, ...] = ()
+    tax: str = ""
+    """A code of `taxes`."""
 
 
 class StoreDoc(_Closed):
@@ -145,6 +150,34 @@ class ChainDoc(_Closed):
     faces: FacesDoc = FacesDoc()
     vouchers: tuple[dict[str, Any], ...] = ()
     """Definitions as models.domain.voucher_reader reads them."""
+    codes: tuple[dict[str, Any], ...] = ()
+    """What the chain's scales print, as models.domain.barcode reads it."""
+    points: dict[str, Any] | None = None
+    """Loyalty points, as models.domain.points reads them; `owner` is one of the entities."""
+    taxes: dict[str, int] = {}
+    """Tax rates of its own, in basis points by code."""
+
+    def book_parts(self) -> dict[str, Any]:
+        """What goes into the book as it stands here."""
+        return {"codes": list(self.codes), "points": self.points, "taxes": self.taxes}
+
+    def points_policy(self) -> PointsPolicy | None:
+        """How points are earned; None: the chain gives none."""
+        return None if self.points is None else read_policy(self.points)
+
+    @model_validator(mode="after")
+    def _codes_points_and_taxes(self) -> ChainDoc:
+        read_layouts(self.codes)
+        rates = read_taxes(self.taxes)
+        policy = self.points_policy()
+        if policy is not None and policy.owner not in {entity.id for entity in self.entities}:
+            raise ValueError(f"points are owed by {policy.owner!r}, which is no company here")
+        if policy is not None and any(str(one.get("id")) == POINTS for one in self.vouchers):
+            raise ValueError(f"a voucher cannot have the id {POINTS!r}: that is what points are paid by")
+        for item in self.items:
+            if item.tax and item.tax not in rates:
+                raise ValueError(f"item {item.code!r}: no tax code {item.tax!r}; known: {', '.join(sorted(rates))}")
+        return self
 
     @model_validator(mode="after")
     def _vouchers_can_be_applied(self) -> ChainDoc:

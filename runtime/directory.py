@@ -12,6 +12,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from models.domain.assortment import Assortment
 from models.domain.book import ChainBook, StoreBook
 from models.domain.ids import ChainId, LaneId, RegionId, StoreId, TerminalId
 from models.domain.registry import RegisteredTerminal
@@ -32,6 +33,7 @@ class Directory:
         self._lanes: dict[tuple[StoreId, LaneId], list[RegisteredTerminal]] = {}
         self._stores: dict[StoreId, StoreBook] = {}
         self._versions: dict[tuple[ChainId, int], ChainBook] = {}
+        self._assortments: dict[ChainId, Assortment] = {}
         self._looked_up: OrderedDict[TerminalId, float] = OrderedDict()
 
     async def load(self, conn: AsyncConnection[TupleRow]) -> None:
@@ -40,7 +42,8 @@ class Directory:
         self._lanes = {}
         for record in self._terminals.values():
             self._lanes.setdefault((record.store, record.lane), []).append(record)
-        self._stores, self._versions = await load_books(conn, self._region, datetime.now(UTC).date().isoformat())
+        today = datetime.now(UTC).date().isoformat()
+        self._stores, self._versions = await load_books(conn, self._region, today, self._assortments)
 
     async def refresh_owners(self, conn: AsyncConnection[TupleRow]) -> None:
         """Learn which stores change hands, and when: said while the host runs, from a coming business date on."""

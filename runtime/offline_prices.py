@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from models.domain.book import StoreBook
@@ -18,7 +19,8 @@ def offline_prices(book: StoreBook) -> dict[str, Any] | None:
     Weighed goods are left out: their price is on the scale's own label, which only the server takes apart.
     """
     chain = book.chain_book
-    items = [item for item in chain.items.values() if Flag.WEIGHT not in item.flags]
+    sold = (item for item in chain.items.values() if Flag.WEIGHT not in item.flags)
+    items = list(islice(sold, INLINE_ITEMS_MAX + 1))
     if len(items) > INLINE_ITEMS_MAX:
         return None
     return {

@@ -9,6 +9,7 @@ import msgspec
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.tables.items import ItemRow
 from models.tables.registry import BookRow
 
 SHELF_ITEMS_MAX = 12
@@ -51,8 +52,16 @@ async def shelf(session: AsyncSession, chain: str) -> Shelf:
     doc = (await session.exec(query)).first()
     if doc is None:
         return Shelf()
+    newest = (
+        select(ItemRow.code, ItemRow.doc)
+        .where(col(ItemRow.chain) == chain)
+        .distinct(col(ItemRow.code))
+        .order_by(col(ItemRow.code), col(ItemRow.version).desc())
+        .limit(2 * SHELF_ITEMS_MAX)
+    )
+    listed = [{"code": code, **item} for code, item in (await session.exec(newest)).all() if item is not None]
     return Shelf(
-        tuple(_entries(doc, "items", ShelfItem)[:SHELF_ITEMS_MAX]),
+        tuple(msgspec.convert(entry, ShelfItem) for entry in listed[:SHELF_ITEMS_MAX]),
         tuple(_entries(doc, "consents", ConsentWords)),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import case, func
@@ -11,7 +13,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from models.domain.book import ChainBook
 from models.domain.ids import ChainId
 from models.domain.plans import Plan, plan_from_dict
+from models.domain.pricing import Item
 from models.tables.directory import chain_book
+from models.tables.items import ItemRow, item_from_json
 from models.tables.members import PlanRow
 from models.tables.registry import BookRow, StoreRow
 from models.tables.vouchers import VoucherUseRow
@@ -28,11 +32,26 @@ class VoucherFigures:
     given_fen: int
 
 
-async def newest_book(session: AsyncSession, chain: str) -> ChainBook | None:
-    """The book in force; None when the chain has none."""
+async def newest_book(session: AsyncSession, chain: str, codes: Collection[str] = ()) -> ChainBook | None:
+    """The book in force, with those of its articles that `codes` names; None when the chain has none."""
     query = select(BookRow).where(col(BookRow.chain) == chain).order_by(col(BookRow.version).desc()).limit(1)
     row = (await session.exec(query)).first()
-    return None if row is None else chain_book(ChainId(chain), row.version, {"plans": [], **row.doc})
+    if row is None:
+        return None
+    return chain_book(ChainId(chain), row.version, {"plans": [], **row.doc}, await items_of(session, chain, codes))
+
+
+async def items_of(session: AsyncSession, chain: str, codes: Collection[str]) -> dict[str, Item]:
+    """Those of these articles that the book in force has."""
+    newest = (
+        select(ItemRow.code, ItemRow.doc)
+        .where(col(ItemRow.chain) == chain, col(ItemRow.code).in_(codes))
+        .distinct(col(ItemRow.code))
+        .order_by(col(ItemRow.code), col(ItemRow.version).desc())
+    )
+    found = (await session.exec(newest)).all()
+    items = (item_from_json(code, json.dumps(doc)) for code, doc in found if doc is not None)
+    return {item.code: item for item in items if item is not None}
 
 
 async def store_of(session: AsyncSession, store: str) -> StoreRow | None:

@@ -114,7 +114,7 @@ async def _preview(database: AsyncSession, edge: Edge, asked: PreviewRequest) ->
     store = await pricing.store_of(database, asked.store)
     if store is None:
         raise not_found("store", asked.store)
-    book = await pricing.newest_book(database, store.chain)
+    book = await pricing.newest_book(database, store.chain, [line.code for line in asked.lines])
     if book is None:
         raise not_found("book of chain", store.chain)
     return preview(asked, book, store, await edge.business_now(database))

@@ -30,9 +30,13 @@ _NATURES = {
     "points_liability": Nature.LIABILITY,
     "sales_gross": Nature.INCOME,
     "membership_fee_income": Nature.INCOME,
+    "other_income": Nature.INCOME,
+    "points_breakage": Nature.INCOME,
     "discount_given": Nature.EXPENSE,
+    "points_given": Nature.EXPENSE,
     "cash_rounding": Nature.EXPENSE,
     "cash_over_short": Nature.EXPENSE,
+    "petty_expense": Nature.EXPENSE,
     "provider_fee": Nature.EXPENSE,
     "absorbed": Nature.EXPENSE,
     "given_up": Nature.EXPENSE,
@@ -43,12 +47,15 @@ _NATURES = {
 STORE_KINDS = (
     "sales_gross",
     "discount_given",
+    "points_given",
     "membership_fee_income",
     "agency_payable",
     "suspense",
     "till",
     "safe",
     "cash_over_short",
+    "other_income",
+    "petty_expense",
 )
 """Accounts whose second part, where they have one, is a store."""
 

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from models.domain.barcode import InStoreLayout
 from models.domain.calendar import business_date
 from models.domain.events import Purpose, TenderKind
 from models.domain.ids import ChainId, LegalEntityId, PlanId, RegionId, StoreId
 from models.domain.liveness import PLAIN, LivenessPolicy
 from models.domain.plans import Plan
+from models.domain.points import PointsPolicy
 from models.domain.pricing import Item
 from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
+from models.domain.taxes import DEFAULT_TAXES
 from models.domain.vouchers import Voucher
 
 
@@ -47,6 +50,12 @@ class ChainBook:
     liveness: LivenessPolicy = PLAIN
     vouchers: Mapping[str, Voucher] = field(default_factory=dict)
     """By their code in capitals (models.domain.voucher_reader.code_key)."""
+    codes: tuple[InStoreLayout, ...] = ()
+    """What the chain's own scales print."""
+    points: PointsPolicy | None = None
+    """The brand's loyalty points, where it gives any."""
+    taxes: Mapping[str, int] = field(default_factory=lambda: DEFAULT_TAXES)
+    """Tax rates by their code, in basis points."""
 
     def voucher(self, voucher_id: str) -> Voucher | None:
         """The voucher of that id, or None when the book has none."""

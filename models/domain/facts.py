@@ -26,6 +26,7 @@ from models.domain.messages import (
     SaleVoucher,
     TemplateRow,
 )
+from models.domain.points import SalePoints
 from models.domain.screen import ScreenLine
 from models.domain.twin import TwinFact
 
@@ -62,6 +63,8 @@ class SaleMade:
     received_at: datetime | None = None
     """When a sale made offline was heard of; None: it was made online. `at` is when it happened."""
     vouchers: tuple[SaleVoucher, ...] = ()
+    points: SalePoints | None = None
+    """What a member's sale earned, where the chain gives points."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 
 from models.domain import charging
@@ -38,12 +39,25 @@ class Flag(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An article of the chain's book. `unit_fen` is the price of one, or of one kilogram with flag `weight`."""
+    """An article of the chain's book. `unit_fen` is the price of one, or of one kilogram with flag `weight`.
+
+    `tax` names its rate (models.domain.taxes). `later`: prices from an instant on, ascending; None: not sold then.
+    """
 
     code: str
     name: Text
     unit_fen: int
     flags: frozenset[str] = frozenset()
+    tax: str = ""
+    later: tuple[tuple[datetime, int | None], ...] = ()
+
+    def fen_at(self, moment: datetime) -> int | None:
+        """The price at `moment`; None: it is not sold then."""
+        fen: int | None = self.unit_fen
+        for at, then in self.later:
+            if at <= moment:
+                fen = then
+        return fen
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,20 @@ from typing import Any, cast
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from models.domain.assortment import Assortment
+from models.domain.barcode import read_layouts
 from models.domain.book import ChainBook, ConsentText, StoreBook
 from models.domain.events import Purpose, TenderKind
 from models.domain.ids import ChainId, LaneId, LegalEntityId, PlanId, RegionId, StoreId, TerminalId
 from models.domain.liveness import ChallengeMode, LivenessPolicy
-from models.domain.plans import Text, plan_from_dict
+from models.domain.plans import plan_from_dict
+from models.domain.points import read_policy
 from models.domain.pricing import Item
 from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
 from models.domain.registry import RegisteredTerminal
+from models.domain.taxes import read_taxes
 from models.domain.voucher_reader import read_vouchers
+from models.tables.items import load_assortment
 
 
 async def load_terminals(conn: AsyncConnection[TupleRow], region: RegionId) -> dict[TerminalId, RegisteredTerminal]:
@@ -37,16 +42,26 @@ async def load_terminals(conn: AsyncConnection[TupleRow], region: RegionId) -> d
 
 
 async def load_books(
-    conn: AsyncConnection[TupleRow], region: RegionId, today: str
+    conn: AsyncConnection[TupleRow],
+    region: RegionId,
+    today: str,
+    assortments: dict[ChainId, Assortment] | None = None,
 ) -> tuple[dict[StoreId, StoreBook], dict[tuple[ChainId, int], ChainBook]]:
-    """The newest book of each store of the region, and all versions of their chains' books."""
+    """The newest book of each store of the region, and all versions of their chains' books.
+
+    `assortments`: the articles that are known already; only what changed since is read, and put in.
+    """
     cursor = await conn.execute(
         """SELECT b.chain, b.version, b.doc FROM book b
-           WHERE b.chain IN (SELECT DISTINCT chain FROM store WHERE region = %s)""",
+           WHERE b.chain IN (SELECT DISTINCT chain FROM store WHERE region = %s) ORDER BY b.chain, b.version""",
         (region,),
     )
+    rows = await cursor.fetchall()
+    known = {} if assortments is None else assortments
+    for chain in dict.fromkeys(ChainId(row[0]) for row in rows):
+        known[chain] = await load_assortment(conn, chain, known.get(chain))
     versions = {
-        (ChainId(row[0]), row[1]): chain_book(ChainId(row[0]), row[1], row[2]) for row in await cursor.fetchall()
+        (ChainId(row[0]), row[1]): chain_book(ChainId(row[0]), row[1], row[2], known[row[0]].at(row[1])) for row in rows
     }
     newest: dict[ChainId, ChainBook] = {}
     for (chain, version), book in versions.items():
@@ -90,17 +105,8 @@ async def load_owners(
     return {StoreId(row[0]): tuple(zip(row[1], row[2], strict=True)) for row in await cursor.fetchall()}
 
 
-def chain_book(chain: ChainId, version: int, doc: Mapping[str, Any]) -> ChainBook:
+def chain_book(chain: ChainId, version: int, doc: Mapping[str, Any], items: Mapping[str, Item]) -> ChainBook:
     """A chain's book from its document. Raises PlanError, KeyError or ValueError naming what is wrong."""
-    items = {
-        entry["code"]: Item(
-            entry["code"],
-            Text(entry["name"]["zh"], entry["name"]["en"]),
-            int(entry["unit_fen"]),
-            frozenset(entry.get("flags", ())),
-        )
-        for entry in cast(list[dict[str, Any]], doc["items"])
-    }
     plans = [plan_from_dict(entry) for entry in cast(list[dict[str, Any]], doc["plans"])]
     consents = tuple(
         ConsentText(
@@ -123,6 +129,9 @@ def chain_book(chain: ChainId, version: int, doc: Mapping[str, Any]) -> ChainBoo
         age_check_to_enrol=bool(doc.get("age_check_to_enrol", False)),
         liveness=_liveness(cast(dict[str, Any], doc.get("faces", {})).get("liveness", {})),
         vouchers=read_vouchers(doc.get("vouchers", []), cast(str, doc.get("zone", "Asia/Shanghai"))),
+        codes=read_layouts(cast(list[dict[str, Any]], doc.get("codes", []))),
+        points=read_policy(doc["points"]) if doc.get("points") else None,
+        taxes=read_taxes(doc.get("taxes", {})),
     )
 
 

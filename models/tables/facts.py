@@ -27,6 +27,7 @@ from models.domain.facts import (
 from models.domain.ids import LegalEntityId
 from models.domain.ledger import Place, Taking, Transaction, sale_paid, sale_refunded, sale_voided, transaction_id
 from models.domain.messages import SaleTender
+from models.domain.points import POINTS
 from models.domain.privacy import STANDING_PURPOSE
 from models.domain.twin import CommandAnswered, CommandRecord, DesiredRecord, TerminalRetired
 from models.tables.keys import add_key
@@ -123,7 +124,7 @@ def _funded(sale: SaleMade | SaleReturned) -> list[tuple[LegalEntityId, int]]:
     """What of the vouchers' discount another entity than the store's bears, by funder."""
     fen: Counter[LegalEntityId] = Counter()
     for one in sale.vouchers:
-        if one.funder != sale.entity:
+        if one.funder != sale.entity and one.voucher != POINTS:  # points have a posting of their own
             fen[one.funder] += one.fen
     return sorted(fen.items())
 

@@ -24,7 +24,9 @@ from models.domain.twin import PresenceRecord
 from models.tables.facts import bookings_of, save_facts
 from models.tables.layouts import HELD, claim_slot
 from models.tables.ledger import book
+from models.tables.points import moves_of, points_bookings, save_moves
 from models.tables.pruning import FIRST_PRUNE, PruneKey, prune
+from models.tables.receipts import chain_receipts
 from models.tables.terminals import write_presence
 
 
@@ -261,7 +263,8 @@ async def commit_batch(
 
     Raises Fenced, and writes nothing, when another host has claimed the slot. `now` is wall time.
     """
-    bookings = await bookings_of(conn, commit.facts)
+    moved = await moves_of(conn, commit.facts)
+    bookings = [*await bookings_of(conn, commit.facts), *await points_bookings(conn, moved)]
     try:
         # One round trip from BEGIN to COMMIT: nobody waits for the epoch, a wrong one is an error, and the server
         # skips what comes after an error.
@@ -273,6 +276,8 @@ async def commit_batch(
             await _write_timers(conn, commit)
             await _write_outbox(conn, slot, commit, lease_s, now)
             await save_facts(conn, commit.facts)
+            await save_moves(conn, [move for _, _, moves in moved for move in moves])
+            await chain_receipts(conn, commit.facts)
             if bookings:
                 async with conn.cursor() as cursor:
                     await book(cursor, bookings)

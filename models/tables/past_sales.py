@@ -11,13 +11,11 @@ from models.domain.money import format_yuan
 
 ROWS_AT_ONCE = 2_000
 
-# The flags are the newest book's: a line keeps its code, and what the law says of an article seldom changes.
+# The flags are the last that the article had: a line keeps its code, and what the law says of it seldom changes.
 _LINES = """
-WITH newest AS (
-    SELECT DISTINCT ON (chain) chain, doc FROM book ORDER BY chain, version DESC
-), flag AS MATERIALIZED (
-    SELECT chain, item ->> 'code' AS code, item -> 'flags' AS flags
-    FROM newest, LATERAL jsonb_array_elements(doc -> 'items') AS items(item)
+WITH flag AS MATERIALIZED (
+    SELECT DISTINCT ON (chain, code) chain, code, doc -> 'flags' AS flags
+    FROM item WHERE doc IS NOT NULL ORDER BY chain, code, version DESC
 )
 SELECT s.receipt, s.at, s.store, coalesce(s.member, ''), l.line ->> 'code', l.line ->> 'name',
        (l.line ->> 'quantity')::bigint, (l.line ->> 'unit_fen')::bigint,

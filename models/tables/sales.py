@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import Column, Index, UniqueConstraint
+from sqlalchemy import true as sa_true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -45,6 +46,8 @@ class SaleRow(SQLModel, table=True):
     till_txn: str = ""
     voided_at: datetime | None = maybe_instant()
     received_at: datetime | None = maybe_instant()
+    chained: bool = Field(default=True, sa_column_kwargs={"server_default": sa_true()})
+    """It has a receipt in the store's chain; false: it was booked before there was one."""
 
 
 class VoidRow(SQLModel, table=True):
@@ -58,6 +61,7 @@ class VoidRow(SQLModel, table=True):
     terminal: str
     business_date: str = Field(max_length=10)
     at: datetime = instant()
+    chained: bool = Field(default=True, sa_column_kwargs={"server_default": sa_true()})
 
 
 class ReturnRow(SQLModel, table=True):
@@ -84,6 +88,7 @@ class ReturnRow(SQLModel, table=True):
     uses: list[dict[str, object]] = document()
     vouchers: list[dict[str, object]] = Field(sa_column=Column(JSONB, nullable=False, server_default="[]"))
     reason: str = ""
+    chained: bool = Field(default=True, sa_column_kwargs={"server_default": sa_true()})
 
 
 class ConsentRow(SQLModel, table=True):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.domain.barcode import check_digit, in_store_code, is_gtin
+from models.domain.barcode import check_digit, is_gtin
 from models.domain.calendar import business_date, day_begins, days_later, local_date, require_instant
 from models.domain.money import (
     Money,
@@ -122,14 +122,6 @@ def test_check_digits() -> None:
     assert all(is_gtin(code) for code in ("6901234567892", "4006381333931", "96385074"))
     assert not any(is_gtin(code) for code in ("6901234567893", "69012345678", "690123456789２", ""))
     assert check_digit("690123456789") == 2
-
-
-def test_a_scale_prints_item_and_value() -> None:
-    body = "221234500350"
-    code = in_store_code(f"{body}{check_digit(body)}")
-    assert code is not None
-    assert (code.prefix, code.item, code.value) == ("22", "12345", 350)
-    assert in_store_code("6901234567892") is None
 
 
 def test_money_is_ordered_by_its_amount() -> None:

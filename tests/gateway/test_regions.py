@@ -17,6 +17,7 @@ from gateway.auth import make_login_link
 from gateway.settings import GatewaySettings, ServedRegion
 from models.domain.ids import LaneId, RegionId, StoreId, TerminalId, shard_of
 from models.domain.live import TerminalTile
+from models.tables.items import ItemRow
 from models.tables.registry import BookRow, LegalEntityRow, StoreRow, TerminalRow
 from runtime.postgres import EmbeddedPostgres, sqlalchemy_url
 from runtime.region_hosts import RegionHosts
@@ -45,15 +46,14 @@ def east_url(embedded_postgres: EmbeddedPostgres, migrated_template: str) -> Ite
         id="e-001-1", store="e-001", lane="lane-1", role="face", profile="dragonfly-2", secret_sha256="",
         registered_at=NOW,
     )  # fmt: skip
-    buns: dict[str, object] = {
-        "items": [{"code": "1", "name": {"zh": "生煎包", "en": "Pan-fried buns"}, "unit_fen": 1280}]
-    }
+    buns: dict[str, object] = {"name": {"zh": "生煎包", "en": "Pan-fried buns"}, "unit_fen": 1280}
 
     async def fill(url: str) -> None:
         engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
         async with AsyncSession(engine) as session:
             session.add(LegalEntityRow(id="harbour", chain="harbour", name_zh="", name_en="", provider_app="app-3"))
-            session.add(BookRow(chain="harbour", version=1, doc=buns, created_at=NOW))
+            session.add(BookRow(chain="harbour", version=1, doc={}, created_at=NOW))
+            session.add(ItemRow(chain="harbour", code="1", version=1, doc=buns))
             session.add(store)
             await session.commit()
             session.add(terminal)

@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.ids import StoreId, derived_id, shard_of
 from models.tables.books import EntryRow, TransactionRow
+from models.tables.items import ItemRow
 from models.tables.members import MemberRow, MembershipRow, PlanRow, SettlementCallRow, UsageRow
 from models.tables.registry import BookRow, LayoutRow, LegalEntityRow, SlotRow, StoreEntityRow, StoreRow, TerminalRow
 from models.tables.sales import SaleRow
@@ -38,6 +39,10 @@ def registry_rows(stores: int) -> list[SQLModel]:
         LayoutRow(region="local", layout=1, slots=1, dedicated=[], made_at=NOW),
         SlotRow(region="local", layout=1, k=0, epoch=3, claimed_at=NOW, holder="host/local/0"),
         BookRow(chain="chain", version=1, doc=book(), created_at=NOW),
+        *(
+            ItemRow(chain="chain", code=code, version=1, doc={"name": {"zh": zh, "en": zh}, "unit_fen": fen})
+            for code, (zh, fen) in SHELF.items()
+        ),
         PlanRow(id="light-10", version=1, chain="chain", owner="chain", doc=shipped()),
     ]
     for n in range(1, stores + 1):
@@ -76,9 +81,8 @@ def registry_rows(stores: int) -> list[SQLModel]:
 
 
 def book() -> dict[str, object]:
-    """Items and consent texts as a chain's book holds them."""
+    """Consent texts as a chain's book holds them."""
     return {
-        "items": [{"code": code, "name": {"zh": zh, "en": zh}, "unit_fen": fen} for code, (zh, fen) in SHELF.items()],
         "consents": [{"purpose": "recognise", "version": "2", "zh": "可以识别您吗？", "en": "May we recognise you?"}],
     }
 

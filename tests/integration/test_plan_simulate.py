@@ -109,7 +109,7 @@ def test_a_plan_that_cannot_be_offered_is_named(tmp_path: Path) -> None:
 
 
 def test_a_house_s_own_sales_come_back_as_receipts(migrated_database_url: str, tmp_path: Path) -> None:
-    items = [{"code": "690", "flags": ["tobacco"]}, {"code": "691", "flags": []}]
+    items = {"690": {"flags": ["tobacco"]}, "691": {"flags": []}}
     lines = [
         {
             "line": 1,
@@ -133,10 +133,8 @@ def test_a_house_s_own_sales_come_back_as_receipts(migrated_database_url: str, t
             "INSERT INTO store (id, chain, region, shard, name_zh, name_en, zone, cutoff_hour, basket_owner, opened_at)"
             " VALUES ('s1', 'acme', 'north', 1, '', '', 'Asia/Shanghai', 0, 'pos', now())"
         )
-        conn.execute(
-            "INSERT INTO book (chain, version, doc, created_at) VALUES ('acme', 1, %s, now())",
-            (Jsonb({"items": items}),),
-        )
+        for code, doc in items.items():
+            conn.execute("INSERT INTO item (chain, code, version, doc) VALUES ('acme', %s, 1, %s)", (code, Jsonb(doc)))
         conn.execute(sale, ("a", "r1", Jsonb(lines), None))
         conn.execute(sale, ("b", "r2", Jsonb(lines), datetime(2026, 11, 22, 5, tzinfo=UTC)))
     out = io.StringIO()
