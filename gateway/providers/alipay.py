@@ -28,7 +28,7 @@ from gateway.providers.alipay_calls import (
 )
 from gateway.providers.alipay_credit import AlipayCredits
 from gateway.providers.alipay_statements import AlipayStatements
-from gateway.providers.port import Scene
+from gateway.providers.port import Capability, Scene
 from models.domain.payments import (
     Answer,
     CancelAction,
@@ -50,6 +50,11 @@ SCENES = {Scene.PAYMENT_CODE: "bar_code", Scene.FACE: "security_code"}
 
 class AlipayProvider(AlipayAgreements, AlipayCredits, AlipayStatements):
     """One merchant account at Alipay. See `PaymentProvider` for the promises of each method."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        without = set() if self._gateway.account.credit_template else {Capability.CREDIT}
+        return frozenset(Capability) - without
 
     async def aclose(self) -> None:
         await self._gateway.aclose()

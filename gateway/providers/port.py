@@ -42,8 +42,24 @@ class Guarantee(StrEnum):
     SESAME_CREDIT = "sesame_credit"
     HUABEI_HOLD = "huabei_hold"
     BALANCE_HOLD = "balance_hold"
+    PAY_SCORE = "pay_score"
     MERCHANT_TRUST = "merchant_trust"
     CASH_DEPOSIT = "cash_deposit"
+
+
+class Capability(StrEnum):
+    """What not every provider has. Whoever lacks one refuses the calls for it without asking anybody."""
+
+    FACE_TOKENS = "face_tokens"
+    """A face payment has a token of its own; elsewhere its device yields a payment code like the phone's."""
+    HOLDS = "holds"
+    """Freeze, capture, unfreeze."""
+    HOLD_PARTS = "hold_parts"
+    """A hold is captured and released in parts, by a code's authorisation too; else once, whole, and confirmed."""
+    AGREEMENTS = "agreements"
+    CREDIT = "credit"
+    TELLS_REFUNDED = "tells_refunded"
+    """A payment's query says REVERSED once its refunds make all of it; elsewhere only after a cancel."""
 
 
 class SyncAction(StrEnum):
@@ -219,6 +235,10 @@ class PaymentProvider(Payments, Holds, Agreements, Credits, Statements, Protocol
     network does: that is `Unknown`. ValueError is for a number or an amount that could never be sent. A call returns
     within the provider's own time limit; whoever gets `Unknown` or `Pending` queries with the same number.
     """
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this account at this provider has of what not every one has."""
 
     async def aclose(self) -> None:
         """Close connections. The provider cannot be used afterwards."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import httpx
@@ -53,6 +53,30 @@ class SimulatorAdmin:
         }
         return str((await self._post("/sim/apps", body))["provider_public_key_pem"])
 
+    async def register_wechat(
+        self,
+        *,
+        mchid: str,
+        appid: str,
+        serial_no: str,
+        api_key: str,
+        public_key_pem: str,
+        service_id: str = "",
+        name: str = "",
+    ) -> tuple[str, str]:
+        """WeChat's public key (PEM) and its serial for this merchant. Repeated: the same; what is ours is replaced."""
+        body: dict[str, object] = {
+            "mchid": mchid,
+            "appid": appid,
+            "serial_no": serial_no,
+            "api_key": api_key,
+            "public_key_pem": public_key_pem,
+            "service_id": service_id,
+            "name": name,
+        }
+        answer = await self._post("/sim/wechat/merchants", body)
+        return str(answer["platform_public_key_pem"]), str(answer["platform_serial"])
+
     async def create_user(
         self, user: str, *, balance_fen: int | None = None, huabei_limit_fen: int | None = None
     ) -> dict[str, Any]:
@@ -72,9 +96,9 @@ class SimulatorAdmin:
         """A token of the provider's face payment for this customer: once, within two minutes."""
         return str((await self._post(f"/sim/users/{user}/face-token", None))["token"])
 
-    async def payment_code(self, user: str) -> str:
-        """The payment code on this customer's phone: once, within two minutes."""
-        return str((await self._post(f"/sim/users/{user}/payment-code", None))["token"])
+    async def payment_code(self, user: str, provider: str = "alipay") -> str:
+        """The payment code on this customer's phone, alipay's or wechat's: once, within two minutes."""
+        return str((await self._post(f"/sim/users/{user}/payment-code?provider={provider}", None))["token"])
 
     async def authorise_freeze(
         self, user: str, *, code: str | None = None, auth_no: str | None = None
@@ -125,6 +149,10 @@ class SimulatorAdmin:
     async def advance(self, seconds: int) -> None:
         """Move the provider's clock on."""
         await self._post("/sim/clock", {"advance_s": seconds})
+
+    async def advance_to(self, at: datetime) -> None:
+        """Move the provider's clock on to an instant with a zone; it never goes back."""
+        await self._post("/sim/clock", {"to": at.isoformat()})
 
     async def set(self, name: str, value: int) -> None:
         """One of the provider's settings, by its name in `simulator/settings.py`."""

@@ -16,8 +16,9 @@ from gateway.providers.simulator.database import Database
 from gateway.providers.simulator.door import Door
 from gateway.providers.simulator.operations import operations_router
 from gateway.providers.simulator.pages import pages_router
-from gateway.providers.simulator.protocol import METHODS, Simulator, gateway_router
+from gateway.providers.simulator.protocol import FAULTY, Simulator, gateway_router
 from gateway.providers.simulator.routes import sim_router
+from gateway.providers.simulator.wechat import wechat_router
 
 GRACE_S = 1
 DELIVER_EVERY_S = 0.2
@@ -47,6 +48,7 @@ def create_simulator_app(
 
     app = FastAPI(title="storeops provider simulator", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.include_router(gateway_router())
+    app.include_router(wechat_router())
     app.include_router(sim_router())
     app.include_router(operations_router())
     app.include_router(pages_router())
@@ -69,7 +71,7 @@ def run_simulator(host: str, port: int, data_dir: Path, script: str = "") -> Non
     `script`: faults to begin with, YAML or JSON. Raises ValueError when it makes no sense, before anything is served.
     """
     if script:
-        story = faults.parse_script(script, frozenset(METHODS))
+        story = faults.parse_script(script, FAULTY)
         database = Database(data_dir)
         with database.transaction() as db:
             faults.play(db, story)

@@ -96,6 +96,10 @@ CREATE TABLE IF NOT EXISTS bill_fault (
 CREATE TABLE IF NOT EXISTS bill_url (
   token TEXT PRIMARY KEY, app_id TEXT NOT NULL REFERENCES app, day TEXT NOT NULL, expires_at TEXT NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS wechat_merchant (
+  mchid TEXT PRIMARY KEY REFERENCES app (app_id), appid TEXT NOT NULL, serial_no TEXT NOT NULL,
+  platform_serial TEXT NOT NULL UNIQUE, api_key TEXT NOT NULL, service_id TEXT NOT NULL
+) STRICT;
 CREATE INDEX IF NOT EXISTS trade_paid ON trade (app_id, paid_at);
 CREATE INDEX IF NOT EXISTS refund_at ON refund (at);
 """
@@ -111,6 +115,9 @@ _ADDED = (
     ("refund", "fee_fen", "INTEGER NOT NULL DEFAULT 0"),
     ("hold", "lapses_at", "TEXT"),
     ("hold", "notify_url", "TEXT NOT NULL DEFAULT ''"),
+    ("trade", "attach", "TEXT NOT NULL DEFAULT ''"),
+    ("hold", "attach", "TEXT NOT NULL DEFAULT ''"),
+    ("hold", "note", "TEXT NOT NULL DEFAULT ''"),
     ("fault", "skip", "INTEGER NOT NULL DEFAULT 0"),
     ("fault", "value", "INTEGER NOT NULL DEFAULT 0"),
 )

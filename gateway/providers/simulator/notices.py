@@ -12,6 +12,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from urllib.parse import urlencode
 
 import httpx
 import structlog
@@ -19,10 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gateway.providers.amounts import format_yuan
 from gateway.providers.signing import notification_text, sign
-from gateway.providers.simulator import faults
+from gateway.providers.simulator import faults, wechat_notices
 from gateway.providers.simulator.calls import local_time
 from gateway.providers.simulator.database import Database, moment, one
 from gateway.providers.simulator.faults import Fault, FaultKind
+from gateway.providers.simulator.wechat_merchants import WechatMerchant, is_merchant
 
 log = structlog.get_logger()
 
@@ -32,6 +34,7 @@ SEND_TIMEOUT_S = 5.0
 BATCH_NOTICES_MAX = 32
 KEPT = timedelta(days=30)
 URL_LENGTH_MAX = 256
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 def url_of(text: str) -> str:
@@ -63,6 +66,11 @@ FAULT = "#fault"
 
 def trade(db: sqlite3.Connection, row: sqlite3.Row, now: datetime, refund: sqlite3.Row | None = None) -> None:
     """An order was paid, refunded or closed."""
+    if is_merchant(db, row["app_id"]):
+        event = wechat_notices.trade(db, row, refund)
+        if event is not None:
+            announce(db, row["app_id"], row["notify_url"], event[0], row["out_trade_no"], event[1], now)
+        return
     seller = one(db, "SELECT seller_id FROM app WHERE app_id = ?", row["app_id"])
     assert seller is not None
     fields: dict[str, object] = {
@@ -94,6 +102,11 @@ def trade(db: sqlite3.Connection, row: sqlite3.Row, now: datetime, refund: sqlit
 
 def hold(db: sqlite3.Connection, row: sqlite3.Row, operation: str, request_no: str, fen: int, now: datetime) -> None:
     """A hold was placed, or a part of it released."""
+    if is_merchant(db, row["app_id"]):
+        event = wechat_notices.hold(db, row, operation)
+        if event is not None:
+            announce(db, row["app_id"], row["notify_url"], event[0], row["out_order_no"], event[1], now)
+        return
     rest = int(row["amount_fen"]) - int(row["captured_fen"]) - int(row["released_fen"])
     fields: dict[str, object] = {
         "auth_no": row["auth_no"],
@@ -119,10 +132,14 @@ class Courier:
         database: Database,
         clock: Callable[[], datetime],
         key_of: Callable[[str], rsa.RSAPrivateKey | None],
+        wall: Callable[[], datetime],
+        wechat_of: Callable[[str], WechatMerchant | None],
     ) -> None:
         self._database = database
         self._clock = clock
         self._key_of = key_of
+        self._wall = wall
+        self._wechat_of = wechat_of
         self._one_at_a_time = asyncio.Lock()
         self._http = httpx.AsyncClient(timeout=SEND_TIMEOUT_S, follow_redirects=False, trust_env=False)
 
@@ -147,12 +164,18 @@ class Courier:
         if row["sends"]:
             fault = None  # a fault strikes the first sending; the repetitions are what heals it
         said = "lost"
+        spoil = fault is not None and fault.kind is FaultKind.BAD_SIGNATURE
+        merchant = self._wechat_of(str(row["app_id"]))
         if fault is None or fault.kind is not FaultKind.LOST:
-            form = self._signed(row, fields, spoil=fault is not None and fault.kind is FaultKind.BAD_SIGNATURE)
-            said = await self._post(str(row["url"]), form)
+            if merchant is None:
+                body, headers = urlencode(self._signed(row, fields, spoil=spoil)).encode(), FORM
+            else:
+                body, headers = wechat_notices.message(merchant, row, fields, spoil=spoil, wall=self._wall())
+            said = await self._post(str(row["url"]), body, headers)
             if fault is not None and fault.kind is FaultKind.DUPLICATE:
-                said = await self._post(str(row["url"]), form)
-        self._note(row, said)
+                said = await self._post(str(row["url"]), body, headers)
+        accepted = said == "success" if merchant is None else said in wechat_notices.ACCEPTED
+        self._note(row, said, accepted=accepted, pauses=PAUSES if merchant is None else wechat_notices.PAUSES)
 
     def _signed(self, row: sqlite3.Row, fields: dict[str, object], *, spoil: bool) -> dict[str, str]:
         now = local_time(moment(self._clock()))
@@ -168,9 +191,9 @@ class Courier:
         form["sign"] = sign(notification_text(form) + (" " if spoil else ""), key)
         return form
 
-    async def _post(self, url: str, form: dict[str, str]) -> str:
+    async def _post(self, url: str, content: bytes, headers: Mapping[str, str]) -> str:
         try:
-            async with self._http.stream("POST", url, data=form) as response:
+            async with self._http.stream("POST", url, content=content, headers=headers) as response:
                 body = b""
                 async for chunk in response.aiter_bytes():
                     body += chunk
@@ -182,15 +205,15 @@ class Courier:
             return f"http {response.status_code}"
         return body[:64].decode("utf-8", "replace")
 
-    def _note(self, row: sqlite3.Row, said: str) -> None:
+    def _note(self, row: sqlite3.Row, said: str, *, accepted: bool, pauses: tuple[timedelta, ...]) -> None:
         sends = int(row["sends"]) + 1
         state, next_at = "waiting", str(row["next_at"])
-        if said == "success":
+        if accepted:
             state = "accepted"
-        elif sends >= SENDS_MAX:
+        elif sends > len(pauses):
             state = "given_up"
         else:
-            next_at = moment(self._clock() + PAUSES[sends - 1])
+            next_at = moment(self._clock() + pauses[sends - 1])
         with self._database.transaction() as db:
             db.execute(
                 "UPDATE notice SET sends = ?, state = ?, next_at = ?, said = ? WHERE id = ?",

@@ -5,16 +5,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from datetime import date, datetime, timedelta
+from math import ceil
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from gateway.providers.simulator import agreements, bill, credit, faults, settings, users
 from gateway.providers.simulator.calls import BusinessFailure
 from gateway.providers.simulator.database import moment, one
-from gateway.providers.simulator.protocol import METHODS, Simulator
+from gateway.providers.simulator.protocol import FAULTY, Simulator
 from gateway.providers.simulator.routes import simulator_of
 
 CHUNK_BYTES = 256 * 1024
@@ -32,9 +33,10 @@ class ScriptBody(_Body):
 
 
 class ClockBody(_Body):
-    """How far to move the clock on."""
+    """How far to move the clock on, or up to when; what is past already changes nothing."""
 
-    advance_s: int = Field(ge=0, le=366 * 86_400)
+    advance_s: int = Field(default=0, ge=0, le=366 * 86_400)
+    to: AwareDatetime | None = Field(default=None, strict=False)
 
 
 class SettingBody(_Body):
@@ -78,7 +80,10 @@ def operations_router() -> APIRouter:
     @router.post("/clock")
     async def advance(request: Request, body: ClockBody) -> dict[str, Any]:
         try:
-            now = simulator_of(request).advance(timedelta(seconds=body.advance_s))
+            simulator = simulator_of(request)
+            ahead = timedelta(0) if body.to is None else body.to - simulator.clock()
+            # Whole seconds, upwards: who asks for midnight must not be left in the day before.
+            now = simulator.advance(timedelta(seconds=max(body.advance_s, ceil(ahead.total_seconds()), 0)))
         except ValueError:
             raise HTTPException(422, {"code": "too_far"}) from None
         return {"now": moment(now)}
@@ -120,7 +125,7 @@ def _fault_router() -> APIRouter:
     @router.post("/script")
     async def play(request: Request, body: ScriptBody) -> dict[str, Any]:
         try:
-            script = faults.parse_script(body.script, frozenset(METHODS))
+            script = faults.parse_script(body.script, FAULTY)
         except ValueError as error:
             raise HTTPException(422, {"code": "script_invalid", "message": str(error)}) from None
         with simulator_of(request).database.transaction() as db:

@@ -23,7 +23,19 @@ from gateway.providers.signing import (
     signing_text,
     verify,
 )
-from gateway.providers.simulator import agreements, bill, credit, faults, holds, notices, settings, settling, trades
+from gateway.providers.simulator import (
+    agreements,
+    bill,
+    credit,
+    faults,
+    holds,
+    notices,
+    settings,
+    settling,
+    trades,
+    wechat_merchants,
+    wechat_names,
+)
 from gateway.providers.simulator.calls import BadArgument, BusinessFailure, Call
 from gateway.providers.simulator.database import Database, one
 from gateway.providers.simulator.faults import Fault, FaultKind
@@ -55,9 +67,11 @@ METHODS: dict[str, Callable[[Call], dict[str, object]]] = {
     "zhima.credit.pe.zmgo.settle.refund": settling.settle_refund,
     "alipay.data.dataservice.bill.downloadurl.query": bill.download_url,
 }
+FAULTY = frozenset(METHODS) | wechat_names.NAMES
+"""What faults may strike, at either provider."""
 PAGES = frozenset({"alipay.user.agreement.page.sign", "zhima.credit.pe.zmgo.sign.apply"})
 """Methods that a customer's browser opens: answered by sending it to the page."""
-_BENDING = frozenset({FaultKind.PROMOTION, FaultKind.DISCOUNT, FaultKind.HOLD_LAPSES})
+BENDING = frozenset({FaultKind.PROMOTION, FaultKind.DISCOUNT, FaultKind.HOLD_LAPSES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +91,23 @@ class Simulator:
         self.database = database
         self._clock = clock
         self._ahead = timedelta(seconds=settings.get(database.connection, "clock_offset_s"))
-        self.courier = notices.Courier(database, self.clock, self._key_of)
+        self.courier = notices.Courier(database, self.clock, self._key_of, clock, self.wechat)
         self._apps: dict[str, MerchantApp] = {}
+        self._wechat: dict[str, wechat_merchants.WechatMerchant | None] = {}
 
     def clock(self) -> datetime:
         """Now, by the provider's own clock."""
         return self._clock() + self._ahead
+
+    def wall(self) -> datetime:
+        """Now, as signatures are stamped: the time that nobody moves on."""
+        return self._clock()
+
+    def wechat(self, mchid: str) -> wechat_merchants.WechatMerchant | None:
+        """A registered WeChat merchant, its keys cached until it is registered again."""
+        if mchid not in self._wechat:
+            self._wechat[mchid] = wechat_merchants.load(self.database.connection, mchid)
+        return self._wechat[mchid]
 
     def advance(self, by: timedelta) -> datetime:
         """Move the clock on; what became due meanwhile expires. Raises ValueError beyond ten years."""
@@ -113,6 +138,7 @@ class Simulator:
     def forget_app(self, app_id: str) -> None:
         """Read this app's keys again at its next call."""
         self._apps.pop(app_id, None)
+        self._wechat.pop(app_id, None)
 
     def expire(self, db: sqlite3.Connection) -> datetime:
         """Close what nobody paid or authorised in time; the moment of this transaction."""
@@ -133,7 +159,7 @@ class Simulator:
     ) -> dict[str, object]:
         """The answer's node. What it says is durable when this returns."""
         forced = {FaultKind.FAIL: fault.sub_code, FaultKind.PENDING: "pending"}.get(fault.kind) if fault else None
-        bend = (fault.kind.value, fault.value) if fault is not None and fault.kind in _BENDING else ("", 0)
+        bend = (fault.kind.value, fault.value) if fault is not None and fault.kind in BENDING else ("", 0)
         try:
             with self.database.transaction() as db:
                 now = self.expire(db)
@@ -226,13 +252,13 @@ def gateway_router() -> APIRouter:
             return _document(node, _invalid("isv.invalid-biz-content"), app.provider_key)
         fault = simulator.due_fault(method, biz)
         if fault is not None and fault.kind is FaultKind.TIMEOUT_BEFORE:
-            return await _hang(request)
+            return await hang(request)
         base_url, notify_url = str(request.base_url).rstrip("/"), notices.url_of(form.get("notify_url", ""))
         fields = simulator.perform(app, method, biz, base_url, notify_url, fault)
         if method in PAGES and "page" in fields:
             return RedirectResponse(str(fields["page"]), status_code=303)
         if fault is not None and fault.kind is FaultKind.TIMEOUT_AFTER:
-            return await _hang(request)
+            return await hang(request)
         if fault is not None and fault.kind is FaultKind.HTTP_500:
             return Response("internal error", status_code=500)
         spoil = " " if fault is not None and fault.kind is FaultKind.BAD_SIGNATURE else ""
@@ -241,7 +267,7 @@ def gateway_router() -> APIRouter:
     return router
 
 
-async def _hang(request: Request) -> Response:
+async def hang(request: Request) -> Response:
     """Say nothing until the merchant gives up, HANG_S_MAX at most."""
     try:
         async with asyncio.timeout(HANG_S_MAX):

@@ -21,12 +21,13 @@ from gateway.providers.simulator.books import LIST_LIMIT_MAX, books, hold_view
 from gateway.providers.simulator.calls import BusinessFailure
 from gateway.providers.simulator.database import moment, one
 from gateway.providers.simulator.faults import NOTIFY, CallStep, FaultKind
-from gateway.providers.simulator.protocol import METHODS, Simulator
+from gateway.providers.simulator.protocol import FAULTY, Simulator
 
 USERS_MAX = 100_000
 FEN_MAX = 10**12
 
 UserId = Annotated[str, Path(pattern=users.USER_PATTERN)]
+WhichProvider = Annotated[str, Query(pattern="^(alipay|wechat)$")]
 UserField = Annotated[str, Field(pattern=users.USER_PATTERN)]
 
 
@@ -196,8 +197,8 @@ def _operator_router() -> APIRouter:
     @router.post("/faults")
     async def add_fault(request: Request, body: FaultBody) -> dict[str, Any]:
         simulator = simulator_of(request)
-        if body.method not in {*METHODS, NOTIFY}:
-            raise HTTPException(422, {"code": "no_such_method", "methods": sorted(METHODS)})
+        if body.method not in {*FAULTY, NOTIFY}:
+            raise HTTPException(422, {"code": "no_such_method", "methods": sorted(FAULTY)})
         fields = body.model_dump(exclude={"method", "kind"})
         try:
             step = CallStep(of=body.method, do=body.kind, **fields)
@@ -240,8 +241,8 @@ def _customer_router() -> APIRouter:
         return _code_view(simulator_of(request), user, "face")
 
     @router.post("/users/{user}/payment-code")
-    async def payment_code(request: Request, user: UserId) -> dict[str, Any]:
-        return _code_view(simulator_of(request), user, "payment")
+    async def payment_code(request: Request, user: UserId, provider: WhichProvider = "alipay") -> dict[str, Any]:
+        return _code_view(simulator_of(request), user, "payment", provider)
 
     @router.post("/pay")
     async def pay(request: Request, body: PayBody) -> dict[str, Any]:
@@ -279,7 +280,7 @@ def _user_view(simulator: Simulator, user: str) -> dict[str, Any]:
     }
 
 
-def _code_view(simulator: Simulator, user: str, kind: str) -> dict[str, Any]:
+def _code_view(simulator: Simulator, user: str, kind: str, provider: str = "alipay") -> dict[str, Any]:
     with simulator.database.transaction() as db:
-        code = users.issue_code(db, user, kind, simulator.clock())
+        code = users.issue_code(db, user, kind, simulator.clock(), provider)
     return {"user": user, "token": code.code, "kind": kind, "expires_at": moment(code.expires_at)}

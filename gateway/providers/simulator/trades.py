@@ -286,6 +286,7 @@ def open_order(
         "agreement_no": agreement_no,
         "user_id": user_id,
         "notify_url": call.notify_url,
+        "attach": call.biz.get("attach", ""),
         "promotion_fen": given if call.bend[0] == "promotion" else 0,
         "discount_fen": given if call.bend[0] == "discount" else 0,
         "created_at": moment(call.now),

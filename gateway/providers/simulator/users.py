@@ -15,6 +15,10 @@ BALANCE_FEN_DEFAULT = 1_000_000_00
 HUABEI_LIMIT_FEN_DEFAULT = 100_000_00
 CODE_LIFE = timedelta(minutes=2)
 BALANCE, HUABEI = "ALIPAYACCOUNT", "PCREDIT"
+WECHAT_SCENE = "wechat_code"
+_SCENES = {"security_code": "face", "bar_code": "payment", WECHAT_SCENE: "payment"}
+_PREFIXES = {"alipay": "28", "wechat": "13"}
+"""Payment codes look like the real ones, 18 digits; whose they are shows in the first two."""
 USER_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 _USER = re.compile(USER_PATTERN[1:-1])
 
@@ -47,12 +51,12 @@ def ensure_user(
     )
 
 
-def issue_code(db: sqlite3.Connection, user_id: str, kind: str, now: datetime) -> AuthCode:
-    """A fresh face token or payment code. Codes that died a day ago are forgotten here."""
+def issue_code(db: sqlite3.Connection, user_id: str, kind: str, now: datetime, provider: str = "alipay") -> AuthCode:
+    """A fresh face token or payment code of one provider. Codes that died a day ago are forgotten here."""
     ensure_user(db, user_id, now)
     db.execute("DELETE FROM code WHERE expires_at < ?", (moment(now - timedelta(days=1)),))
-    # Payment codes look like the real ones: 18 digits beginning with 28.
-    code = f"fp{secrets.token_hex(16)}" if kind == "face" else f"28{secrets.randbelow(10**16):016d}"
+    prefix = _PREFIXES[provider]
+    code = f"fp{secrets.token_hex(16)}" if kind == "face" else f"{prefix}{secrets.randbelow(10**16):016d}"
     expires_at = now + CODE_LIFE
     db.execute(
         "INSERT INTO code (code, kind, user_id, expires_at) VALUES (?, ?, ?, ?)",
@@ -63,7 +67,9 @@ def issue_code(db: sqlite3.Connection, user_id: str, kind: str, now: datetime) -
 
 def redeem_code(db: sqlite3.Connection, code: str, scene: str, used_by: str, now: datetime) -> str | None:
     """The code's customer, and the code is used up; None when it is unknown, used, expired or of another kind."""
-    kind = {"security_code": "face", "bar_code": "payment"}.get(scene)
+    kind = _SCENES.get(scene)
+    if code.startswith(_PREFIXES["wechat"]) is not (scene == WECHAT_SCENE):
+        return None
     row = one(
         db,
         "UPDATE code SET used_by = ? WHERE code = ? AND kind = ? AND used_by IS NULL AND expires_at > ? "

@@ -15,10 +15,15 @@ import uvicorn
 
 from gateway.providers.alipay import AlipayProvider
 from gateway.providers.alipay_gateway import AlipayAccount, AlipayGateway
+from gateway.providers.port import Capability, PaymentProvider, Scene
 from gateway.providers.signing import generate_private_key, load_public_key, public_key_pem
 from gateway.providers.simulator import SimulatorAdmin, create_simulator_app
+from gateway.providers.wechat import WechatProvider
+from gateway.providers.wechat_gateway import WechatAccount, WechatGateway
 
 APP_ID, SELLER_ID = "2026000000000001", "2088000000000001"
+MCHID, WECHAT_APPID, WECHAT_SERIAL = "1900000001", "wx0000000000000001", "5157F09EFDC096DE15EBE81A47057A72"
+API_KEY, SERVICE_ID = "0123456789abcdef0123456789abcdef", "500001"
 KEY = generate_private_key()
 OTHER_KEY = generate_private_key()
 
@@ -93,3 +98,72 @@ async def provider(account: AlipayAccount) -> AsyncIterator[AlipayProvider]:
     provider = AlipayProvider(AlipayGateway(account, call_timeout_s=5.0))
     yield provider
     await provider.aclose()
+
+
+async def open_wechat(admin: SimulatorAdmin, url: str, mchid: str = MCHID) -> WechatAccount:
+    pem, serial = await admin.register_wechat(
+        mchid=mchid,
+        appid=WECHAT_APPID,
+        serial_no=WECHAT_SERIAL,
+        api_key=API_KEY,
+        public_key_pem=public_key_pem(KEY.public_key()),
+        service_id=SERVICE_ID,
+        name="shop",
+    )
+    return WechatAccount(
+        base_url=f"{url}/wechat",
+        mchid=mchid,
+        appid=WECHAT_APPID,
+        serial_no=WECHAT_SERIAL,
+        private_key=KEY,
+        platform_serial=serial,
+        platform_key=load_public_key(pem),
+        api_key=API_KEY,
+        notify_url="http://127.0.0.1:9/api/v1/providers/wechat/notify",
+        service_id=SERVICE_ID,
+        confirm_url=f"{url}/sim/authorise/",
+    )
+
+
+@pytest.fixture
+async def wechat_account(running: RunningSimulator, admin: SimulatorAdmin) -> WechatAccount:
+    return await open_wechat(admin, running.url)
+
+
+@pytest.fixture
+async def wechat(running: RunningSimulator, wechat_account: WechatAccount) -> AsyncIterator[WechatProvider]:
+    provider = WechatProvider(WechatGateway(wechat_account, clock=running.clock, call_timeout_s=5.0))
+    yield provider
+    await provider.aclose()
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A provider under test, and what its customers can do. `name` is the provider's, in tenders and faults."""
+
+    name: str
+    provider: PaymentProvider
+    customers: SimulatorAdmin
+    account: str
+    """The merchant's app or number, as the provider's books call it."""
+
+    async def code(self, user: str, scene: Scene = Scene.PAYMENT_CODE) -> str:
+        """What the customer shows, or what the face device yields: a code like the phone's, where it has no other."""
+        if scene is Scene.FACE and Capability.FACE_TOKENS in self.provider.capabilities:
+            return await self.customers.face_token(user)
+        return await self.customers.payment_code(user, self.name)
+
+
+@pytest.fixture(params=["alipay", "wechat"])
+async def shop(
+    request: pytest.FixtureRequest, provider: AlipayProvider, wechat: WechatProvider, admin: SimulatorAdmin
+) -> Shop:
+    if request.param == "alipay":
+        return Shop("alipay", provider, admin, APP_ID)
+    return Shop("wechat", wechat, admin, MCHID)
+
+
+def needs(shop: Shop, capability: Capability) -> None:
+    """Skip what this provider says that it has not; `test_what_is_missing_is_refused` holds it to that."""
+    if capability not in shop.provider.capabilities:
+        pytest.skip(f"{shop.name} has no {capability}")
