@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 from actors.pricing import quote
 from actors.stage import Stage
 from actors.visit import Line, Session
+from models.domain.barcode import Scanned, read, weighed_fen
 from models.domain.book import StoreBook
 from models.domain.errors import Refused
 from models.domain.events import AgeCheck, Amount, Basket, Event, Remove, Scan, TillLine
-from models.domain.pricing import Flag
+from models.domain.pricing import Flag, Item
 from models.domain.screen import ScreenState
 
 LINES_MAX = 200
@@ -24,12 +26,11 @@ def scan(stage: Stage, event: Event, body: Scan) -> None:
     session = stage.session
     _require_owner(stage.book, "storeops")
     _may_change(session)
-    item = stage.book.chain_book.items.get(body.code)
-    if item is None:
-        raise Refused("unknown_item")
-    old = next((line for line in session.lines if line.code == body.code), None)
+    item, label = _found(stage, body.code)
+    unit_fen, weighed = _price(stage, item, label)
+    old = None if weighed else next((line for line in session.lines if line.code == item.code), None)
     quantity = body.quantity + (old.quantity if old is not None else 0)
-    if not 1 <= quantity <= QUANTITY_MAX:
+    if not 1 <= quantity <= (1 if weighed else QUANTITY_MAX):
         raise Refused("bad_quantity")
     if old is not None:
         lines = tuple(replace(line, quantity=quantity) if line is old else line for line in session.lines)
@@ -38,10 +39,41 @@ def scan(stage: Stage, event: Event, body: Scan) -> None:
             raise Refused("basket_full")
         number = max((line.line for line in session.lines), default=0) + 1
         name = item.name.to(stage.book.language)
-        flags = tuple(sorted(item.flags))
-        lines = (*session.lines, Line(number, item.code, name, quantity, item.unit_fen, flags))
+        if label is not None and label.weight_g is not None:
+            name = f"{name} {label.weight_g} g"
+        lines = (*session.lines, Line(number, item.code, name, quantity, unit_fen, tuple(sorted(item.flags))))
     _changed(stage, lines)
     stage.reply(event)
+
+
+def _found(stage: Stage, code: str) -> tuple[Item, Scanned | None]:
+    """The article of a code, and what else its label says; a code that is listed as it is says nothing else."""
+    book = stage.book.chain_book
+    item = book.items.get(code)
+    if item is not None:
+        return item, None
+    today = date.fromisoformat(stage.book.business_date(stage.now))
+    label = read(code, book.codes, today)
+    item = next((found for one in label.codes if (found := book.items.get(one)) is not None), None)
+    if item is None:
+        raise Refused("unknown_item")
+    if label.use_by is not None and label.use_by < today:
+        raise Refused("item_expired")
+    return item, label
+
+
+def _price(stage: Stage, item: Item, label: Scanned | None) -> tuple[int, bool]:
+    """The price when this visit began, and whether it is that of one weighed piece."""
+    unit_fen = item.fen_at(stage.session.opened_at or stage.now)
+    if unit_fen is None:
+        raise Refused("unknown_item")
+    if label is not None and label.price_fen is not None:
+        return label.price_fen, True
+    if Flag.WEIGHT not in item.flags:
+        return unit_fen, False
+    if label is None or label.weight_g is None:
+        raise Refused("weight_missing")
+    return weighed_fen(unit_fen, label.weight_g), True
 
 
 def remove(stage: Stage, event: Event, body: Remove) -> None:

@@ -28,6 +28,7 @@ from models.domain.events import Confirm, Event, Paid, Tender, TenderKind
 from models.domain.ids import SaleId, derived_id
 from models.domain.messages import PaymentAnswered, PaymentOutcome, ReserveAnswered, SaleTender, UsesPosted
 from models.domain.payments import FailReason
+from models.domain.points import POINTS
 from models.domain.pricing import check_tenders
 from models.domain.screen import ScreenState
 
@@ -172,6 +173,8 @@ def reserve_answered(stage: Stage, answer: ReserveAnswered) -> None:
         stage.ask(ReleaseVouchers(answer.session, payment.vouchers))
     left = tuple(entered for entered in session.vouchers if entered not in answer.gone)
     stage.keep(payment=None, member=answer.member or session.member, vouchers=left)
+    if POINTS in answer.gone:
+        stage.keep(points=0)
     stage.change(state=ScreenState.QUOTED)
     stage.prompt("price_changed")
 

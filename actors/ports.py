@@ -14,6 +14,7 @@ from typing import ClassVar
 from models.domain.events import ProviderAuth, TenderKind
 from models.domain.ids import (
     BenefitId,
+    LaneId,
     LeaseId,
     LegalEntityId,
     MemberId,
@@ -107,12 +108,16 @@ class EnrolFace:
 
 @dataclass(frozen=True, slots=True)
 class FindSale:
-    """A sale of this store by its receipt number."""
+    """A sale of the chain by its receipt number or its own id, and a claim to it: no other lane may return of it.
+
+    Without `lane` it is looked at only. The claim ends when the lane does.
+    """
 
     port: ClassVar[Port] = Port.SALES
     durable: ClassVar[bool] = False
     store: StoreId
     receipt: str
+    lane: LaneId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ from datetime import datetime
 from actors.visit import Line, Session
 from models.domain.benefits import Scope, holds_at
 from models.domain.book import StoreBook
+from models.domain.calendar import days_later
 from models.domain.ids import SaleId, UsageId, VoucherId, derived_id
 from models.domain.messages import BenefitLeft, MembershipView, MemberView, SaleUse, SaleVoucher
 from models.domain.money import format_yuan
 from models.domain.plans import Plan, Text
+from models.domain.points import SalePoints, earned_points, earning_lines, pay_with
 from models.domain.pricing import BasketLine, LightOffer, Quote, price
 from models.domain.pricing import saves_now_fen as _saves_now_fen
 from models.domain.screen import ScreenLine, ScreenVoucher
@@ -28,7 +30,7 @@ class _Last:
 
     lines: tuple[Line, ...] | None = None
     basket: tuple[BasketLine, ...] = ()
-    quoted: tuple[tuple[Line, ...], MemberView | None, tuple[VoucherId, ...], StoreBook, Quote] | None = None
+    quoted: tuple[tuple[Line, ...], MemberView | None, tuple[VoucherId, ...], int, StoreBook, Quote] | None = None
 
 
 def basket_lines(lines: tuple[Line, ...]) -> tuple[BasketLine, ...]:
@@ -52,14 +54,38 @@ def quote(session: Session, book: StoreBook) -> Quote:
         and last[0] is session.lines
         and last[1] is session.member
         and last[2] is session.vouchers
-        and last[3] is book
+        and last[3] == session.points
+        and last[4] is book
     ):
-        return last[4]
-    priced = price(
-        basket_lines(session.lines), _light(session, book), book.chain_book.items, entered_vouchers(session, book)
-    )
-    _Last.quoted = (session.lines, session.member, session.vouchers, book, priced)
+        return last[5]
+    priced = _price(session, book, entered_vouchers(session, book))
+    _Last.quoted = (session.lines, session.member, session.vouchers, session.points, book, priced)
     return priced
+
+
+def _price(session: Session, book: StoreBook, vouchers: tuple[Voucher, ...]) -> Quote:
+    """Every discount first; then what the customer pays with points."""
+    items = book.chain_book.items
+    priced = price(basket_lines(session.lines), _light(session, book), items, vouchers)
+    policy = book.chain_book.points
+    if not session.points or policy is None:
+        return priced
+    flags = [(line.line, line.flags) for line in session.lines]
+    return pay_with(priced, session.points, policy.owner, flags, items)
+
+
+def sale_points(session: Session, book: StoreBook, priced: Quote, now: datetime) -> SalePoints | None:
+    """What this sale earns its member; None where nobody is known, or the chain gives no points."""
+    policy = book.chain_book.points
+    if policy is None or session.member is None:
+        return None
+    items, own = book.chain_book.items, {line.line: line.flags for line in session.lines}
+    listed = {line.line: items[line.code].flags if line.code in items else () for line in priced.lines}
+    lines = earning_lines(
+        ((line.line, line.net_fen, (*own.get(line.line, ()), *listed[line.line])) for line in priced.lines), policy
+    )
+    expires_at = days_later(now, policy.expires_days, book.zone)
+    return SalePoints(policy.brand, policy.owner, earned_points(lines, policy), lines, expires_at)
 
 
 def entered_vouchers(session: Session, book: StoreBook) -> tuple[Voucher, ...]:
@@ -94,7 +120,7 @@ def voucher_saves_now_fen(session: Session, book: StoreBook, voucher: Voucher) -
     if not session.lines:
         return 0
     vouchers = (*entered_vouchers(session, book), voucher)
-    with_it = price(basket_lines(session.lines), _light(session, book), book.chain_book.items, vouchers)
+    with_it = _price(session, book, vouchers)
     return max(0, quote(session, book).due_fen - with_it.due_fen)
 
 
@@ -152,7 +178,7 @@ def vouchers_of(session: Session, book: StoreBook, sale: SaleId) -> tuple[SaleVo
 
 def shown_vouchers(session: Session, book: StoreBook) -> tuple[ScreenVoucher, ...]:
     """The entered vouchers as the screen shows them: what each takes off, or why it does not."""
-    if not session.vouchers:
+    if not session.vouchers and not session.points:
         return ()
     priced = quote(session, book)
     saves = Text(zh="优惠 {} 元", en="{} off")

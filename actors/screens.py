@@ -150,7 +150,7 @@ def _actions(session: Session, book: StoreBook) -> tuple[str, ...]:
         actions += {"storeops": ["scan", "remove"], "none": ["amount"]}.get(book.basket_owner, ["basket"])
         if session.member is None:
             actions.append("identify")
-        actions += ["voucher"] if book.chain_book.vouchers else []
+        actions += ["voucher"] if book.chain_book.vouchers or book.chain_book.points is not None else []
         actions += ["claim"] if session.state in _OFFER_STATES and offered_vouchers(session, book) else []
     if session.state is ScreenState.BASKET:
         actions.append("age_check")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from actors.pricing import after_uses, quote, shown_lines
+from actors.pricing import after_uses, quote, sale_points, shown_lines
 from actors.stage import Stage
 from actors.visit import PaidTxn, Payment
 from models.domain.events import Event, TenderKind
@@ -12,6 +13,7 @@ from models.domain.facts import SaleMade
 from models.domain.ids import SaleId, SessionId, derived_id
 from models.domain.messages import SaleNoted, SaleTender
 from models.domain.money import cash_rounded_fen, format_yuan
+from models.domain.points import POINTS
 from models.domain.screen import Receipt, ReceiptTender, ScreenPaid, ScreenState
 from models.domain.twin import REPLAY_AGE_MAX
 
@@ -35,6 +37,7 @@ def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...]) -> 
     number = session.receipts + 1
     receipt_no = receipt_number(stage, number)
     membership = session.member.membership if session.member is not None else None
+    points = sale_points(session, stage.book, priced, stage.now)
     stage.save(
         SaleMade(
             id=payment.sale,
@@ -60,16 +63,28 @@ def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...]) -> 
             uses=payment.uses,
             till_txn=session.till_txn,
             vouchers=payment.vouchers,
+            points=points,
         )
     )
+    burned = sum(one.fen for one in payment.vouchers if one.voucher == POINTS)
+    member = after_uses(session.member, payment.uses)
+    if points is not None and member is not None:
+        member = replace(member, points=max(0, member.points + points.earned - burned))
     receipt = Receipt(
         receipt_no,
         lines,
         tuple(ReceiptTender(tender.kind, tender.fen) for tender in taken),
-        receipt_text(stage.book.language, receipt_no, total, priced.discount_fen),
+        receipt_text(
+            stage.book.language,
+            receipt_no,
+            total,
+            priced.discount_fen,
+            member_fen=sum(use.fen for use in payment.uses),
+            points=None if points is None or member is None else (points.earned, burned, member.points),
+        ),
     )
     stage.tell_store(SaleNoted(1, total, priced.discount_fen))
-    stage.keep(member=after_uses(session.member, payment.uses), payment=None, receipts=number)
+    stage.keep(member=member, payment=None, receipts=number, points=0)
     remember_paid(stage, session.till_txn, total)
     stage.change(
         state=ScreenState.PAID,
@@ -124,11 +139,29 @@ def remember_paid(stage: Stage, till_txn: str, fen: int, at: datetime | None = N
         stage.keep(paid_txns=(*stage.session.paid_txns, paid)[-CLOSED_TXNS_KEPT:])
 
 
-def receipt_text(language: str, number: str, total_fen: int, discount_fen: int) -> str:
-    """The receipt in one line, for printers and screens alike."""
-    if language == "zh":
-        return f"小票 {number}：实付 {format_yuan(total_fen)} 元，优惠 {format_yuan(discount_fen)} 元"
-    return f"Receipt {number}: paid {format_yuan(total_fen)}, saved {format_yuan(discount_fen)}"
+def receipt_text(
+    language: str,
+    number: str,
+    total_fen: int,
+    discount_fen: int,
+    *,
+    member_fen: int = 0,
+    points: tuple[int, int, int] | None = None,
+) -> str:
+    """The receipt in one line, for printers and screens alike. `member_fen` of the discount came from the membership;
+    `points`: earned, paid with, and what may be spent now."""
+    zh = language == "zh"
+    paid, saved = format_yuan(total_fen), format_yuan(discount_fen)
+    said = f"小票 {number}：实付 {paid} 元，优惠 {saved} 元" if zh else f"Receipt {number}: paid {paid}, saved {saved}"
+    if member_fen:
+        of_it = format_yuan(member_fen)
+        said += f"，其中会员优惠 {of_it} 元" if zh else f", {of_it} of it as a member"
+    if points is not None:
+        earned, burned, left = points
+        if burned:
+            said += f"；积分抵扣 {burned}" if zh else f"; {burned} points spent"
+        said += f"；本单积分 +{earned}，可用积分 {left}" if zh else f"; points +{earned}, {left} to spend"
+    return said
 
 
 def moment(stage: Stage, event: Event) -> datetime:

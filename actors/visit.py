@@ -11,7 +11,17 @@ from datetime import datetime
 from enum import StrEnum
 
 from models.domain.events import Purpose, ReturnLine, Tender
-from models.domain.ids import LaneId, LegalEntityId, MemberId, MessageId, SaleId, SessionId, TerminalId, VoucherId
+from models.domain.ids import (
+    LaneId,
+    LegalEntityId,
+    MemberId,
+    MessageId,
+    SaleId,
+    SessionId,
+    StoreId,
+    TerminalId,
+    VoucherId,
+)
 from models.domain.liveness import Side
 from models.domain.messages import MemberView, SaleTender, SaleUse, SaleVoucher
 from models.domain.pricing import Flag
@@ -136,7 +146,9 @@ class Voiding:
     reply: OpenReply | None
     sale: SaleId | None = None
     entity: LegalEntityId | None = None
-    """Whose merchant account gives back."""
+    """Whose sale it was: its merchant account gives back."""
+    sold_at: StoreId | None = None
+    """The store of the sale, which may be another one."""
     uses: tuple[SaleUse, ...] = ()
     taken_fen: int = 0
     discount_fen: int = 0
@@ -209,6 +221,8 @@ class Session:
     leasing: tuple[Leasing, ...] = ()
     vouchers: tuple[VoucherId, ...] = ()
     """Vouchers that were entered, each as often as it was."""
+    points: int = 0
+    """Loyalty points that the customer pays with, as far as the basket goes."""
     opened_at: datetime | None = None
     """When the visit began: benefits that hold at some hours are judged by it, so that a price stays what it was."""
 

@@ -10,7 +10,9 @@ from psycopg import AsyncCursor
 from actors.ports import PostVouchers, ReleaseVouchers, ReserveVouchers, ReturnVouchers, VoucherRequest
 from models.domain.ids import ChainId, VoucherId, derived_id
 from models.domain.messages import ReleaseAnswered, ReserveAnswered, SaleVoucher
+from models.domain.points import POINTS
 from models.tables import vouchers as rows
+from models.tables.points import lock_points, spendable_points
 from runtime.clock import Pool, Wall, wall_now
 from runtime.uses import RESERVED_FOR
 
@@ -41,12 +43,20 @@ class Vouchers:
             asked = [one.voucher for one in request.vouchers]
             quotas = await rows.lock_vouchers(cur, self._chain, asked)
             counted = [one for one, quota in quotas.items() if quota.counted]
+            points_fen = sum(one.fen for one in request.vouchers if one.voucher == POINTS)
+            if points_fen and request.member is not None:
+                await lock_points(cur, request.member)
+                counted.append(POINTS)
             if counted:
                 await rows.release_expired(cur, self._chain, counted, self._wall())
                 quotas = await rows.lock_vouchers(cur, self._chain, asked)
             states = await rows.states_of(cur, [one.use for one in request.vouchers])
             new = [one for one in request.vouchers if states.get(one.use) not in ("open", "posted")]
             gone = await self._gone(cur, quotas, new, request.member)
+            if any(one.voucher == POINTS for one in new):
+                member = request.member
+                left = 0 if member is None else await spendable_points(cur, member, request.at)
+                gone = (*gone, POINTS) if points_fen > left else gone
             if gone:
                 return ReserveAnswered(ask_id, request.session, ok=False, code="voucher_used", gone=gone)
             of = rows.UseOf(self._chain, request.member, request.session, request.store, request.at)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -55,7 +56,7 @@ async def shelf(session: AsyncSession, chain: str) -> Shelf:
     newest = (
         select(ItemRow.code, ItemRow.doc)
         .where(col(ItemRow.chain) == chain)
-        .distinct(col(ItemRow.code))
+        .ext(distinct_on(col(ItemRow.code)))
         .order_by(col(ItemRow.code), col(ItemRow.version).desc())
         .limit(2 * SHELF_ITEMS_MAX)
     )

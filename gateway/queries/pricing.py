@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import case, func
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -46,7 +47,7 @@ async def items_of(session: AsyncSession, chain: str, codes: Collection[str]) ->
     newest = (
         select(ItemRow.code, ItemRow.doc)
         .where(col(ItemRow.chain) == chain, col(ItemRow.code).in_(codes))
-        .distinct(col(ItemRow.code))
+        .ext(distinct_on(col(ItemRow.code)))
         .order_by(col(ItemRow.code), col(ItemRow.version).desc())
     )
     found = (await session.exec(newest)).all()

@@ -64,6 +64,8 @@ class MemberView:
     membership: MembershipView | None
     face_permitted: bool = True
     """False: known to be under 14 without a guardian's consent; no shot is taken."""
+    points: int = 0
+    """Loyalty points that may be paid with."""
 
 
 # ---------------------------------------------------------------- answers of ports
@@ -364,6 +366,8 @@ class SaleFound:
     agency_fen: int = 0
     lines: tuple[ScreenLine, ...] = ()
     returns: tuple[PastReturn, ...] = ()
+    busy: bool = False
+    """Another lane, of this store or another, brings back goods of it or undoes it at this moment."""
     vouchers: tuple[SaleVoucher, ...] = ()
 
 

@@ -218,6 +218,7 @@ async def erase_identity(conn: Connection, member: str) -> dict[str, int]:
 
 _NAMELESS: tuple[tuple[str, LiteralString], ...] = (
     ("sales", "UPDATE sale SET member = NULL WHERE member = %s"),
+    ("points", "UPDATE points_move SET member = NULL WHERE member = %s"),
     ("decisions", "UPDATE face_decision SET member = NULL WHERE member = %s"),
     ("ages", "DELETE FROM member_age WHERE member = %s"),
 )
@@ -265,6 +266,11 @@ _SECTIONS: tuple[tuple[str, LiteralString], ...] = (
         "sales",
         """SELECT receipt, store, at, gross_fen, discount_fen, due_fen, lines, tenders, voided_at FROM sale
            WHERE member = %(member)s ORDER BY at, id""",
+    ),
+    (
+        "points",
+        """SELECT at, kind, points, sale, store, expires_at FROM points_move WHERE member = %(member)s
+           ORDER BY at, id""",
     ),
     (
         "face_templates",

@@ -33,7 +33,7 @@ async def furnish(engine: AsyncEngine) -> tuple[str, str]:
             {"more": json.dumps(more)},
         )
         store = (await conn.execute(text("SELECT id FROM store ORDER BY id LIMIT 1"))).scalar_one()
-        code = (await conn.execute(text("SELECT doc -> 'items' -> 0 ->> 'code' FROM book LIMIT 1"))).scalar_one()
+        code = (await conn.execute(text("SELECT code FROM item ORDER BY code LIMIT 1"))).scalar_one()
     return str(store), str(code)
 
 
