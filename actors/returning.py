@@ -12,7 +12,7 @@ from models.domain.ids import SessionId, derived_id
 from models.domain.messages import SaleFound, SaleNoted, VoidEnded
 from models.domain.money import format_yuan
 from models.domain.pricing import Flag
-from models.domain.returns import Back, bring_back
+from models.domain.returns import Back, bring_back, in_cash
 
 
 def return_id(work: Voiding) -> str:
@@ -27,6 +27,18 @@ def share(stage: Stage, work: Voiding, found: SaleFound) -> Voiding:
     back = bring_back(found, work.lines, own)
     refunds = tuple(tender for tender in back.tenders if tender.order and tender.fen)
     return replace(work, back=back, refunds=refunds)
+
+
+CASH_APPROVED = "cash:"
+"""How a reason begins that allows cash where a tender's provider refuses to give back; the event names the clerk."""
+
+
+def in_cash_instead(work: Voiding) -> Voiding | None:
+    """The provider refused the first refund for good: its part in cash. None unless a clerk approved that."""
+    if work.back is None or not work.clerk or not work.reason.startswith(CASH_APPROVED):
+        return None
+    back = in_cash(work.back, work.refunds[0].order)
+    return None if back is None else replace(work, back=back)
 
 
 def book(stage: Stage, work: Voiding, back: Back) -> None:
@@ -54,6 +66,8 @@ def book(stage: Stage, work: Voiding, back: Back) -> None:
             uses=back.uses,
             reason=work.reason,
             vouchers=back.vouchers,
+            sold_at=work.sold_at,
+            paid_by=stage.book.entity_at(stage.now),
         )
     )
     if back.vouchers:

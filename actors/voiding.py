@@ -43,7 +43,7 @@ def _begin(stage: Stage, event: Event, work: Voiding) -> None:
     if session.question is not None or session.enrolment is not None:
         raise Refused("question_open")
     stage.tell_store(VoidBegun(work.receipt, session.lane))
-    question = stage.ask(FindSale(stage.book.store, work.receipt))
+    question = stage.ask(FindSale(stage.book.store, work.receipt, session.lane))
     stage.keep(voiding=replace(work, question=question, reply=stage.later(event)))
     stage.wake("void", f"{question}:0", RETRY_EVERY)
 
@@ -53,13 +53,17 @@ def sale_found(stage: Stage, found: SaleFound) -> None:
     work = stage.session.voiding
     if work is None or work.question != found.question or work.sale is not None:
         return
-    if found.sale is None or found.store != stage.book.store:
+    if found.busy:
+        _refuse(stage, work, "lane_busy")
+        return
+    # A sale is undone where it was made; its goods are brought back to any store of the chain.
+    if found.sale is None or (found.store != stage.book.store and not work.lines):
         _refuse(stage, work, "no_such_receipt")
         return
     if found.voided:
         _refuse(stage, work, "already_voided")
         return
-    work = replace(work, sale=found.sale, entity=found.entity, n=len(found.returns))
+    work = replace(work, sale=found.sale, entity=found.entity, sold_at=found.store, n=len(found.returns))
     if work.lines:
         try:
             work = returning.share(stage, work, found)
@@ -109,14 +113,13 @@ def refund_answered(stage: Stage, answer: PaymentAnswered) -> None:
     if work is None or not work.refunds or work.refunds[0].order != answer.order:
         return
     if answer.outcome is PaymentOutcome.SUCCEEDED:
-        rest = replace(work, refunds=work.refunds[1:])
-        stage.keep(voiding=rest)
-        if rest.refunds:
-            _ask_refund(stage, rest)
-        else:
-            _book(stage, rest)
+        _go_on(stage, work)
     elif answer.outcome is PaymentOutcome.FAILED:
-        _refuse(stage, work, "refund_failed")
+        paid_out = returning.in_cash_instead(work)
+        if paid_out is None:
+            _refuse(stage, work, "refund_failed")
+        else:
+            _go_on(stage, paid_out)
     else:
         tries = work.tries + 1
         if tries >= TRIES_MAX:
@@ -125,6 +128,16 @@ def refund_answered(stage: Stage, answer: PaymentAnswered) -> None:
             return
         stage.keep(voiding=replace(work, tries=tries))
         stage.wake("void", f"{work.question}:{tries}", RETRY_EVERY)
+
+
+def _go_on(stage: Stage, work: Voiding) -> None:
+    """The first refund is settled, one way or the other: the next, or the books."""
+    rest = replace(work, refunds=work.refunds[1:])
+    stage.keep(voiding=rest)
+    if rest.refunds:
+        _ask_refund(stage, rest)
+    else:
+        _book(stage, rest)
 
 
 def retry(stage: Stage, ref: str) -> None:
@@ -154,6 +167,7 @@ def _book(stage: Stage, work: Voiding) -> None:
             work.terminal,
             stage.now,
             stage.book.business_date(stage.now),
+            session.lane,
         )
     )
     if work.uses:

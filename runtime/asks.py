@@ -29,7 +29,17 @@ from actors.ports import (
 from gateway.providers.port import PaymentProvider, Scene
 from models.domain.events import Purpose, TenderKind
 from models.domain.face_quality import FaceKind
-from models.domain.ids import ChainId, LegalEntityId, MessageId, RegionId, SaleId, SessionId, TerminalId, derived_id
+from models.domain.ids import (
+    ChainId,
+    LegalEntityId,
+    MessageId,
+    RegionId,
+    SaleId,
+    SessionId,
+    StoreId,
+    TerminalId,
+    derived_id,
+)
 from models.domain.messages import (
     EnrolAnswered,
     FaceAnswered,
@@ -67,6 +77,7 @@ from models.domain.recognition import (
     ShotRequest,
 )
 from models.domain.screen import ScreenLine
+from models.tables.claims import claim_sale, sale_named
 from models.tables.memberships import load_member_view
 from runtime.clock import business_now
 from runtime.memberships import Memberships, NotYet
@@ -257,15 +268,19 @@ class Ports:
 
     async def _find_sale(self, question: str, request: FindSale) -> SaleFound:
         async with self._pool.connection() as conn:
+            sale = await sale_named(conn, request.store, request.receipt)
+            if sale is None:
+                return SaleFound(question, None, request.receipt)
+            if request.lane is not None and not await claim_sale(conn, sale, request.store, request.lane, question):
+                return SaleFound(question, SaleId(sale), request.receipt, busy=True)
             cursor = await conn.execute(
                 """SELECT id, business_date, voided_at IS NOT NULL, gross_fen, discount_fen, rounding_fen, tenders,
-                     uses, entity, agency_fen, lines, vouchers
-                   FROM sale WHERE store = %s AND receipt = %s""",
-                (request.store, request.receipt),
+                     uses, entity, agency_fen, lines, vouchers, store
+                   FROM sale WHERE id = %s""",
+                (sale,),
             )
             row = await cursor.fetchone()
-            if row is None:
-                return SaleFound(question, None, request.receipt)
+            assert row is not None
             cursor = await conn.execute(
                 "SELECT lines, tenders, uses, vouchers FROM sale_return WHERE sale = %s ORDER BY n", (row[0],)
             )
@@ -282,7 +297,7 @@ class Ports:
             question=question,
             sale=SaleId(row[0]),
             receipt=request.receipt,
-            store=request.store,
+            store=StoreId(row[12]),
             business_date=row[1],
             voided=row[2],
             gross_fen=row[3],

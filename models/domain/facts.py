@@ -77,11 +77,16 @@ class SaleVoided:
     terminal: TerminalId
     at: datetime
     business_date: str
+    lane: LaneId | None = None
+    """Whose drawer gave the cash back; None: the one that took it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SaleReturned:
-    """The `n`-th return of a sale, from 0: money back to the original tenders, in one entity, on its own date.
+    """The `n`-th return of a sale, from 0: money back to the original tenders, on its own date.
+
+    `store`, `lane` and their entity `paid_by` are where the goods came back and whose drawer gives cash; `sold_at` and
+    `entity`, who bears the mirror, are the sale's. None: the same.
 
     What went back = due_fen - rounding_fen + suspense_fen, tender by tender of the sale. `uses` are the benefits'
     parts that were reversed; they are posted by the memberships port.
@@ -107,6 +112,8 @@ class SaleReturned:
     reason: str
     vouchers: tuple[SaleVoucher, ...] = ()
     """What of the vouchers' discount these lines had: it stays with them."""
+    sold_at: StoreId | None = None
+    paid_by: LegalEntityId | None = None
 
 
 @dataclass(frozen=True, slots=True)

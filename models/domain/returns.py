@@ -44,7 +44,40 @@ class Back:
     @property
     def cash_fen(self) -> int:
         """What of it comes out of the drawer."""
-        return sum(tender.fen for tender in self.tenders if tender.kind is TenderKind.CASH)
+        return sum(cash_out_fen(tender) for tender in self.tenders if tender.kind is TenderKind.CASH)
+
+
+def cash_out_fen(tender: SaleTender) -> int:
+    """What of a tender's part was handed out. Cash in the place of a tender that its provider would not give back is
+    rounded down to 10 fen (`payer_fen`): all of the part counts as given back.
+    """
+    return tender.fen if tender.kind is not TenderKind.CASH or tender.payer_fen is None else tender.payer_fen
+
+
+def in_cash(back: Back, order: str) -> Back | None:
+    """The same with the part of `order` handed out from the drawer. None: a promotion at the provider was part of it,
+    so that the customer paid less than the part is worth: only the provider can give that back.
+    """
+    for tender in back.tenders:
+        promoted = {tender.payer_fen, tender.receipt_fen} - {None, tender.fen}
+        if tender.order == order and promoted:
+            return None
+    return replace(
+        back,
+        tenders=tuple(
+            replace(
+                tender,
+                kind=TenderKind.CASH,
+                order="",
+                trade_no="",
+                payer_fen=cash_rounded_fen(tender.fen),
+                receipt_fen=None,
+            )
+            if tender.order == order
+            else tender
+            for tender in back.tenders
+        ),
+    )
 
 
 def money_tenders(tenders: Sequence[SaleTender]) -> tuple[SaleTender, ...]:

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from models.domain.drawer_postings import given_back_at, paid_from
 from models.domain.events import TenderKind
 from models.domain.facts import (
     ConsentGiven,
@@ -29,7 +30,9 @@ from models.domain.ledger import Place, Taking, Transaction, sale_paid, sale_ref
 from models.domain.messages import SaleTender
 from models.domain.points import POINTS
 from models.domain.privacy import STANDING_PURPOSE
+from models.domain.returns import cash_out_fen
 from models.domain.twin import CommandAnswered, CommandRecord, DesiredRecord, TerminalRetired
+from models.tables.claims import release_sale
 from models.tables.keys import add_key
 from models.tables.ledger import Booking, load_transaction
 from models.tables.templates import add_template, hold_member
@@ -82,7 +85,8 @@ async def bookings_of(conn: AsyncConnection[TupleRow], facts: Sequence[tuple[Fac
             async with conn.cursor() as cursor:
                 sale = await load_transaction(cursor, transaction_id(fact.sale, "sale_paid"))
             if sale is not None:
-                bookings.append(Booking(sale_voided(fact.id, sale, fact.business_date), fact.at, trace))
+                undone = sale_voided(fact.id, sale, fact.business_date)
+                bookings.append(Booking(given_back_at(undone, fact.store, fact.lane or ""), fact.at, trace))
     return bookings
 
 
@@ -106,18 +110,21 @@ def sale_transaction(sale: SaleMade) -> Transaction:
 def return_transaction(back: SaleReturned) -> Transaction:
     """The ledger's view of a return: money back to the tenders, cash out of the drawer of the lane it came back to."""
     takings = [_taking(back, tender) for tender in back.tenders]
-    return sale_refunded(
+    sold = Place(back.sold_at or back.store, back.entity)
+    rounded_fen = sum(tender.fen - cash_out_fen(tender) for tender in back.tenders)
+    mirrored = sale_refunded(
         back.id,
         back.sale,
-        place=Place(back.store, back.entity),
+        place=sold,
         takings=[taking for taking in takings if taking.fen],
         due_fen=back.due_fen,
         business_date=back.business_date,
-        rounding_fen=back.rounding_fen,
+        rounding_fen=back.rounding_fen + rounded_fen,
         suspense_fen=back.suspense_fen,
         other_discount_fen=sum(one.fen for one in back.vouchers),
         funded=_funded(back),
     )
+    return paid_from(mirrored, sold, Place(back.store, back.paid_by or back.entity))
 
 
 def _funded(sale: SaleMade | SaleReturned) -> list[tuple[LegalEntityId, int]]:
@@ -131,7 +138,7 @@ def _funded(sale: SaleMade | SaleReturned) -> list[tuple[LegalEntityId, int]]:
 
 def _taking(sale: SaleMade | SaleReturned, tender: SaleTender) -> Taking:
     if tender.kind is TenderKind.CASH:
-        return Taking(tender.fen, drawer=sale.lane)
+        return Taking(cash_out_fen(tender), drawer=sale.lane)
     # What a till collected by itself did not go through our merchant account: it has a clearing of its own.
     provider = PROVIDER if tender.order else f"till-{tender.kind}"
     # What the provider gives itself reaches our account; only the merchant's own promotion there lessens the receipt.
@@ -170,6 +177,7 @@ async def _void(conn: AsyncConnection[TupleRow], void: SaleVoided) -> None:
            ON CONFLICT (id) DO NOTHING""",
         (void.id, void.sale, void.store, void.terminal, void.business_date, void.at),
     )
+    await release_sale(conn, void.sale)
     await conn.execute("UPDATE sale SET voided_at = %s WHERE id = %s AND voided_at IS NULL", (void.at, void.sale))
 
 
@@ -202,6 +210,7 @@ async def _return(conn: AsyncConnection[TupleRow], back: SaleReturned) -> None:
             Jsonb(plain(back.vouchers)),
         ),
     )
+    await release_sale(conn, back.sale)
 
 
 async def _consent(conn: AsyncConnection[TupleRow], fact: ConsentGiven) -> None:

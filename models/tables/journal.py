@@ -21,6 +21,7 @@ from models.domain.facts import Fact
 from models.domain.ids import SHARDS_TOTAL, RegionId, StoreId, TerminalId, shard_of
 from models.domain.messages import Address
 from models.domain.twin import PresenceRecord
+from models.tables.drawers import note_cash
 from models.tables.facts import bookings_of, save_facts
 from models.tables.layouts import HELD, claim_slot
 from models.tables.ledger import book
@@ -281,6 +282,7 @@ async def commit_batch(
             if bookings:
                 async with conn.cursor() as cursor:
                     await book(cursor, bookings)
+                await note_cash(conn, bookings)
             await conn.execute("COMMIT")
     except DivisionByZero:
         await conn.rollback()

@@ -108,7 +108,7 @@ def test_an_unclear_refund_keeps_its_number_until_it_is_booked() -> None:
     ("lines", "changes", "expected"),
     [
         ((ReturnLine(1, 1),), {"sale": None}, "no_such_receipt"),
-        ((ReturnLine(1, 1),), {"store": StoreId("s2")}, "no_such_receipt"),
+        ((ReturnLine(1, 1),), {"busy": True}, "lane_busy"),
         ((ReturnLine(1, 1),), {"voided": True}, "already_voided"),
         ((ReturnLine(7, 1),), {}, "no_such_line"),
         ((ReturnLine(1, 3),), {}, "return_exceeds"),
