@@ -27,7 +27,7 @@ from models.domain.errors import Refused
 from models.domain.events import Confirm, Event, Paid, Tender, TenderKind
 from models.domain.ids import SaleId, derived_id
 from models.domain.messages import PaymentAnswered, PaymentOutcome, ReserveAnswered, SaleTender, UsesPosted
-from models.domain.payments import FailReason
+from models.domain.payments import PROVIDERS, FailReason
 from models.domain.points import POINTS
 from models.domain.pricing import check_tenders
 from models.domain.screen import ScreenState
@@ -50,9 +50,6 @@ OVER = frozenset({FailReason.CLOSED, FailReason.REVERSED})
 
 DRAWER_TENDERS = frozenset({TenderKind.CASH, TenderKind.CARD, TenderKind.COUPON})
 """What needs no provider of ours: a card is taken by the bank's own device, and its slip is in the drawer."""
-
-PROVIDERS = frozenset({"alipay"})
-"""Whose tokens we can take."""
 
 PROVIDER_TENDERS = (TenderKind.FACE, TenderKind.CODE, TenderKind.QR)
 """What can be taken back, in the order in which it is asked for: what answers at once first, what somebody must scan
@@ -215,6 +212,7 @@ def _ask_provider(stage: Stage, verb: PayVerb) -> None:
             kind=tender.kind,
             subject=session.lines[0].name if session.lines else "",
             auth=tender.auth,
+            provider=_provider_of(tender),
         )
     )
 
@@ -284,10 +282,18 @@ def _succeeded(stage: Stage, payment: Payment, answer: PaymentAnswered) -> None:
     _collect(stage)
 
 
+def _provider_of(tender: Tender) -> str:
+    """The one that its authorisation names; a collection code may name one, too, and its token is not read."""
+    return PROVIDERS[0] if tender.auth is None else tender.auth.provider
+
+
 def _as_taken(tender: Tender, order: str, answer: PaymentAnswered) -> SaleTender:
     """What the provider took, with what its own promotions changed: the price stays what the screen showed."""
     payer, receipt = (None if fen == tender.fen else fen for fen in (answer.payer_fen, answer.receipt_fen))
-    return SaleTender(tender.kind, tender.fen, order, answer.trade_no, payer_fen=payer, receipt_fen=receipt)
+    by = _provider_of(tender)
+    return SaleTender(
+        tender.kind, tender.fen, order, answer.trade_no, payer_fen=payer, receipt_fen=receipt, provider=by
+    )
 
 
 def _give_up(stage: Stage, payment: Payment, prompt_code: str, why: str) -> None:

@@ -27,6 +27,7 @@ from models.domain.ids import (
 )
 from models.domain.liveness import NO_CHALLENGE, PLAIN, Challenge, LivenessPolicy
 from models.domain.messages import SaleUse, SaleVoucher
+from models.domain.payments import PROVIDERS
 
 
 class Port(StrEnum):
@@ -323,6 +324,7 @@ class PaymentRequest:
     subject: str = ""
     auth: ProviderAuth | None = None
     refund_no: str = ""
+    provider: str = PROVIDERS[0]
 
 
 FaceRequest = IdentifyFace | RescoreFace | TakeShot | EnrolFace

@@ -18,6 +18,7 @@ from models.domain.events import Event, Return, TenderKind, Void
 from models.domain.facts import SaleVoided
 from models.domain.ids import SessionId, derived_id
 from models.domain.messages import PaymentAnswered, PaymentOutcome, SaleFound, SaleNoted, VoidBegun, VoidEnded
+from models.domain.payments import PROVIDERS
 from models.domain.returns import refund_number
 
 RETRY_EVERY = timedelta(seconds=3)
@@ -103,6 +104,7 @@ def _ask_refund(stage: Stage, work: Voiding) -> None:
             fen=tender.fen,
             kind=tender.kind,
             refund_no=refund_number(cause, tender.order),
+            provider=tender.provider or PROVIDERS[0],
         )
     )
 

@@ -323,6 +323,8 @@ class SaleTender:
     change_fen: int | None = None
     payer_fen: int | None = None
     receipt_fen: int | None = None
+    provider: str = ""
+    """Whose order it is; "" means the first of PROVIDERS, or none where there is no order."""
 
 
 @dataclass(frozen=True, slots=True)

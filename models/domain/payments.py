@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+PROVIDERS = ("alipay", "wechat")
+"""By the names that tenders, accounts and the ledger know them by; what names none means the first."""
 REQUEST_NUMBER_LENGTH_MAX = 64
 _REQUEST_NUMBER = re.compile(r"[A-Za-z0-9-]{1,64}")
 

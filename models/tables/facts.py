@@ -28,6 +28,7 @@ from models.domain.facts import (
 from models.domain.ids import LegalEntityId
 from models.domain.ledger import Place, Taking, Transaction, sale_paid, sale_refunded, sale_voided, transaction_id
 from models.domain.messages import SaleTender
+from models.domain.payments import PROVIDERS
 from models.domain.points import POINTS
 from models.domain.privacy import STANDING_PURPOSE
 from models.domain.returns import cash_out_fen
@@ -38,8 +39,8 @@ from models.tables.ledger import Booking, load_transaction
 from models.tables.templates import add_template, hold_member
 from models.tables.terminals import save_twin
 
-PROVIDER = "alipay"
-"""The provider of the slice; a sale's tender will carry its own when there are several."""
+PROVIDER = PROVIDERS[0]
+"""Of what names none: memberships' guarantees, and tenders of sales from before there were two."""
 
 
 async def save_facts(conn: AsyncConnection[TupleRow], facts: Sequence[tuple[Fact, str]]) -> None:
@@ -140,7 +141,7 @@ def _taking(sale: SaleMade | SaleReturned, tender: SaleTender) -> Taking:
     if tender.kind is TenderKind.CASH:
         return Taking(cash_out_fen(tender), drawer=sale.lane)
     # What a till collected by itself did not go through our merchant account: it has a clearing of its own.
-    provider = PROVIDER if tender.order else f"till-{tender.kind}"
+    provider = (tender.provider or PROVIDER) if tender.order else f"till-{tender.kind}"
     # What the provider gives itself reaches our account; only the merchant's own promotion there lessens the receipt.
     ours_fen = 0 if tender.receipt_fen is None else tender.fen - tender.receipt_fen
     return Taking(tender.fen, provider=provider, merchant_funded_fen=ours_fen)
