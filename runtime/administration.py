@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, LiteralString
 
+import httpx
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 from rich.console import Console
@@ -17,8 +18,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from devices.profiles import profile_of, require_role
 from gateway.auth import make_login_link
+from gateway.providers.simulator import SimulatorAdmin
 from gateway.settings import GatewaySettings
-from models.domain.errors import Refused
+from models.domain.errors import Refused, RetryLater
 from models.domain.ids import StoreId, is_topic_level, shard_of
 from runtime import clock
 from runtime.broker import let_in
@@ -145,8 +147,9 @@ async def advance(
     async def settle_at(now: datetime) -> None:
         reports.extend(await asyncio.gather(*(_settle_at(one, now) for one in (plant, *others))))
 
-    async def fire(_now: datetime) -> None:
-        """Hosts fire business timers by themselves, within a second of seeing the clock; none is set here yet."""
+    async def fire(now: datetime) -> None:
+        """Hosts fire business timers by themselves, within a second of seeing the clock; the provider is told."""
+        await _tell_provider(plant, now)
 
     def show(now: datetime) -> None:
         if console is not None:
@@ -154,7 +157,21 @@ async def advance(
 
     async with pool_of(plant) as pool:
         advanced = await clock.advance(pool, to, settle_at, fire, progress=show)
+    await _tell_provider(plant, to)
     return {**{name: str(value) for name, value in asdict(advanced).items()}, "settlements": len(reports)}
+
+
+async def _tell_provider(plant: Plant, now: datetime) -> None:
+    """The house's own simulator lives on the same day: else its statements would be of days that our books skipped."""
+    if not plant.provider_follows:
+        return
+    try:
+        async with SimulatorAdmin(plant.provider_url) as provider:
+            await provider.advance_to(now)
+    except httpx.TransportError as error:
+        raise RetryLater(
+            "provider_away", f"{plant.provider_url}: {error}", "the same command goes on from here", after_s=5
+        ) from None
 
 
 def pool_of(plant: Plant) -> AsyncConnectionPool[Any]:

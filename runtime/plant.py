@@ -67,6 +67,8 @@ class Plant:
     terminals: TerminalDoor = NO_DOOR
     """Where the region's terminals come in."""
     provider_url: str = ""
+    provider_follows: bool = False
+    """The provider is the house's own simulator, and its clock goes where the business clock is moved to."""
     provider_fee_bps: int | None = None
     provider_calls_per_s_max: float = 200.0
     provider_calls_in_flight_max: int = 16

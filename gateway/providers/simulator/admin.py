@@ -150,9 +150,9 @@ class SimulatorAdmin:
         """Move the provider's clock on."""
         await self._post("/sim/clock", {"advance_s": seconds})
 
-    async def advance_to(self, at: datetime) -> None:
-        """Move the provider's clock on to an instant with a zone; it never goes back."""
-        await self._post("/sim/clock", {"to": at.isoformat()})
+    async def advance_to(self, at: datetime) -> datetime:
+        """Move the provider's clock on to an instant with a zone; it never goes back. What it says then."""
+        return datetime.fromisoformat((await self._post("/sim/clock", {"to": at.isoformat()}))["now"])
 
     async def set(self, name: str, value: int) -> None:
         """One of the provider's settings, by its name in `simulator/settings.py`."""

@@ -6,6 +6,7 @@ import sqlite3
 import tempfile
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,13 @@ async def test_a_hold_lives_as_long_as_the_provider_says(provider: AlipayProvide
     assert isinstance(held, Succeeded)
     await admin.advance(86_401)
     assert (await admin.user("chen"))["huabei_held_fen"] == 0
+
+
+async def test_the_clock_goes_up_to_an_instant_and_never_back(admin: SimulatorAdmin) -> None:
+    now = await admin.advance_to(datetime(2020, 1, 1, tzinfo=UTC))
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=2)
+    assert timedelta(0) <= await admin.advance_to(midnight) - midnight < timedelta(seconds=2)
+    assert await admin.advance_to(now) >= midnight
 
 
 @pytest.mark.parametrize(
