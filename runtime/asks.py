@@ -160,7 +160,7 @@ class Ports:
         faces: FaceService,
         region: RegionId,
         memberships: Memberships,
-        provider_of: Callable[[LegalEntityId], PaymentProvider],
+        provider_of: Callable[[LegalEntityId, str], PaymentProvider],
     ) -> None:
         self._chain = chain
         self._pool = pool
@@ -315,7 +315,11 @@ class Ports:
     # ------------------------------------------------------------ payments
 
     async def _pay(self, ask: str, request: PaymentRequest, attempts: int) -> PaymentAnswered:
-        provider = self._provider_of(request.entity)
+        try:
+            provider = self._provider_of(request.entity, request.provider)
+        except KeyError:  # nothing was ever asked there, so there is nothing to find out
+            failed = Failed(FailReason.REFUSED, f"no_account:{request.provider}")
+            return _payment_message(ask, request, failed)
         try:
             answer = await _ask_provider(provider, request, attempts)
         except ValueError as error:  # a number or an amount that could never be sent

@@ -17,6 +17,7 @@ from models.domain.errors import NeedsOperator, Refused
 from models.domain.events import TenderKind
 from models.domain.ids import StoreId, TerminalId
 from models.domain.liveness import PLAIN, ChallengeMode, LivenessPolicy
+from models.domain.payments import PROVIDERS
 from models.domain.points import POINTS, PointsPolicy, read_policy
 from models.domain.privacy import COVERED_BY_DEFAULT, FaceUse
 from models.domain.taxes import read_taxes
@@ -38,10 +39,21 @@ class Name(_Closed):
 
 
 class EntityDoc(_Closed):
-    """A legal entity."""
+    """A legal entity. `accounts`: the payment providers where it has a merchant account.
+
+    Whoever owns a plan needs the first: memberships are guaranteed and settled there.
+    """
 
     id: Slug
     name: Name
+    accounts: Annotated[tuple[str, ...], Field(min_length=1, max_length=len(PROVIDERS))] = PROVIDERS[:1]
+
+    @model_validator(mode="after")
+    def _at_known_providers(self) -> EntityDoc:
+        strange = set(self.accounts) - set(PROVIDERS)
+        if strange:
+            raise ValueError(f"entity {self.id!r}: no provider {min(strange)!r}; one of {', '.join(PROVIDERS)}")
+        return self
 
 
 class ConsentDoc(_Closed):

@@ -26,10 +26,11 @@ from gateway.providers.port import PaymentProvider
 from models.domain.errors import Fenced, RetryLater
 from models.domain.ids import LegalEntityId, StoreId, TerminalId
 from models.domain.messages import EnrolAnswered
+from models.domain.payments import PROVIDERS
 from models.tables.journal import Slot, held, still_holds
 from models.tables.layouts import HELD
 from runtime.asks import Answered, AskPorts, VisitMemory
-from runtime.plant import limit_transactions
+from runtime.plant import ProviderOf, limit_transactions
 
 log = structlog.get_logger()
 
@@ -187,11 +188,13 @@ class _FencedProvider:
         return call
 
 
-def fenced_providers(
-    provider_of: Callable[[LegalEntityId], PaymentProvider], fence: Fence
-) -> Callable[[LegalEntityId], PaymentProvider]:
+def fenced_providers(provider_of: ProviderOf, fence: Fence) -> ProviderOf:
     """The same providers, each call held behind the fence."""
-    return lambda entity: cast(PaymentProvider, _FencedProvider(provider_of(entity), fence))
+
+    def fenced(entity: LegalEntityId, provider: str = PROVIDERS[0]) -> PaymentProvider:
+        return cast(PaymentProvider, _FencedProvider(provider_of(entity, provider), fence))
+
+    return fenced
 
 
 class FencedPorts:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from psycopg import AsyncConnection
 
 from gateway.providers.signing import generate_private_key, load_private_key, private_key_pem, public_key_pem
 from gateway.providers.simulator import SimulatorAdmin
+from gateway.providers.wechat_signing import generate_api_key
 from models.domain.errors import NeedsOperator
 from models.domain.ids import ChainId, LegalEntityId, RegionId
+from models.domain.payments import PROVIDERS
 from models.tables.clock import set_movable
 from models.tables.deployment import stores_of
 from runtime.chain_tables import apply_chain
 from runtime.chains import provider_app_of
 from runtime.datadir import DataDir, write_private
 from runtime.deployment import Place
-from runtime.plant import MerchantAccount, Plant
+from runtime.plant import WECHAT, MerchantAccount, Plant
 from runtime.servers import Brokers
 
 
@@ -41,10 +45,14 @@ async def furnish(
                 cursor = await conn.execute("SELECT id, name_en FROM legal_entity WHERE chain = %s", (place.chain,))
                 entities.setdefault(place.chain, {}).update(await cursor.fetchall())
     await _check_stores(places, urls)
+    named = {
+        place.chain: {entity.id: entity.accounts for entity in place.doc.entities}
+        for place in places
+        if place.doc is not None
+    }
     async with SimulatorAdmin(provider_url) as admin:
         return {
-            chain: tuple([await _account(data, admin, entity, name) for entity, name in owners.items()])
-            for chain, owners in entities.items()
+            chain: await _accounts(data, admin, owners, named.get(chain, {})) for chain, owners in entities.items()
         }
 
 
@@ -105,12 +113,60 @@ async def _check_stores(places: Sequence[Place], urls: Mapping[RegionId, str]) -
                 )
 
 
-async def _account(data: DataDir, admin: SimulatorAdmin, entity: str, name: str) -> MerchantAccount:
-    path = data.secrets / f"merchant-{entity}.pem"
-    if not path.exists():
-        write_private(path, private_key_pem(generate_private_key()))
-    pem = path.read_text()
-    public = public_key_pem(load_private_key(pem).public_key())
+async def _accounts(
+    data: DataDir, admin: SimulatorAdmin, owners: Mapping[str, str], named: Mapping[str, tuple[str, ...]]
+) -> tuple[MerchantAccount, ...]:
+    """An account at each provider that the chain's file names for an entity; one that was opened before stays."""
+    accounts = []
+    for entity, name in owners.items():
+        at = named.get(entity, PROVIDERS[:1])
+        if PROVIDERS[0] in at or _key_path(data, entity, PROVIDERS[0]).exists():
+            accounts.append(await _alipay_account(data, admin, entity, name))
+        if WECHAT in at or _key_path(data, entity, WECHAT).exists():
+            accounts.append(await _wechat_account(data, admin, entity, name))
+    return tuple(accounts)
+
+
+async def _alipay_account(data: DataDir, admin: SimulatorAdmin, entity: str, name: str) -> MerchantAccount:
+    pem, public = _own_key(_key_path(data, entity, PROVIDERS[0]))
     app, seller = provider_app_of(entity), f"seller-{entity}"
     provider_key = await admin.register_app(app_id=app, seller_id=seller, public_key_pem=public, name=name)
     return MerchantAccount(LegalEntityId(entity), app, seller, pem, provider_key)
+
+
+async def _wechat_account(data: DataDir, admin: SimulatorAdmin, entity: str, name: str) -> MerchantAccount:
+    pem, public = _own_key(_key_path(data, entity, WECHAT))
+    digest = hashlib.sha256(public.encode()).hexdigest()
+    api_path = data.secrets / f"merchant-{entity}.wechat.key"
+    if not api_path.exists():
+        write_private(api_path, generate_api_key())
+    mchid = f"19{int(hashlib.sha256(entity.encode()).hexdigest(), 16) % 10**14:014d}"
+    appid, serial = f"wx{digest[:16]}", digest[:40].upper()
+    api_key = api_path.read_text()
+    provider_key, provider_serial = await admin.register_wechat(
+        mchid=mchid, appid=appid, serial_no=serial, api_key=api_key, public_key_pem=public, name=name
+    )
+    return MerchantAccount(
+        LegalEntityId(entity),
+        mchid,
+        appid,
+        pem,
+        provider_key,
+        provider=WECHAT,
+        serial_no=serial,
+        provider_serial=provider_serial,
+        api_key=api_key,
+    )
+
+
+def _key_path(data: DataDir, entity: str, provider: str) -> Path:
+    """Where our key of an account lies: the first provider's have been there longer than there were two."""
+    return data.secrets / f"merchant-{entity}{'' if provider == PROVIDERS[0] else '.' + provider}.pem"
+
+
+def _own_key(path: Path) -> tuple[str, str]:
+    """Our key of an account, made at its first use: private and public, PEM."""
+    if not path.exists():
+        write_private(path, private_key_pem(generate_private_key()))
+    pem = path.read_text()
+    return pem, public_key_pem(load_private_key(pem).public_key())

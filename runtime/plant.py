@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from psycopg import AsyncConnection
@@ -17,8 +17,11 @@ from gateway.providers.alipay import AlipayProvider
 from gateway.providers.alipay_gateway import AlipayAccount, AlipayGateway
 from gateway.providers.port import PaymentProvider
 from gateway.providers.signing import load_private_key, load_public_key
+from gateway.providers.wechat import WechatProvider
+from gateway.providers.wechat_gateway import WechatAccount, WechatGateway
 from models.domain.errors import NeedsOperator
 from models.domain.ids import ChainId, LegalEntityId, RegionId
+from models.domain.payments import PROVIDERS
 from models.domain.privacy import RETENTION_DEFAULT, RetentionPolicy
 from models.tables.columns import quick_columns
 from runtime.broker import TerminalDoor
@@ -29,7 +32,10 @@ HOST_DATABASE_OPTIONS = "-c idle_in_transaction_session_timeout=2000 -c statemen
 # A host finds its rows by their keys. In a table that grew since it was last analysed the planner would read all of it.
 HOST_PLANNER_OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 POOL_CONNECTIONS_MAX = 4
-NOTIFY_PATH = "/api/v1/providers/alipay/notify"
+NOTIFY_PATH = "/api/v1/providers/{provider}/notify"
+NO_GATEWAY = "http://127.0.0.1:9"
+"""Where nobody listens: WeChat's collection codes demand an address to tell."""
+WECHAT = PROVIDERS[1]
 NO_CHAIN, NO_REGION = ChainId(""), RegionId("")
 NO_DOOR = TerminalDoor("", 0)
 """Of what is the same in every region: see `furnish.plants_of`."""
@@ -37,7 +43,10 @@ NO_DOOR = TerminalDoor("", 0)
 
 @dataclass(frozen=True, slots=True)
 class MerchantAccount:
-    """A legal entity's account with the provider: our key to sign, the provider's to verify."""
+    """A legal entity's account with a provider: our key to sign, the provider's to verify.
+
+    At WeChat `app_id` is the merchant's number (mchid) and `seller_id` its app (appid): what tells accounts apart first.
+    """
 
     entity: LegalEntityId
     app_id: str
@@ -46,6 +55,13 @@ class MerchantAccount:
     provider_public_key_pem: str = ""
     credit_template: str = ""
     """The entity's template of the provider's credit product; "" when it has none."""
+    provider: str = PROVIDERS[0]
+    serial_no: str = ""
+    """Of our certificate, where requests name it."""
+    provider_serial: str = ""
+    """Of the provider's key, where answers name it."""
+    api_key: str = field(default="", repr=False)
+    """What notifications are sealed under, where they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,33 +198,64 @@ def _path(kind: type, value: Any) -> Any:
     return Path(value) if kind is Path else value
 
 
+class ProviderOf(Protocol):
+    """The account of a legal entity at a provider, at the first of PROVIDERS where none is named. Raises KeyError."""
+
+    def __call__(self, entity: LegalEntityId, provider: str = PROVIDERS[0]) -> PaymentProvider: ...
+
+
 class Providers:
-    """One provider client for each legal entity, made at its first use."""
+    """One provider client for each legal entity and provider, made at its first use."""
 
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
-        self._accounts = {account.entity: account for account in plant.accounts}
-        self._open: dict[LegalEntityId, PaymentProvider] = {}
+        self._accounts = {(account.entity, account.provider): account for account in plant.accounts}
+        self._open: dict[tuple[LegalEntityId, str], PaymentProvider] = {}
 
-    def __call__(self, entity: LegalEntityId) -> PaymentProvider:
-        """The entity's account. Raises KeyError when it has none."""
-        if entity not in self._open:
-            account = self._accounts[entity]
-            self._open[entity] = AlipayProvider(
-                AlipayGateway(
-                    AlipayAccount(
-                        gateway_url=f"{self._plant.provider_url}/gateway.do",
-                        app_id=account.app_id,
-                        seller_id=account.seller_id,
-                        private_key=load_private_key(account.private_key_pem),
-                        provider_key=load_public_key(account.provider_public_key_pem),
-                        entity=account.entity,
-                        notify_url=f"{self._plant.gateway_url}{NOTIFY_PATH}" if self._plant.gateway_url else "",
-                        credit_template=account.credit_template,
-                    )
+    def __call__(self, entity: LegalEntityId, provider: str = PROVIDERS[0]) -> PaymentProvider:
+        """The entity's account there. Raises KeyError when it has none."""
+        key = (entity, provider)
+        if key not in self._open:
+            account = self._accounts[key]
+            self._open[key] = self._wechat(account) if provider == WECHAT else self._alipay(account)
+        return self._open[key]
+
+    def _alipay(self, account: MerchantAccount) -> AlipayProvider:
+        return AlipayProvider(
+            AlipayGateway(
+                AlipayAccount(
+                    gateway_url=f"{self._plant.provider_url}/gateway.do",
+                    app_id=account.app_id,
+                    seller_id=account.seller_id,
+                    private_key=load_private_key(account.private_key_pem),
+                    provider_key=load_public_key(account.provider_public_key_pem),
+                    entity=account.entity,
+                    notify_url=self._notify_url(account) if self._plant.gateway_url else "",
+                    credit_template=account.credit_template,
                 )
             )
-        return self._open[entity]
+        )
+
+    def _wechat(self, account: MerchantAccount) -> WechatProvider:
+        return WechatProvider(
+            WechatGateway(
+                WechatAccount(
+                    base_url=f"{self._plant.provider_url}/wechat",
+                    mchid=account.app_id,
+                    appid=account.seller_id,
+                    serial_no=account.serial_no,
+                    private_key=load_private_key(account.private_key_pem),
+                    platform_serial=account.provider_serial,
+                    platform_key=load_public_key(account.provider_public_key_pem),
+                    api_key=account.api_key,
+                    entity=account.entity,
+                    notify_url=self._notify_url(account),
+                )
+            )
+        )
+
+    def _notify_url(self, account: MerchantAccount) -> str:
+        return (self._plant.gateway_url or NO_GATEWAY) + NOTIFY_PATH.format(provider=account.provider)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -13,17 +13,23 @@ from psycopg_pool import AsyncConnectionPool
 from gateway.providers.alipay_notices import AlipayNotifications, account_of
 from gateway.providers.port import Notifications
 from gateway.providers.signing import load_public_key
+from gateway.providers.wechat_notices import WechatNotifications, serial_of
 from models.domain.notices import Distrusted
+from models.domain.payments import PROVIDERS
 from models.tables.notices import forget_notices, keep_notice
-from runtime.plant import Plant
+from runtime.plant import WECHAT, MerchantAccount, Plant
 
 log = structlog.get_logger()
 
-ALIPAY = "alipay"
 CONNECTIONS_MAX = 2
 CONNECTION_WAIT_S = 5.0
 FORGET_EVERY = 1_000
 """Notifications between two looks for what is too old to keep."""
+
+
+def _key_of(account: MerchantAccount) -> tuple[str, str]:
+    """By what a notification is told apart: the app that it names, or the provider's key that signed it."""
+    return account.provider, account.provider_serial if account.provider == WECHAT else account.app_id
 
 
 class ProvidersOfAHouse:
@@ -31,28 +37,36 @@ class ProvidersOfAHouse:
 
     def __init__(self, plants: Sequence[Plant], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
-        self._readers: dict[str, Notifications] = {}
-        self._databases: dict[str, list[str]] = {}
+        self._readers: dict[tuple[str, str], Notifications] = {}
+        self._databases: dict[tuple[str, str], list[str]] = {}
         self._pools: dict[str, AsyncConnectionPool[AsyncConnection[Any]]] = {}
         self._received = 0
         for plant in plants:
             for account in plant.accounts:
                 if not account.provider_public_key_pem:
                     continue  # nothing of this account could be believed
-                if account.app_id not in self._readers:
-                    key = load_public_key(account.provider_public_key_pem)
-                    self._readers[account.app_id] = AlipayNotifications(account.app_id, account.seller_id, key)
-                urls = self._databases.setdefault(account.app_id, [])
+                key = _key_of(account)
+                if key not in self._readers:
+                    self._readers[key] = self._reader(account)
+                urls = self._databases.setdefault(key, [])
                 if plant.database_url not in urls:
                     urls.append(plant.database_url)
 
+    def _reader(self, account: MerchantAccount) -> Notifications:
+        key = load_public_key(account.provider_public_key_pem)
+        if account.provider == WECHAT:
+            return WechatNotifications(
+                account.app_id, account.seller_id, account.api_key, account.provider_serial, key, clock=self._now
+            )
+        return AlipayNotifications(account.app_id, account.seller_id, key)
+
     async def receive(self, provider: str, headers: Mapping[str, str], body: bytes) -> bytes | Distrusted | None:
         """See ProviderDesk."""
-        if provider != ALIPAY:
+        if provider not in PROVIDERS:
             return None
-        app_id = account_of(body)
-        reader = self._readers.get(app_id or "")
-        if app_id is None or reader is None:
+        account = (provider, (serial_of(headers) if provider == WECHAT else account_of(body)) or "")
+        reader = self._readers.get(account)
+        if reader is None:
             return Distrusted("another_app")
         notice = reader.notification(headers, body)
         if isinstance(notice, Distrusted):
@@ -60,7 +74,7 @@ class ProvidersOfAHouse:
         # A number does not say which region's order it is: each database with this account keeps the notification,
         # and the one that waits for the order hastens it.
         hastened = False
-        for url in self._databases[app_id]:
+        for url in self._databases[account]:
             async with (await self._pool(url)).connection(CONNECTION_WAIT_S) as conn:
                 hastened |= await keep_notice(conn, provider, notice, self._now())
                 if self._received % FORGET_EVERY == 0:

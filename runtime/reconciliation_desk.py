@@ -18,6 +18,7 @@ from models.domain.difference_postings import Remedy
 from models.domain.differences import FeeTerms
 from models.domain.errors import Refused
 from models.domain.ids import LegalEntityId
+from models.domain.payments import PROVIDERS
 from models.domain.reconciliation import StatementFile
 from models.tables import differences
 from models.tables.business_days import DayEvent, store_days
@@ -25,12 +26,8 @@ from models.tables.differences import DayRun, Line
 from models.tables.reconciliation import Account, load_statement
 from runtime import clock
 from runtime.day_close import DayClose
-from runtime.memberships import PROVIDER
 from runtime.plant import Plant, Providers
 from runtime.reconciling import Pool, Reconciler
-
-PROVIDERS = (PROVIDER,)
-"""Those with statements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class ReconciliationDesk:
     def accounts(self, *, region: str = "") -> list[Account]:
         """Every merchant account of a region's database."""
         plant = self._plant(region)
-        return [Account(provider, account.entity) for provider in PROVIDERS for account in plant.accounts]
+        return [Account(account.provider, account.entity) for account in plant.accounts]
 
     async def yesterday(self, account: str, *, region: str = "") -> date:
         """The last business day that is over: the one whose statement there is."""
@@ -164,7 +161,7 @@ class ReconciliationDesk:
             if provider not in PROVIDERS:
                 raise Refused("unknown_provider", f"no provider {provider!r}", f"one of {', '.join(PROVIDERS)}")
             try:
-                return providers(entity)
+                return providers(entity, provider)
             except KeyError:
                 raise Refused(
                     "unknown_account", f"{entity!r} has no account at {provider}", "see the chain's file"

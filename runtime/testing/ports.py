@@ -155,7 +155,7 @@ class MemoryPorts(Ports):
             faces,
             RegionId("north"),
             cast(Memberships, memberships),
-            lambda _: cast(PaymentProvider, provider),
+            lambda _entity, _provider: cast(PaymentProvider, provider),
         )
         self._database = database
         self._books = books
