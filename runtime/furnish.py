@@ -51,9 +51,7 @@ async def furnish(
         if place.doc is not None
     }
     async with SimulatorAdmin(provider_url) as admin:
-        return {
-            chain: await _accounts(data, admin, owners, named.get(chain, {})) for chain, owners in entities.items()
-        }
+        return {chain: await _accounts(data, admin, owners, named.get(chain, {})) for chain, owners in entities.items()}
 
 
 def plants_of(

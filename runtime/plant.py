@@ -45,7 +45,7 @@ NO_DOOR = TerminalDoor("", 0)
 class MerchantAccount:
     """A legal entity's account with a provider: our key to sign, the provider's to verify.
 
-    At WeChat `app_id` is the merchant's number (mchid) and `seller_id` its app (appid): what tells accounts apart first.
+    At WeChat `app_id` is the merchant's number (mchid) and `seller_id` its app (appid).
     """
 
     entity: LegalEntityId
