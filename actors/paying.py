@@ -22,10 +22,11 @@ from actors.ports import (
 from actors.pricing import quote, uses_of, vouchers_of
 from actors.selling import book_sale, book_unknown_takings, dated, moment, taken_fen, till_sale
 from actors.stage import Stage
-from actors.visit import Payment, Phase
+from actors.visit import Payment, Phase, Session
 from models.domain.errors import Refused
 from models.domain.events import Confirm, Event, Paid, Tender, TenderKind
 from models.domain.ids import SaleId, derived_id
+from models.domain.member_balance import BALANCE
 from models.domain.messages import PaymentAnswered, PaymentOutcome, ReserveAnswered, SaleTender, UsesPosted
 from models.domain.payments import PROVIDERS, FailReason
 from models.domain.points import POINTS
@@ -51,9 +52,15 @@ OVER = frozenset({FailReason.CLOSED, FailReason.REVERSED})
 DRAWER_TENDERS = frozenset({TenderKind.CASH, TenderKind.CARD, TenderKind.COUPON})
 """What needs no provider of ours: a card is taken by the bank's own device, and its slip is in the drawer."""
 
-PROVIDER_TENDERS = (TenderKind.FACE, TenderKind.CODE, TenderKind.QR)
+MEMBER_TENDERS = (TenderKind.BALANCE, TenderKind.AGREEMENT)
+"""What is a member's own: taken without asking them, so they prove who they are by two factors first."""
+MEMBER_REFUSALS = frozenset({"balance_short", "agreement_missing", "payment_limit", "day_limit"})
+"""Why a balance or an agreement did not pay: our own reasons, told as they are."""
+
+PROVIDER_TENDERS = (*MEMBER_TENDERS, TenderKind.FACE, TenderKind.CODE, TenderKind.QR)
 """What can be taken back, in the order in which it is asked for: what answers at once first, what somebody must scan
 last. Cash comes after all of them, for it changes hands."""
+TOKEN_TENDERS = frozenset({TenderKind.FACE, TenderKind.CODE})
 PARTS_MAX = 3
 """Tenders of providers in one payment: each may take a minute, with a customer who waits."""
 TAKEN_TENDERS = frozenset(PROVIDER_TENDERS) | DRAWER_TENDERS
@@ -80,6 +87,7 @@ def confirm(stage: Stage, event: Event, body: Confirm) -> None:
         as_coupon = not event.traits.takes_line_adjustments
         check_tenders(body.tenders, quote(session, stage.book), coupons=as_coupon)
         _require_supported(body.tenders, stage.book.chain_book.tenders)
+        _require_member(session, body.tenders)
     assert session.id is not None
     sale = SaleId(derived_id(stage.cause, "sale"))
     payment = Payment(
@@ -129,10 +137,23 @@ def _require_supported(tenders: tuple[Tender, ...], offered: frozenset[TenderKin
     carded = any(tender.kind is TenderKind.CARD for tender in tenders)
     if len(asked) > PARTS_MAX or (asked and carded):
         raise Refused("tender_unsupported")
-    if any(tender.kind is not TenderKind.QR and tender.auth is None for tender in asked):
+    if any(tender.kind in TOKEN_TENDERS and tender.auth is None for tender in asked):
         raise Refused("token_missing")
     if any(tender.auth is not None and tender.auth.provider not in PROVIDERS for tender in asked):
         raise Refused("tender_unsupported")
+
+
+def _require_member(session: Session, tenders: tuple[Tender, ...]) -> None:
+    """One of each kind at most: a member has one balance, and one agreement with the company of the store."""
+    theirs = [tender.kind for tender in tenders if tender.kind in MEMBER_TENDERS]
+    if not theirs:
+        return
+    if len(set(theirs)) < len(theirs):
+        raise Refused("tender_unsupported")
+    if session.member is None:
+        raise Refused("member_missing")
+    if not session.two_factors:
+        raise Refused("second_factor_missing")
 
 
 def _is_qr(payment: Payment) -> bool:
@@ -213,6 +234,7 @@ def _ask_provider(stage: Stage, verb: PayVerb) -> None:
             subject=session.lines[0].name if session.lines else "",
             auth=tender.auth,
             provider=_provider_of(tender),
+            member=session.member.id if session.member is not None and tender.kind in MEMBER_TENDERS else None,
         )
     )
 
@@ -247,7 +269,8 @@ def _wait_on(stage: Stage, payment: Payment) -> None:
         _ask_provider(stage, PayVerb.CANCEL)
         return
     stage.keep(payment=waiting)
-    if payment.phase is Phase.ASKING and not _is_qr(payment):
+    tender = _provider_tender(payment)
+    if payment.phase is Phase.ASKING and tender is not None and tender.kind in TOKEN_TENDERS:
         stage.prompt("authorise_on_phone")
     stage.wake("poll", f"{payment.order}:{polls}", POLL_EVERY)
 
@@ -284,15 +307,25 @@ def _succeeded(stage: Stage, payment: Payment, answer: PaymentAnswered) -> None:
 
 def _provider_of(tender: Tender) -> str:
     """The one that its authorisation names; a collection code may name one, too, and its token is not read."""
+    if tender.kind is TenderKind.BALANCE:
+        return BALANCE
     return PROVIDERS[0] if tender.auth is None else tender.auth.provider
 
 
 def _as_taken(tender: Tender, order: str, answer: PaymentAnswered) -> SaleTender:
     """What the provider took, with what its own promotions changed: the price stays what the screen showed."""
-    payer, receipt = (None if fen == tender.fen else fen for fen in (answer.payer_fen, answer.receipt_fen))
+    said = (answer.payer_fen, answer.receipt_fen, answer.invoiceable_fen)
+    payer, receipt, invoice = (None if fen == tender.fen else fen for fen in said)
     by = _provider_of(tender)
     return SaleTender(
-        tender.kind, tender.fen, order, answer.trade_no, payer_fen=payer, receipt_fen=receipt, provider=by
+        tender.kind,
+        tender.fen,
+        order,
+        answer.trade_no,
+        payer_fen=payer,
+        receipt_fen=receipt,
+        invoiceable_fen=invoice,
+        provider=by,
     )
 
 
@@ -300,7 +333,7 @@ def _give_up(stage: Stage, payment: Payment, prompt_code: str, why: str) -> None
     """Not paid: give back what other tenders paid, then the benefits, and go on with the same basket."""
     session = stage.session
     assert session.id is not None
-    stage.refuse(payment.reply, "pay_failed", why)
+    stage.refuse(payment.reply, why if why in MEMBER_REFUSALS else "pay_failed", why)
     if payment.taken:
         _undo(stage, payment, why)
         return

@@ -403,6 +403,7 @@ def _payment_message(
                 trade_no=result.provider_trade_no,
                 payer_fen=result.payer_fen,
                 receipt_fen=result.receipt_fen,
+                invoiceable_fen=result.invoiceable_fen,
             )
         case Succeeded():
             return PaymentAnswered(ask, request.session, request.order, verb, PaymentOutcome.SUCCEEDED)

@@ -18,6 +18,7 @@ from models.domain.errors import Refused
 
 _MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
 
+POINTS_MOVED = "points_moved"
 SALE_KINDS = frozenset({"sale_paid", "sale_refunded", "sale_voided", "takings_without_order"})
 BENEFIT_KINDS = frozenset({"benefit_used", "benefit_reversed"})
 FUNDED_KINDS = frozenset({"given_up", "subsidised"})
@@ -98,7 +99,9 @@ def line_of(kind: str, account: str, *, absorbed: bool) -> tuple[Line, str]:
             line = Line.ABSORBED if absorbed else Line.GROSS_SALES
         case "discount_given" if kind in BENEFIT_KINDS:
             line = Line.BENEFITS
-        case "discount_given" if kind in SALE_KINDS:
+        case "points_given":
+            line = Line.DISCOUNTS
+        case "discount_given" if kind in SALE_KINDS or kind == POINTS_MOVED:
             line = Line.DISCOUNTS
         case "discount_given":
             line = Line.TOPPED_UP if kind in FUNDED_KINDS else Line.CLAWED_BACK

@@ -66,6 +66,8 @@ class MemberView:
     """False: known to be under 14 without a guardian's consent; no shot is taken."""
     points: int = 0
     """Loyalty points that may be paid with."""
+    tenders: tuple[TenderKind, ...] = ()
+    """What of their own they may pay with: a balance, a withholding agreement."""
 
 
 # ---------------------------------------------------------------- answers of ports
@@ -282,6 +284,7 @@ class PaymentAnswered:
     payer_fen: int | None = None
     receipt_fen: int | None = None
     collection_code: str = ""
+    invoiceable_fen: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +326,8 @@ class SaleTender:
     change_fen: int | None = None
     payer_fen: int | None = None
     receipt_fen: int | None = None
+    invoiceable_fen: int | None = None
+    """What an invoice may state of it, where the provider says less than `fen`."""
     provider: str = ""
     """Whose order it is; "" means the first of PROVIDERS, or none where there is no order."""
 

@@ -195,7 +195,7 @@ def member_rows() -> list[SQLModel]:
 
 
 ORDER: tuple[tuple[type[SQLModel], ...], ...] = (
-    (LegalEntityRow, LayoutRow, SlotRow, BookRow, PlanRow, StoreRow, MemberRow),
+    (LegalEntityRow, LayoutRow, SlotRow, BookRow, ItemRow, PlanRow, StoreRow, MemberRow),
     (StoreEntityRow, TerminalRow, PresenceRow, MembershipRow, SaleRow),
     (UsageRow, SettlementCallRow),
 )
