@@ -60,7 +60,7 @@ class ProviderUsers:
 
     async def payment_code(self, user: str) -> str:
         """The payment code on the customer's phone."""
-        return str((await self._post(f"/sim/users/{user}/payment-code"))["token"])
+        return str((await self._post(f"/sim/users/{user}/payment-code?provider={self.name}"))["token"])
 
     async def pay(self, user: str, qr_code: str) -> None:
         """Scan a collection code and pay it."""

@@ -240,7 +240,7 @@ class House:
             theirs = int((await admin.books())["net_fen"])
         [(ours,)] = self.rows(
             """SELECT coalesce(sum(amount_fen), 0)::bigint FROM entry
-               WHERE account = 'provider_clearing:alipay' AND book = 'posted'"""
+               WHERE account IN ('provider_clearing:alipay', 'provider_clearing:wechat') AND book = 'posted'"""
         )
         assert theirs == ours
         return theirs
@@ -290,7 +290,9 @@ class House:
         return {**added, "store": store, "profile": profile}
 
     @asynccontextmanager
-    async def terminal(self, store: str, lane: str, role: str = "face") -> AsyncIterator[SimulatedTerminal]:
+    async def terminal(
+        self, store: str, lane: str, role: str = "face", provider: str = "alipay"
+    ) -> AsyncIterator[SimulatedTerminal]:
         """A new terminal, connected, with the simulated provider's customers before it."""
         added = await self.register(store, lane, role)
         async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
@@ -308,7 +310,7 @@ class House:
                     reconnect_s_min=0.2,
                     reconnect_s_max=1.0,
                 ),
-                PatientUsers(http, self.plant.provider_url),
+                PatientUsers(http, self.plant.provider_url, provider),
             )
             await terminal.agent.start(30.0)
             try:
