@@ -29,6 +29,7 @@ from gateway.routes import (
     counter,
     dashboard,
     demo,
+    drawers,
     enrolment,
     faces,
     health,
@@ -37,6 +38,7 @@ from gateway.routes import (
     member,
     memberships,
     pages,
+    papers,
     plans,
     privacy,
     providers,
@@ -49,6 +51,7 @@ from gateway.routes import (
 )
 from gateway.settings import GatewaySettings
 from gateway.startup import StartupReport, nothing_starts
+from models.domain.price_file import FILE_BYTES_MAX
 
 log = structlog.get_logger()
 
@@ -93,7 +96,7 @@ def create_app(
         middleware=[
             Middleware(SecurityHeaders, edge=edge),
             Middleware(TrustedHostMiddleware, allowed_hosts=settings.host_names),
-            Middleware(BodyLimit, body_bytes_max=settings.body_bytes_max),
+            Middleware(BodyLimit, body_bytes_max=settings.body_bytes_max, file_bytes_max=FILE_BYTES_MAX),
             Middleware(SessionGate, edge=edge, starting=_starting),
         ],
     )
@@ -113,7 +116,9 @@ def create_app(
         dashboard,
         demo,
         plans,
+        papers,
         privacy,
+        drawers,
         reconciliation,
         settlement_page,
         providers,

@@ -15,12 +15,14 @@ from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from actors.hosts import Hosts
+from gateway.drawers import Drawers
 from gateway.enrolment import Enrols, GuessLimit
 from gateway.face_figures import AskDesk
 from gateway.idempotency import IdempotentCalls
 from gateway.live import Wall
 from gateway.memberships import MembershipDesk
 from gateway.notices import ProviderDesk
+from gateway.prices import PriceDesk
 from gateway.privacy import PrivacyDesk
 from gateway.reconciliation import Reconciliation
 from gateway.settings import GatewaySettings
@@ -69,8 +71,12 @@ class Edge:
     """Statements against the ledger, and the close of a day."""
     settlements: Settlements | None = None
     """How settlement stands, its switch, and what waits for a person."""
+    drawers: Drawers | None = None
+    """Cash drawers and their shifts."""
     memberships: MembershipDesk | None = None
     """What may be done with a membership."""
+    prices: PriceDesk | None = None
+    """Takes price files."""
     providers: ProviderDesk | None = None
     """Receives the notifications of payment providers."""
     face_desks: AskDesk | None = None
@@ -112,6 +118,18 @@ class Edge:
         if self.memberships is None:
             raise RetryLater("starting", "the memberships' desk is still starting", "try again in a moment", after_s=1)
         return self.memberships
+
+    def require_drawers(self) -> Drawers:
+        """The drawers' desk, or RetryLater while it starts."""
+        if self.drawers is None:
+            raise RetryLater("starting", "the drawers' desk is still starting", "try again in a moment", after_s=1)
+        return self.drawers
+
+    def require_prices(self) -> PriceDesk:
+        """The price desk, or RetryLater while it starts."""
+        if self.prices is None:
+            raise RetryLater("starting", "the price desk is still starting", "try again in a moment", after_s=1)
+        return self.prices
 
     def require_reconciliation(self) -> Reconciliation:
         """Reconciliation, or RetryLater while it starts."""

@@ -20,11 +20,13 @@ from models.domain.errors import Refused, StoreOpsError
 from runtime import credential_verbs, origin, terminal_verbs, verbs
 from runtime.bench.cli import bench_app
 from runtime.datadir import default_data_dir
+from runtime.drawer_cli import drawer_app
 from runtime.faces_cli import faces_app
 from runtime.fleet_cli import fleet
 from runtime.hosts_cli import hosts_app
 from runtime.ledger_cli import entity_app, ledger_app
 from runtime.membership_cli import membership_app
+from runtime.papers_cli import invoice, points_app, prices_app, receipts_app
 from runtime.plan_cli import plan_app
 from runtime.pricing_cli import pricing_app
 from runtime.privacy_cli import privacy_app
@@ -40,6 +42,7 @@ app.add_typer(terminal_app, name="terminal")
 app.add_typer(clock_app, name="clock")
 app.add_typer(bench_app, name="bench")
 app.add_typer(hosts_app, name="hosts")
+app.add_typer(drawer_app, name="drawer")
 app.add_typer(membership_app, name="membership")
 app.add_typer(plan_app, name="plan")
 app.add_typer(faces_app, name="faces")
@@ -47,6 +50,10 @@ app.add_typer(privacy_app, name="privacy")
 app.add_typer(pricing_app, name="pricing")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(entity_app, name="entity")
+app.add_typer(prices_app, name="prices")
+app.add_typer(receipts_app, name="receipts")
+app.add_typer(points_app, name="points")
+app.command()(invoice)
 app.add_typer(reconcile_app, name="reconcile")
 app.add_typer(day_app, name="day")
 app.add_typer(settle_app, name="settle")

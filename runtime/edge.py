@@ -90,6 +90,12 @@ async def join(edge: Edge, data_dir: Path) -> None:
     from runtime.membership_desk import MembershipsOfAHouse
 
     edge.memberships = MembershipsOfAHouse(plants)
+    from runtime.drawer_desk import DrawersOfAHouse
+
+    edge.drawers = DrawersOfAHouse(plants)
+    from runtime.price_desk import PricesOfAHouse
+
+    edge.prices = PricesOfAHouse(plants)
     from runtime.privacy_desk import desk_of
 
     desk = await asyncio.to_thread(desk_of, plants)
