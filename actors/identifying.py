@@ -12,12 +12,16 @@ from actors.ports import FindMember
 from actors.stage import Stage
 from actors.visit import Question
 from models.domain.errors import Refused
-from models.domain.events import Event, Identify
+from models.domain.events import Digits, Event, Identify
 from models.domain.messages import MemberFound
 from models.domain.screen import ScreenState
 
 IDENTIFY_TRIES_MAX = 3
 """Numbers that may be tried in one visit: whose number is a member's must stay hopeless to find out."""
+CONFIRM_TRIES_MAX = 3
+"""Wrong digits in one visit; they count as misses of the lane, too."""
+KINDS = frozenset({"member", "proof", "confirm"})
+"""Questions of this chapter: a phone number, a card or a code, the digits of a member who is known."""
 MISSES_MAX = 30
 MISSES_WITHIN = timedelta(hours=1)
 """Visits are free to open, so a lane has a bound of its own. Customers who mistype are far below it."""
@@ -39,7 +43,29 @@ def identify(stage: Stage, event: Event, body: Identify) -> None:
     assert session.id is not None
     question = stage.ask(FindMember(session.id, stage.book.store, body.by, body.value))
     stage.keep(identify_tries=session.identify_tries + 1)
-    stage.wait_for_face(question, "member", stage.later(event))
+    # The digits are a part of the phone number: who knows the one knows the other, so it proves nothing.
+    stage.wait_for_face(question, "member" if body.by == "phone" else "proof", stage.later(event))
+
+
+def confirm(stage: Stage, event: Event, body: Digits) -> None:
+    """The second factor of a member whom a face, card or code named: the last four digits of their phone."""
+    session = stage.session
+    if session.member is None or session.proved != session.member.id or session.two_factors:
+        raise Refused("no_digits_asked")
+    if session.question is not None or session.enrolment is not None:
+        raise Refused("question_open")
+    if session.busy:
+        raise Refused("lane_busy")
+    if session.state is ScreenState.PAID:
+        raise Refused("not_now")
+    if len(body.tail) != 4 or not body.tail.isascii() or not body.tail.isdigit():
+        raise Refused("bad_digits")
+    if session.digits_tries >= CONFIRM_TRIES_MAX or too_many_misses(stage):
+        raise Refused("digits_exhausted")
+    assert session.id is not None
+    question = stage.ask(FindMember(session.id, stage.book.store, "tail", body.tail, session.member.id))
+    stage.keep(digits_tries=session.digits_tries + 1)
+    stage.wait_for_face(question, "confirm", stage.later(event))
 
 
 def answered(stage: Stage, answer: MemberFound) -> None:
@@ -52,9 +78,14 @@ def answered(stage: Stage, answer: MemberFound) -> None:
     stage.reply(question.reply)
     if answer.member is None:
         missed(stage)
-        stage.prompt("not_recognised")
+        stage.prompt("digits_wrong" if question.kind == "confirm" else "not_recognised")
         return
-    stage.keep(member=answer.member, probe=None, turning=None)
+    if question.kind == "confirm":
+        stage.keep(confirmed=answer.member.id)
+        stage.change(prompt=None)
+        return
+    proved = answer.member.id if question.kind == "proof" else None
+    stage.keep(member=answer.member, probe=None, turning=None, proved=proved, confirmed=None)
     stage.change(state=stage.session.resting_state, prompt=None)
 
 
@@ -78,5 +109,8 @@ def _misses(stage: Stage) -> int:
 
 def lost(stage: Stage, question: Question) -> None:
     """The look-up did not come back in time: this try does not count."""
-    stage.keep(identify_tries=max(0, stage.session.identify_tries - 1))
+    if question.kind == "confirm":
+        stage.keep(digits_tries=max(0, stage.session.digits_tries - 1))
+    else:
+        stage.keep(identify_tries=max(0, stage.session.identify_tries - 1))
     stage.refuse(question.reply, "not_now")

@@ -123,7 +123,10 @@ class FindSale:
 
 @dataclass(frozen=True, slots=True)
 class FindMember:
-    """The member of the chain behind a phone number, a card or a code. Kept nowhere: the number is the customer's."""
+    """The member of the chain behind a phone number, a card or a code. Kept nowhere: the number is the customer's.
+
+    `by` tail: `member`, if the last four digits of their phone are `value`.
+    """
 
     port: ClassVar[Port] = Port.MEMBERSHIPS
     durable: ClassVar[bool] = False
@@ -131,6 +134,7 @@ class FindMember:
     store: StoreId
     by: str
     value: str
+    member: MemberId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +329,8 @@ class PaymentRequest:
     auth: ProviderAuth | None = None
     refund_no: str = ""
     provider: str = PROVIDERS[0]
+    member: MemberId | None = None
+    """Whose balance or agreement pays."""
 
 
 FaceRequest = IdentifyFace | RescoreFace | TakeShot | EnrolFace

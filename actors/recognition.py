@@ -185,7 +185,10 @@ def answered(stage: Stage, question: Question, answer: FaceAnswered) -> None:
     match answer.outcome:
         case FaceOutcome.ACCEPTED if answer.member is not None:
             _keep_templates(stage, answer)
-            stage.keep(member=answer.member, probe=None)
+            who = answer.member.id
+            stage.keep(
+                member=answer.member, probe=None, proved=who, confirmed=who if question.kind == "digits" else None
+            )
             stage.change(state=stage.session.resting_state, prompt=None)
             stage.reply(question.reply)
         case FaceOutcome.DIGITS if question.kind == "face" and stage.session.digits_tries < DIGITS_TRIES_MAX:

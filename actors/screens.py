@@ -152,6 +152,9 @@ def _actions(session: Session, book: StoreBook) -> tuple[str, ...]:
             actions.append("identify")
         actions += ["voucher"] if book.chain_book.vouchers or book.chain_book.points is not None else []
         actions += ["claim"] if session.state in _OFFER_STATES and offered_vouchers(session, book) else []
+        known = session.member
+        if known is not None and known.tenders and session.proved == known.id and not session.two_factors:
+            actions.append("digits")
     if session.state is ScreenState.BASKET:
         actions.append("age_check")
     view = session.member.membership if session.member is not None else None

@@ -170,7 +170,8 @@ def _of_visit(stage: Stage, event: Event, body: VisitBody) -> None:
         case FaceShown():
             recognition.face(stage, event, body)
         case Digits():
-            recognition.digits(stage, event, body)
+            asked = stage.session.state is ScreenState.DIGITS or stage.session.member is None
+            (recognition.digits if asked else identifying.confirm)(stage, event, body)
         case Enrol():
             enrolling.enrol(stage, event, body)
         case Scan():
@@ -316,7 +317,7 @@ def _face_lost(stage: Stage, question_id: str) -> None:
     stage.keep(question=None)
     if question.kind in SHOT_KINDS:
         enrolling.shot_lost(stage, question)
-    elif question.kind == "member":
+    elif question.kind in identifying.KINDS:
         identifying.lost(stage, question)
     else:
         recognition.lost(stage, question)

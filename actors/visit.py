@@ -194,6 +194,10 @@ class Session:
     clerk: str | None = None
     consents: tuple[GivenConsent, ...] = ()
     member: MemberView | None = None
+    proved: MemberId | None = None
+    """Whom a face, card or code named in this visit. A phone number names somebody, too, and proves nothing."""
+    confirmed: MemberId | None = None
+    """Whose digits were given in this visit: beside `proved` the second factor."""
     lines: tuple[Line, ...] = ()
     question: Question | None = None
     probe: bytes | None = None
@@ -229,6 +233,11 @@ class Session:
     def consent(self, purpose: Purpose) -> GivenConsent | None:
         """The consent given in this session for a purpose."""
         return next((given for given in self.consents if given.purpose == purpose), None)
+
+    @property
+    def two_factors(self) -> bool:
+        """The member proved who they are, and gave their digits: they may pay with what is theirs."""
+        return self.member is not None and self.proved == self.confirmed == self.member.id
 
     @property
     def live(self) -> bool:

@@ -30,6 +30,7 @@ _PROMPTS: dict[str, tuple[str, str]] = {
     ),
     "face_erased": ("您的人脸已删除，会员照常使用", "Your face is erased; your membership goes on"),
     "scan_qr": ("请扫码支付", "Please scan to pay"),
+    "scan_to_agree": ("请扫码并在手机上同意", "Please scan and agree on your phone"),
     "authorise_on_phone": ("请在手机上授权", "Please authorise on your phone"),
     "pay_failed": ("支付未成功，请换一种方式", "Payment failed, please try another way"),
     "not_paid": ("未支付；如已扣款将原路退回", "Not paid; if money was taken it comes back"),
@@ -47,6 +48,7 @@ _PROMPTS: dict[str, tuple[str, str]] = {
     "age_refused": ("未满 18 岁：请取出限制商品", "Under 18: the restricted goods must be taken out"),
     "voucher_added": ("已用券：{name}，优惠 {saves} 元", "Voucher taken: {name}, {saves} off"),
     "voucher_waits": ("券已录入：{name}（{why}）", "Voucher entered: {name} ({why})"),
+    "digits_wrong": ("号码不符，请再试一次", "Those digits do not fit; please try again"),
     "collect_at_till": ("请在收银机收款", "Please collect at the till"),
 }
 
@@ -121,6 +123,17 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
     "return_exceeds": ("退货数量超过所购", "More than was sold", "检查数量", "check the quantity"),
     "not_returnable": ("代收业务不能退货", "Sold for somebody else: not returnable", "联系服务商", "ask its provider"),
     "already_returned": ("该小票已有退货", "Goods of it came back already", "改用退货", "use return"),
+    "member_missing": ("此付款方式限会员本人", "Only a member can pay so", "先识别会员", "recognise the member first"),
+    "second_factor_missing": (
+        "需要第二重验证",
+        "A second factor is missing",
+        "刷脸或出示会员码后，输入手机号后四位",
+        "show face or member code, then enter the last four digits",
+    ),
+    "balance_short": ("余额不足", "The balance is too small", "充值或换一种方式", "top it up, or use another tender"),
+    "agreement_missing": ("未签约代扣", "No withholding agreement", "先签约或换方式", "sign one, or pay otherwise"),
+    "payment_limit": ("超过单笔限额", "Above the limit for one payment", "换一种方式", "use another tender"),
+    "day_limit": ("超过当日限额", "Above the limit for one day", "换一种方式", "use another tender"),
     "internal_error": ("系统错误", "Something went wrong", "联系管理员", "ask an operator"),
     "too_fast": ("发送过快", "Too many events at once", "放慢发送速度", "send more slowly"),
     "busy": ("本店待处理事项过多", "Too much is under way in this store", "10 秒后重试", "try again in 10 s"),
