@@ -103,10 +103,11 @@ async def join(edge: Edge, data_dir: Path) -> None:
     from runtime.settlement_desk import SettlementsOfAHouse
 
     edge.settlements = SettlementsOfAHouse(plants, _forecast)
+    from runtime.daily_statements import DailyStatements
     from runtime.reconciliation_desk import ReconciliationDesk
 
-    edge.reconciliation = ReconciliationDesk(plants)
-    await asyncio.gather(credentials.watch(), desk.watch())
+    edge.reconciliation = reconciliation = ReconciliationDesk(plants)
+    await asyncio.gather(credentials.watch(), desk.watch(), DailyStatements(plants, reconciliation).watch())
 
 
 def _tokens(data_dir: Path, plant: Plant) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, Index
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from models.domain.calendar import business_date
 from models.domain.facts import Fact, SaleMade, SaleReturned, SaleVoided
 from models.domain.ids import LegalEntityId, MemberId, SaleId, StoreId, derived_id
 from models.domain.ledger import Place, mirror, transaction_id
@@ -223,8 +224,16 @@ WHERE over > taken + wanted ORDER BY coalesce(member, ''), brand LIMIT %(limit)s
 EXPIRED_AT_ONCE = 500
 
 
-async def expire_points(conn: AsyncConnection[Any], now: datetime, day: str) -> AsyncIterator[Move]:
-    """Take what nobody spent in time, account by account, each with its posting in one commit. `day`: business date."""
+async def expire_points(conn: AsyncConnection[Any], now: datetime) -> AsyncIterator[Move]:
+    """Take what nobody spent in time, account by account, each with its posting in one commit: on the business date of
+    `now` by the zone of a store that gave points. A connection with autocommit."""
+    cursor = await conn.execute(
+        "SELECT zone, cutoff_hour FROM store WHERE id = (SELECT store FROM points_move WHERE store <> '' LIMIT 1)"
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return
+    day = business_date(now, row[0], row[1]).isoformat()
     after = ""
     while True:
         cursor = await conn.execute(_OVER, {"now": now, "member": None, "after": after, "limit": EXPIRED_AT_ONCE})
