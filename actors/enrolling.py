@@ -82,7 +82,10 @@ def answered(stage: Stage, answer: EnrolAnswered) -> None:
     if enrolment is None or enrolment.ask != answer.ask:
         return
     if answer.pending:
-        stage.prompt("authorise_on_phone")
+        if answer.code_text:
+            stage.prompt("scan_to_agree", code_url=answer.code_text, expires_s=int(ENROL_WAIT.total_seconds()))
+        else:
+            stage.prompt("authorise_on_phone")
         return
     if answer.member is None:
         stage.refuse(enrolment.reply, answer.code or "enrol_refused")

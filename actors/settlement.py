@@ -88,6 +88,8 @@ def book_answer(
     match call.kind:
         case CallKind.CAPTURE:
             settlement = settlement_of(standing, shares, provider)
+            if isinstance(call.answer, Failed) and call.answer.reason is FailReason.RECORDS_DIFFER:
+                return _parked(standing, f"{call.number}: the records differ. {call.answer.code}")
             if not isinstance(call.answer, Succeeded):
                 return _failed(standing, call, settlement, now)
             if not isinstance(call.answer.result, PayResult) or call.answer.result.total_fen != call.fen:

@@ -34,6 +34,10 @@ PROMPT_PARAMS: Mapping[str, Mapping[str, Schema]] = {
         "code_url": {"type": "string", "description": "Draw it as a QR code."},
         "expires_s": {"type": "integer", "minimum": 0},
     },
+    "scan_to_agree": {
+        "code_url": {"type": "string", "description": "Draw it as a QR code."},
+        "expires_s": {"type": "integer", "minimum": 0},
+    },
     "returned": {
         "back": {"type": "string", "description": "Yuan that go back, as printed."},
         "cash": {"type": "string", "description": "How much of it is cash."},

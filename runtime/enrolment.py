@@ -24,13 +24,23 @@ from models.domain.events import ProviderAuth
 from models.domain.ids import LegalEntityId, MemberId, MembershipId, SessionId, StoreId, derived_id
 from models.domain.membership import HOLD_TIMEOUT, HoldState, State, apply_for
 from models.domain.messages import EnrolAnswered, MemberFound
-from models.domain.payments import Answer, CreditOutcome, Failed, HoldResult, Pending, Succeeded, Unknown
+from models.domain.payments import (
+    AgreementResult,
+    Answer,
+    CreditOutcome,
+    Failed,
+    HoldResult,
+    Pending,
+    Succeeded,
+    Unknown,
+)
 from models.domain.plans import HOLD_GUARANTEES, GuaranteeKind, Plan, Rule
 from models.domain.settlement import Standing, release_call
 from models.tables import clock, memberships, settlement
 from models.tables.ledger import insert_transactions
 from models.tables.plans import latest_plan
 from runtime.clock import Pool, Wall
+from runtime.credits import Credits
 from runtime.member_views import NotYet, member_view
 
 PENDING_SWEPT_MAX = 200
@@ -38,7 +48,6 @@ _WAITING = frozenset({State.ADMITTING, State.HOLD_PENDING})
 _OFFERED = frozenset({GuaranteeKind.HUABEI_HOLD, GuaranteeKind.SESAME_CREDIT, GuaranteeKind.MERCHANT_TRUST})
 """Guarantees that enrolment can carry out."""
 _ADMITTED = {
-    CreditOutcome.ADMITTED: State.ACTIVE,
     CreditOutcome.HOLD_NEEDED: State.HOLD_PENDING,
     CreditOutcome.REFUSED: State.REJECTED,
 }
@@ -82,9 +91,11 @@ class Enrolment:
         pepper: bytes,
         wall: Wall,
         provider_name: str,
+        credits_: Credits,
     ) -> None:
         self._pool = pool
         self._providers = providers
+        self._credits = credits_
         self._pepper = pepper
         self._wall = wall
         self._provider_name = provider_name
@@ -117,9 +128,9 @@ class Enrolment:
                     standing = await self._apply(cur, ask_id, request)
         except Refused as refused:
             return EnrolAnswered(ask_id, request.session, None, code=refused.code)
-        answer: Answer[HoldResult] | None = None
+        answer: Answer[HoldResult] | Answer[AgreementResult] | None = None
         if standing.state is State.ADMITTING:
-            standing = await self._consult(standing, request.phone or "")
+            standing, answer = await self._admitted(standing, request.phone or "")
         if standing.state is State.HOLD_PENDING:
             answer = await self._freeze(standing, request.auth, query_first=made_before)
             standing = await self._admit(ask_id, answer)
@@ -199,36 +210,71 @@ class Enrolment:
         if standing.state in _WAITING:
             await memberships.save_admission(cur, standing.id, standing.state, self._wall() + HOLD_TIMEOUT)
 
-    async def freeze_renewal(self, standing: Standing) -> str:
-        """Ask for the hold of a renewal that waits for one; the text of the code that the member scans, or nothing.
-
-        Asked again, the same code while it is open.
+    async def secure_renewal(self, standing: Standing) -> str:
+        """Ask for the hold, or the signature, of a renewal that waits for one; the text of the code that the member
+        scans, or nothing. Asked again, the same code while it is open.
         """
+        if standing.state is State.ADMITTING:
+            _, signing = await self._sign(standing)
+            return (signing.code_text or "") if isinstance(signing, Pending) else ""
         if standing.state is not State.HOLD_PENDING:
             return ""
         answer = await self._freeze(standing, None, query_first=False)
         await self._admit(standing.enrol_key, answer)
         return (answer.code_text or "") if isinstance(answer, Pending) else ""
 
-    async def _consult(self, standing: Standing, phone: str) -> Standing:
+    async def _admitted(self, standing: Standing, phone: str) -> tuple[Standing, Answer[AgreementResult] | None]:
+        """Credit: first the provider says whether it vouches for the member, then the member signs with it."""
+        agreement = await self._credits.agreement(standing.id)
+        if agreement is None:
+            standing, vouched = await self._consult(standing, phone)
+            if not vouched:
+                return standing, None
+        elif agreement.agreement_no:
+            return await self._signed(standing.enrol_key), None
+        return await self._sign(standing)
+
+    async def _sign(self, standing: Standing) -> tuple[Standing, Answer[AgreementResult]]:
+        answer = await self._credits.sign(standing)
+        if not isinstance(answer, Failed):
+            return standing, answer
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            current = await memberships.find_by_enrol_key(cur, standing.enrol_key)
+            assert current is not None
+            if current.state is not State.ADMITTING:
+                return current, answer
+            await memberships.save_admission(cur, current.id, State.REJECTED)
+            return replace(current, state=State.REJECTED), answer
+
+    async def _signed(self, enrol_key: str) -> Standing:
+        """The member has signed: ACTIVE, unless its time was over before."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            standing = await memberships.find_by_enrol_key(cur, enrol_key)
+            assert standing is not None
+            if standing.state is not State.ADMITTING:
+                return standing
+            await memberships.save_admission(cur, standing.id, State.ACTIVE)
+            return replace(standing, state=State.ACTIVE)
+
+    async def _consult(self, standing: Standing, phone: str) -> tuple[Standing, bool]:
         """Ask the provider whether it vouches for this person's fee; nothing is frozen. An open answer leaves it
-        ADMITTING until the same ask comes again: the phone itself is kept nowhere.
+        ADMITTING until the same ask comes again: the phone itself is kept nowhere. True: it does.
         """
         answer = await self._providers(standing.owner).consult_credit(
             number=f"C{standing.id}", guarantee=Guarantee(standing.guarantee), fee_fen=standing.fee_fen, payer=phone
         )
         if not isinstance(answer, Succeeded | Failed):
-            return standing
+            return standing, False
         outcome = answer.result.outcome if isinstance(answer, Succeeded) else CreditOutcome.REFUSED
         async with self._pool.connection() as conn, conn.cursor() as cur:
             current = await memberships.find_by_enrol_key(cur, standing.enrol_key)
             assert current is not None
-            if current.state is not State.ADMITTING:
-                return current
+            if current.state is not State.ADMITTING or outcome is CreditOutcome.ADMITTED:
+                return current, current.state is State.ADMITTING
             state = _ADMITTED[outcome]
             until = self._wall() + HOLD_TIMEOUT if state in _WAITING else None
             await memberships.save_admission(cur, current.id, state, until)
-            return replace(current, state=state)
+            return replace(current, state=state), False
 
     async def _freeze(self, standing: Standing, auth: ProviderAuth | None, query_first: bool) -> Answer[HoldResult]:
         """One freeze under the membership's own number, whatever happened to the call before."""
@@ -274,11 +320,13 @@ class Enrolment:
             await memberships.save_admission(cur, held.id, State.ACTIVE)
             return replace(held, state=State.ACTIVE)
 
-    async def _enrolled(self, standing: Standing, answer: Answer[HoldResult] | None) -> EnrolAnswered | NotYet:
+    async def _enrolled(
+        self, standing: Standing, answer: Answer[HoldResult] | Answer[AgreementResult] | None
+    ) -> EnrolAnswered | NotYet:
         ask_id, session = standing.enrol_key, SessionId(standing.session)
         match standing.state:
-            case State.HOLD_PENDING if isinstance(answer, Pending):
-                return EnrolAnswered(ask_id, session, None, pending=True)
+            case State.ADMITTING | State.HOLD_PENDING if isinstance(answer, Pending):
+                return EnrolAnswered(ask_id, session, None, pending=True, code_text=answer.code_text or "")
             case State.ADMITTING | State.HOLD_PENDING:
                 return NotYet(RETRY_AFTER_S)
             case State.REJECTED | State.ABANDONED:
@@ -311,6 +359,9 @@ class Enrolment:
         provider = self._providers(standing.owner)
         number = standing.hold_order
         if standing.state is State.ADMITTING:
+            agreement = await self._credits.agreement(standing.id)
+            if agreement is not None and agreement.agreement_no:
+                return await self._signed(enrol_key)
             return await self._abandon(enrol_key) if expired else None
         if not expired:
             return await self._admit(enrol_key, await provider.query_freeze(number=number, amount_fen=standing.fee_fen))

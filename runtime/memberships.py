@@ -38,6 +38,7 @@ from models.domain.messages import (
 )
 from models.tables.facts import PROVIDER
 from runtime.clock import Pool, Wall, wall_now
+from runtime.credits import Credits
 from runtime.enrolment import Enrolment, EnrolResolved
 from runtime.leases import Leases
 from runtime.member_views import NotYet
@@ -80,7 +81,10 @@ class Memberships:
         wall: Wall = wall_now,
         provider_name: str = PROVIDER,
     ) -> None:
-        self._enrolment = Enrolment(pool, providers, pepper=pepper, wall=wall, provider_name=provider_name)
+        self._credits = Credits(pool, providers, wall=wall)
+        self._enrolment = Enrolment(
+            pool, providers, pepper=pepper, wall=wall, provider_name=provider_name, credits_=self._credits
+        )
         self._renewals = Renewals(pool, self._enrolment, wall=wall)
         self.life = MembershipLife(pool, providers, wall=wall, provider_name=provider_name)
         self._leases = Leases(pool, wall=wall)
@@ -139,8 +143,10 @@ class Memberships:
         """Ask about freezes that wait for the customer; end those past 15 min. Call every few seconds of wall time.
 
         Returns the enrolments that ended now: ACTIVE (with the member), or ABANDONED and REJECTED (`enrol_refused`).
-        Renewals that are due open, and what changes of plan left with the provider is taken up.
+        Renewals that are due open, what changes of plan left with the provider is taken up, and providers that keep
+        records of uses are told of them.
         """
         await self.life.sweep(chain, region)
+        await self._credits.sweep(chain, region)
         await self._renewals.sweep(chain, region)
         return await self._enrolment.sweep(chain, region)

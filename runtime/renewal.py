@@ -44,7 +44,7 @@ class Renewals:
             due = await memberships.lock_renewals(cur, chain, region, limit=RENEWED_PER_SWEEP_MAX)
             following = [await self._follow(cur, standing) for standing in due]
         for standing in following:
-            if standing is not None and (code := await self._enrolment.freeze_renewal(standing)):
+            if standing is not None and (code := await self._enrolment.secure_renewal(standing)):
                 await self._offer(standing, code)
         return sum(standing is not None for standing in following)
 

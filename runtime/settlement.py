@@ -31,6 +31,8 @@ from models.tables.control import ControlTotals, control_totals, shares_of
 from models.tables.ledger import insert_transactions
 from models.tables.settlement import Mark
 from models.tables.settlement_runs import fixed_here, load_switch
+from runtime.credits import Secured, secured_by_credit
+from runtime.credits import settle as settle_credit
 from runtime.memberships import PROVIDER
 
 SUBJECT = "轻会员到期结算 Light membership settlement"
@@ -280,10 +282,11 @@ class SettlementRunner:
         at_once = min(self._limits.chunk_calls_max, max(1, int(self._limits.calls_per_s_max * CLAIMED_S_MAX)))
         async with self._pool.connection() as conn, conn.cursor() as cur:
             calls = await settlement.claim_calls(cur, self._chain, self._region, now, self._wall(), at_once)
+            secured = await secured_by_credit(cur, calls)
         if not calls:
             return False
         await self._between_steps("claimed")
-        answers = await asyncio.gather(*(self._answer(call, now) for call in calls))
+        answers = await asyncio.gather(*(self._answer(call, now, secured) for call in calls))
         await self._between_steps("asked")
         await self._keep(list(zip(calls, answers, strict=True)), now, counts)
         return True
@@ -315,10 +318,13 @@ class SettlementRunner:
             return None
         return self._wall() + min(QUERY_AGAIN_AFTER * (1 << min(call.tries, 10)), QUERY_AGAIN_MAX)
 
-    async def _answer(self, call: Call, now: datetime) -> AnyAnswer:
+    async def _answer(self, call: Call, now: datetime, secured: Secured) -> AnyAnswer:
         """One call: sent at the first claim, queried at every later one, sent again if the provider never had it."""
         provider = self._providers(call.owner)
         account = self._accounts.setdefault(call.owner, _Account(self._limits))
+        if call.membership in secured:
+            async with account.turn():
+                return await settle_credit(provider, call, *secured[call.membership], now)
         if next_step(call, now, self._wall()) is Step.QUERY:
             async with account.turn():
                 known = await _query(provider, call)

@@ -26,6 +26,7 @@ from models.tables import clock, leases, memberships, settlement, usage
 from models.tables.control import fee_received
 from models.tables.ledger import insert_transactions
 from runtime.clock import Pool, Wall
+from runtime.credits import note_born_reversed, note_reversal, note_use
 from runtime.given_up import given_up, given_up_change
 from runtime.member_views import member_view
 
@@ -152,6 +153,9 @@ class Uses:
                 taken[use.benefit] = taken.get(use.benefit, 0) + 1
             if use_class is UseClass.REGULAR:
                 used_fen += use.fen - reversed_fen
+                wall_now = self._wall()
+                await note_use(cur, standing, use.usage, request.sale, use.fen, request.paid_fen, biz_time, wall_now)
+                await note_born_reversed(cur, standing, use.usage, use.fen, tombstones, biz_time, wall_now)
         if used_fen:
             await usage.add_used(cur, standing.id, used_fen)
         after = replace(standing, used_fen=standing.used_fen + used_fen, task_done=await _task_done(cur, standing))
@@ -217,6 +221,8 @@ class Uses:
         ]
         after = standing
         if known.use_class is UseClass.REGULAR:
+            whole = known.reversed_fen + back_fen == known.fen
+            await note_reversal(cur, standing, reversal, use.usage, back_fen, whole, request.at, self._wall())
             await usage.add_used(cur, standing.id, -back_fen)
             shared = await fee_received(cur, standing.id) if shared_out(standing) else ()
             step = after_reversal(

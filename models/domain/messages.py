@@ -177,13 +177,17 @@ class FaceAnswered:
 
 @dataclass(frozen=True, slots=True)
 class EnrolAnswered:
-    """A membership was made (`member` set), needs the customer's act (`pending`), or was refused."""
+    """A membership was made (`member` set), needs the customer's act (`pending`), or was refused.
+
+    `code_text`: what the customer scans to act; empty when their phone asks by itself.
+    """
 
     ask: str
     session: SessionId
     member: MemberView | None
     pending: bool = False
     code: str = ""
+    code_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

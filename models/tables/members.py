@@ -59,7 +59,7 @@ class MembershipRow(SQLModel, table=True):
     `paid_fen` is what was captured less what was decided to be refunded (`refunded_fen`). `state_until` runs on the
     wall clock in ADMITTING and HOLD_PENDING; every other instant is business time. `hold_order` is our number of the
     freeze. `task_done` is the progress towards `task_target` (purchases, or fen; null: no task), kept like u.
-    `renews`: the next generation opens when this one is CLOSED. It is the `cycle`-th period in an unbroken row that
+    `renews`: the next generation opens when this one expires. It is the `cycle`-th period in an unbroken row that
     began at `first_at` (null: at its own enrolment).
     """
 
@@ -67,6 +67,7 @@ class MembershipRow(SQLModel, table=True):
     __table_args__ = (
         Index("membership_due", "chain", "region", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
         Index("membership_stage", "chain", "region", "stage", postgresql_where=text(SHORT_STAGES)),
+        Index("membership_renews", "chain", "region", "expires_at", postgresql_where=text("renews")),
         Index("membership_batch", "chain", "region", "settled_at"),
         Index("membership_member", "member"),
         UniqueConstraint("enrol_key"),

@@ -35,6 +35,8 @@ SELECT membership FROM reservation WHERE membership = ANY(%(ids)s::text[]) AND s
 UNION ALL
 SELECT membership FROM lease WHERE membership = ANY(%(ids)s::text[]) AND state = 'open' AND used < uses
     AND lapses_at > %(now)s
+UNION ALL
+SELECT membership FROM credit_use WHERE membership = ANY(%(ids)s::text[]) AND state <> 'done'
 """
 
 # The rows were locked by a statement before, so what was read of reservations since then saw every one that was made
@@ -162,7 +164,8 @@ class Cut:
     expired: int
     cut_off: int
     reserved: tuple[str, ...]
-    """Due for cutoff, but with an open reservation or lease: they are EXPIRED, the next run takes them."""
+    """Due for cutoff, but with an open reservation or lease, or a use that the provider was not told of yet: they are
+    EXPIRED, the next run takes them."""
     mark: Mark | None
 
 

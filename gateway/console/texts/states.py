@@ -47,6 +47,7 @@ STATES: dict[str, tuple[str, str]] = {
     "prompt.face_busy": ("刷脸繁忙，改用手机号", "face is busy: phone number"),
     "prompt.face_erased": ("人脸已删除", "the face is erased"),
     "prompt.scan_qr": ("请扫码支付", "scan to pay"),
+    "prompt.scan_to_agree": ("请扫码并在手机上同意", "scan and agree on the phone"),
     "prompt.authorise_on_phone": ("请在手机上授权", "authorise on the phone"),
     "prompt.pay_failed": ("支付未成功", "payment failed"),
     "prompt.not_paid": ("未支付", "not paid"),

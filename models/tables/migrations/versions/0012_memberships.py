@@ -22,6 +22,9 @@ def upgrade() -> None:
     op.create_index(
         "membership_renewal", "membership", ["chain", "region", "state"], postgresql_where=sa.text("renews")
     )
+    op.create_index(
+        "membership_renews", "membership", ["chain", "region", "expires_at"], postgresql_where=sa.text("renews")
+    )
     op.create_table(
         "membership_request",
         sa.Column("number", sa.String(), nullable=False),
@@ -52,4 +55,50 @@ def upgrade() -> None:
         "membership_request",
         ["chain", "region", "state_until"],
         postgresql_where=sa.text("state IN ('pending', 'releasing')"),
+    )
+    _credits()
+
+
+def _credits() -> None:
+    op.create_table(
+        "credit_agreement",
+        sa.Column("membership", sa.String(), nullable=False),
+        sa.Column("number", sa.String(), nullable=False),
+        sa.Column("code_text", sa.String(), nullable=False),
+        sa.Column("agreement_no", sa.String(), nullable=False),
+        sa.Column("payer", sa.String(), nullable=False),
+        sa.Column("settlement_no", sa.String(), nullable=False),
+        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["membership"], ["membership.id"]),
+        sa.PrimaryKeyConstraint("membership"),
+    )
+    op.create_index("credit_agreement_number", "credit_agreement", ["number"], unique=True)
+    op.create_table(
+        "credit_use",
+        sa.Column("n", sa.BigInteger(), autoincrement=True, nullable=False),
+        sa.Column("number", sa.String(), nullable=False),
+        sa.Column("membership", sa.String(), nullable=False),
+        sa.Column("chain", sa.String(), nullable=False),
+        sa.Column("region", sa.String(), nullable=False),
+        sa.Column("usage", sa.String(), nullable=False),
+        sa.Column("reverses", sa.String(), nullable=False),
+        sa.Column("discount_fen", sa.BigInteger(), nullable=False),
+        sa.Column("paid_fen", sa.BigInteger(), nullable=False),
+        sa.Column("tasks", sa.Integer(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("not_before", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("why", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["membership"], ["membership.id"]),
+        sa.PrimaryKeyConstraint("n"),
+        sa.UniqueConstraint("number"),
+    )
+    op.create_index("credit_use_membership", "credit_use", ["membership"])
+    op.create_index("credit_use_usage", "credit_use", ["usage"])
+    op.create_index(
+        "credit_use_open", "credit_use", ["chain", "region", "not_before"], postgresql_where=sa.text("state = 'open'")
+    )
+    op.create_index(
+        "credit_use_failed", "credit_use", ["chain", "region"], postgresql_where=sa.text("state = 'failed'")
     )
