@@ -30,6 +30,7 @@ NAVIGATION = (
     ("members", "/members"),
     ("plans", "/plans"),
     ("payments", "/payments"),
+    ("drawers", "/drawers"),
     ("settlement", "/settlement"),
     ("reconciliation", "/reconciliation"),
     ("ledger", "/ledger"),

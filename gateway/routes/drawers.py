@@ -159,7 +159,12 @@ def _by(request: Request, said: str) -> str:
 
 
 @router.get("/drawers", include_in_schema=False)
-async def drawers_page(request: Request, edge: EdgeOf, store: Annotated[str, Query(max_length=64)] = "") -> Response:
+async def drawers_page(
+    request: Request,
+    edge: EdgeOf,
+    store: Annotated[str, Query(max_length=64)] = "",
+    shift: Annotated[str, Query(max_length=64)] = "",
+) -> Response:
     """Each drawer with what may be done now, and the last shifts on paper."""
     found: Sequence[Drawer] = ()
     reports: Sequence[ShiftReport] = ()
@@ -167,7 +172,7 @@ async def drawers_page(request: Request, edge: EdgeOf, store: Annotated[str, Que
         desk = edge.require_drawers()
         found = await desk.drawers(store)
         reports = await desk.reports(store, limit=SHIFTS_SHOWN)
-    return page(request, "drawers.html", store=store, drawers=found, reports=reports, scope_label=None)
+    return page(request, "drawers.html", store=store, drawers=found, reports=reports, shown=shift, scope_label=None)
 
 
 # ---------------------------------------------------------------- the API

@@ -24,6 +24,7 @@ from gateway.settings import GatewaySettings
 from gateway.startup import Part, PartState, Startup
 from models.domain.ids import RegionId
 from models.tables.migrate import upgrade
+from runtime.drawer_desk import DrawersOfAHouse
 from runtime.membership_desk import MembershipsOfAHouse
 from runtime.plant import Plant
 from runtime.postgres import EmbeddedPostgres, sqlalchemy_url
@@ -92,6 +93,8 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
         app.state.edge.privacy = Desk(Privacy([database_url], scrubs=False), MemberLinks(b"a test's own"))
         memberships = MembershipsOfAHouse([Plant(Path(), region=RegionId("local"), database_url=database_url)])
         app.state.edge.memberships = memberships
+        drawers = DrawersOfAHouse([Plant(Path(), region=RegionId("local"), database_url=database_url)])
+        app.state.edge.drawers = drawers
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, ws="none"))
         loops: list[asyncio.AbstractEventLoop] = []
 
@@ -101,6 +104,7 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
                 await fill(session, stores)
             await server.serve([listener])
             await memberships.aclose()
+            await drawers.aclose()
             await engine.dispose()
 
         thread = threading.Thread(target=lambda: asyncio.run(run()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.console.texts.counter import COUNTER
+from gateway.console.texts.drawers import DRAWERS
 from gateway.console.texts.faces import FACES
 from gateway.console.texts.ledger import LEDGER
 from gateway.console.texts.memberships import MEMBERSHIPS
@@ -28,5 +29,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     **SETTLEMENT,
     **MEMBERSHIPS,
     **LEDGER,
+    **DRAWERS,
 }
 """id -> (zh, en)"""
