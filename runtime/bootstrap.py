@@ -164,13 +164,13 @@ class House:
 
         assert self._brokers is not None
         require_keyring(self.data.secrets, urls.values(), self._progress.say)
-        key, may_jump = self.data.secret(DEMO_KEY), self.settings.clock.may_jump
-        furnishing = furnish(self.data, self.places, urls, provider_url=provider_url, may_jump=may_jump, key=key)
-        accounts = asyncio.run(furnishing)
+        key, jump = self.data.secret(DEMO_KEY), self.settings.clock.may_jump
+        accounts = asyncio.run(furnish(self.data, self.places, urls, provider_url=provider_url, may_jump=jump, key=key))
         everywhere = Plant(
             data_dir=self.data.root,
             provider_url=provider_url,
             provider_follows=self.settings.provider.kind == "simulator",
+            provider_statements_daily=self.settings.provider.statements_daily,
             provider_fee_bps=self.settings.provider.fee_bps,
             provider_calls_per_s_max=self.settings.provider.calls_per_s_max,
             provider_calls_in_flight_max=self.settings.provider.calls_in_flight_max,

@@ -19,6 +19,7 @@ from models.domain.errors import Refused, RetryLater
 from models.tables import business_days
 from models.tables.business_days import DayEvent
 from models.tables.differences import DayRun
+from models.tables.ledger_balances import take_snapshot
 from models.tables.privacy import audit
 from models.tables.reconciliation import Account, load_statement
 from runtime.reconciling import Pool, Reconciler
@@ -43,7 +44,8 @@ class DayClose:
         self._wall = wall
 
     async def close(self, entity: str, day: date, now: datetime, by: str) -> CloseResult:
-        """Close `day`, and before it every day since the last closed one; the first that does not close is answered.
+        """Close `day`, and before it every day since the last closed one, or since the first at a provider where none
+        was ever closed; the first that does not close is answered.
 
         `now` is business time. Repeated after a crash it begins again. Raises Refused `already_closed`,
         `too_many_days`, `unknown_entity`, and RetryLater `busy` while bookings hold the books.
@@ -53,13 +55,19 @@ class DayClose:
             through = await _closed(cur, entity)
         if through is not None and day <= through:
             raise Refused("already_closed", f"{day} of {entity} is closed", "reopen it first: storeops day reopen")
-        first = day if through is None else through + timedelta(days=1)
+        first = await self._first(entity, day) if through is None else through + timedelta(days=1)
         if (day - first).days >= DAYS_AT_ONCE_MAX:
             raise Refused("too_many_days", f"{first} to {day}", "close earlier days first")
         result = await self._close_one(entity, first, now, by)
         while result.closed and result.day < day:
             result = await self._close_one(entity, result.day + timedelta(days=1), now, by)
         return result
+
+    async def _first(self, entity: str, day: date) -> date:
+        """Where the first close of an entity begins: nothing that moved before may be closed unproven."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            moved = await business_days.first_moved(cur, entity, self._providers)
+        return day if moved is None else min(moved, day)
 
     async def _close_one(self, entity: str, day: date, now: datetime, by: str) -> CloseResult:
         early = await self._not_over(entity, day, now)
@@ -72,6 +80,9 @@ class DayClose:
             await self._settle(entity, day, by, closed=False)
             raise
         await self._settle(entity, day, by, closed=not obstacles)
+        if not obstacles:
+            async with self._pool.connection() as conn:
+                await take_snapshot(conn, self._wall())
         return CloseResult(entity, day, not obstacles, tuple(obstacles), tuple(runs))
 
     async def _not_over(self, entity: str, day: date, now: datetime) -> tuple[Obstacle, ...]:

@@ -209,8 +209,8 @@ async def _accounts(
         ]
         totals = await ledger_totals(conn)
         cursor = await conn.execute(
-            """SELECT coalesce(sum(amount_fen), 0)::bigint FROM entry
-               WHERE account = 'provider_clearing:alipay' AND book = 'posted'"""
+            """SELECT coalesce(sum(e.amount_fen), 0)::bigint FROM entry e JOIN txn t ON t.id = e.txn
+               WHERE e.account = 'provider_clearing:alipay' AND e.book = 'posted' AND t.kind <> 'reconciled'"""
         )
         row = await cursor.fetchone()
         ours_fen = row[0] if row is not None else 0

@@ -109,7 +109,8 @@ async def _sales(conn: AsyncConnection[Any], stores: Sequence[str], since: Mark)
 async def _clearing(conn: AsyncConnection[Any]) -> int:
     [(fen,)] = await _rows(
         conn,
-        "SELECT coalesce(sum(amount_fen), 0)::bigint FROM entry WHERE account = %s AND book = 'posted'",
+        "SELECT coalesce(sum(e.amount_fen), 0)::bigint FROM entry e JOIN txn t ON t.id = e.txn"
+        " WHERE e.account = %s AND e.book = 'posted' AND t.kind <> 'reconciled'",
         f"provider_clearing:{PROVIDER}",
     )
     return int(fen)

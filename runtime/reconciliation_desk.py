@@ -21,7 +21,7 @@ from models.domain.ids import LegalEntityId
 from models.domain.payments import PROVIDERS
 from models.domain.reconciliation import StatementFile
 from models.tables import differences
-from models.tables.business_days import DayEvent, store_days
+from models.tables.business_days import DayEvent, closed_through, first_moved, store_days
 from models.tables.differences import DayRun, Line
 from models.tables.reconciliation import Account, load_statement
 from runtime import clock
@@ -61,6 +61,22 @@ class ReconciliationDesk:
         """The last business day that is over: the one whose statement there is."""
         async with self._open(region) as at:
             return await at.today(account) - timedelta(days=1)
+
+    async def missing(self, account: str, provider: str, *, days_max: int, region: str = "") -> Sequence[date]:
+        """Days up to yesterday without a statement, the last `days_max`: after the last one that has one or is closed,
+        or from the account's first entries on; yesterday alone where there are none."""
+        async with self._open(region) as at:
+            yesterday = await at.today(account) - timedelta(days=1)
+            async with at.pool.connection() as conn, conn.cursor() as cur:
+                done = [
+                    await closed_through(cur, account),
+                    await differences.last_stated(cur, Account(provider, account)),
+                ]
+                moved = await first_moved(cur, account, (provider,))
+        last = max((day for day in done if day is not None), default=None)
+        first = min(moved or yesterday, yesterday) if last is None else last + timedelta(days=1)
+        count = (yesterday - first).days + 1
+        return [yesterday - timedelta(days=back) for back in reversed(range(min(count, days_max)))]
 
     async def fetch(
         self,

@@ -109,6 +109,8 @@ class Provider(Section):
     calls_per_s_max: Annotated[float, Field(gt=0, le=10_000)] = 200.0
     """Settlement's calls a second, of each merchant account in each region."""
     calls_in_flight_max: Annotated[int, Field(ge=1, le=1_000)] = 16
+    statements_daily: bool = True
+    """Statements are fetched and matched by themselves, when a business day is over."""
 
     @model_validator(mode="before")
     @classmethod

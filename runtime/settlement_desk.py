@@ -24,6 +24,7 @@ from models.tables import settlement, settlement_runs
 from models.tables.clock import business_now, load_offset
 from models.tables.control import shares_of
 from models.tables.ledger import insert_transactions
+from models.tables.ledger_balances import take_snapshot
 from models.tables.memberships import lock_membership
 from models.tables.privacy import audit
 from models.tables.settlement_runs import Item, Run, Status, Switch
@@ -80,6 +81,8 @@ class SettlementDesk:
         finally:
             noting.cancel()
         await self._end(run, by, report)
+        if report.booked:
+            await self._sum_up()
         return report
 
     async def watch(self, settle: Callable[[datetime], Awaitable[object]]) -> None:
@@ -195,6 +198,14 @@ class SettlementDesk:
     async def _fail(self, run: str, error: BaseException) -> None:
         async with self._pool.connection() as conn, conn.cursor() as cur:
             await settlement_runs.end_run(cur, run, "failed", self._wall(), problem=f"{type(error).__name__}: {error}")
+
+    async def _sum_up(self) -> None:
+        """Balances are read from a snapshot and what came since: after many entries is the time for a new one."""
+        try:
+            async with self._pool.connection() as conn:
+                await take_snapshot(conn, self._wall())
+        except psycopg.Error:  # the run is done; the next snapshot has it
+            log.exception("snapshot_failed", region=self._region)
 
     async def _end(self, run: str, by: str, report: SettlementReport) -> None:
         moved = {name: getattr(report, name) for name in ("expired", "cut_off", "woken", "booked")}

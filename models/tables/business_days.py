@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -109,6 +109,16 @@ async def moved_providers(cur: AsyncCursor[Any], entity: str, day: date) -> set[
         (entity, day.isoformat()),
     )
     return {row[0] for row in await cur.fetchall()}
+
+
+async def first_moved(cur: AsyncCursor[Any], entity: str, providers: Collection[str]) -> date | None:
+    """The first day on which something went through a clearing account of this entity; None: there is none."""
+    await cur.execute(
+        "SELECT min(business_date) FROM entry WHERE entity = %s AND account = ANY(%s) AND book = 'posted'",
+        (entity, [f"provider_clearing:{provider}" for provider in providers]),
+    )
+    row = await cur.fetchone()
+    return None if row is None or row[0] is None else date.fromisoformat(row[0])
 
 
 async def closed_before(cur: AsyncCursor[Any], entity: str, day: date) -> date | None:

@@ -323,6 +323,16 @@ def _day_from(row: Sequence[Any]) -> DayRun:
     return DayRun(*fields)
 
 
+async def last_stated(cur: AsyncCursor[Any], account: Account) -> date | None:
+    """The last day that was matched with a statement; None: there is none."""
+    await cur.execute(
+        "SELECT max(day) FROM reconciliation_day WHERE account = %s AND provider = %s AND statement_fen IS NOT NULL",
+        (account.entity, account.provider),
+    )
+    row = await cur.fetchone()
+    return None if row is None or row[0] is None else date.fromisoformat(row[0])
+
+
 async def move_day(cur: AsyncCursor[Any], line: Line, fen: int) -> None:
     """The clearing account of a line's day moved by `fen`: the run's figures follow."""
     await cur.execute(

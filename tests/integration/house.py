@@ -239,8 +239,9 @@ class House:
         async with SimulatorAdmin(self.plant.provider_url) as admin:
             theirs = int((await admin.books())["net_fen"])
         [(ours,)] = self.rows(
-            """SELECT coalesce(sum(amount_fen), 0)::bigint FROM entry
-               WHERE account IN ('provider_clearing:alipay', 'provider_clearing:wechat') AND book = 'posted'"""
+            """SELECT coalesce(sum(e.amount_fen), 0)::bigint FROM entry e JOIN txn t ON t.id = e.txn
+               WHERE e.account IN ('provider_clearing:alipay', 'provider_clearing:wechat') AND e.book = 'posted'
+                 AND t.kind <> 'reconciled'"""
         )
         assert theirs == ours
         return theirs
