@@ -28,6 +28,7 @@ _NATURES = {
     "agency_payable": Nature.LIABILITY,
     "suspense": Nature.LIABILITY,
     "points_liability": Nature.LIABILITY,
+    "member_balance": Nature.LIABILITY,
     "sales_gross": Nature.INCOME,
     "membership_fee_income": Nature.INCOME,
     "other_income": Nature.INCOME,

@@ -20,6 +20,7 @@ from models.domain.membership import HoldState, State
 from models.domain.messages import BenefitLeft, MembershipView, MemberView
 from models.domain.privacy import Age, template_permitted
 from models.domain.settlement import Standing
+from models.tables.member_money import own_tenders
 from models.tables.plans import load_plan
 from models.tables.points import spendable_points
 
@@ -298,6 +299,7 @@ async def load_member_view(
         name = masked_name(row[0], row[1])
         permitted = template_permitted(None if row[4] is None else Age(*row[2:]), now.year)
         points = await spendable_points(cur, member, now)
+        tenders = await own_tenders(connection, member)
         await cur.execute(
             "SELECT id, plan, plan_version, fee_eff_fen, used_fen, expires_at FROM membership"
             " WHERE member = %(member)s AND state = 'ACTIVE' AND expires_at > %(now)s"
@@ -306,7 +308,7 @@ async def load_member_view(
         )
         row = await cur.fetchone()
         if row is None:
-            return MemberView(member, name, None, permitted, points)
+            return MemberView(member, name, None, permitted, points, tenders)
         terms = await load_plan(cur, row[1], row[2])
         taken = await quota_taken(cur, row[0], now)
         left = tuple(
@@ -314,7 +316,7 @@ async def load_member_view(
             for benefit in terms.benefits
         )
         view = MembershipView(row[0], row[1], row[2], row[3], row[4], left, row[5])
-        return MemberView(member, name, view, permitted, points)
+        return MemberView(member, name, view, permitted, points, tenders)
 
 
 async def quota_taken(
