@@ -304,6 +304,7 @@ async def open_shop(database_url: str, simulator: RunningSimulator, call_timeout
     ):
         await seed(pool)
         account = await open_account(admin, simulator.url, app, f"2088{app[4:]}")
+        account = replace(account, credit_template=f"ZMGO_{app}")
         provider = AlipayProvider(AlipayGateway(account, call_timeout_s=call_timeout_s))
         try:
             shop = Shop(pool, Clock(), admin, provider, simulator, app)
