@@ -25,8 +25,9 @@ MEMBERSHIPS = 1_000_000
 Advance = Callable[[str], None]
 
 PARTS: dict[str, str] = {
-    "basket": "runtime.bench.money_basket",
     "ledger": "runtime.bench.money_ledger",
+    "captures": "runtime.bench.money_captures",
+    "basket": "runtime.bench.money_basket",
     "neighbours": "runtime.bench.money_neighbours",
     "signing": "runtime.bench.money_signing",
 }

@@ -138,9 +138,8 @@ class Side:
 def measure(ground: Ground, advance: Advance) -> list[Row]:
     """The rows of this part. Raises NeedsOperator when a worker fails or the books do not agree."""
     count = max(1, ground.memberships // len(REGIONS))
-    url = ground.postgres.url_for("planted")
-    _create(ground, "planted")
-    asyncio.run(_plant(url, count))
+    url = database(ground, "planted")
+    asyncio.run(plant(url, count))
     advance("memberships planted")
     bare = _bare(_copy(ground, "bare"), count * len(REGIONS))
     books = _books(ground.postgres.url_for("bare"))
@@ -178,16 +177,17 @@ def rows(bare: Side, two: Side, one: Side) -> list[Row]:
 # ---------------------------------------------------------------- databases
 
 
-def _create(ground: Ground, name: str, template: str = "") -> None:
+def database(ground: Ground, name: str, template: str = "") -> str:
+    """A new database of the ground's server, empty or a copy; its URL."""
     with psycopg.connect(ground.postgres.url, autocommit=True) as conn:
         copied = f" TEMPLATE {template} STRATEGY file_copy" if template else ""
         conn.execute(f"CREATE DATABASE {name}{copied}")
+    return ground.postgres.url_for(name)
 
 
 def _copy(ground: Ground, name: str) -> str:
     """A copy of what was planted, on disk, statistics known."""
-    _create(ground, name, "planted")
-    url = ground.postgres.url_for(name)
+    url = database(ground, name, "planted")
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("CHECKPOINT")
     return url
@@ -204,7 +204,8 @@ def _drop(ground: Ground, name: str) -> None:
         time.sleep(0.2)  # a vacuum's worker leaves by itself
 
 
-async def _plant(url: str, count: int) -> None:
+async def plant(url: str, count: int, regions: Sequence[str] = REGIONS) -> None:
+    """Migrate an empty database and plant `count` due memberships in each of these regions."""
     migrate.upgrade(url)
     async with await psycopg.AsyncConnection.connect(url) as conn, conn.cursor() as cur:
         await cur.execute(
@@ -213,7 +214,7 @@ async def _plant(url: str, count: int) -> None:
             {"chain": CHAIN},
         )
         await save_plan(cur, ChainId(CHAIN), PLAN)
-        for region in REGIONS:
+        for region in regions:
             await plant_due(
                 cur, chain=CHAIN, region=region, plan="light-10", owner="chain", own_store=f"own-{region}",
                 other_entity="north", other_store=f"north-{region}", count=count, seed="bench", enrolled_at=START,

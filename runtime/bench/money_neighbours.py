@@ -1,4 +1,4 @@
-"""What stands beside settlement: a burst of enrolments, a basket with 20 vouchers, a million statement lines."""
+"""What stands beside settlement: a burst of enrolments, a million statement lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
@@ -19,20 +18,22 @@ from models.domain.ids import ChainId, LegalEntityId, PlanId, SessionId, StoreId
 from models.domain.messages import EnrolAnswered
 from models.tables import migrate
 from models.tables.plans import save_plan
-from runtime.bench import money_basket, money_reconcile
+from runtime.bench import money_reconcile
 from runtime.bench.form import Row, quantile, row
-from runtime.bench.money_ledger import CHAIN, PLAN
+from runtime.bench.money_ledger import CHAIN, PLAN, database
 from runtime.memberships import Memberships
 
 if TYPE_CHECKING:
     from runtime.bench.money import Advance, Ground
 
-STEPS = 3
+STEPS = 2
 ENROLMENTS_PER_S = 200
 """12,000 in a minute."""
 ENROLMENTS = 12_000
 WHOLE = 1_000_000
 """With so many memberships the parts below run at their full size too, with fewer in proportion."""
+LINES_ONCE = 100_000
+"""From so many statement lines on, one repetition says enough."""
 AT_ONCE_MAX = 16
 STORE = StoreId("s-1")
 
@@ -40,18 +41,16 @@ STORE = StoreId("s-1")
 def measure(ground: Ground, advance: Advance) -> list[Row]:
     """The rows of this part."""
     part = min(ground.memberships / WHOLE, 1.0)
-    made = money_basket.bench(baskets=max(20, int(money_basket.BASKETS * part)))
-    advance("baskets")
     bare_ms, ours_ms = asyncio.run(_enrolments(_migrated(ground, "enrolments"), max(20, int(ENROLMENTS * part))))
     least = "one bare insert and commit of a row as long, p99"
-    made.append(
+    made = [
         row(f"enrolments at {ENROLMENTS_PER_S}/s, p99", quantile(ours_ms, 99), "ms", least, quantile(bare_ms, 99),
             "<= 200")
-    )  # fmt: skip
+    ]  # fmt: skip
     advance("enrolments")
     lines = max(1_000, int(WHOLE * part))
     url = _migrated(ground, "statements")
-    figures = asyncio.run(money_reconcile.measure(url, lines, repetitions=3 if part < 1 else 1))
+    figures = asyncio.run(money_reconcile.measure(url, lines, repetitions=1 if lines >= LINES_ONCE else 3))
     made.append(
         row(f"reconciliation of {lines:,} lines", figures.total_s, "s", "a COPY and one bare join",
             figures.bare_copy_s + figures.bare_join_s, f"<= {money_reconcile.TARGET_S:.0f}")
@@ -61,9 +60,7 @@ def measure(ground: Ground, advance: Advance) -> list[Row]:
 
 
 def _migrated(ground: Ground, name: str) -> str:
-    with psycopg.connect(ground.postgres.url, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {name}")
-    url = ground.postgres.url_for(name)
+    url = database(ground, name)
     migrate.upgrade(url)
     return url
 
