@@ -6,24 +6,30 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from sqlite3 import connect
 
 import pytest
 import uvicorn
 
 from gateway.providers.alipay import AlipayProvider
+from gateway.providers.alipay_calls import wire_number
 from gateway.providers.alipay_gateway import AlipayAccount, AlipayGateway
 from gateway.providers.port import Capability, PaymentProvider, Scene
 from gateway.providers.signing import generate_private_key, load_public_key, public_key_pem
 from gateway.providers.simulator import SimulatorAdmin, create_simulator_app
+from gateway.providers.simulator.database import FILE_NAME
 from gateway.providers.wechat import WechatProvider
+from gateway.providers.wechat_calls import order_number
 from gateway.providers.wechat_gateway import WechatAccount, WechatGateway
 
 APP_ID, SELLER_ID = "2026000000000001", "2088000000000001"
 MCHID, WECHAT_APPID, WECHAT_SERIAL = "1900000001", "wx0000000000000001", "5157F09EFDC096DE15EBE81A47057A72"
 API_KEY, SERVICE_ID = "0123456789abcdef0123456789abcdef", "500001"
+IMPATIENT_S = 0.4
 KEY = generate_private_key()
 OTHER_KEY = generate_private_key()
 
@@ -146,6 +152,19 @@ class Shop:
     customers: SimulatorAdmin
     account: str
     """The merchant's app or number, as the provider's books call it."""
+    data_dir: Path
+    pay_method: str
+    """What faults call a payment by code."""
+
+    def wire(self, order: str) -> str:
+        """Our number as the provider's books have it."""
+        return order_number(order) if self.name == "wechat" else wire_number(order)
+
+    def trade_no(self, order: str) -> str:
+        """What the customer's phone knows of an order that waits for it."""
+        with closing(connect(self.data_dir / FILE_NAME)) as db:
+            [(found,)] = db.execute("SELECT trade_no FROM trade WHERE out_trade_no = ?", (self.wire(order),))
+        return str(found)
 
     async def code(self, user: str, scene: Scene = Scene.PAYMENT_CODE) -> str:
         """What the customer shows, or what the face device yields: a code like the phone's, where it has no other."""
@@ -156,11 +175,29 @@ class Shop:
 
 @pytest.fixture(params=["alipay", "wechat"])
 async def shop(
-    request: pytest.FixtureRequest, provider: AlipayProvider, wechat: WechatProvider, admin: SimulatorAdmin
+    request: pytest.FixtureRequest,
+    running: RunningSimulator,
+    provider: AlipayProvider,
+    wechat: WechatProvider,
+    admin: SimulatorAdmin,
 ) -> Shop:
     if request.param == "alipay":
-        return Shop("alipay", provider, admin, APP_ID)
-    return Shop("wechat", wechat, admin, MCHID)
+        return Shop("alipay", provider, admin, APP_ID, running.data_dir, "alipay.trade.pay")
+    return Shop("wechat", wechat, admin, MCHID, running.data_dir, "wechat.codepay")
+
+
+@pytest.fixture
+async def hasty(
+    shop: Shop, running: RunningSimulator, account: AlipayAccount, wechat_account: WechatAccount
+) -> AsyncIterator[PaymentProvider]:
+    """The same merchant, which waits for no answer longer than IMPATIENT_S."""
+    provider: PaymentProvider
+    if shop.name == "alipay":
+        provider = AlipayProvider(AlipayGateway(account, call_timeout_s=IMPATIENT_S))
+    else:
+        provider = WechatProvider(WechatGateway(wechat_account, clock=running.clock, call_timeout_s=IMPATIENT_S))
+    yield provider
+    await provider.aclose()
 
 
 def needs(shop: Shop, capability: Capability) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.providers.alipay import AlipayProvider
 from gateway.providers.alipay_gateway import AlipayAccount, AlipayGateway
-from gateway.providers.port import Scene
+from gateway.providers.port import PaymentProvider, Scene
 from gateway.providers.simulator import SimulatorAdmin
 from gateway.providers.simulator.admin import SimulatorError
 from models.domain.payments import (
@@ -24,13 +24,14 @@ from models.domain.payments import (
     Unknown,
     WaitsFor,
 )
+from tests.gateway.providers.conftest import IMPATIENT_S, Shop
 
 PAY, FREEZE = "alipay.trade.pay", "alipay.fund.auth.order.freeze"
 
 
 @pytest.fixture
 async def impatient(account: AlipayAccount) -> AsyncIterator[AlipayProvider]:
-    provider = AlipayProvider(AlipayGateway(account, call_timeout_s=0.4))
+    provider = AlipayProvider(AlipayGateway(account, call_timeout_s=IMPATIENT_S))
     yield provider
     await provider.aclose()
 
@@ -39,7 +40,7 @@ def order_number() -> str:
     return f"O-{uuid.uuid4()}"
 
 
-async def pay(provider: AlipayProvider, order: str, code: str) -> Answer[PayResult]:
+async def pay(provider: PaymentProvider, order: str, code: str) -> Answer[PayResult]:
     return await provider.pay(number=order, amount_fen=800, subject="a", auth_code=code, scene=Scene.PAYMENT_CODE)
 
 
@@ -47,14 +48,12 @@ async def freeze(provider: AlipayProvider, order: str, code: str) -> Answer[Hold
     return await provider.freeze(number=order, amount_fen=800, subject="m", auth_code=code)
 
 
-async def test_a_request_that_was_lost_is_absent_and_may_be_repeated(
-    impatient: AlipayProvider, admin: SimulatorAdmin
-) -> None:
-    order, code = order_number(), await admin.payment_code("lin")
-    await admin.add_fault(PAY, "timeout_before")
-    assert await pay(impatient, order, code) == Unknown("timeout")
-    assert await impatient.query_payment(number=order, amount_fen=800) == Unknown("not_found", absent=True)
-    assert isinstance(await pay(impatient, order, code), Succeeded)
+async def test_a_request_that_was_lost_is_absent_and_may_be_repeated(shop: Shop, hasty: PaymentProvider) -> None:
+    order, code = order_number(), await shop.code("lin")
+    await shop.customers.add_fault(shop.pay_method, "timeout_before")
+    assert await pay(hasty, order, code) == Unknown("timeout")
+    assert await shop.provider.query_payment(number=order, amount_fen=800) == Unknown("not_found", absent=True)
+    assert isinstance(await pay(shop.provider, order, code), Succeeded)
 
 
 @pytest.mark.parametrize(
@@ -62,38 +61,36 @@ async def test_a_request_that_was_lost_is_absent_and_may_be_repeated(
     [("timeout_after", "timeout"), ("http_500", "http_status:500"), ("bad_signature", "answer_signature")],
 )
 async def test_an_answer_that_was_lost_is_found_by_the_query(
-    impatient: AlipayProvider, admin: SimulatorAdmin, kind: str, why: str
+    shop: Shop, hasty: PaymentProvider, kind: str, why: str
 ) -> None:
-    order, code = order_number(), await admin.payment_code("lin")
-    before = (await admin.books())["captured_fen"]
-    await admin.add_fault(PAY, kind, number=order.replace("-", "_"))
-    assert await pay(impatient, order, code) == Unknown(why)
-    found = await impatient.query_payment(number=order, amount_fen=800)
+    order, code = order_number(), await shop.code("lin")
+    before = (await shop.customers.books())["captured_fen"]
+    await shop.customers.add_fault(shop.pay_method, kind, number=shop.wire(order))
+    assert await pay(hasty if why == "timeout" else shop.provider, order, code) == Unknown(why)
+    found = await shop.provider.query_payment(number=order, amount_fen=800)
     assert isinstance(found, Succeeded)
-    assert await pay(impatient, order, code) == found
-    assert (await admin.books())["captured_fen"] == before + 800
+    assert await pay(shop.provider, order, code) == found
+    assert (await shop.customers.books())["captured_fen"] == before + 800
 
 
-async def test_a_scripted_failure_is_definite_and_stays(impatient: AlipayProvider, admin: SimulatorAdmin) -> None:
-    order, code = order_number(), await admin.payment_code("lin")
-    await admin.add_fault(PAY, "fail", sub_code="ACQ.PAYMENT_FAIL")
-    refused = Failed(FailReason.REFUSED, "ACQ.PAYMENT_FAIL")
-    assert await pay(impatient, order, code) == refused
-    assert await pay(impatient, order, code) == refused
-    assert isinstance(await pay(impatient, order_number(), code), Succeeded), "the code was not burnt"
+async def test_a_scripted_failure_is_definite_and_stays(shop: Shop) -> None:
+    order, code = order_number(), await shop.code("lin")
+    await shop.customers.add_fault(shop.pay_method, "fail", sub_code="ACQ.PAYMENT_FAIL")
+    refused = await pay(shop.provider, order, code)
+    assert isinstance(refused, Failed)
+    assert (refused.reason, refused.code.removeprefix("ACQ.")) == (FailReason.REFUSED, "PAYMENT_FAIL")
+    assert await pay(shop.provider, order, code) == refused
+    assert isinstance(await pay(shop.provider, order_number(), code), Succeeded), "the code was not burnt"
 
 
-async def test_a_pending_payment_ends_when_the_customer_confirms(
-    impatient: AlipayProvider, admin: SimulatorAdmin
-) -> None:
-    order, code = order_number(), await admin.payment_code("lin")
-    await admin.add_fault(PAY, "pending")
+async def test_a_pending_payment_ends_when_the_customer_confirms(shop: Shop) -> None:
+    order, code = order_number(), await shop.code("lin")
+    await shop.customers.add_fault(shop.pay_method, "pending")
     for _ in range(2):
-        assert await pay(impatient, order, code) == Pending(WaitsFor.PAYER_CONFIRMS)
-    assert await impatient.query_payment(number=order, amount_fen=800) == Pending(WaitsFor.PAYER_CONFIRMS)
-    trade_no = await trade_no_of(impatient, order)
-    await admin.pay_code("lin", trade_no=trade_no)
-    assert isinstance(await pay(impatient, order, code), Succeeded)
+        assert await pay(shop.provider, order, code) == Pending(WaitsFor.PAYER_CONFIRMS)
+    assert await shop.provider.query_payment(number=order, amount_fen=800) == Pending(WaitsFor.PAYER_CONFIRMS)
+    await shop.customers.pay_code("lin", trade_no=shop.trade_no(order))
+    assert isinstance(await pay(shop.provider, order, code), Succeeded)
 
 
 async def trade_no_of(provider: AlipayProvider, order: str) -> str:
@@ -142,19 +139,17 @@ async def test_a_customer_refused_by_the_provider_may_not_authorise(
         await admin.pay_code("lin", qr_code="http://127.0.0.1/sim/collect/nothing")
 
 
-async def test_twenty_at_once_under_one_number_take_the_money_once(
-    provider: AlipayProvider, admin: SimulatorAdmin
-) -> None:
-    order, code = order_number(), await admin.payment_code("lin")
-    before = (await admin.books())["captured_fen"]
-    answers = await asyncio.gather(*(pay(provider, order, code) for _ in range(20)))
+async def test_twenty_at_once_under_one_number_take_the_money_once(shop: Shop) -> None:
+    order, code = order_number(), await shop.code("lin")
+    before = (await shop.customers.books())["captured_fen"]
+    answers = await asyncio.gather(*(pay(shop.provider, order, code) for _ in range(20)))
     assert len(set(answers)) == 1
     assert isinstance(answers[0], Succeeded)
-    assert (await admin.books())["captured_fen"] == before + 800
+    assert (await shop.customers.books())["captured_fen"] == before + 800
 
 
-async def test_one_code_pays_one_of_twenty_orders(provider: AlipayProvider, admin: SimulatorAdmin) -> None:
-    code = await admin.payment_code("lin")
-    answers = await asyncio.gather(*(pay(provider, order_number(), code) for _ in range(20)))
+async def test_one_code_pays_one_of_twenty_orders(shop: Shop) -> None:
+    code = await shop.code("lin")
+    answers = await asyncio.gather(*(pay(shop.provider, order_number(), code) for _ in range(20)))
     assert sum(isinstance(answer, Succeeded) for answer in answers) == 1
     assert sum(isinstance(answer, Failed) for answer in answers) == 19

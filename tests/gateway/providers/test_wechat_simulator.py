@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -21,7 +20,7 @@ from gateway.providers.simulator.database import FILE_NAME
 from gateway.providers.simulator.wechat_times import BEIJING
 from gateway.providers.wechat import WechatProvider
 from gateway.providers.wechat_calls import order_number
-from gateway.providers.wechat_gateway import WechatAccount, WechatGateway
+from gateway.providers.wechat_gateway import WechatGateway
 from gateway.providers.wechat_notices import WechatNotifications, serial_of
 from models.domain.notices import Notice, NoticeKind
 from models.domain.payments import (
@@ -47,13 +46,6 @@ def number(prefix: str = "P") -> str:
     return f"{prefix}{uuid.uuid4().hex}"
 
 
-@pytest.fixture
-async def impatient(running: RunningSimulator, wechat_account: WechatAccount) -> AsyncIterator[WechatProvider]:
-    provider = WechatProvider(WechatGateway(wechat_account, clock=running.clock, call_timeout_s=0.4))
-    yield provider
-    await provider.aclose()
-
-
 async def pay(provider: WechatProvider, admin: SimulatorAdmin, order: str, fen: int = 800) -> Answer[PayResult]:
     code = await admin.payment_code("lin", "wechat")
     return await provider.pay(number=order, amount_fen=fen, subject="a", auth_code=code, scene=Scene.PAYMENT_CODE)
@@ -63,33 +55,6 @@ async def test_a_code_of_another_provider_pays_nothing(wechat: WechatProvider, a
     code = await admin.payment_code("lin")
     answer = await wechat.pay(number=number(), amount_fen=1, subject="a", auth_code=code, scene=Scene.PAYMENT_CODE)
     assert answer == Failed(FailReason.AUTH_INVALID, "AUTH_CODE_INVALID")
-
-
-async def test_a_request_that_was_lost_is_absent_and_may_be_repeated(
-    impatient: WechatProvider, wechat: WechatProvider, admin: SimulatorAdmin
-) -> None:
-    order = number()
-    await admin.add_fault(PAY, "timeout_before", number=order_number(order))
-    assert await pay(impatient, admin, order) == Unknown("timeout")
-    assert await wechat.query_payment(number=order, amount_fen=800) == Unknown("not_found", absent=True)
-    assert isinstance(await pay(wechat, admin, order), Succeeded)
-
-
-@pytest.mark.parametrize(
-    ("kind", "why"),
-    [("timeout_after", "timeout"), ("http_500", "http_status:500"), ("bad_signature", "answer_signature")],
-)
-async def test_an_answer_that_was_lost_is_found_by_the_query(
-    impatient: WechatProvider, wechat: WechatProvider, admin: SimulatorAdmin, kind: str, why: str
-) -> None:
-    order, asked = number(), impatient if why == "timeout" else wechat
-    before = (await admin.books())["captured_fen"]
-    await admin.add_fault(PAY, kind)
-    assert await pay(asked, admin, order) == Unknown(why)
-    found = await wechat.query_payment(number=order, amount_fen=800)
-    assert isinstance(found, Succeeded)
-    assert await pay(wechat, admin, order) == found
-    assert (await admin.books())["captured_fen"] == before + 800
 
 
 def trade_no_of(running: RunningSimulator, order: str) -> str:
