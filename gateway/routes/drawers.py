@@ -294,9 +294,14 @@ async def approve_return(edge: EdgeOf, sale: Name, body: ReturnBody, key: Key) -
         },
     }
     delivery = Delivery(TerminalId(body.terminal), "event", json.dumps(event).encode())
-    [delivered] = await edge.require_hosts().deliver(RegionId(found.region), [delivery])
-    answer = b'{"reply":' + (delivered.reply or b"null") + b',"screen":' + (delivered.screen or b"null") + b"}"
-    return Response(answer, media_type="application/json")
+    region = RegionId(found.region)
+
+    async def effect() -> bytes:
+        [delivered] = await edge.require_hosts().deliver(region, [delivery])
+        return b'{"reply":' + (delivered.reply or b"null") + b',"screen":' + (delivered.screen or b"null") + b"}"
+
+    what = f"{sale} {body.model_dump_json()}".encode()
+    return Response(await edge.calls.run(f"return:{key}", what, effect), media_type="application/json")
 
 
 async def _once(edge: Edge, key: str, what: str, effect: Effect) -> Response:

@@ -211,9 +211,9 @@ class Lane:
         assert reply.error.code == code
         assert self.session == before, "a refusal leaves the old state"
 
-    def later(self, body: EventBody, terminal: TerminalId = FACE_TERMINAL) -> str:
+    def later(self, body: EventBody, terminal: TerminalId = FACE_TERMINAL, clerk: str | None = None) -> str:
         """Send an event that is answered later; returns its id."""
-        assert self.send(body, terminal=terminal) is None
+        assert self.send(body, terminal=terminal, clerk=clerk) is None
         return next(reversed(self.sent))
 
     # ------------------------------------------------------------ what the world does

@@ -138,3 +138,69 @@ def test_cash_alone_needs_no_provider() -> None:
     event = asked(lane, tenders=(SaleTender(TenderKind.CASH, 6600),), agency_fen=0)
     assert lane.replies[event].ok
     assert [tender.fen for tender in backs(lane)[0].tenders] == [800]
+
+
+# ---------------------------------------------------------------- another store, another entity, cash instead
+
+
+def test_goods_of_another_store_are_its_entitys_and_cash_is_this_lanes() -> None:
+    lane = Lane()
+    event = asked(lane, store=StoreId("s2"), tenders=(SaleTender(TenderKind.CASH, 6600),))
+    assert lane.replies[event].ok
+    (back,) = backs(lane)
+    assert (back.store, back.lane, back.paid_by) == ("s1", lane.session.lane, "franchisee")
+    assert (back.sold_at, back.entity) == ("s2", "former-owner")
+
+
+def test_a_sale_of_another_store_is_not_undone_here() -> None:
+    lane = Lane()
+    event = lane.later(Void(RECEIPT))
+    question, request = lane.asked(FindSale)
+    assert request.lane == lane.session.lane, "it claims the sale"
+    lane.tell(found(question, store=StoreId("s2"), business_date="2026-05-01"))
+    assert code(lane, event) == "no_such_receipt"
+
+
+CASH = replace(ONE_TEA, reason="cash:card is closed")
+FACE_ONLY = SaleTender(TenderKind.FACE, 6600, "P1", "trade")
+
+
+@pytest.mark.parametrize(
+    ("body", "clerk", "tender", "paid"),
+    [
+        (CASH, "boss", FACE_ONLY, True),
+        (CASH, None, FACE_ONLY, False),
+        (ONE_TEA, "boss", FACE_ONLY, False),
+        (CASH, "boss", replace(FACE_ONLY, payer_fen=6000), False),
+        (CASH, "boss", replace(FACE_ONLY, receipt_fen=6500), False),
+        (CASH, "boss", replace(FACE_ONLY, payer_fen=6600, receipt_fen=6600), True),
+    ],
+)
+def test_cash_in_the_place_of_a_refused_refund_is_approved_by_a_clerk(
+    body: Return, clerk: str | None, tender: SaleTender, paid: bool
+) -> None:
+    """Not where the provider gave a part of it: then the customer paid less than the goods cost."""
+    lane = Lane()
+    event = lane.later(body, clerk=clerk)
+    lane.tell(found(lane.asked(FindSale)[0], tenders=(tender,)))
+    lane.pay_answer(PaymentOutcome.FAILED)
+    assert (code(lane, event), lane.session.voiding) == ("" if paid else "refund_failed", None)
+    if paid:
+        (back,) = backs(lane)
+        assert [(one.kind, one.fen, one.payer_fen, one.order) for one in back.tenders] == [
+            (TenderKind.CASH, 800, 800, "")
+        ]
+        assert (back.clerk, back.reason) == ("boss", "cash:card is closed")
+    else:
+        assert backs(lane) == []
+
+
+def test_what_the_provider_gives_back_is_not_given_in_cash_too() -> None:
+    lane = Lane()
+    lane.later(CASH, clerk="boss")
+    two = (SaleTender(TenderKind.FACE, 3300, "P1"), SaleTender(TenderKind.QR, 3300, "P2"))
+    lane.tell(found(lane.asked(FindSale)[0], tenders=two))
+    lane.pay_answer(PaymentOutcome.FAILED)
+    assert lane.pay_answer(PaymentOutcome.SUCCEEDED).order == "P2"
+    (back,) = backs(lane)
+    assert [(one.kind, one.fen) for one in back.tenders] == [(TenderKind.CASH, 400), (TenderKind.QR, 400)]

@@ -25,7 +25,8 @@ function open(button) {
   document.getElementById("till-who").textContent = button.dataset.who;
   document.getElementById("till-amount").hidden = !button.dataset.amount;
   document.getElementById("till-reason").hidden = !button.dataset.reason;
-  form.elements.by.value = localStorage.getItem("drawer-by") || "";
+  // Who takes over is somebody else than who stood there.
+  form.elements.by.value = button.dataset.do.endsWith("/hand-over") ? "" : localStorage.getItem("drawer-by") || "";
   ask.showModal();
 }
 
