@@ -389,7 +389,7 @@ async def test_a_credit_opens_a_membership_asks_for_a_hold_or_refuses(shop: Shop
             answer = await shop.ask(request, phone, 1)
         assert isinstance(answer, EnrolAnswered)
         found.append((answer.member is not None, answer.code, await shop.held_fen(f"user-{phone}")))
-    assert found == [(True, "", 0), (True, "", 1000), (False, "enrol_refused", 0)]
+    assert found == [(False, "", 0), (True, "", 1000), (False, "enrol_refused", 0)], "the first is to sign"
     assert provider.asked == [phones[0], *phones], "asked again under the same number"
     await shop.settle_after(LATER)
     assert await shop.rows("SELECT kind FROM settlement_call") == [("release",)], "nothing used: the hold goes back"
