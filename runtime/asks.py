@@ -40,6 +40,7 @@ from models.domain.ids import (
     TerminalId,
     derived_id,
 )
+from models.domain.member_balance import BALANCE
 from models.domain.messages import (
     EnrolAnswered,
     FaceAnswered,
@@ -81,7 +82,9 @@ from models.tables.claims import claim_sale, sale_named
 from models.tables.memberships import load_member_view
 from runtime.clock import business_now
 from runtime.memberships import Memberships, NotYet
+from runtime.stored_value import StoredValue
 from runtime.vouchers import Vouchers
+from runtime.withholding import Withholding
 
 VISITS_MAX = 20_000
 """Visits whose key is held in memory; the oldest is forgotten first."""
@@ -168,6 +171,8 @@ class Ports:
         self._region = region
         self._memberships = memberships
         self._provider_of = provider_of
+        self._stored = StoredValue(pool)
+        self._withholding = Withholding(pool, provider_of)
 
     async def ask(self, ask: Ask, attempts: int, memory: VisitMemory) -> Answered:
         match ask.request:
@@ -186,6 +191,7 @@ class Ports:
                 return Answered(answer)
 
     async def resolved(self) -> list[tuple[TerminalId, EnrolAnswered]]:
+        await self._withholding.sweep(self._chain)
         ended = await self._memberships.sweep(self._chain, self._region)
         return [(TerminalId(one.terminal), one.answer) for one in ended]
 
@@ -315,15 +321,38 @@ class Ports:
     # ------------------------------------------------------------ payments
 
     async def _pay(self, ask: str, request: PaymentRequest, attempts: int) -> PaymentAnswered:
+        if request.provider == BALANCE:
+            return await self._stored.ask(ask, request)
         try:
             provider = self._provider_of(request.entity, request.provider)
         except KeyError:  # nothing was ever asked there, so there is nothing to find out
             failed = Failed(FailReason.REFUSED, f"no_account:{request.provider}")
             return _payment_message(ask, request, failed)
         try:
+            if request.kind is TenderKind.AGREEMENT:
+                return await self._pay_agreed(ask, provider, request, attempts)
             answer = await _ask_provider(provider, request, attempts)
         except ValueError as error:  # a number or an amount that could never be sent
             answer = Unknown(str(error)) if request.verb is PayVerb.QUERY else _never(error)
+        return _payment_message(ask, request, answer)
+
+    async def _pay_agreed(
+        self, ask: str, provider: PaymentProvider, request: PaymentRequest, attempts: int
+    ) -> PaymentAnswered:
+        """Under a withholding agreement: within our limits, and what came to nothing makes room within them again."""
+        if request.verb is PayVerb.PAY:
+            paid = await self._withholding.pay(
+                request, lambda one: _pay_once(provider, request, attempts, one.agreement_no)
+            )
+            if isinstance(paid, str):
+                return PaymentAnswered(
+                    ask, request.session, request.order, str(request.verb), PaymentOutcome.FAILED, code=paid
+                )
+            return _payment_message(ask, request, paid)
+        answer = await _ask_provider(provider, request, attempts)
+        cancelled = request.verb is PayVerb.CANCEL and isinstance(answer, Succeeded)
+        if cancelled or (request.verb is PayVerb.QUERY and isinstance(answer, Failed)):
+            await self._withholding.freed(request.order)
         return _payment_message(ask, request, answer)
 
 
@@ -361,22 +390,28 @@ async def _ask_provider(
             )
 
 
-async def _pay_once(provider: PaymentProvider, request: PaymentRequest, attempts: int) -> Answer[PayResult]:
+async def _pay_once(
+    provider: PaymentProvider, request: PaymentRequest, attempts: int, agreement_no: str = ""
+) -> Answer[PayResult]:
     """Pay under one number. After a lost answer query first; only a number the provider never saw is sent again."""
     if attempts > 1:
         known = await provider.query_payment(number=request.order, amount_fen=request.fen)
         if not (isinstance(known, Unknown) and known.absent):
             return known
-    answer = await _send_pay(provider, request)
+    answer = await _send_pay(provider, request, agreement_no)
     if not isinstance(answer, Unknown):
         return answer
     known = await provider.query_payment(number=request.order, amount_fen=request.fen)
     if isinstance(known, Unknown) and known.absent:
-        return await _send_pay(provider, request)
+        return await _send_pay(provider, request, agreement_no)
     return known
 
 
-async def _send_pay(provider: PaymentProvider, request: PaymentRequest) -> Answer[PayResult]:
+async def _send_pay(provider: PaymentProvider, request: PaymentRequest, agreement_no: str) -> Answer[PayResult]:
+    if agreement_no:
+        return await provider.pay_agreement(
+            number=request.order, agreement_no=agreement_no, amount_fen=request.fen, subject=request.subject
+        )
     assert request.auth is not None
     scene = Scene.FACE if request.kind is TenderKind.FACE else Scene.PAYMENT_CODE
     return await provider.pay(

@@ -113,7 +113,10 @@ class Enrolment:
             async with conn.cursor() as cur:
                 store = await memberships.load_store(cur, request.store)
                 assert store is not None
-                member = await memberships.find_member(cur, store.chain, request.by, value)
+                if request.by == "tail":
+                    member = await memberships.member_with_tail(cur, request.member or "", value)
+                else:
+                    member = await memberships.find_member(cur, store.chain, request.by, value)
                 now = await clock.business_now(cur, self._wall())
             if member is not None:
                 view = await memberships.load_member_view(conn, member, now)

@@ -338,6 +338,13 @@ async def quota_taken(
     return {row[0]: row[1] for row in await cur.fetchall()}
 
 
+async def member_with_tail(cur: AsyncCursor[Any], member: str, tail: str) -> MemberId | None:
+    """The member, if their phone ends so; None: it does not, or is not known."""
+    await cur.execute("SELECT id FROM member WHERE id = %s AND phone_tail = %s AND phone_tail <> ''", (member, tail))
+    row = await cur.fetchone()
+    return None if row is None else MemberId(row[0])
+
+
 async def find_member(cur: AsyncCursor[Any], chain: ChainId, by: str, value: str) -> MemberId | None:
     """The member of the chain by `phone` (its digest), `card` (the member's number) or `code` (that, or the name
     under which the payment provider knows the customer); None: nobody.
