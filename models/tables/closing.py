@@ -89,6 +89,8 @@ WITH posted AS (
     GROUP BY p.settled_id, p.owner, p.date, u.store, u.entity HAVING sum(u.fen - u.reversed_fen) > 0
 )
 INSERT INTO entry (txn, leg, entity, account, amount_fen, business_date, book)
+SELECT e.txn, e.leg, e.entity, e.account, e.fen, CASE WHEN c.day >= e.date THEN c.next_day ELSE e.date END, e.book
+FROM (
 SELECT settled_id, l.leg, owner, l.account, l.fen, date, 'posted'
 FROM plain, LATERAL (VALUES (0, %(clearing)s, fen), (1, 'membership_fee_income', -fen)) AS l(leg, account, fen)
 WHERE kind = 'capture' AND branch = 'FEE'
@@ -106,6 +108,7 @@ UNION ALL
 SELECT ended_id, l.leg, owner, l.account, l.fen, date, 'pending'
 FROM plain, LATERAL (VALUES (0, %(hold)s, -hold_fen), (1, 'hold_contra', hold_fen)) AS l(leg, account, fen)
 WHERE ended_id <> ''
+) AS e(txn, leg, entity, account, fen, date, book) LEFT JOIN closed_through c ON c.entity = e.entity
 """
 
 
@@ -114,7 +117,8 @@ async def close_plain(
 ) -> int:
     """Book at most `limit` plain answers that stand in their rows; returns how many. 0: none is left.
 
-    In the caller's transaction. `now` is business time; the entries carry the business date of each plan's owner.
+    In the caller's transaction. `now` is business time; the entries carry the business date of each plan's owner, or
+    the first open one of their entity where that day is closed.
     Raises psycopg's UniqueViolation when a part was booked before: nothing of the chunk is, decide it one by one.
     """
     await cur.execute(_LOCK_ANSWERED, {"chain": chain, "region": region, "limit": limit})

@@ -12,6 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from gateway.providers.port import PaymentProvider
 from models.domain.payments import AnyAnswer, answer_from_document
+from models.tables.business_days import close_door
 from runtime.postgres import EmbeddedPostgres
 from runtime.settlement import SettlementLimits, SettlementRunner
 from runtime.testing.due_memberships import ANSWER_ALL, plant_due
@@ -24,7 +25,7 @@ TABLES = {
     "membership": "SELECT * FROM membership ORDER BY id",
     "settlement_call": "SELECT * FROM settlement_call ORDER BY request_number",
     "txn": "SELECT id, kind, request_number, memo, refers_to, trace, booked_at FROM txn ORDER BY id",
-    "entry": "SELECT * FROM entry ORDER BY txn, leg",
+    "entry": "SELECT txn, leg, entity, account, amount_fen, business_date, book FROM entry ORDER BY txn, leg",
 }
 ODD = {
     # the provider took another amount, failed for good, said a number that is none, has not answered yet
@@ -77,11 +78,12 @@ class Replay:
 
 
 async def rows_after(
-    url: str, *, plain_by_statement: bool, chunk: int, asked: bool = False
+    url: str, *, plain_by_statement: bool, chunk: int, asked: bool = False, closed: bool = False
 ) -> tuple[dict[str, list[Any]], int]:
     """The tables after planted rows were settled, and how many commits closed them.
 
-    `asked`: the answers come from a provider while the run goes on, instead of standing in the rows.
+    `asked`: the answers come from a provider while the run goes on, instead of standing in the rows. `closed`: the
+    books of both entities are closed for the day of the run, of one for two days more.
     """
     commits = 0
     replay = Replay()
@@ -105,6 +107,8 @@ async def rows_after(
                 other_store=FRANCHISED, count=MEMBERSHIPS, seed="x", enrolled_at=START,
                 expires_at=NOW - timedelta(days=9), cutoff_at=NOW - timedelta(days=8),
             )  # fmt: skip
+            for entity, days in (("chain", 0), ("north", 2)) if closed else ():
+                await close_door(cur, entity, NOW.date() + timedelta(days=days))
         provider = cast("PaymentProvider", replay)
         runner = SettlementRunner(CHAIN, REGION, pool, lambda _: provider, limits, wall=lambda: NOW, between_steps=hook)
         with suppress(Enough):
@@ -128,19 +132,23 @@ async def answer(pool: AsyncConnectionPool[AsyncConnection[Any]]) -> None:
         )
 
 
-@pytest.mark.parametrize("chunk", [7, 5_000])
+@pytest.mark.parametrize(("chunk", "closed"), [(7, False), (5_000, True)])
 async def test_both_ways_write_the_same_rows(
-    embedded_postgres: EmbeddedPostgres, migrated_template: str, chunk: int
+    embedded_postgres: EmbeddedPostgres, migrated_template: str, chunk: int, closed: bool
 ) -> None:
     async def settled(**how: Any) -> tuple[dict[str, list[Any]], int]:
         with fresh_database(embedded_postgres, migrated_template) as url:
-            return await rows_after(url, chunk=chunk, **how)
+            return await rows_after(url, chunk=chunk, closed=closed, **how)
 
     by_statement, commits = await settled(plain_by_statement=True)
     one_by_one, _ = await settled(plain_by_statement=False)
     as_asked, _ = await settled(plain_by_statement=True, asked=True)
     assert len(one_by_one["membership"]) == MEMBERSHIPS
     assert len(one_by_one["txn"]) > MEMBERSHIPS
+    dates = {(row[2], row[5]) for row in one_by_one["entry"]}
+    moved = {("chain", NOW.date() + timedelta(days=1)), ("north", NOW.date() + timedelta(days=3))}
+    booked_on = {(entity, on.isoformat()) for entity, on in moved}
+    assert (booked_on <= dates) is closed, "a closed day takes nothing more, in each entity's own books"
     answered = sum(row.count("POSTED") for row in one_by_one["settlement_call"])
     assert commits >= answered / chunk, "chunks are bounded"
     for name, rows in one_by_one.items():
