@@ -44,6 +44,7 @@ FEN_MAX = 1_000_000_000
 COUNT_MAX = 2**31 - 1
 
 _PLAIN = r"^[^\x00-\x1f\x7f]*$(?!\n)"
+_SCANNED = r"^[^\x00-\x1c\x1e\x1f\x7f]*$(?!\n)"
 _NAME = r"^[A-Za-z0-9._-]+$(?!\n)"
 
 Uuid = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$(?!\n)")]
@@ -51,6 +52,8 @@ Ref = Annotated[str, Meta(min_length=1, max_length=64, pattern=_PLAIN)]
 """An id or number that another party made: kept and given back, never interpreted."""
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NAME)]
 Code = Annotated[str, Meta(min_length=1, max_length=128, pattern=_PLAIN)]
+Scanned = Annotated[str, Meta(min_length=1, max_length=128, pattern=_SCANNED)]
+"""As `Code`, with the separator of GS1 symbols."""
 Text = Annotated[str, Meta(max_length=256, pattern=_PLAIN)]
 Token = Annotated[str, Meta(min_length=1, max_length=512, pattern=_PLAIN)]
 Fen = Annotated[int, Meta(ge=0, le=FEN_MAX)]
@@ -121,9 +124,9 @@ class EnrolBody(Struct, frozen=True):
 
 
 class ScanBody(Struct, frozen=True):
-    """`scan`: a barcode."""
+    """`scan`: a barcode. FNC1 of a GS1 symbol is ASCII 29."""
 
-    code: Code
+    code: Scanned
     quantity: Quantity
 
 
