@@ -1,0 +1,187 @@
+"""The memberships that schedules of settlement are played on, as rows in memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import product
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from models.domain.ids import LegalEntityId, MemberId, MembershipId, StoreId
+from models.domain.ledger import Place, hold_placed
+from models.domain.membership import HoldState, State
+from models.domain.payments import Failed, PayResult, Succeeded
+from models.domain.plans import Plan, plan_from_dict
+from models.domain.settlement import CallState, Standing
+from tests.simulation import settlement_rows as rows
+from tests.simulation.settlement_provider import BYSTANDER, SUBJECT, Does
+from tests.simulation.settlement_schedules import (
+    CHAIN,
+    FEE_FEN,
+    NOW,
+    REGION,
+    USES,
+    Beside,
+    Committed,
+    Profile,
+    Schedule,
+    play,
+)
+
+OWNERS = {"s-own": LegalEntityId("chain"), "s-north": LegalEntityId("north")}
+PROVIDER = "alipay"
+PLAN: dict[str, Any] = {
+    "id": "light-10",
+    "version": 1,
+    "name": {"zh": "十元轻会员", "en": "Light membership 10"},
+    "owner_entity": "chain",
+    "rule": "FEE_MIN",
+    "fee_fen": FEE_FEN,
+    "benefits": [
+        {"id": "coupon8", "name": {"zh": "券", "en": "coupon"}, "kind": "fixed_coupon", "value_fen": 800, "quota": 5}
+    ],
+    "period_days": 30,
+    "grace_days": 1,
+    "cutoff_hour": 0,
+    "zone": "Asia/Shanghai",
+    "dunning_attempts": 1,
+    "dunning_days": [1],
+    "on_merchant_cancel": "prorate",
+    "guarantees": ["huabei_hold", "sesame_credit"],
+    "enrol_again_after_days": 0,
+    "funder_entity": "chain",
+}
+
+
+def standing(id_: str, profile: Profile, plan: Plan) -> Standing:
+    """An ACTIVE membership that is due for its cutoff."""
+    hold_fen = 0 if profile is Profile.FREE else FEE_FEN
+    return Standing(
+        id=MembershipId(id_), enrol_key=f"e-{id_}", member=MemberId(f"m-{id_}"), chain=CHAIN, region=REGION,
+        store=StoreId("s-own"), terminal="t-1", session="", plan=plan, owner=LegalEntityId("chain"), generation=1,
+        state=State.ACTIVE, fee_fen=FEE_FEN, fee_eff_fen=FEE_FEN, used_fen=sum(fen for _, fen in USES[profile]),
+        hold_order=f"H{id_}" if hold_fen else "", hold_no=f"A{id_}" if hold_fen else "", hold_fen=hold_fen,
+        hold_state=HoldState.HELD if hold_fen else HoldState.NONE, enrolled_at=NOW - timedelta(days=40),
+        expires_at=NOW - timedelta(days=9), cutoff_at=NOW - timedelta(days=8), charge_fen=None, branch=None,
+        paid_fen=0, refunded_fen=0, receivable_fen=0, captured_number="", attempts=0,
+    )  # fmt: skip
+
+
+def planted(profile: Profile) -> list[tuple[Standing, list[rows.UseRow]]]:
+    """The subject, and the bystander beside it."""
+    plan = plan_from_dict(PLAN)
+    both = []
+    for id_, one in ((SUBJECT, profile), (BYSTANDER, Profile.FEE)):
+        uses = [
+            rows.UseRow(f"u{n}-{id_}", id_, Place(StoreId(store), OWNERS[store]), fen)
+            for n, (store, fen) in enumerate(USES[one])
+        ]
+        both.append((standing(id_, one, plan), uses))
+    return both
+
+
+class MemoryWorld:
+    """See World."""
+
+    def __init__(self) -> None:
+        self.books = rows.Books()
+
+    def pool(self) -> AsyncConnectionPool[AsyncConnection[Any]]:
+        return self.books.pool()
+
+    async def plant(self, profile: Profile) -> dict[str, int]:
+        holds = {}
+        for one, uses in planted(profile):
+            self.books.rows["membership"][one.id] = rows.MembershipRow(one)
+            self.books.rows["use"].update({use.id: use for use in uses})
+            if one.hold_fen:
+                holds[one.hold_no] = one.hold_fen
+                txn = hold_placed(
+                    one.hold_order, entity=one.owner, provider=PROVIDER, hold_fen=one.hold_fen,
+                    business_date=one.business_date(one.enrolled_at),
+                )  # fmt: skip
+                self.books.rows["txn"][txn.id] = txn
+        return holds
+
+    async def reverse(self, fen: int, now: datetime) -> None:
+        use = max(use.id for use in self.books.uses() if use.membership == SUBJECT)
+        async with self.books.connection() as session:
+            await rows.reverse(session, "v-1", use, fen, now, PROVIDER)
+
+    async def tell(self, number: str) -> bool:
+        call = self.books.rows["call"].get(number)
+        if call is None or call.state is not CallState.POSTED or not isinstance(call.answer, Failed):
+            return False
+        taken = Succeeded(PayResult(call.fen, call.fen, call.fen, call.fen, (), f"T{number}"))
+        self.books.rows["call"][number] = replace(call, state=CallState.ANSWERED, answer=taken)
+        return True
+
+    async def state(self) -> Committed:
+        return Committed(
+            {row.standing.id: row.standing for row in self.books.memberships()},
+            {call.number: call for call in self.books.calls()},
+            {txn.id: txn for txn in self.books.transactions()},
+        )
+
+    async def blocked(self) -> int:
+        return self.books.blocked()
+
+    async def totals_agree(self, batch_at: datetime) -> bool:
+        async with self.books.connection() as session:
+            return (await rows.control_totals(session, CHAIN, REGION, batch_at)).agree
+
+
+# ---------------------------------------------------------------- all of them
+
+UNCLEAR = (Does.EFFECT_UNHEARD, Does.EFFECT_UNCLEAR, Does.NO_EFFECT, Does.ARRIVES_LATE, Does.PENDS_THEN_SUCCEEDS)
+SINGLE = tuple((one,) for one in Does)
+SCRIPTS = (
+    *SINGLE,
+    *product((Does.FAILS, Does.PENDS_THEN_FAILS), Does),  # the dunning attempt
+    *product((Does.SUCCEEDS,), UNCLEAR),  # the refund
+)
+"""What the provider does with the first request about the subject, and with the second."""
+POINTS = 45
+"""So far a drawn schedule's points go: few schedules are longer."""
+
+
+async def enumerated() -> AsyncIterator[Schedule]:
+    """Every point of every script, by itself: a crash, a reversal, a second worker; and a crash with a reversal.
+
+    How many points there are is what the schedule without any of them has.
+    """
+    for profile, script in product(Profile, SCRIPTS):
+        plain = Schedule(profile, script)
+        points = range((await play(plain, MemoryWorld())).points)
+        yield plain
+        for point in points:
+            for early in (False, True):
+                yield replace(plain, crash=point, early=early)
+            for beside in (Beside.WHOLE, Beside.IN_TURN, Beside.LEASE_OVER):
+                yield replace(plain, beside=beside, beside_at=point)
+            if USES[profile]:
+                yield replace(plain, reversal=point)
+                yield replace(plain, reversal=point, back_fen=1)
+        if script in SINGLE and USES[profile]:
+            for crash, reversal in product(points, points):
+                yield replace(plain, crash=crash, reversal=reversal)
+
+
+def drawn(rng: random.Random) -> Schedule:
+    """Anything together with anything."""
+    return Schedule(
+        profile=rng.choice(list(Profile)),
+        script=rng.choice(SCRIPTS),
+        crash=rng.choice([None, rng.randrange(POINTS), rng.randrange(POINTS)]),
+        reversal=rng.choice([None, rng.randrange(POINTS)]),
+        back_fen=rng.choice([1, 299, 800]),
+        beside=rng.choice(list(Beside)),
+        beside_at=rng.randrange(POINTS),
+        early=rng.random() < 0.5,
+        chunk=rng.choice([1, 10]),
+    )
