@@ -22,11 +22,11 @@ from actors.ports import (
 from actors.pricing import quote, uses_of, vouchers_of
 from actors.selling import book_sale, book_unknown_takings, dated, moment, taken_fen, till_sale
 from actors.stage import Stage
+from actors.tenders import as_taken, provider_of
 from actors.visit import Payment, Phase, Session
 from models.domain.errors import Refused
 from models.domain.events import Confirm, Event, Paid, Tender, TenderKind
 from models.domain.ids import SaleId, derived_id
-from models.domain.member_balance import BALANCE
 from models.domain.messages import PaymentAnswered, PaymentOutcome, ReserveAnswered, SaleTender, UsesPosted
 from models.domain.payments import PROVIDERS, FailReason
 from models.domain.points import POINTS
@@ -233,7 +233,7 @@ def _ask_provider(stage: Stage, verb: PayVerb) -> None:
             kind=tender.kind,
             subject=session.lines[0].name if session.lines else "",
             auth=tender.auth,
-            provider=_provider_of(tender),
+            provider=provider_of(tender),
             member=session.member.id if session.member is not None and tender.kind in MEMBER_TENDERS else None,
         )
     )
@@ -294,7 +294,7 @@ def _succeeded(stage: Stage, payment: Payment, answer: PaymentAnswered) -> None:
     stage.refuse(payment.cancel_reply, "not_now")
     tender = _provider_tender(payment)
     assert tender is not None
-    taken = (*payment.taken, _as_taken(tender, payment.order, answer))
+    taken = (*payment.taken, as_taken(tender, payment.order, answer))
     payment = replace(payment, taken=taken, cancel_reply=None)
     if _provider_tender(payment) is None:
         stage.reply(payment.reply)
@@ -303,30 +303,6 @@ def _succeeded(stage: Stage, payment: Payment, answer: PaymentAnswered) -> None:
     order = f"{taken[0].order}-{len(taken)}"
     stage.change(payment=replace(payment, order=order, polls=0, cancels=0, code_shown=False), prompt=None)
     _collect(stage)
-
-
-def _provider_of(tender: Tender) -> str:
-    """The one that its authorisation names; a collection code may name one, too, and its token is not read."""
-    if tender.kind is TenderKind.BALANCE:
-        return BALANCE
-    return PROVIDERS[0] if tender.auth is None else tender.auth.provider
-
-
-def _as_taken(tender: Tender, order: str, answer: PaymentAnswered) -> SaleTender:
-    """What the provider took, with what its own promotions changed: the price stays what the screen showed."""
-    said = (answer.payer_fen, answer.receipt_fen, answer.invoiceable_fen)
-    payer, receipt, invoice = (None if fen == tender.fen else fen for fen in said)
-    by = _provider_of(tender)
-    return SaleTender(
-        tender.kind,
-        tender.fen,
-        order,
-        answer.trade_no,
-        payer_fen=payer,
-        receipt_fen=receipt,
-        invoiceable_fen=invoice,
-        provider=by,
-    )
 
 
 def _give_up(stage: Stage, payment: Payment, prompt_code: str, why: str) -> None:
