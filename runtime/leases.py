@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from actors.ports import EndLease, GrantLease
+from models.domain.benefits import holds_at
 from models.domain.charging import UseClass, classify_use
 from models.domain.errors import Bug
 from models.domain.ids import LeaseId, derived_id
@@ -36,7 +39,8 @@ class Leases:
             lease = (await leases.load_leases(cur, [made])).get(made)
             if lease is None:
                 taken = await memberships.quota_taken(cur, standing.id, now)
-                if _grantable(standing, taken, request):
+                store = await memberships.load_store(cur, request.store)
+                if _grantable(standing, taken, request) and _ever_here(standing, request, store):
                     until = lease_until(request.at, standing.expires_at)
                     lease = LeaseStanding(
                         made,
@@ -69,6 +73,15 @@ class Leases:
                 return NotYet(AFTER_THE_POSTS_S)
             await leases.end_lease(cur, lease.id, request.at)
         return LeaseEnded(ask_id, request.session)
+
+
+def _ever_here(standing: Standing, request: GrantLease, store: memberships.StoreRecord | None) -> bool:
+    """Whether the benefit is given in this store at all; at which hours is asked of each use."""
+    benefit = standing.plan.benefit(request.benefit)
+    if benefit is None or store is None:
+        return False
+    any_time = replace(benefit.scope, hours=None, weekdays=frozenset())
+    return holds_at(any_time, store=store.id, channel=store.channel, at=request.at, zone=store.zone)
 
 
 def _grantable(standing: Standing, taken: dict[str, int], request: GrantLease) -> bool:

@@ -13,7 +13,7 @@ from psycopg import AsyncCursor
 from actors.ports import PostUses, ReleaseUses, ReserveUses, ReverseUses
 from actors.settlement import after_reversal, shared_out
 from models.domain import ledger
-from models.domain.benefits import bound_fen
+from models.domain.benefits import bound_fen, holds_at
 from models.domain.charging import TAKES_QUOTA, UseClass, classify_use
 from models.domain.errors import Bug
 from models.domain.ids import derived_id
@@ -60,9 +60,11 @@ class Uses:
         return ReserveAnswered(ask_id, request.session, ok=False, code="benefit_gone", member=view)
 
     async def _reservable(self, cur: AsyncCursor[Any], standing: Standing, request: ReserveUses) -> bool:
-        """True when every use of the quote would be REGULAR now, at no more than its benefit is worth."""
+        """True when every use of the quote would be REGULAR now and here, at no more than its benefit is worth."""
         if standing.state is not State.ACTIVE:
             return False
+        store = await memberships.load_store(cur, request.store)
+        assert store is not None
         now = await clock.business_now(cur, self._wall())
         taken = await memberships.quota_taken(cur, standing.id, now, tuple(use.usage for use in request.uses))
         for use in request.uses:
@@ -70,6 +72,8 @@ class Uses:
                 raise Bug("foreign_use", f"use {use.usage} is not of membership {standing.id}")
             benefit = standing.plan.benefit(use.benefit)
             if benefit is None or not 0 < use.fen <= bound_fen(benefit):
+                return False
+            if not _holds(standing, use, store, request.at):
                 return False
             if _class_of(standing, taken, use, request.at, offline=False) is not UseClass.REGULAR:
                 return False
@@ -124,13 +128,15 @@ class Uses:
             biz_time = request.biz_time if reservation is None else reservation.biz_time
             # The sale happened, so nothing is refused any more: what was not reserved is judged as an offline use.
             use_class = UseClass.REGULAR
-            lease = _lease_of(standing, leased, reported, request, now)
+            holds = _holds(standing, reported, store, biz_time)
+            lease = _lease_of(standing, leased, reported, request, now) if holds else None
             if lease is not None:
                 leased[lease.id] = replace(lease, used=lease.used + 1)
                 await leases.add_lease_use(cur, lease.id)
                 taken[use.benefit] -= 1  # the place that it held is the use's own now
             elif reservation is None or state != "open" or standing.charge_fen is not None:
                 use_class = _class_of(standing, taken, reported, biz_time, offline=True)
+                use_class = use_class if holds else UseClass.OVERUSE
             tombstones = await usage.tombstones_of(cur, use.usage)
             reversed_fen = min(use.fen, sum(fen for _, fen in tombstones))
             line = usage.UsageLine(
@@ -270,6 +276,14 @@ def _funded_fen(standing: Standing, use: SaleUse) -> int:
     """What the plan promised of it: who funds it owes a store's entity no more, whatever its terminal reports."""
     benefit = standing.plan.benefit(use.benefit)
     return 0 if benefit is None else min(use.fen, bound_fen(benefit))
+
+
+def _holds(standing: Standing, use: SaleUse, store: memberships.StoreRecord, at: datetime) -> bool:
+    """Whether the benefit is one of this store, the way it sells, and this hour there: a terminal may say anything."""
+    benefit = standing.plan.benefit(use.benefit)
+    return benefit is not None and holds_at(
+        benefit.scope, store=store.id, channel=store.channel, at=at, zone=store.zone
+    )
 
 
 def _worth_too_much(standing: Standing, use: SaleUse) -> bool:

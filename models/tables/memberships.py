@@ -39,6 +39,8 @@ class StoreRecord:
     region: RegionId
     zone: str
     cutoff_hour: int
+    channel: str
+    """How it sells (models.domain.benefits.Scope)."""
 
     def business_date(self, at: datetime) -> date:
         """The store's business date at `at`."""
@@ -77,7 +79,7 @@ async def find_by_enrol_key(cur: AsyncCursor[Any], enrol_key: str) -> Standing |
 
 async def load_store(cur: AsyncCursor[Any], store: str) -> StoreRecord | None:
     """A store, or None."""
-    await cur.execute("SELECT id, chain, region, zone, cutoff_hour FROM store WHERE id = %s", (store,))
+    await cur.execute("SELECT id, chain, region, zone, cutoff_hour, basket_owner FROM store WHERE id = %s", (store,))
     row = await cur.fetchone()
     return None if row is None else StoreRecord(*row)
 
