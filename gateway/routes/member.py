@@ -15,7 +15,7 @@ from gateway.console.language import language_of
 from gateway.console.render import page
 from gateway.edge import Edge, EdgeOf
 from gateway.errors import Problem
-from gateway.queries import privacy
+from gateway.queries import points, privacy
 from models.domain.errors import Refused
 from models.tables.members import MemberRow
 
@@ -53,9 +53,10 @@ async def statement(
     member = _member(edge, token)
     async with _books(edge, member) as database:
         found = await privacy.statement(database, member)
+        accounts = await points.accounts(database, member, await edge.business_now(database))
     if found is None:
         raise Problem(404, "link_wrong", "this link is not one of ours", "ask at the store for a new one")
-    return page(request, "member.html", s=found, token=token, done=done)
+    return page(request, "member.html", s=found, accounts=accounts, token=token, done=done)
 
 
 @router.post("/m/{token}/withdraw")

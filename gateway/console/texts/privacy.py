@@ -125,6 +125,13 @@ PRIVACY: dict[str, tuple[str, str]] = {
     "mine.used": ("已享优惠", "Benefits enjoyed"),
     "mine.pays": ("应付", "You pay"),
     "mine.expires": ("到期", "Ends"),
+    "mine.points": ("积分", "Points"),
+    "mine.points_left": ("可用积分 {points}", "{points} points to spend"),
+    "mine.points_owed": ("（欠 {points} 分，由以后的积分补足）", "({points} are owed, later points fill that)"),
+    "mine.points_earned": ("累计获得", "Earned"),
+    "mine.points_spent": ("已用", "Spent"),
+    "mine.points_expired": ("已过期", "Expired"),
+    "mine.points_until": ("最近一批到期", "The next ones end"),
     "mine.export": ("导出我的信息", "Get my data"),
     "mine.export_text": (
         "我们保存的全部内容：资料、同意、购物、识别记录。",
