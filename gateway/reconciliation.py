@@ -25,13 +25,17 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True)
 class CloseResult:
-    """A day that was closed, or what is in the way. `runs` are what its accounts came to."""
+    """A day that was closed, or what is in the way. `runs` are what its accounts came to.
+
+    `warnings` keep no day open: drawers (`store/lane`) whose shift of that day, or an earlier one, nobody counted.
+    """
 
     entity: str
     day: date
     closed: bool
     obstacles: tuple[Obstacle, ...] = ()
     runs: tuple[DayRun, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Reconciliation(Protocol):

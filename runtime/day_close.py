@@ -19,6 +19,7 @@ from models.domain.errors import Refused, RetryLater
 from models.tables import business_days
 from models.tables.business_days import DayEvent
 from models.tables.differences import DayRun
+from models.tables.drawers import uncounted
 from models.tables.ledger_balances import take_snapshot
 from models.tables.privacy import audit
 from models.tables.reconciliation import Account, load_statement
@@ -83,7 +84,9 @@ class DayClose:
         if not obstacles:
             async with self._pool.connection() as conn:
                 await take_snapshot(conn, self._wall())
-        return CloseResult(entity, day, not obstacles, tuple(obstacles), tuple(runs))
+        async with self._pool.connection() as conn:
+            warnings = await uncounted(conn, entity, day.isoformat())
+        return CloseResult(entity, day, not obstacles, tuple(obstacles), tuple(runs), tuple(warnings))
 
     async def _not_over(self, entity: str, day: date, now: datetime) -> tuple[Obstacle, ...]:
         async with self._pool.connection() as conn, conn.cursor() as cur:

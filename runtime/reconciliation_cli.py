@@ -217,6 +217,8 @@ def close(
     text = f"{result.day} of {entity} is closed" if result.closed else f"{result.day} of {entity} stays open:"
     for one in result.obstacles:
         text += f"\n  {one.code}: {one.what}" + "".join(f"\n    {line}" for line in one.lines)
+    for drawer in result.warnings:
+        text += f"\n  nobody counted the drawer {drawer}: storeops drawer count"
     _print(asdict(result), as_json, text)
     raise typer.Exit(0 if result.closed else 1)
 

@@ -95,6 +95,8 @@ class CloseView(View):
     day: date
     closed: bool
     obstacles: list[ObstacleView]
+    warnings: list[str]
+    """Drawers (store/lane) that nobody counted: they keep no day open."""
 
 
 class EventView(View):
@@ -302,7 +304,13 @@ def _line(line: Line) -> LineView:
 
 def _close(result: CloseResult) -> CloseView:
     obstacles = [ObstacleView(code=one.code, what=one.what, lines=list(one.lines)) for one in result.obstacles]
-    return CloseView(entity=result.entity, day=result.day, closed=result.closed, obstacles=obstacles)
+    return CloseView(
+        entity=result.entity,
+        day=result.day,
+        closed=result.closed,
+        obstacles=obstacles,
+        warnings=list(result.warnings),
+    )
 
 
 def _event(event: DayEvent) -> EventView:

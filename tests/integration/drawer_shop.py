@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from actors.effects import Ask
 from actors.ports import FindSale
+from actors.visit import Session, Voiding
 from models.domain.events import TenderKind
 from models.domain.facts import Fact, SaleMade, SaleReturned
 from models.domain.ids import LaneId, LegalEntityId, SaleId, SessionId, StoreId, TerminalId
@@ -73,13 +75,14 @@ class Counter:
 
     async def at_it(self, store: StoreId, question: str | None) -> None:
         """The lane's session is about this question, or about none, as its host committed it."""
-        voiding = "null" if question is None else f'{{"question": "{question}"}}'
+        voiding = None if question is None else Voiding(question, "r", TerminalId("t-1"), None)
+        state = msgspec.json.encode(Session(LANE, voiding=voiding)).decode()
         async with self.pool.connection() as conn:
             await conn.execute(
                 """INSERT INTO entity (region, store, kind, id, shard, state, version, changed_at)
                    VALUES (%s, %s, 'session', %s, 0, %s::jsonb, 1, now()) ON CONFLICT (region, store, kind, id)
                    DO UPDATE SET state = excluded.state""",
-                (REGION, store, LANE, f'{{"voiding": {voiding}}}'),
+                (REGION, store, LANE, state),
             )
 
     async def balance(self, entity: str, account: str) -> int:

@@ -6,7 +6,8 @@ import asyncio
 import random
 import uuid
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import date, timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -16,6 +17,7 @@ from models.domain.drawers import MoveKind
 from models.domain.errors import Refused
 from models.domain.facts import SaleVoided
 from models.domain.ids import LaneId, TerminalId
+from runtime.day_close import DayClose
 from tests.integration.drawer_shop import LANE, Counter, open_counter, sold
 from tests.integration.money_shop import FRANCHISED
 
@@ -98,6 +100,17 @@ async def test_a_drawer_is_handed_over_while_the_shop_sells_past_its_cutoff(coun
     newest = await counter.drawers.reports(FRANCHISED)
     assert [one.n for one in newest] == [2, 1]
     assert [one.n for one in await counter.drawers.reports(FRANCHISED, day="2026-03-01")] == [1]
+
+
+async def test_a_day_closes_with_a_warning_of_what_nobody_counted(counter: Counter) -> None:
+    nothing: Any = None  # no provider, no statement
+    days = DayClose(counter.pool, nothing, ())
+    await opened(counter)
+    after = counter.clock.now + timedelta(days=2)
+    first = await days.close("north", date(2026, 3, 1), after, "test")
+    assert (first.closed, first.warnings) == (True, (f"{FRANCHISED}/{LANE}",))
+    await counted(counter, 20_000)
+    assert (await days.close("north", date(2026, 3, 2), after, "test")).warnings == ()
 
 
 async def test_what_a_drawer_refuses(counter: Counter) -> None:
