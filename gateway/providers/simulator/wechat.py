@@ -129,7 +129,7 @@ async def _serve(simulator: Simulator, request: Request) -> Response:
     fault = simulator.due_fault(method.name, numbers)
     if fault is not None and fault.kind is FaultKind.TIMEOUT_BEFORE:
         return await hang(request)
-    answer = _perform(simulator, merchant, method, biz, str(request.base_url).rstrip("/"), fault)
+    answer = perform(simulator, merchant, method, biz, str(request.base_url).rstrip("/"), fault)
     if fault is not None and fault.kind is FaultKind.TIMEOUT_AFTER:
         return await hang(request)
     if fault is not None and fault.kind is FaultKind.HTTP_500:
@@ -137,7 +137,7 @@ async def _serve(simulator: Simulator, request: Request) -> Response:
     return _document(simulator, merchant, answer, spoil=fault is not None and fault.kind is FaultKind.BAD_SIGNATURE)
 
 
-def _perform(
+def perform(
     simulator: Simulator,
     merchant: WechatMerchant,
     method: _Method,

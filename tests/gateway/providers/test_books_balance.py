@@ -9,18 +9,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi import HTTPException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.providers.amounts import format_yuan, parse_yuan
-from gateway.providers.simulator import users
+from gateway.providers.signing import private_key_pem, public_key_pem
+from gateway.providers.simulator import users, wechat
+from gateway.providers.simulator import wechat_names as names
 from gateway.providers.simulator.books import books
 from gateway.providers.simulator.database import Database, one
 from gateway.providers.simulator.protocol import MerchantApp, Simulator
-from gateway.providers.simulator.routes import pay_as
-from tests.gateway.providers.conftest import KEY, MovableClock
+from gateway.providers.simulator.routes import authorise_as, pay_as
+from tests.gateway.providers.conftest import API_KEY, KEY, MovableClock
 
+PEMS = (public_key_pem(KEY.public_key()), private_key_pem(KEY))
 APP = MerchantApp("app", "2088", KEY.public_key(), KEY)
 USERS = ("lin", "wang")
 BALANCE_FEN, LIMIT_FEN = 2000, 3000
@@ -158,16 +162,91 @@ class World:
         assert over["n"] == 0
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+class WechatWorld(World):
+    """The same over WeChat's protocol: a service order for a hold, captured once; a cancel is a reverse or a close."""
+
+    def ask(self, name: str, **biz: object) -> tuple[int, dict[str, Any]]:
+        merchant = self.simulator.wechat(APP.app_id)
+        assert merchant is not None
+        [method] = [one for one in wechat.METHODS if one.name == name]
+        named = {"appid": APP.seller_id, "mchid": APP.app_id, "service_id": "5", "notify_url": "http://127.0.0.1:9/x"}
+        status, fields = wechat.perform(self.simulator, merchant, method, named | biz, "http://sim", None)
+        return status, fields or {}
+
+    def opening(self, n: int, fen: int) -> dict[str, object]:
+        return {"out_trade_no": f"order{n}", "description": "a", "amount": {"total": fen}}
+
+    def learn(self, n: int) -> None:
+        _, answer = self.ask(names.QUERY, out_trade_no=f"order{n}")
+        if answer.get("success_time"):
+            assert self.paid.setdefault(f"O{n}", answer["amount"]["total"]) == answer["amount"]["total"]
+
+    def pay(self, n: int, fen: int, user: str) -> None:
+        with self.simulator.database.transaction() as db:
+            code = users.issue_code(db, user, "payment", self.clock(), "wechat").code
+        self.ask(names.CODEPAY, **self.opening(n, fen), payer={"auth_code": code})
+
+    def precreate(self, n: int, fen: int) -> None:
+        self.ask(names.NATIVE, **self.opening(n, fen))
+
+    def scan(self, n: int, user: str) -> None:
+        row = one(self.simulator.database.connection, "SELECT * FROM trade WHERE out_trade_no = ?", f"order{n}")
+        with suppress(HTTPException):
+            pay_as(self.simulator, row, user)
+
+    def freeze(self, n: int, fen: int, user: str) -> None:
+        risk = {"name": "r", "amount": fen}
+        self.ask(
+            names.CREATE,
+            out_order_no=f"order{n}",
+            service_introduction="m",
+            risk_fund=risk,
+            need_user_confirm=True,
+        )
+        row = one(self.simulator.database.connection, "SELECT * FROM hold WHERE out_order_no = ?", f"order{n}")
+        with suppress(HTTPException):
+            authorise_as(self.simulator, row, user)
+
+    def capture(self, n: int, hold: int, fen: int, complete: bool) -> None:
+        payments = [{"name": "m", "description": f"S{n}", "amount": fen}]
+        status, answer = self.ask(names.COMPLETE, out_order_no=f"order{hold}", post_payments=payments, total_amount=fen)
+        if status == 200 and answer["collection"]["state"] == "USER_PAID":
+            assert self.paid.setdefault(f"H{hold}", answer["total_amount"]) == answer["total_amount"] == fen
+
+    def unfreeze(self, n: int, hold: int, fen: int) -> None:
+        self.ask(names.CANCEL, out_order_no=f"order{hold}", reason="x")
+
+    def cancel(self, n: int) -> None:
+        status, _ = self.ask(names.REVERSE, out_trade_no=f"order{n}")
+        _, after = self.ask(names.QUERY, out_trade_no=f"order{n}")
+        if status == 200 and after.get("success_time"):
+            self.reversed_.add(f"O{n}")
+        if status != 200:
+            self.ask(names.CLOSE, out_trade_no=f"order{n}")
+
+    def cancel_freeze(self, n: int) -> None:
+        self.ask(names.CANCEL, out_order_no=f"order{n}", reason="x")
+
+    def refund(self, n: int, order: int, fen: int) -> None:
+        amount = {"refund": fen, "total": self.paid.get(f"O{order}", 1)}
+        status, _ = self.ask(names.REFUND, out_trade_no=f"order{order}", out_refund_no=f"R{order}-{n}", amount=amount)
+        if status == 200:
+            assert self.refunds.setdefault((f"O{order}", f"R{n}"), fen) == fen
+
+
+@pytest.mark.parametrize("kind", [World, WechatWorld])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example([("freeze", 0, 1000, "lin"), ("capture", 0, 0, 800, True), ("refund", 0, 0, 300), ("cancel", 0)])
 @example([("pay", 0, 900, "lin"), ("pay", 1, 1200, "lin"), ("refund", 0, 1, 700), ("cancel", 0), ("cancel", 1)])
 @given(st.lists(steps, max_size=25))
-def test_books_customers_and_answers_agree(history: list[tuple[Any, ...]]) -> None:
+def test_books_customers_and_answers_agree(kind: type[World], history: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         database, clock = Database(Path(folder)), MovableClock(datetime(2026, 11, 22, tzinfo=UTC))
-        world = World(Simulator(database, clock), clock)
+        world = kind(Simulator(database, clock), clock)
         with database.transaction() as db:
-            db.execute("INSERT INTO app VALUES ('app', '2088', '', '', '', '', '')")
+            db.execute("INSERT INTO app VALUES ('app', '2088', '', ?, ?, '', '')", PEMS)
+            if kind is WechatWorld:
+                db.execute("INSERT INTO wechat_merchant VALUES ('app', '2088', 'AB', 'P1', ?, '5')", (API_KEY,))
             for user in USERS:
                 users.ensure_user(db, user, clock(), BALANCE_FEN, LIMIT_FEN)
         for verb, *arguments in history:
