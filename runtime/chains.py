@@ -212,6 +212,15 @@ class ChainDoc(_Closed):
         return self
 
     @model_validator(mode="after")
+    def _memberships_can_be_guaranteed(self) -> ChainDoc:
+        elsewhere = {entity.id for entity in self.entities if PROVIDERS[0] not in entity.accounts}
+        for plan in self.plans if elsewhere else ():
+            owner = read_plan_document(plan).get("owner_entity")
+            if owner in elsewhere:
+                raise ValueError(f"plan {plan!r}: its owner {owner!r} needs an account at {PROVIDERS[0]}, too")
+        return self
+
+    @model_validator(mode="after")
     def _each_store_once(self) -> ChainDoc:
         ids = [store.id for store in self.stores]
         if len(set(ids)) < len(ids):
