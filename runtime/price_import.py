@@ -155,7 +155,9 @@ async def import_everywhere(
         raise Refused("unknown_chain", f"there is no chain {wanted.chain!r} with a book", "see `storeops status`")
     done: list[Imported] = []
     file: PriceFile | None = None
-    for dry_run in (True,) if wanted.dry_run else (True, False):
+    # One database is checked and written in one transaction; several are all checked first.
+    rounds = (wanted.dry_run,) if wanted.dry_run or len(having) == 1 else (True, False)
+    for dry_run in rounds:
         done = []
         for url in having:
             async with await AsyncConnection.connect(url, autocommit=True) as conn:

@@ -144,10 +144,10 @@ async def _of_membership(session: AsyncSession, row: MembershipRow) -> Invoice:
         return membership_invoice(row.id, kind, (), (), left_out)
     at = row.settled_at or row.cutoff_at
     goods = await _discounted(session, row) if kind == "clawback" else {}
-    service = await _service(session, row)
+    one_line = await _one_line(session, row, SERVICE_TAX if kind == "fee" else DEFAULT_TAX)
     parts = allocate(paid_fen, [fen for _, fen in charged])
     documents = [
-        document(f"{row.id}/{n}", entity, store, at, goods.get((entity, store), [service]), part)
+        document(f"{row.id}/{n}", entity, store, at, goods.get((entity, store), [one_line]), part)
         for n, (((entity, store), _), part) in enumerate(zip(charged, parts, strict=True), 1)
     ]
     return membership_invoice(row.id, kind, documents, _refunds(documents, reduced, row.refunded_fen), left_out)
@@ -197,12 +197,13 @@ def _refunds(
     return made
 
 
-async def _service(session: AsyncSession, row: MembershipRow) -> Goods:
+async def _one_line(session: AsyncSession, row: MembershipRow, tax: str) -> Goods:
+    """The plan itself as a line: its service, or a discount whose goods nobody knows (an amount has none)."""
     plan = await session.get(PlanRow, (row.plan, row.plan_version))
     doc: Any = plan.doc if plan is not None else {}
     rates = (await _terms(session, row.chain, ())).rates
     name = doc.get("name", {}).get("zh", row.plan)
-    return Goods(1, row.plan, str(name), 1, row.fee_fen, SERVICE_TAX, rates[SERVICE_TAX])
+    return Goods(1, row.plan, str(name), 1, row.fee_fen, tax, rates[tax])
 
 
 async def _discounted(session: AsyncSession, row: MembershipRow) -> dict[Party, list[Goods]]:

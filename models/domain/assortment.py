@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from models.domain.pricing import Item
 
@@ -14,6 +15,8 @@ class Assortment:
         self._newest: dict[str, Item] = {}
         self._before: dict[int, dict[str, Item | None]] = {}
         """By version: what an article was before this version changed it. Ascending."""
+        self.complete = 0
+        """Everything up to this version was put in: a load that broke off goes on from here."""
 
     @property
     def version(self) -> int:
@@ -21,11 +24,17 @@ class Assortment:
         return next(reversed(self._before), 0)
 
     def put(self, version: int, code: str, item: Item | None) -> None:
-        """From `version` on the article is this; None: it is gone. Versions do not fall."""
+        """From `version` on the article is this; None: it is gone. Versions do not fall; said again, nothing is."""
+        if code in self._before.get(version, ()):
+            return
         assert version >= self.version, "versions come in their order"
-        self._before.setdefault(version, {}).setdefault(code, self._newest.get(code))
+        old = self._newest.get(code)
+        self._before.setdefault(version, {})[code] = old
         if item is None:
             self._newest.pop(code, None)
+        elif old is not None and old.name == item.name:
+            # Mostly the price changes: the names are the larger part of an article.
+            self._newest[code] = replace(item, code=old.code, name=old.name)
         else:
             self._newest[code] = item
 

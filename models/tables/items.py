@@ -97,9 +97,12 @@ async def load_items(
 async def load_assortment(conn: AsyncConnection[Any], chain: str, assortment: Assortment | None = None) -> Assortment:
     """All versions of a chain's articles; one that is given learns what came since."""
     known = Assortment() if assortment is None else assortment
-    async for page in load_items(conn, chain, known.version):
+    last = known.complete
+    async for page in load_items(conn, chain, last):
         for version, code, item in page:
             known.put(version, code, item)
+        last = page[-1][0]
+    known.complete = max(known.complete, last)
     return known
 
 
