@@ -154,8 +154,11 @@ def after_reversal(
     after = replace(after, receivable_fen=after.receivable_fen - drop_fen)
     if after.state is not State.WRITTEN_OFF:
         return Booking(after, reduced(OwedAs.RECEIVABLE))
-    state = State.CLOSED if after.due_fen == 0 else State.WRITTEN_OFF
-    return Booking(replace(after, state=state), reduced(OwedAs.BAD_DEBT))
+    if after.due_fen == 0:
+        # Its hold may be on its way back still: then the release closes it.
+        state = State.SETTLING if after.hold_state is HoldState.HELD else State.CLOSED
+        after = replace(after, state=state)
+    return Booking(after, reduced(OwedAs.BAD_DEBT))
 
 
 # ---------------------------------------------------------------- captures

@@ -307,6 +307,14 @@ def test_a_release_that_fails_because_nothing_is_held_is_over(reason: FailReason
     assert booking.standing.state is (State.CLOSED if over else State.PARKED)
 
 
+def test_a_debt_forgiven_before_its_hold_is_back_closes_with_the_release() -> None:
+    row = standing(state=State.WRITTEN_OFF, used_fen=800, charge_fen=800, receivable_fen=800, attempts=3)
+    forgiven = after_reversal(row, "v", 800, STORE, AT, provider="alipay").standing
+    assert (forgiven.state, forgiven.receivable_fen) == (State.SETTLING, 0)
+    back = book(forgiven, release_call(row, AT), Succeeded(ReleaseResult("h", 1000))).standing
+    assert (back.state, back.hold_state) == (State.CLOSED, HoldState.ENDED)
+
+
 def test_dunning_follows_the_plans_days() -> None:
     plan = replace(PLAN, dunning_days=(1, 8))
     row = standing(plan=plan)

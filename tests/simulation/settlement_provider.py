@@ -37,10 +37,15 @@ class Does(StrEnum):
     NO_EFFECT = "request lost"
     ARRIVES_LATE = "request arrives after a query found nothing"
     FAILS_AND_COLLECTS = "fails, collects after all, says so while it is dunned"
+    FAILS_AND_COLLECTS_TOLD_MEANWHILE = "fails, collects after all, says so while the next attempt is open"
     FAILS_AND_COLLECTS_TOLD_LAST = "fails, collects after all, says so at the very end"
 
 
-COLLECTS = {Does.FAILS_AND_COLLECTS, Does.FAILS_AND_COLLECTS_TOLD_LAST}
+COLLECTS = {
+    Does.FAILS_AND_COLLECTS,
+    Does.FAILS_AND_COLLECTS_TOLD_MEANWHILE,
+    Does.FAILS_AND_COLLECTS_TOLD_LAST,
+}
 
 
 @dataclass
@@ -53,7 +58,7 @@ class ModelProvider:
     refunded: dict[str, int] = field(default_factory=dict)
     released: dict[str, int] = field(default_factory=dict)
     blind: list[str] = field(default_factory=list)
-    """Numbers that were sent again without asking first."""
+    """Numbers that were sent again although no query said that the provider does not have them."""
     secret: dict[str, Does] = field(default_factory=dict)
     """Failed, we were told; collected they are."""
     _met: int = 0
@@ -107,7 +112,7 @@ class ModelProvider:
         return sum(self.captured.values()) - sum(self.refunded.values())
 
     def _sent(self, number: str, effect: Callable[[], AnyAnswer]) -> AnyAnswer:
-        if self._last.get(number) == "sent":
+        if self._last.get(number, "absent") != "absent":
             self.blind.append(number)
         self._last[number] = "sent"
         if number in self._final:
@@ -133,7 +138,7 @@ class ModelProvider:
                 self._final[number] = effect()
             case Does.NO_EFFECT:
                 pass
-            case Does.FAILS_AND_COLLECTS | Does.FAILS_AND_COLLECTS_TOLD_LAST:
+            case _ if does in COLLECTS:
                 if isinstance(effect(), Succeeded):
                     self.secret[number] = does
                 return self._final.setdefault(number, Failed(FailReason.NOT_ENOUGH_FUNDS, "poor"))
@@ -150,11 +155,10 @@ class ModelProvider:
         self._last[number] = "asked"
         if number in self._final:
             return self._final[number]
-        if number not in self._open:
+        if number not in self._open or self._open[number][0] is Does.ARRIVES_LATE:
+            self._last[number] = "absent"
             return Unknown("not_found", absent=True)
         does, effect = self._open[number]
-        if does is Does.ARRIVES_LATE:
-            return Unknown("not_found", absent=True)
         if does is Does.EFFECT_UNCLEAR:
             self._open[number] = (Does.SUCCEEDS, effect)
             return Unknown("timeout")

@@ -27,18 +27,23 @@ from tests.simulation.settlement_provider import BYSTANDER, Does, ModelProvider
 CHAIN, REGION = ChainId("demo"), RegionId("east")
 NOW = datetime(2026, 4, 10, tzinfo=UTC)
 FEE_FEN = 1000
+OPEN = {CallState.NEW, CallState.UNKNOWN}
 RUNS_MAX = 16
 STEPS_MAX = 600
 
 
 class Beside(StrEnum):
-    """A second worker: none; its whole run at that point; step by step in turn; the same while the first one's
-    lease has run out, so that both hold the same calls."""
+    """A second worker: none; its whole run at that point; step by step in turn; the same two while the lease of the
+    first one has run out, so that both hold the same calls."""
 
     NOBODY = "nobody"
     WHOLE = "whole"
     IN_TURN = "in turn"
-    LEASE_OVER = "in turn, lease over"
+    IN_TURN_LEASE_OVER = "in turn, lease over"
+    WHOLE_LEASE_OVER = "whole, lease over"
+
+
+LEASE_OVER = {Beside.IN_TURN_LEASE_OVER, Beside.WHOLE_LEASE_OVER}
 
 
 class Profile(StrEnum):
@@ -46,6 +51,7 @@ class Profile(StrEnum):
 
     FEE = "fee, held"
     CLAWBACK = "clawback of two entities, held"
+    ONE_USE = "clawback of one use, held"
     UNUSED = "unused, held"
     FREE = "clawback, nothing held"
 
@@ -53,6 +59,7 @@ class Profile(StrEnum):
 USES: dict[Profile, tuple[tuple[str, int], ...]] = {
     Profile.FEE: (("s-own", 800), ("s-north", 800)),
     Profile.CLAWBACK: (("s-own", 300), ("s-north", 500)),
+    Profile.ONE_USE: (("s-north", 800),),
     Profile.UNUSED: (),
     Profile.FREE: (("s-own", 800),),
 }
@@ -191,7 +198,9 @@ class Play:
 
     async def _told(self, state: Committed) -> bool:
         for number, does in list(self.provider.secret.items()):
-            due = does is Does.FAILS_AND_COLLECTS or ended(state)
+            meanwhile = any(call.attempt and call.state is CallState.UNKNOWN for call in state.calls.values())
+            due = ended(state) or does is Does.FAILS_AND_COLLECTS
+            due = due or (meanwhile and does is Does.FAILS_AND_COLLECTS_TOLD_MEANWHILE)
             if due and await self.world.tell(number):
                 del self.provider.secret[number]
                 return True
@@ -227,7 +236,7 @@ class Play:
         ready = [one for one in workers if one.go is not None and not one.task.done()]
         if not ready:
             return None
-        if self.schedule.beside is Beside.WHOLE:
+        if self.schedule.beside in {Beside.WHOLE, Beside.WHOLE_LEASE_OVER}:
             return ready[-1]
         self._turn += 1
         return ready[self._turn % len(ready)]
@@ -238,7 +247,7 @@ class Play:
         self.points += 1
         if plan.beside is not Beside.NOBODY and plan.beside_at == point:
             self.begun.add("beside")
-            if plan.beside is Beside.LEASE_OVER:
+            if plan.beside in LEASE_OVER:
                 self.wall += CALL_LEASE
             workers.append(_Worker(self, self.wall))
         if plan.reversal == point:
@@ -266,11 +275,11 @@ class Play:
 def ended(state: Committed) -> bool:
     """Nothing is left to do: everybody is at a last state, every call booked.
 
-    A dunning attempt that nobody makes any more, because what it was for is CLOSED, stays as it is.
+    A dunning attempt of what was collected meanwhile is never made, and one that is open is never asked about again.
     """
     over = {id_ for id_, one in state.standings.items() if one.state in {State.CLOSED, State.WRITTEN_OFF}}
     waits = (call for call in state.calls.values() if call.state is not CallState.POSTED)
-    return over == state.standings.keys() and all(call.attempt and call.state is CallState.NEW for call in waits)
+    return over == state.standings.keys() and all(call.attempt and call.state in OPEN for call in waits)
 
 
 # ---------------------------------------------------------------- invariants
@@ -293,7 +302,9 @@ class Audit:
         self._entries = dict(state.transactions)
         generations = Counter(number.partition("A")[0] for number in provider.captured)
         require(all(count == 1 for count in generations.values()), f"two captures of one generation: {generations}")
-        require(not provider.blind, f"sent again without a query: {provider.blind}")
+        # Whoever stalls between its claim and its request sends it after others did: the provider knows the number.
+        stalled = play.schedule.beside in LEASE_OVER and "beside" in play.begun
+        require(stalled or not provider.blind, f"sent again without a query: {provider.blind}")
         booked = sum(one.paid_fen + one.refunded_fen for one in state.standings.values() if one.captured_number)
         back = [c for c in state.calls.values() if c.number.startswith("R") and c.state is CallState.POSTED]
         clearing = sums(state)["provider_clearing"]

@@ -143,6 +143,7 @@ SINGLE = tuple((one,) for one in Does)
 SCRIPTS = (
     *SINGLE,
     *product((Does.FAILS, Does.PENDS_THEN_FAILS), Does),  # the dunning attempt
+    *product((Does.FAILS_AND_COLLECTS_TOLD_MEANWHILE,), (Does.PENDS_THEN_FAILS, Does.EFFECT_UNHEARD)),
     *product((Does.SUCCEEDS,), UNCLEAR),  # the refund
 )
 """What the provider does with the first request about the subject, and with the second."""
@@ -162,7 +163,7 @@ async def enumerated() -> AsyncIterator[Schedule]:
         for point in points:
             for early in (False, True):
                 yield replace(plain, crash=point, early=early)
-            for beside in (Beside.WHOLE, Beside.IN_TURN, Beside.LEASE_OVER):
+            for beside in list(Beside)[1:]:
                 yield replace(plain, beside=beside, beside_at=point)
             if USES[profile]:
                 yield replace(plain, reversal=point)
