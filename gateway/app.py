@@ -36,6 +36,7 @@ from gateway.routes import (
     ledger,
     login,
     member,
+    member_money,
     memberships,
     pages,
     papers,
@@ -123,6 +124,7 @@ def create_app(
         settlement_page,
         providers,
         member,
+        member_money,
         memberships,
         faces,
     ):

@@ -20,6 +20,7 @@ from gateway.enrolment import Enrols, GuessLimit
 from gateway.face_figures import AskDesk
 from gateway.idempotency import IdempotentCalls
 from gateway.live import Wall
+from gateway.member_money import MemberMoneyDesk
 from gateway.memberships import MembershipDesk
 from gateway.notices import ProviderDesk
 from gateway.prices import PriceDesk
@@ -75,6 +76,8 @@ class Edge:
     """Cash drawers and their shifts."""
     memberships: MembershipDesk | None = None
     """What may be done with a membership."""
+    member_money: MemberMoneyDesk | None = None
+    """Members' balances and withholding agreements."""
     prices: PriceDesk | None = None
     """Takes price files."""
     providers: ProviderDesk | None = None
@@ -118,6 +121,12 @@ class Edge:
         if self.memberships is None:
             raise RetryLater("starting", "the memberships' desk is still starting", "try again in a moment", after_s=1)
         return self.memberships
+
+    def require_member_money(self) -> MemberMoneyDesk:
+        """The desk of members' own means of payment, or RetryLater while it starts."""
+        if self.member_money is None:
+            raise RetryLater("starting", "the members' desk is still starting", "try again in a moment", after_s=1)
+        return self.member_money
 
     def require_drawers(self) -> Drawers:
         """The drawers' desk, or RetryLater while it starts."""

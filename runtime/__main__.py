@@ -25,6 +25,7 @@ from runtime.faces_cli import faces_app
 from runtime.fleet_cli import fleet
 from runtime.hosts_cli import hosts_app
 from runtime.ledger_cli import entity_app, ledger_app
+from runtime.member_money_cli import agreement_app, balance_app
 from runtime.membership_cli import membership_app
 from runtime.papers_cli import invoice, points_app, prices_app, receipts_app
 from runtime.plan_cli import plan_app
@@ -44,6 +45,8 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(hosts_app, name="hosts")
 app.add_typer(drawer_app, name="drawer")
 app.add_typer(membership_app, name="membership")
+app.add_typer(balance_app, name="balance")
+app.add_typer(agreement_app, name="agreement")
 app.add_typer(plan_app, name="plan")
 app.add_typer(faces_app, name="faces")
 app.add_typer(privacy_app, name="privacy")

@@ -90,6 +90,9 @@ async def join(edge: Edge, data_dir: Path) -> None:
     from runtime.membership_desk import MembershipsOfAHouse
 
     edge.memberships = MembershipsOfAHouse(plants)
+    from runtime.member_money_desk import MemberMoneyOfAHouse
+
+    edge.member_money = MemberMoneyOfAHouse(plants)
     from runtime.drawer_desk import DrawersOfAHouse
 
     edge.drawers = DrawersOfAHouse(plants)

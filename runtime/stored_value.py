@@ -6,7 +6,6 @@ nothing and answers again. To whoever asks for payments a balance answers as a p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +18,8 @@ from models.domain.ledger import Place, clearing
 from models.domain.member_balance import (
     BALANCE,
     BalanceMove,
-    MoneyWay,
+    BalanceStatement,
+    CounterMove,
     MoveKind,
     after,
     counter_account,
@@ -37,29 +37,6 @@ from models.tables.privacy import audit
 from runtime.clock import Pool, Wall, wall_now
 
 MOVES_SHOWN = 100
-
-
-@dataclass(frozen=True, slots=True)
-class BalanceStatement:
-    """What a member has with us, and how it came to be: the newest moves first."""
-
-    member: str
-    fen: int
-    owner: str
-    moves: tuple[BalanceMove, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CounterMove:
-    """A clerk's request. `number`: the same again changes nothing; `drawer`: the lane whose cash or card slip it is."""
-
-    number: str
-    member: str
-    fen: int
-    store: str
-    drawer: str
-    way: MoneyWay
-    by: str
 
 
 class StoredValue:

@@ -61,6 +61,29 @@ class BalanceMove:
     by: str
 
 
+@dataclass(frozen=True, slots=True)
+class BalanceStatement:
+    """What a member has with us, and how it came to be: the newest moves first."""
+
+    member: str
+    fen: int
+    owner: str
+    moves: tuple[BalanceMove, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CounterMove:
+    """A clerk's request. `number`: the same again changes nothing; `drawer`: the lane whose cash or card slip it is."""
+
+    number: str
+    member: str
+    fen: int
+    store: str
+    drawer: str
+    way: MoneyWay
+    by: str
+
+
 def may_move(fen: int) -> int:
     """`fen`, if a clerk may move so much. Raises Refused `bad_amount`."""
     if not 1 <= fen <= MOVE_FEN_MAX:

@@ -16,12 +16,11 @@ from models.domain.errors import Refused
 from models.domain.events import TenderKind
 from models.domain.ids import LegalEntityId, MemberId, SessionId, StoreId, TerminalId
 from models.domain.ledger import Place, Taking, mirror, sale_paid
-from models.domain.member_balance import BALANCE, BALANCE_FEN_MAX, MoneyWay
+from models.domain.member_balance import BALANCE, BALANCE_FEN_MAX, CounterMove, MoneyWay
 from models.domain.messages import PaymentAnswered, PaymentOutcome
 from models.domain.payments import PROVIDERS
 from models.tables.ledger import insert_transactions
 from runtime.asks import Ports, VisitMemory
-from runtime.stored_value import CounterMove
 from tests.integration.money_shop import (
     CHAIN,
     FRANCHISED,

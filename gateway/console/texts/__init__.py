@@ -6,6 +6,7 @@ from gateway.console.texts.counter import COUNTER
 from gateway.console.texts.drawers import DRAWERS
 from gateway.console.texts.faces import FACES
 from gateway.console.texts.ledger import LEDGER
+from gateway.console.texts.member_money import MEMBER_MONEY
 from gateway.console.texts.memberships import MEMBERSHIPS
 from gateway.console.texts.pages import PAGES
 from gateway.console.texts.plans import PLANS
@@ -28,6 +29,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     **RECONCILIATION,
     **SETTLEMENT,
     **MEMBERSHIPS,
+    **MEMBER_MONEY,
     **LEDGER,
     **DRAWERS,
 }

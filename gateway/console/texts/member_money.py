@@ -1,0 +1,31 @@
+"""A member's own means of payment: balance and withholding agreements."""
+
+MEMBER_MONEY: dict[str, tuple[str, str]] = {
+    "money.title": ("储值余额", "Stored value"),
+    "money.balance": ("余额", "Balance"),
+    "money.yuan": ("金额（元）", "Yuan"),
+    "money.store": ("门店", "Store"),
+    "money.drawer": ("钱箱", "Drawer"),
+    "money.way": ("方式", "By"),
+    "money.top_up": ("充值", "Top up"),
+    "money.pay_out": ("退余额", "Pay out"),
+    "money.spend": ("消费", "Spent"),
+    "money.undo": ("支付撤销", "Payment undone"),
+    "money.refund": ("退款", "Refunded"),
+    "money.done": ("已完成", "Done"),
+    "money.agreements": ("免密代扣", "Withholding agreements"),
+    "money.signing": ("待签约", "Waits to be signed"),
+    "money.active": ("已签约", "Signed"),
+    "money.ended": ("已解约", "Ended"),
+    "money.limits": ("单笔最高 {payment}，单日最高 {day}", "{payment} a payment, {day} a day at most"),
+    "money.link": ("在手机上打开签约页", "Open the page to sign on the phone"),
+    "money.look": ("查询结果", "Ask the provider"),
+    "money.sign": ("发起签约", "Ask to sign"),
+    "money.unsign": ("解约", "End it"),
+    "money.no_agreement": ("没有代扣协议", "No agreement"),
+    "money.mine": ("我的余额与免密代扣", "My balance and agreements"),
+    "money.mine_text": (
+        "余额和代扣付款需本人识别，并输入手机号后四位。",
+        "Paying with either needs you to be recognised and the last four digits of your phone.",
+    ),
+}
