@@ -179,14 +179,15 @@ def test_the_century_of_a_date_is_the_nearest(text: str, today: date, day: date)
 def test_layouts_of_a_file() -> None:
     (made,) = read_layouts([{"prefixes": [22], "item": [2, 4], "value": [7, 5], "measure": "weight", "value_check": 6}])
     assert made == InStoreLayout(frozenset({"22"}), (2, 4), (7, 5), Measure.WEIGHT, value_check=6)
-    for wrong in (
+    many: tuple[list[dict[str, object]], ...] = (
         [{"prefixes": []}],
         [{"prefixes": ["19"]}],
         [{"prefixes": ["21"], "item": [2, 6]}],
         [{"prefixes": ["21"], "colour": 1}],
         [{"prefixes": ["21"], "value": [9, 3], "item": [2, 5], "value_check": 8}],
         [{"prefixes": ["21"]}, {"prefixes": ["21", "22"]}],
-    ):
+    )
+    for wrong in many:
         with pytest.raises(ValueError, match="codes"):
             read_layouts(wrong)
 

@@ -53,7 +53,7 @@ STEPS = st.lists(
 
 def _lots(moves: list[Move], at: datetime) -> int:
     """The same figure, lot by lot: every taking empties the lot that ends first."""
-    lots = sorted(([m.expires_at, m.points] for m in moves if m.expires_at is not None), key=lambda lot: lot[0])
+    lots = sorted((m.expires_at, m.points) for m in moves if m.expires_at is not None)
     taken = sum(m.points for m in moves if m.expires_at is None)
     left = 0
     for ends, points in lots:

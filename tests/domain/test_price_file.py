@@ -101,7 +101,12 @@ def test_a_right_file() -> None:
     assert (file.lines, heard) == (2, [2])
     items = next_items(file, {}, NOW, None)
     cola, tea = items["6901234567892"], items["tea"]
-    assert (cola.name.zh, cola.unit_fen, cola.flags, cola.tax) == ("可乐, 罐", 350, {"age_18", "no_points"}, "9")
+    assert (cola.name.zh, cola.unit_fen, cola.flags, cola.tax) == (
+        "可乐, 罐",
+        350,
+        frozenset({"age_18", "no_points"}),
+        "9",
+    )
     begins = datetime(2026, 11, 30, 22, tzinfo=UTC)
     assert [tea.fen_at(at) for at in (NOW, begins - timedelta(seconds=1), begins)] == [None, None, 0]
 
