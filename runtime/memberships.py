@@ -40,6 +40,7 @@ from models.tables.facts import PROVIDER
 from runtime.clock import Pool, Wall, wall_now
 from runtime.credits import Credits
 from runtime.enrolment import Enrolment, EnrolResolved
+from runtime.late_money import LateMoney
 from runtime.leases import Leases
 from runtime.member_views import NotYet
 from runtime.membership_life import MembershipLife
@@ -82,6 +83,7 @@ class Memberships:
         provider_name: str = PROVIDER,
     ) -> None:
         self._credits = Credits(pool, providers, wall=wall)
+        self._late_money = LateMoney(pool, providers, wall=wall)
         self._enrolment = Enrolment(
             pool, providers, pepper=pepper, wall=wall, provider_name=provider_name, credits_=self._credits
         )
@@ -148,5 +150,6 @@ class Memberships:
         """
         await self.life.sweep(chain, region)
         await self._credits.sweep(chain, region)
+        await self._late_money.sweep(chain, region)
         await self._renewals.sweep(chain, region)
         return await self._enrolment.sweep(chain, region)

@@ -1,4 +1,4 @@
-"""Control totals of a settlement batch, a charge explained, and shares of stores: what only reads."""
+"""Control totals of a settlement batch, and shares of stores: what only reads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg import AsyncConnection, AsyncCursor
+from psycopg import AsyncCursor
 
-from models.domain.explaining import explain
 from models.domain.ids import LegalEntityId, StoreId
 from models.domain.ledger import Place, StoreShare
-from models.domain.membership import State
-from models.domain.plans import Text
 
 _SHARES = """
 SELECT membership, store, entity, sum(fen - reversed_fen)::bigint FROM usage
@@ -167,75 +164,4 @@ async def fee_received(cur: AsyncCursor[Any], membership: str) -> tuple[StoreSha
     await cur.execute(_FEE_RECEIVED, {"id": membership})
     return tuple(
         StoreShare(Place(StoreId(store), LegalEntityId(entity)), fen) for store, entity, fen in await cur.fetchall()
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class UsageExplained:
-    """One use as a person may read it."""
-
-    benefit: str
-    store: str
-    fen: int
-    reversed_fen: int
-    use_class: str
-    biz_time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class MembershipExplained:
-    """Why a member pays what they pay: one sentence in two languages, and the lines behind it."""
-
-    id: str
-    member: str
-    plan: str
-    state: State
-    sentence: Text
-    fee_fen: int
-    used_fen: int
-    charge_fen: int | None
-    paid_fen: int
-    refunded_fen: int
-    expires_at: datetime
-    lines: tuple[UsageExplained, ...]
-
-
-async def explain_membership(connection: AsyncConnection[Any], membership: str) -> MembershipExplained | None:
-    """The charge, or before settlement its preview, in one sentence; None when there is no such membership."""
-    async with connection.cursor() as cur:
-        await cur.execute(
-            "SELECT member, plan, state, fee_fen, fee_eff_fen, used_fen, charge_fen, paid_fen, refunded_fen,"
-            " expires_at FROM membership WHERE id = %s",
-            (membership,),
-        )
-        row = await cur.fetchone()
-        if row is None:
-            return None
-        member, plan, state, fee_fen, fee_eff_fen, used_fen, charge_fen, paid_fen, refunded_fen, expires_at = row
-        await cur.execute(
-            "SELECT benefit, store, fen, reversed_fen, class, biz_time FROM usage WHERE membership = %s"
-            " ORDER BY biz_time, id",
-            (membership,),
-        )
-        lines = tuple(UsageExplained(*line) for line in await cur.fetchall())
-    sentence = explain(
-        fee_fen,
-        used_fen,
-        fee_eff_fen=fee_eff_fen,
-        refunded_fen=refunded_fen,
-        settled=charge_fen is not None,
-    )
-    return MembershipExplained(
-        membership,
-        member,
-        plan,
-        State(state),
-        sentence,
-        fee_fen,
-        used_fen,
-        charge_fen,
-        paid_fen,
-        refunded_fen,
-        expires_at,
-        lines,
     )

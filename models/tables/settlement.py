@@ -109,12 +109,12 @@ FROM open m WHERE c.ctid = m.row
 RETURNING {columns}
 """
 
-_CALL_COLUMNS = (
+CALL_COLUMNS = (
     "c.membership, c.owner, c.kind, c.request_number, c.fen, c.state, c.attempt, c.tries, c.not_before,"
     " c.lease_until, c.answer, m.hold_no, m.captured_number"
 )
 
-_CLAIMED_COLUMNS = _CALL_COLUMNS.replace("c.tries", "c.tries - 1").replace("c.lease_until", "NULL::timestamptz")
+_CLAIMED_COLUMNS = CALL_COLUMNS.replace("c.tries", "c.tries - 1").replace("c.lease_until", "NULL::timestamptz")
 
 _ANSWER = """
 UPDATE settlement_call c SET state = a.state, answer = a.answer, answered_at = %(now)s, lease_until = a.lease_until
@@ -234,7 +234,7 @@ async def claim_calls(
             "limit": limit,
         },
     )
-    return [_call(row) for row in await cur.fetchall()]
+    return [call_from(row) for row in await cur.fetchall()]
 
 
 async def save_answers(
@@ -264,25 +264,25 @@ async def save_answers(
 async def lock_answered(cur: AsyncCursor[Any], chain: str, region: str, limit: int) -> list[tuple[Call, Standing]]:
     """Answered calls that are not booked, with their memberships, both locked until the commit."""
     await cur.execute(
-        f"SELECT {_CALL_COLUMNS}, {', '.join(f'm.{name.strip()}' for name in STANDING_COLUMNS.split(','))}"
+        f"SELECT {CALL_COLUMNS}, {', '.join(f'm.{name.strip()}' for name in STANDING_COLUMNS.split(','))}"
         " FROM settlement_call c JOIN membership m ON m.id = c.membership"
         " WHERE c.chain = %s AND c.region = %s AND c.state = 'ANSWERED'"
         " ORDER BY m.id, c.request_number LIMIT %s FOR UPDATE OF m, c SKIP LOCKED",
         (chain, region, limit),
     )
     rows = await cur.fetchall()
-    width = len(_CALL_COLUMNS.split(","))
-    return [(_call(row[:width]), await standing_from(cur, row[width:])) for row in rows]
+    width = len(CALL_COLUMNS.split(","))
+    return [(call_from(row[:width]), await standing_from(cur, row[width:])) for row in rows]
 
 
 async def calls_of(cur: AsyncCursor[Any], membership: str) -> list[Call]:
     """Every call about a membership, in the order of their answers; those without one come last."""
     await cur.execute(
-        f"SELECT {_CALL_COLUMNS} FROM settlement_call c JOIN membership m ON m.id = c.membership WHERE m.id = %s"
+        f"SELECT {CALL_COLUMNS} FROM settlement_call c JOIN membership m ON m.id = c.membership WHERE m.id = %s"
         " ORDER BY c.answered_at NULLS LAST, c.request_number",
         (membership,),
     )
-    return [_call(row) for row in await cur.fetchall()]
+    return [call_from(row) for row in await cur.fetchall()]
 
 
 async def insert_calls(cur: AsyncCursor[Any], calls: Sequence[NewCall]) -> None:
@@ -346,7 +346,8 @@ async def next_query_at(cur: AsyncCursor[Any], chain: str, region: str, now: dat
     return free_at
 
 
-def _call(row: tuple[Any, ...]) -> Call:
+def call_from(row: tuple[Any, ...]) -> Call:
+    """A row of CALL_COLUMNS as a value."""
     answer = None if row[10] is None else answer_from_document(row[10])
     fields = (*row[:2], CallKind(row[2]), *row[3:5], CallState(row[5]), *row[6:10], answer, *row[11:])
     return Call(*fields)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
-from psycopg import AsyncConnection
 
 from models.domain.errors import Refused, RetryLater
 from models.domain.explaining import without_membership
-from models.tables.control import explain_membership
+from runtime.explaining import explain_anywhere
+from runtime.plant import Plant
 from tests.gateway.conftest import Console
 from tests.gateway.shop import SmallShop
 
@@ -88,13 +89,10 @@ async def test_a_charge_is_explained_in_both_languages_with_its_lines(console: C
 
 
 async def test_pages_and_command_line_explain_with_one_rule(console: Console, filled_url: str) -> None:
-    async with await AsyncConnection.connect(filled_url) as connection:
-        for n in range(5):
-            explained = await explain_membership(connection, f"ms-{n}")
-            assert explained is not None
-            shown = await get(console, f"/api/v1/memberships/ms-{n}/explain")
-            assert shown["sentence"] == {"zh": explained.sentence.zh, "en": explained.sentence.en}
-            assert [line["fen"] for line in shown["usage"]] == [line.fen for line in explained.lines]
+    plants = [Plant(Path("/"), database_url=filled_url)]
+    for n in range(5):
+        explained = await explain_anywhere(plants, f"ms-{n}")
+        assert await get(console, f"/api/v1/memberships/ms-{n}/explain") == explained.model_dump(mode="json")
 
 
 @pytest.mark.parametrize(("membership", "due", "saved"), [("ms-0", 1000, 3000), ("ms-2", 0, 0), ("ms-3", 1000, 600)])

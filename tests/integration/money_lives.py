@@ -6,13 +6,12 @@ attempts and answers are runs of settlement. What the provider is to say is scri
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-
-from psycopg.types.json import Jsonb
 
 from actors.ports import EnrolMember, PostUses, ReserveUses, ReverseUses
 from gateway.providers.port import PaymentProvider
@@ -22,8 +21,11 @@ from models.domain.events import ProviderAuth
 from models.domain.ids import BenefitId, MembershipId, PlanId, RegionId, SaleId, SessionId, StoreId, TerminalId, UsageId
 from models.domain.membership_actions import Asked
 from models.domain.messages import EnrolAnswered, ReserveAnswered, SaleUse
-from models.domain.payments import Answer, Failed, FailReason, PayResult, Unknown, answer_document
+from models.domain.notices import Notice, NoticeKind
+from models.domain.payments import Answer, Failed, FailReason, PayResult, Unknown
+from models.tables.notices import keep_notice
 from models.tables.plans import save_plan
+from runtime.late_money import LateMoney
 from runtime.settlement import SettlementLimits, SettlementRunner
 from tests.domain.lives import Life, enrolled, event_of, plan_of
 from tests.integration.money_shop import CHAIN, Shop
@@ -278,16 +280,16 @@ class RealLife:
                 await self.shop.admin.add_fault(PAY, "fail", sub_code=LOST)
 
     async def _hear_of_late_money(self, data: dict[str, Any]) -> None:
-        """A success after the failure: what a notification or a statement tells replaces the answer of its call."""
+        """A success after the failure: a notification makes us ask again, and the answer to that is booked."""
         if data["answer"] != "succeeded" or not self.late:
             return
         [attempt] = self.late
-        number = request_number(self.membership, 1, attempt)
+        number, now = request_number(self.membership, 1, attempt), self.shop.clock.now
+        notice = Notice(str(uuid.uuid4()), NoticeKind.PAYMENT, "", number, "", "", "TRADE_SUCCESS", None, now)
         async with self.shop.pool.connection() as conn:
-            await conn.execute(
-                "UPDATE settlement_call SET state = 'ANSWERED', answer = %s WHERE request_number = %s",
-                (Jsonb(answer_document(self.provider.said[number])), number),
-            )
+            await keep_notice(conn, "alipay", notice, now)
+        late = LateMoney(self.shop.pool, lambda _: self.provider, wall=self.shop.clock)
+        assert await late.sweep(CHAIN, self.region) == 1
         await self._settle()
 
     # ------------------------------------------------------------ what became of it

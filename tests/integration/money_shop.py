@@ -36,7 +36,9 @@ from models.domain.ids import (
 from models.domain.messages import EnrolAnswered, SaleUse
 from models.tables.ledger_faults import verify
 from models.tables.plans import save_plan
+from runtime.explaining import explain_anywhere
 from runtime.memberships import MembershipAnswer, Memberships, NotYet
+from runtime.plant import Plant
 from runtime.settlement import SettlementLimits, SettlementReport, SettlementRunner
 from tests.gateway.providers.conftest import open_account, serve_in_thread
 
@@ -238,6 +240,11 @@ class Shop:
 
     async def provider_net(self) -> dict[str, Any]:
         return await self.admin.books(self.app)
+
+    async def sentence(self, membership: str) -> str:
+        """How the charge is explained, in English."""
+        plant = Plant(Path("/"), database_url=self.pool.conninfo)
+        return (await explain_anywhere([plant], membership)).sentence.en
 
     async def check_invariants(self) -> None:
         """What money.md demands after every step."""
