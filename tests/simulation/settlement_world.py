@@ -12,7 +12,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from models.domain.ids import LegalEntityId, MemberId, MembershipId, StoreId
+from models.domain.ids import LegalEntityId, MemberId, MembershipId, StoreId, derived_id
 from models.domain.ledger import Place, hold_placed
 from models.domain.membership import HoldState, State
 from models.domain.payments import Failed, PayResult, Succeeded
@@ -35,8 +35,9 @@ from tests.simulation.settlement_schedules import (
 
 OWNERS = {"s-own": LegalEntityId("chain"), "s-north": LegalEntityId("north")}
 PROVIDER = "alipay"
+REVERSED_BY = "v-1"
 PLAN: dict[str, Any] = {
-    "id": "light-10",
+    "id": "light-crash",
     "version": 1,
     "name": {"zh": "十元轻会员", "en": "Light membership 10"},
     "owner_entity": "chain",
@@ -69,6 +70,7 @@ def standing(id_: str, profile: Profile, plan: Plan) -> Standing:
         hold_state=HoldState.HELD if hold_fen else HoldState.NONE, enrolled_at=NOW - timedelta(days=40),
         expires_at=NOW - timedelta(days=9), cutoff_at=NOW - timedelta(days=8), charge_fen=None, branch=None,
         paid_fen=0, refunded_fen=0, receivable_fen=0, captured_number="", attempts=0,
+        guarantee="huabei_hold" if hold_fen else "sesame_credit",
     )  # fmt: skip
 
 
@@ -111,7 +113,7 @@ class MemoryWorld:
     async def reverse(self, fen: int, now: datetime) -> None:
         use = max(use.id for use in self.books.uses() if use.membership == SUBJECT)
         async with self.books.connection() as session:
-            await rows.reverse(session, "v-1", use, fen, now, PROVIDER)
+            await rows.reverse(session, derived_id(REVERSED_BY, use), use, fen, now, PROVIDER)
 
     async def tell(self, number: str) -> bool:
         call = self.books.rows["call"].get(number)
@@ -152,24 +154,25 @@ POINTS = 45
 
 
 async def enumerated() -> AsyncIterator[Schedule]:
-    """Every point of every script, by itself: a crash, a reversal, a second worker; and a crash with a reversal.
+    """Every point of every script, by itself: a crash, a reversal, a second worker; then a crash with a reversal.
 
     How many points there are is what the schedule without any of them has.
     """
+    points: dict[Schedule, range] = {}
     for profile, script in product(Profile, SCRIPTS):
         plain = Schedule(profile, script)
-        points = range((await play(plain, MemoryWorld())).points)
-        yield plain
-        for point in points:
-            for early in (False, True):
-                yield replace(plain, crash=point, early=early)
+        points[plain] = range((await play(plain, MemoryWorld())).points)
+        for point in points[plain]:
+            yield replace(plain, crash=point)
+            yield replace(plain, crash=point, early=True)
             for beside in list(Beside)[1:]:
                 yield replace(plain, beside=beside, beside_at=point)
             if USES[profile]:
                 yield replace(plain, reversal=point)
                 yield replace(plain, reversal=point, back_fen=1)
-        if script in SINGLE and USES[profile]:
-            for crash, reversal in product(points, points):
+    for plain, of_it in points.items():
+        if plain.script in SINGLE and USES[plain.profile]:
+            for crash, reversal in product(of_it, of_it):
                 yield replace(plain, crash=crash, reversal=reversal)
 
 
