@@ -143,6 +143,8 @@ STATES: dict[str, tuple[str, str]] = {
     "txn.due_reduced": ("应收减少", "Due reduced"),
     "txn.refunded": ("退款", "Refunded"),
     "txn.given_up": ("商家减免", "Given up"),
+    "txn.points_moved": ("积分", "Points"),
+    "txn.points_expired": ("积分过期", "Points expired"),
     "txn.sale_paid": ("销售收款", "Sale paid"),
     "txn.sale_refunded": ("销售退款", "Sale refunded"),
     "txn.sale_voided": ("整单撤销", "Sale undone"),
