@@ -44,6 +44,18 @@ class ProviderNoticeRow(SQLModel, table=True):
     hastened: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
 
 
+_WAITING = (
+    # A settlement's call without a clear answer: the next run asks at once, whoever asked last.
+    """UPDATE settlement_call SET lease_until = %(now)s
+       WHERE request_number = %(number)s AND state = 'UNKNOWN' AND fen = %(fen)s AND lease_until > %(now)s""",
+    # A withholding agreement that is being signed.
+    """UPDATE member_agreement SET look_at = %(now)s
+       WHERE number = %(number)s AND state = 'signing' AND look_at > %(now)s""",
+)
+"""What else waits for a number of ours, and is asked about at `now`. Every sweep asks about a membership's freeze: it
+needs no hint."""
+
+
 async def keep_notice(conn: AsyncConnection[Any], provider: str, notice: Notice, now: datetime) -> bool:
     """Keep a notification and hasten what waits for its number; True when something was. Repeated: counted, too.
 
@@ -65,6 +77,9 @@ async def keep_notice(conn: AsyncConnection[Any], provider: str, notice: Notice,
         },
     )
     hastened = cursor.rowcount > 0
+    for waiting in _WAITING:
+        cursor = await conn.execute(waiting, {"now": now, "number": notice.number, "fen": notice.fen})
+        hastened |= cursor.rowcount > 0
     await conn.execute(
         """INSERT INTO provider_notice (provider, id, account, kind, number, request_no, provider_no, status, fen, at,
              agreement, received_at, hastened)
