@@ -91,7 +91,7 @@ class Memberships:
         self.life = MembershipLife(pool, providers, wall=wall, provider_name=provider_name)
         self._leases = Leases(pool, wall=wall)
         self._pool, self._wall = pool, wall
-        self._uses = Uses(pool, wall=wall, provider_name=provider_name)
+        self._uses = Uses(pool, wall=wall, provider_name=provider_name, renewals=self._renewals)
 
     async def ask(self, ask_id: str, request: MembershipRequest, attempts: int = 0) -> MembershipAnswer | NotYet:
         """Do what is asked, once; asked again with the same id, answer again. `attempts`: how often it was made before.
@@ -109,7 +109,7 @@ class Memberships:
     async def _ask(self, ask_id: str, request: MembershipRequest, attempts: int) -> MembershipAnswer | NotYet:
         match request:
             case FindMember():
-                return await self._enrolment.find(ask_id, request)
+                return await self._find(ask_id, request)
             case GrantLease():
                 return await self._leases.grant(ask_id, request)
             case EndLease():
@@ -126,6 +126,14 @@ class Memberships:
                 return await self._uses.reverse(ask_id, request)
             case WithdrawFace():
                 return await self._withdraw(ask_id, request)
+
+    async def _find(self, ask_id: str, request: FindMember) -> MemberFound:
+        """Who it is; a generation that is over a moment ago has been followed by the next one."""
+        found = await self._enrolment.find(ask_id, request)
+        over = found.member is not None and found.member.membership is None
+        if over and found.member is not None and await self._renewals.open_of(found.member.id):
+            return await self._enrolment.find(ask_id, request)
+        return found
 
     async def _withdraw(self, ask_id: str, request: WithdrawFace) -> FaceWithdrawn:
         """In this transaction templates and keys go; the bytes in the database's files follow (Privacy.scrub_due)."""

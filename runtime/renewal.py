@@ -1,22 +1,24 @@
-"""Renewal: when a generation is CLOSED and renews, the next one opens, with its own hold.
+"""Renewal: when a generation expires and renews, the next one opens at that instant, with its own hold or signature.
 
-Its row is committed before the provider is asked, under an enrolment key that derives from the generation before; so
-it opens once. A hold waits 15 minutes for the member, who scans its code; then it is ABANDONED like any enrolment.
+The one before settles by itself, after its grace days. The next one's row is committed before the provider is asked,
+under an enrolment key that derives from the one before; so it opens once. A hold waits 15 minutes for the member, who
+scans its code; then it is ABANDONED like any enrolment.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncCursor
 
 from models.domain.charging import cutoff_instant, cycle_at, expiry_instant
-from models.domain.ids import MembershipId, derived_id
+from models.domain.ids import MemberId, MembershipId, derived_id
 from models.domain.membership import HoldState, State
 from models.domain.membership_actions import Asked, credit_admitted
 from models.domain.periods import FixedDate
-from models.domain.plans import Rule
+from models.domain.plans import GuaranteeKind, Plan, Rule
 from models.domain.settlement import Standing
 from models.tables import clock, memberships
 from models.tables.membership_requests import DONE, MembershipRequest, insert_request
@@ -41,12 +43,27 @@ class Renewals:
         The code by which the member authorises it stands in `membership_request` of the new generation.
         """
         async with self._pool.connection() as conn, conn.cursor() as cur:
-            due = await memberships.lock_renewals(cur, chain, region, limit=RENEWED_PER_SWEEP_MAX)
-            following = [await self._follow(cur, standing) for standing in due]
+            now = await clock.business_now(cur, self._wall())
+            due = await memberships.lock_renewals(cur, chain, region, now, limit=RENEWED_PER_SWEEP_MAX)
+            following = [await self._follow(cur, standing, now) for standing in due]
         for standing in following:
             if standing is not None and (code := await self._enrolment.secure_renewal(standing)):
                 await self._offer(standing, code)
         return sum(standing is not None for standing in following)
+
+    async def open_of(self, member: MemberId) -> bool:
+        """Open what is due of one member and asks no provider, before the sweep comes by. True: something opened."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            now = await clock.business_now(cur, self._wall())
+            due = await memberships.lock_renewals_of(cur, member, now)
+            return any([await self.open_due(cur, standing, now) for standing in due])
+
+    async def open_due(self, cur: AsyncCursor[Any], before: Standing, now: datetime) -> bool:
+        """The next generation of `before`, which is locked, if it is due and needs nobody's word."""
+        due = before.renews and before.expires_at <= now and before.state in memberships.RENEWS_FROM
+        if not due or _opening_state(before.guarantee, before.plan.fee_fen) is not State.ACTIVE:
+            return False
+        return await self._follow(cur, before, now) is not None
 
     async def _offer(self, standing: Standing, code: str) -> None:
         request = MembershipRequest(
@@ -67,18 +84,20 @@ class Renewals:
         async with self._pool.connection() as conn, conn.cursor() as cur:
             await insert_request(cur, request)
 
-    async def _follow(self, cur: AsyncCursor[Any], before: Standing) -> Standing | None:
+    async def _follow(self, cur: AsyncCursor[Any], before: Standing, now: datetime) -> Standing | None:
         """The next generation's row; None when the member has it already, owes, or nothing can follow."""
         await memberships.save_renews(cur, before.id, False)  # the wish goes over to the next one
+        if before.state in (State.ACTIVE, State.SUSPENDED):
+            await memberships.save_state(cur, before.id, State.EXPIRED)
         await memberships.lock_member_row(cur, before.member)
-        earlier = await memberships.earlier_memberships(cur, before.member, before.plan.id)
+        earlier = await memberships.earlier_memberships(cur, before.member, before.plan.id, renewing=before.id)
         plan = await latest_plan(cur, before.chain, before.plan.id)
         if plan is None or earlier.live or earlier.owing or isinstance(plan.period, FixedDate):
             return None
-        now = await clock.business_now(cur, self._wall())
-        cycle = cycle_at(before.row_began_at, plan, now)
+        opens_at = _opens_at(before, plan, now)
+        cycle = cycle_at(before.row_began_at, plan, opens_at)
         expiry = expiry_instant(before.row_began_at, plan, cycle)
-        key = f"renew:{before.id}"
+        key = memberships.renewal_key(before.id)
         membership = MembershipId(derived_id(key, "membership"))
         standing = replace(
             before,
@@ -88,7 +107,7 @@ class Renewals:
             plan=plan,
             owner=plan.owner_entity,
             generation=earlier.generations + 1,
-            state=State.ACTIVE if credit_admitted(before.guarantee, plan.fee_fen) else State.HOLD_PENDING,
+            state=_opening_state(before.guarantee, plan.fee_fen),
             fee_fen=plan.fee_fen,
             fee_eff_fen=plan.fee_fen,
             used_fen=0,
@@ -96,7 +115,7 @@ class Renewals:
             hold_no="",
             hold_fen=0,
             hold_state=HoldState.NONE,
-            enrolled_at=now,
+            enrolled_at=opens_at,
             expires_at=expiry,
             cutoff_at=cutoff_instant(expiry, plan),
             charge_fen=None,
@@ -115,3 +134,21 @@ class Renewals:
         )
         await self._enrolment.open(cur, standing)
         return standing
+
+
+def _opens_at(before: Standing, plan: Plan, now: datetime) -> datetime:
+    """The expiry of the one before, so that no instant lies between them. Now, if that one was owed for meanwhile, if
+    its next period is over too, or if it was settled before anybody wanted another.
+    """
+    owed, late_wish = before.attempts > 1, before.state is State.CLOSED and plan.rule is not Rule.CYCLE
+    next_cycle = cycle_at(before.row_began_at, plan, before.expires_at)
+    if owed or late_wish or now >= expiry_instant(before.row_began_at, plan, next_cycle):
+        return now
+    return before.expires_at
+
+
+def _opening_state(guarantee: str, fee_fen: int) -> State:
+    """ACTIVE where nobody is asked; else it waits for the member's hold, or signature."""
+    if fee_fen and guarantee == GuaranteeKind.SESAME_CREDIT:
+        return State.ADMITTING
+    return State.ACTIVE if credit_admitted(guarantee, fee_fen) else State.HOLD_PENDING

@@ -29,15 +29,19 @@ from runtime.clock import Pool, Wall
 from runtime.credits import note_born_reversed, note_reversal, note_use
 from runtime.given_up import given_up, given_up_change
 from runtime.member_views import member_view
+from runtime.renewal import Renewals
 
 RESERVED_FOR = timedelta(minutes=2)
+GENERATIONS_MAX = 24
+"""So many a use is moved by: a terminal was not away for longer."""
 
 
 class Uses:
     """Moves benefits from quote to ledger. `wall` times the reservations."""
 
-    def __init__(self, pool: Pool, *, wall: Wall, provider_name: str) -> None:
+    def __init__(self, pool: Pool, *, wall: Wall, provider_name: str, renewals: Renewals) -> None:
         self._pool = pool
+        self._renewals = renewals
         self._wall = wall
         self._provider_name = provider_name
 
@@ -56,6 +60,7 @@ class Uses:
                     expires_at=wall_now + RESERVED_FOR,
                 )
                 return ReserveAnswered(ask_id, request.session, ok=True)
+            await self._renewals.open_due(cur, standing, await clock.business_now(cur, wall_now))
         view = await member_view(self._pool, standing, self._wall())
         return ReserveAnswered(ask_id, request.session, ok=False, code="benefit_gone", member=view)
 
@@ -84,13 +89,16 @@ class Uses:
         async with self._pool.connection() as conn, conn.cursor() as cur:
             store = await memberships.load_store(cur, request.store)
             assert store is not None
+            now = await clock.business_now(cur, self._wall())
+            if request.unreserved:
+                uses = tuple([await self._in_its_generation(cur, use, request.biz_time, now) for use in request.uses])
+                request = replace(request, uses=uses)
             keys = sorted({use.membership for use in request.uses})
             locked = [await memberships.lock_membership(cur, key) for key in keys]
             # What a terminal reports for a membership that this chain does not have is nobody's.
             standings = [standing for standing in locked if standing is not None and standing.chain == store.chain]
             if not request.unreserved and len(standings) < len(keys):
                 raise Bug("unknown_membership", f"a session used one of the unknown memberships {keys}")
-            now = await clock.business_now(cur, self._wall())
             for standing in standings:
                 await self._post_uses(cur, ask_id, standing, request, store, now)
         member = await member_view(self._pool, standings[0], self._wall()) if standings else None
@@ -99,6 +107,24 @@ class Uses:
             use.membership not in plans or plans[use.membership].benefit(use.benefit) is None for use in request.uses
         )
         return UsesPosted(ask_id, request.session, member, unknown, request.terminal)
+
+    async def _in_its_generation(
+        self, cur: AsyncCursor[Any], use: SaleUse, biz_time: datetime, now: datetime
+    ) -> SaleUse:
+        """A terminal that was offline knows one generation; the use belongs to the one of its moment."""
+        standing = await memberships.lock_membership(cur, use.membership)
+        for _ in range(GENERATIONS_MAX):
+            if standing is None:
+                return use
+            if standing.enrolled_at <= biz_time < standing.expires_at:
+                known = standing.state not in memberships.NEVER_ACTIVE
+                return replace(use, membership=standing.id) if known else use
+            if biz_time < standing.enrolled_at:
+                standing = await memberships.lock_membership(cur, memberships.renewal_of(standing))
+            else:
+                await self._renewals.open_due(cur, standing, now)
+                standing = await memberships.renewed_as(cur, standing.id)
+        return use
 
     async def _post_uses(
         self,
@@ -181,11 +207,13 @@ class Uses:
 
     async def reverse(self, ask_id: str, request: ReverseUses) -> ReleaseAnswered:
         async with self._pool.connection() as conn, conn.cursor() as cur:
-            for membership in sorted({use.membership for use in request.uses}):
+            homes = await usage.homes_of(cur, [use.usage for use in request.uses])
+            uses = [replace(use, membership=homes.get(use.usage, use.membership)) for use in request.uses]
+            for membership in sorted({use.membership for use in uses}):
                 standing = await memberships.lock_membership(cur, membership)
                 if standing is None:
                     continue  # a terminal made it up: nothing was posted, nothing comes back
-                for use in request.uses:
+                for use in uses:
                     if use.membership == membership:
                         reversal = derived_id(ask_id, use.usage)
                         standing = await self._reverse_one(cur, ask_id, standing, use, reversal, request)

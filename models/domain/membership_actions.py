@@ -55,7 +55,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Open the next generation when this one is settled; `on` False takes the wish back."""
+    """Open the next generation when this one expires; `on` False takes the wish back."""
 
     on: bool = True
 
@@ -281,8 +281,8 @@ def _renewed(standing: Standing, on: bool) -> Consequence:
     _require(not isinstance(standing.plan.period, FixedDate), standing, "renew_refused", "its plan ends for everybody")
     fee = format_yuan(standing.plan.fee_fen)
     text = Text(
-        zh=f"本期结清后开通下一期，会费 {fee} 元" + ("，另行冻结。" if _holds(standing) else "。"),
-        en=f"When this period is settled the next one opens, fee {fee}"
+        zh=f"本期到期时开通下一期，会费 {fee} 元" + ("，另行冻结。" if _holds(standing) else "。"),
+        en=f"When this period ends the next one opens, fee {fee}"
         + (", with its own hold." if _holds(standing) else "."),
     )
     return replace(_same_money(replace(standing, renews=True), text), new_hold_fen=_hold_of(standing))

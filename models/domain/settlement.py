@@ -77,7 +77,7 @@ class Standing:
     """How much of it is done: sales with a REGULAR use not wholly reversed, or the sum of their paid_fen."""
     guarantee: str = ""
     renews: bool = False
-    """The next generation opens when this one is CLOSED."""
+    """The next generation opens when this one expires."""
     first_at: datetime | None = None
     """The enrolment that began the unbroken row of generations; None: this one's own."""
     cycle: int = 1

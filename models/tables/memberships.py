@@ -149,15 +149,16 @@ class Earlier:
     generations: int
 
 
-async def earlier_memberships(cur: AsyncCursor[Any], member: MemberId, plan: PlanId) -> Earlier:
-    """Read under the member's lock, so that two enrolments at once cannot both pass."""
+async def earlier_memberships(cur: AsyncCursor[Any], member: MemberId, plan: PlanId, *, renewing: str = "") -> Earlier:
+    """Read under the member's lock, so that two enrolments at once cannot both pass. `renewing` lives on as the next
+    one."""
     await cur.execute(
-        "SELECT coalesce(bool_or(plan = %(plan)s AND state = ANY(%(live)s)), false),"
+        "SELECT coalesce(bool_or(plan = %(plan)s AND state = ANY(%(live)s) AND id <> %(renewing)s), false),"
         " coalesce(bool_or(state IN ('DUNNING', 'WRITTEN_OFF', 'PARKED')), false),"
         " max(expires_at) FILTER (WHERE plan = %(plan)s AND NOT state = ANY(%(never)s)),"
         " count(*) FILTER (WHERE plan = %(plan)s AND NOT state = ANY(%(never)s))"
         " FROM membership WHERE member = %(member)s",
-        {"member": member, "plan": plan, "live": list(LIVE), "never": list(NEVER_ACTIVE)},
+        {"member": member, "plan": plan, "live": list(LIVE), "never": list(NEVER_ACTIVE), "renewing": renewing},
     )
     row = await cur.fetchone()
     assert row is not None
@@ -238,7 +239,7 @@ async def save_hold_state(cur: AsyncCursor[Any], membership: str, hold_state: Ho
 
 
 async def save_renews(cur: AsyncCursor[Any], membership: str, renews: bool) -> None:
-    """Whether the next generation opens when this one is CLOSED."""
+    """Whether the next generation opens when this one expires."""
     await cur.execute("UPDATE membership SET renews = %s WHERE id = %s", (renews, membership))
 
 
@@ -256,14 +257,43 @@ async def save_terms(cur: AsyncCursor[Any], standing: Standing) -> None:
     )  # fmt: skip
 
 
-async def lock_renewals(cur: AsyncCursor[Any], chain: str, region: str, *, limit: int) -> list[Standing]:
-    """Memberships that are CLOSED and renew, locked until the commit; those that somebody holds are skipped."""
+RENEWS_FROM = (State.ACTIVE, State.SUSPENDED, State.EXPIRED, State.SETTLING, State.UNKNOWN, State.CLOSED)
+"""Who owes gets no next generation, until it is paid."""
+
+
+async def lock_renewals(cur: AsyncCursor[Any], chain: str, region: str, now: datetime, *, limit: int) -> list[Standing]:
+    """Memberships past their expiry that renew, locked until the commit; those that somebody holds are skipped."""
     await cur.execute(
-        f"SELECT {STANDING_COLUMNS} FROM membership WHERE chain = %s AND region = %s AND stage = 'renewal'"
-        " LIMIT %s FOR UPDATE SKIP LOCKED",
-        (chain, region, limit),
+        f"SELECT {STANDING_COLUMNS} FROM membership WHERE chain = %s AND region = %s AND renews AND expires_at <= %s"
+        " AND state = ANY(%s) ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED",
+        (chain, region, now, list(RENEWS_FROM), limit),
     )
     return [await standing_from(cur, row) for row in await cur.fetchall()]
+
+
+async def lock_renewals_of(cur: AsyncCursor[Any], member: MemberId, now: datetime) -> list[Standing]:
+    """Those of one member, locked until the commit."""
+    await cur.execute(
+        f"SELECT {STANDING_COLUMNS} FROM membership WHERE member = %s AND renews AND expires_at <= %s"
+        " AND state = ANY(%s) FOR UPDATE",
+        (member, now, list(RENEWS_FROM)),
+    )
+    return [await standing_from(cur, row) for row in await cur.fetchall()]
+
+
+async def renewed_as(cur: AsyncCursor[Any], membership: str) -> Standing | None:
+    """The generation that followed a membership, locked; None: none did."""
+    return await find_by_enrol_key(cur, renewal_key(membership))
+
+
+def renewal_of(standing: Standing) -> str:
+    """The generation before; empty: this one was enrolled."""
+    return standing.enrol_key.removeprefix("renew:") if standing.enrol_key.startswith("renew:") else ""
+
+
+def renewal_key(membership: str) -> str:
+    """The enrolment key of the generation that follows: there is one at most."""
+    return f"renew:{membership}"
 
 
 async def lock_member_row(cur: AsyncCursor[Any], member: MemberId) -> None:

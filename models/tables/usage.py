@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import AsyncCursor
 
 from models.domain.charging import UseClass
-from models.domain.ids import LegalEntityId, StoreId
+from models.domain.ids import LegalEntityId, MembershipId, StoreId
 from models.domain.ledger import Place
 from models.domain.messages import SaleUse
 
@@ -136,6 +136,12 @@ async def known_uses(cur: AsyncCursor[Any], usages: Sequence[str]) -> dict[str, 
         row[0]: KnownUse(UseClass(row[1]), row[2], row[3], Place(StoreId(row[4]), LegalEntityId(row[5])))
         for row in await cur.fetchall()
     }
+
+
+async def homes_of(cur: AsyncCursor[Any], usages: Sequence[str]) -> dict[str, MembershipId]:
+    """Whose these uses are, of those that have arrived: a terminal may name another generation."""
+    await cur.execute("SELECT id, membership FROM usage WHERE id = ANY(%s)", (list(usages),))
+    return {row[0]: MembershipId(row[1]) for row in await cur.fetchall()}
 
 
 async def insert_reversal(cur: AsyncCursor[Any], reversal: str, usage: str, fen: int, at: datetime) -> bool:

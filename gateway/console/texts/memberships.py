@@ -15,7 +15,7 @@ MEMBERSHIPS: dict[str, tuple[str, str]] = {
     "membership_act.close": ("返回", "Back"),
     "membership_act.done": ("已完成", "Done"),
     "membership_act.scan": ("请会员扫码授权冻结", "The member scans this code to authorise the hold"),
-    "membership_act.renews": ("到期后续期", "It renews when it is settled"),
+    "membership_act.renews": ("到期后续期", "It renews when it ends"),
     "membership_act.pays": ("会员应付", "The member pays"),
     "membership_act.given_up": ("减免", "Given up"),
     "membership_act.frozen": ("新冻结", "Newly frozen"),
