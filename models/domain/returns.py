@@ -69,6 +69,7 @@ def in_cash(back: Back, order: str) -> Back | None:
                 tender,
                 kind=TenderKind.CASH,
                 order="",
+                provider="",
                 trade_no="",
                 payer_fen=cash_rounded_fen(tender.fen),
                 receipt_fen=None,

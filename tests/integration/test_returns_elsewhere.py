@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from models.domain.events import ReturnLine, TenderKind
 from models.domain.returns import bring_back, in_cash
+from models.tables.franchise import statements
 from tests.integration.drawer_shop import ENTITY_OF, LANE, Counter, brought_back, open_counter, sold
 from tests.integration.money_shop import FRANCHISED, OWN
 
@@ -32,6 +33,10 @@ async def test_cash_out_of_another_entitys_drawer_is_owed_to_it(counter: Counter
     assert await counter.balance("north", "due_to:chain") == -1_200
     assert await counter.balance("chain", "due_from:north") == 1_200
     assert await counter.balance("chain", f"sales_gross:{OWN}") == 0
+    async with counter.pool.connection() as conn:
+        for store in (OWN, FRANCHISED):
+            for one in await statements(conn, store, "2026-03"):
+                assert one.difference_fen == 0, "a franchise statement equals the ledger"
     await counter.drawers.open_shift("open-1-open", OWN, LANE, 2_000, "ann")
     report = await counter.drawers.count("count-1-count", OWN, LANE, 800, "ann")
     assert (report.returns, report.cash_returns_fen, report.over_short_fen) == (2, 1_200, 0)
