@@ -6,6 +6,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from models.domain.ids import LegalEntityId, MemberId, SessionId, StoreId, Termi
 from models.domain.ledger import Place, Taking, mirror, sale_paid
 from models.domain.member_balance import BALANCE, BALANCE_FEN_MAX, CounterMove, MoneyWay
 from models.domain.messages import PaymentAnswered, PaymentOutcome
+from models.domain.notices import Notice, NoticeKind
 from models.domain.payments import PROVIDERS
 from models.tables.ledger import insert_transactions
+from models.tables.notices import keep_notice
 from runtime.asks import Ports, VisitMemory
 from tests.integration.money_shop import (
     CHAIN,
@@ -233,3 +236,35 @@ async def test_digits_are_compared_with_the_member_that_was_named(counter: Count
         assert (message.member is not None) is known
         if known:
             assert message.member.tenders == (TenderKind.BALANCE,)
+
+
+@pytest.mark.parametrize(("fen", "hastens"), [(800, True), (799, False)])
+async def test_a_notification_hastens_an_unclear_call_of_settlement(counter: Counter, fen: int, hastens: bool) -> None:
+    shop, now = counter.shop, counter.shop.clock.now
+    later, membership = now + timedelta(minutes=2), await counter.shop.member()
+    async with shop.pool.connection() as conn:
+        await conn.execute(
+            """INSERT INTO settlement_call (request_number, membership, chain, region, owner, kind, fen, state, attempt,
+                 tries, not_before, lease_until)
+               VALUES ('S1', %s, %s, %s, 'chain', 'capture', 800, 'UNKNOWN', 0, 1, %s, %s)""",
+            (membership, CHAIN, REGION, now, later),
+        )
+        notice = Notice("n1", NoticeKind.PAYMENT, shop.app, "S1", "", "T1", "TRADE_SUCCESS", fen, now)
+        assert await keep_notice(conn, "alipay", notice, now) is hastens
+        cursor = await conn.execute("SELECT lease_until FROM settlement_call")
+        assert await cursor.fetchone() == (now if hastens else later,)
+        await conn.execute("DELETE FROM settlement_call")
+
+
+async def test_a_notification_hastens_an_agreement_that_is_being_signed(counter: Counter) -> None:
+    shop, now = counter.shop, counter.shop.clock.now
+    asked = await counter.agreements.sign("r-1", ANNA, by="clerk:7")
+    assert await counter.agreements.sweep(CHAIN) == 1, "the first look is at once"
+    assert await counter.agreements.sweep(CHAIN) == 0, "the next one waits"
+    notice = Notice("n1", NoticeKind.AGREEMENT, shop.app, asked.number, "", "", "NORMAL", None, now)
+    async with shop.pool.connection() as conn:
+        assert await keep_notice(conn, "alipay", notice, now)
+    assert await counter.agreements.sweep(CHAIN) == 1
+    shop.clock.now += timedelta(hours=1, seconds=1)
+    assert await counter.agreements.sweep(CHAIN) == 1
+    assert (await counter.agreements.look(asked.number)).state == "ended", "nobody signed it within the hour"
