@@ -22,7 +22,20 @@ Each figure is a median (or the quantile it names) of one run, beside a baseline
 interleaved. Trust the ratios: figures move with the machine and with what else runs on it.
 """
 COLOURS = ("#2563eb", "#94a3b8", "#cbd5e1")
+NOTES = {
+    "money": """\
+Measure with `storeops bench money --json --keep docs/benchmarks`: a million due memberships in eight regions and a
+million statement lines, 6 GB, about half an hour. `--memberships 100000` measures the same on a tenth, in minutes.
+
+The ledger side is everything but the asking: charges, calls, claims, entries, the closing of rows, control totals. Its
+baseline writes the last state of the same rows by one statement and could not be repaired after a crash; both must
+come to the same books, or there is no result. How settlement works: [settlement.md](settlement.md).
+""",
+}
+"""What a reader needs to repeat a benchmark and to read its rows, under its heading."""
 PLOT_INCHES = (7.0, 3.6)
+BAR_INCHES = 0.3
+"""The least height of a row of bars with its label."""
 LOG_FROM_RATIO = 8.0
 """A plot whose figures differ by more gets a logarithmic axis."""
 
@@ -72,6 +85,7 @@ def _section(done: Report) -> str:
         f"{'All ok.' if done.ok else '**Not all ok.**'} {at.cpu}, {at.cores} cores, {at.memory_gib:g} GiB;"
         f" {at.system}; Python {at.python}; load {at.load_1m[0]:g} before the run, {at.load_1m[1]:g} after.",
         "",
+        *([NOTES[done.bench]] if done.bench in NOTES else []),
         "| what | value | baseline | ratio | target | |",
         "|---|---:|---|---:|---|---|",
     ]
@@ -112,7 +126,9 @@ def draw(done: Report, to: Path) -> None:
             "matplotlib_missing", "plots need matplotlib", "pip install -r requirements/lock-dev.txt"
         ) from error
 
-    figure: Any = Figure(figsize=PLOT_INCHES, layout="constrained")
+    width, height = PLOT_INCHES
+    bars = 0 if done.quantiles else len(done.results)
+    figure: Any = Figure(figsize=(width, max(height, BAR_INCHES * bars)), layout="constrained")
     axes = figure.subplots()
     if done.quantiles:
         _draw_curves(axes, done.quantiles)

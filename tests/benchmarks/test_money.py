@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from runtime.bench import money
+from runtime.bench import money, money_captures
 from runtime.bench.money import Ground
+from runtime.bench.money_captures import Captures
 from runtime.bench.money_ledger import Side, rows
 from runtime.postgres import EmbeddedPostgres
 
@@ -35,6 +36,13 @@ def test_the_promises_of_the_ledger_side() -> None:
 )
 def test_each_can_be_missed(slow: dict[str, Side], missed: list[int]) -> None:
     assert [n for n, one in enumerate(rows(*sides(**slow))) if not one.ok] == missed
+
+
+def test_captures_are_told_beside_the_adapters_and_signing_beside_the_workers_cpu() -> None:
+    alone, settled = Captures(800, 800, 2.0, 1.0), Captures(900, 800, 4.0, 1.8)
+    rates, shares = money_captures.rows(alone, settled, signatures_a_core=1_000.0)
+    assert (rates.value, rates.baseline_value, rates.ratio) == (200, 400, 0.5)
+    assert (shares.value, shares.baseline_value, shares.ratio) == (1_000, 2_000, 0.5), "microseconds a call"
 
 
 @pytest.mark.parametrize("name", money.PARTS)

@@ -56,6 +56,14 @@ def test_a_benchmark_without_distributions_gets_bars(tmp_path: Path) -> None:
     assert (tmp_path / "bars.png").read_bytes().startswith(PNG)
 
 
+def test_money_says_how_it_is_repeated(kept: Path) -> None:
+    (kept / "money.json").write_text(encode(msgspec.structs.replace(small_report(), bench="money")))
+    render_document(kept, kept.parent / "benchmarks.md")
+    section = (kept.parent / "benchmarks.md").read_text(encoding="utf-8").partition("## money")[2].partition("## ")[0]
+    assert "`storeops bench money --json --keep docs/benchmarks`" in section
+    assert "\n\n| what | value |" in section, "a table needs an empty line before it"
+
+
 def test_nothing_to_render_is_said(tmp_path: Path) -> None:
     with pytest.raises(NeedsOperator) as nothing:
         render_document(tmp_path, tmp_path / "benchmarks.md")
