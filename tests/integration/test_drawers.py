@@ -113,6 +113,19 @@ async def test_a_day_closes_with_a_warning_of_what_nobody_counted(counter: Count
     assert (await days.close("north", date(2026, 3, 2), after, "test")).warnings == ()
 
 
+async def test_a_store_that_changed_hands_closes_its_drawer_first(counter: Counter) -> None:
+    await opened(counter)
+    await counted(counter, 20_000)
+    async with counter.pool.connection() as conn:
+        await conn.execute("INSERT INTO store_entity VALUES (%s, '2026-03-02', 'chain')", (FRANCHISED,))
+    counter.clock.now += timedelta(days=1)
+    with pytest.raises(Refused, match="is chain's now"):
+        await counter.drawers.hand_over(number(), FRANCHISED, LANE, "ben")
+    await counter.drawers.close(number(), FRANCHISED, LANE, "ann")
+    assert await counter.till() == 0, "in the books of the entity whose money it was"
+    assert (await opened(counter)).entity == "chain"
+
+
 async def test_what_a_drawer_refuses(counter: Counter) -> None:
     drawers = counter.drawers
     with pytest.raises(Refused, match="no counted shift"):
