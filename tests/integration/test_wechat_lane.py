@@ -13,7 +13,7 @@ from models.domain.screen import ScreenState
 from runtime.reconciliation_desk import ReconciliationDesk
 from tests.integration.house import NOODLES, WATER, House, eventually
 
-pytestmark = [pytest.mark.integration]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 STORE, ENTITY = "gz-haizhu", "chain"
 BEIJING = timezone(timedelta(hours=8))
