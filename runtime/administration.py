@@ -124,7 +124,10 @@ async def settle(plant: Plant, by: str) -> dict[str, Any]:
 
 
 async def _settle_at(plant: Plant, now: datetime, by: str = "clock advance") -> dict[str, Any]:
-    report: dict[str, Any] = await _settlement(plant).run.remote(now, by)
+    settlement = _settlement(plant)
+    from runtime.ray_hosts import answered
+
+    report: dict[str, Any] = await answered(settlement.run.remote(now, by))
     return report
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from psycopg import AsyncConnection, OperationalError
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from actors.hosts import Delivered, Delivery
 from models.domain.errors import Refused, RetryLater, StoreOpsError
@@ -150,3 +150,16 @@ class RayHosts:
 def settlement_actor(chain: str, region: str) -> Any:
     """The region's settlement actor. Raises ValueError when it was not started."""
     return ray.get_actor(settlement_name(chain, region), namespace=NAMESPACE)
+
+
+async def answered(run: Any) -> Any:
+    """The answer of a settlement actor. Raises RetryLater `settlement_ended` when its process died meanwhile."""
+    try:
+        return await run
+    except RayActorError:
+        raise RetryLater(
+            "settlement_ended",
+            "the process that settled ended in the middle; it is started again by itself",
+            "run the same again: what is done stays done, and nothing is asked twice",
+            after_s=5,
+        ) from None

@@ -301,12 +301,10 @@ def _plain(value: object) -> str:
 
 
 def _days_table(runs: Sequence[DayRun]) -> Table:
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name in (
         "day",
         "account",
-        "provider",
-        "lines",
         "matched",
         "open",
         "statement",
@@ -314,17 +312,17 @@ def _days_table(runs: Sequence[DayRun]) -> Table:
         "difference",
         "state",
     ):
-        table.add_column(name, justify="left" if name in {"day", "account", "provider", "state"} else "right")
+        table.add_column(
+            name, justify="left" if name in {"day", "account", "state"} else "right", no_wrap=name != "state"
+        )
     for one in runs:
         state = "closed" if one.closed else "open lines" if one.open_lines else "no statement"
         if not one.closed and not one.open_lines and one.statement_fen is not None:
             state = "matched"
         table.add_row(
             one.day.isoformat(),
-            one.account,
-            one.provider,
-            f"{one.statement_lines:,}",
-            f"{one.matched:,}",
+            f"{one.account}\n{one.provider}",
+            f"{one.matched:,}/{one.statement_lines:,}",
             f"{one.open_lines:,}",
             "–" if one.statement_fen is None else format_yuan(one.statement_fen),
             format_yuan(one.ledger_fen),
@@ -335,12 +333,15 @@ def _days_table(runs: Sequence[DayRun]) -> Table:
 
 
 def _lines_table(found: Sequence[Line]) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("day", "account", "what", "state", "order", "provider", "ours", "difference", "reason", "id"):
-        table.add_column(name, justify="right" if name in {"provider", "ours", "difference"} else "left")
+    """What is copied into the next command is never cut."""
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("what", no_wrap=True)
+    table.add_column("line, order, account, reason", min_width=36)
+    for name in ("theirs", "ours", "differs"):
+        table.add_column(name, justify="right", no_wrap=True)
     for one in found:
         amounts = (format_yuan(fen) for fen in (one.provider_fen, one.ours_fen, one.difference_fen))
-        table.add_row(
-            one.day.isoformat(), one.account, one.verdict, one.state, one.order_no, *amounts, one.reason, one.id
-        )
+        told = (one.id, one.order_no, one.request_no, f"{one.account} {one.provider}", one.reason)
+        what = f"{one.day}\n{one.verdict}\n{one.state}"
+        table.add_row(what, "\n".join(part for part in told if part), *amounts)
     return table

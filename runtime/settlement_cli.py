@@ -96,12 +96,16 @@ def parked(
     """What waits for a person and why; with --owing who owes, and when the next attempt is."""
     stage = "owing" if owing else "parked"
     found = {plant.region: _with_desk(plant, lambda desk: desk.items(stage)) for plant in _plants(data, demo, region)}
-    table = Table("region", "membership", "state", "charge", "owed", "hold", "why", "next attempt", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("membership, why", min_width=36)  # it is copied into `resolve`, so it is never cut
+    for column in ("state", "charge", "owed", "next attempt"):
+        table.add_column(column, no_wrap=True)
     for name, items in found.items():
         for one in items:
             table.add_row(
-                name, one.membership, one.state, format_yuan(one.charge_fen), format_yuan(one.receivable_fen),
-                one.hold_state, one.why, "" if one.next_at is None else one.next_at.isoformat(),
+                f"{one.membership}\n{name} hold {one.hold_state} {one.why}", one.state,
+                format_yuan(one.charge_fen), format_yuan(one.receivable_fen),
+                "" if one.next_at is None else f"{one.next_at:%Y-%m-%d\n%H:%M %Z}",
             )  # fmt: skip
     _show({name: [asdict(one) for one in items] for name, items in found.items()}, as_json, table)
 

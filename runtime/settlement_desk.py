@@ -15,6 +15,7 @@ import structlog
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from actors.settlement import Booking
 from actors.settlement_items import Action, resolve
 from models.domain.calendar import business_date
 from models.domain.errors import NeedsOperator, Refused, RetryLater
@@ -29,6 +30,7 @@ from models.tables.memberships import lock_membership
 from models.tables.privacy import audit
 from models.tables.settlement_runs import Item, Run, Status, Switch
 from runtime.clock import Pool, wall_now
+from runtime.credits import tried_again
 from runtime.memberships import PROVIDER
 from runtime.plant import Plant, choose
 from runtime.settlement import TRACE, SettlementProgress, SettlementReport, SettlementRunner
@@ -114,16 +116,16 @@ class SettlementDesk:
         """The switch, what is due, what waits for people, and the last runs."""
         async with self._pool.connection() as conn, conn.cursor() as cur:
             now = await business_now(cur, self._wall())
-            owing = await settlement_runs.items(cur, self._chain, self._region, "owing")
+            waiting = await settlement_runs.count_owing(cur, self._chain, self._region)
             return Status(
                 self._chain,
                 self._region,
                 now,
                 await settlement_runs.load_switch(cur, self._chain, self._region),
                 await settlement_runs.count_due(cur, self._chain, self._region, now),
-                len(await settlement_runs.items(cur, self._chain, self._region, "parked")),
-                sum(item.state == "DUNNING" for item in owing),
-                sum(item.state == "WRITTEN_OFF" for item in owing),
+                waiting["parked"],
+                waiting["dunning"],
+                waiting["written_off"],
                 tuple(await settlement_runs.holes(cur, self._chain, self._region)),
                 tuple(await settlement_runs.recent_runs(cur, self._chain, self._region)),
             )
@@ -164,7 +166,11 @@ class SettlementDesk:
             calls = await settlement.calls_of(cur, membership)
             now = await business_now(cur, self._wall())
             shares = (await shares_of(cur, [membership])).get(membership, ())
-            booking = resolve(standing, action, _last_failed(calls), len(calls), shares, now, provider=PROVIDER)
+            again = await tried_again(cur, standing, self._wall()) if action is Action.RETRY else None
+            if again is None:
+                booking = resolve(standing, action, _last_failed(calls), len(calls), shares, now, provider=PROVIDER)
+            else:
+                booking = Booking(again)
             await insert_transactions(cur, booking.transactions, now, TRACE)
             await settlement.save_standings(cur, [(booking.standing, booking.parked_why)])
             await settlement.insert_calls(cur, booking.calls)

@@ -178,9 +178,12 @@ async def save_switch(cur: AsyncCursor[Any], chain: str, region: str, switch: Sw
 
 
 async def count_due(cur: AsyncCursor[Any], chain: str, region: str, now: datetime) -> int:
-    """Memberships that settlement would move at business time `now`."""
+    """Memberships that settlement would move at business time `now`, with those that wait for the provider."""
     await cur.execute(
-        "SELECT count(*) FROM membership WHERE chain = %s AND region = %s AND due_at <= %s", (chain, region, now)
+        "SELECT (SELECT count(*) FROM membership WHERE chain = %(chain)s AND region = %(region)s AND due_at <= %(now)s)"
+        " + (SELECT count(*) FROM settlement_call WHERE chain = %(chain)s AND region = %(region)s"
+        "    AND state <> 'POSTED' AND not_before <= %(now)s)",
+        {"chain": chain, "region": region, "now": now},
     )
     row = await cur.fetchone()
     assert row is not None
@@ -210,6 +213,20 @@ async def items(cur: AsyncCursor[Any], chain: str, region: str, stage: str) -> l
         (chain, region, stage, PARKED_MAX),
     )
     return [Item(*row) for row in await cur.fetchall()]
+
+
+async def count_owing(cur: AsyncCursor[Any], chain: str, region: str) -> dict[str, int]:
+    """How many memberships are parked, in dunning, and written off, by these names: all of them, not only a page."""
+    await cur.execute(
+        "SELECT count(*) FILTER (WHERE stage = 'parked'),"
+        " count(*) FILTER (WHERE stage = 'owing' AND state = 'DUNNING'),"
+        " count(*) FILTER (WHERE stage = 'owing' AND state = 'WRITTEN_OFF') FROM membership"
+        " WHERE chain = %s AND region = %s AND stage IN ('parked', 'owing')",
+        (chain, region),
+    )
+    row = await cur.fetchone()
+    assert row is not None
+    return dict(zip(("parked", "dunning", "written_off"), row, strict=True))
 
 
 async def holes(cur: AsyncCursor[Any], chain: str, region: str) -> list[str]:

@@ -60,13 +60,13 @@ async def test_a_pause_stops_between_chunks_and_a_resumed_run_goes_on(shop: Shop
     report = await desk.run(shop.runner(limits=ONE_BY_ONE, between_steps=pause), shop.clock.now, "test")
     assert (report.paused, report.cut_off, report.booked) == (True, 1, 0)
     status = await desk.status()
-    assert (status.due, status.switch.why, status.runs[0].state) == (2, "the provider is down", "paused")
+    assert (status.due, status.switch.why, status.runs[0].state) == (3, "the provider is down", "paused")
     assert await desk.due_now() is None
     await desk.switch(False, "cli:ann", "")
     report = await desk.run(shop.runner(), shop.clock.now, "test")
     assert (report.paused, report.cut_off, report.booked) == (False, 2, 3)
     done = (await desk.status()).runs[0]
-    assert (done.state, done.due, done.booked, done.started_by) == ("done", 2, 3, "test")
+    assert (done.state, done.due, done.booked, done.started_by) == ("done", 3, 3, "test")
     assert done.totals is not None
     assert done.totals["agree"] is True
     kinds = await shop.rows("SELECT kind FROM audit_event ORDER BY n")
