@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from runtime.bench.money import Advance, Ground
 
 STEPS = 2
-MEMBERSHIPS_MAX = 2_000
+MEMBERSHIPS_MAX = 1_000
 """Eight of ten are captured, one is released; some seconds at what a simulator on two cores answers."""
 IN_FLIGHT = 16
 APP_ID, SELLER_ID, USER = "2026000000000009", "2088000000000009", "bench-payer"
