@@ -275,3 +275,14 @@ async def settle(
         ours = f"{format_yuan(told.discount_fen)} {format_yuan(told.paid_fen)} {told.tasks}"
         return Failed(answer.reason, f"ours: {ours}; the provider: {answer.code}")
     return answer
+
+
+async def tried_again(cur: AsyncCursor[Any], standing: Standing, wall_now: datetime) -> Standing | None:
+    """A parked credit membership goes on where it stopped, under the same numbers: its uses are told again, or its
+    settlement is asked for again. None: it was not parked for that.
+    """
+    if standing.state is not State.PARKED or not is_credit(standing):
+        return None
+    if standing.charge_fen is None:
+        return replace(standing, state=State.EXPIRED) if await records.tell_again(cur, standing.id, wall_now) else None
+    return replace(standing, state=State.UNKNOWN) if await records.settle_again(cur, standing.id) else None
