@@ -164,8 +164,8 @@ class House:
 
         assert self._brokers is not None
         require_keyring(self.data.secrets, urls.values(), self._progress.say)
-        key, jump = self.data.secret(DEMO_KEY), self.settings.clock.may_jump
-        accounts = asyncio.run(furnish(self.data, self.places, urls, provider_url=provider_url, may_jump=jump, key=key))
+        told = {"provider_url": provider_url, "gateway_url": self.gateway_url, "key": self.data.secret(DEMO_KEY)}
+        accounts = asyncio.run(furnish(self.data, self.places, urls, may_jump=self.settings.clock.may_jump, **told))
         everywhere = Plant(
             data_dir=self.data.root,
             provider_url=provider_url,

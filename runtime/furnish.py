@@ -21,16 +21,24 @@ from runtime.chain_tables import apply_chain
 from runtime.chains import provider_app_of
 from runtime.datadir import DataDir, write_private
 from runtime.deployment import Place
-from runtime.plant import WECHAT, MerchantAccount, Plant
+from runtime.plant import NOTIFY_PATH, WECHAT, MerchantAccount, Plant
 from runtime.servers import Brokers
 
 
 async def furnish(
-    data: DataDir, places: Sequence[Place], urls: Mapping[RegionId, str], *, provider_url: str, may_jump: bool, key: str
+    data: DataDir,
+    places: Sequence[Place],
+    urls: Mapping[RegionId, str],
+    *,
+    provider_url: str,
+    may_jump: bool,
+    key: str,
+    gateway_url: str = "",
 ) -> dict[ChainId, tuple[MerchantAccount, ...]]:
     """Every region's chain into its database, and an account with the provider for each legal entity.
 
-    `key` derives the secrets of a demonstration's terminals. Raises NeedsOperator `store_twice` or `store_elsewhere`
+    `key` derives the secrets of a demonstration's terminals; at `gateway_url` the provider tells what nobody asked for.
+    Raises NeedsOperator `store_twice` or `store_elsewhere`
     when the databases say otherwise than the chains' files.
     """
     entities: dict[ChainId, dict[str, str]] = {}
@@ -51,7 +59,10 @@ async def furnish(
         if place.doc is not None
     }
     async with SimulatorAdmin(provider_url) as admin:
-        return {chain: await _accounts(data, admin, owners, named.get(chain, {})) for chain, owners in entities.items()}
+        return {
+            chain: await _accounts(data, admin, owners, named.get(chain, {}), gateway_url)
+            for chain, owners in entities.items()
+        }
 
 
 def plants_of(
@@ -112,24 +123,34 @@ async def _check_stores(places: Sequence[Place], urls: Mapping[RegionId, str]) -
 
 
 async def _accounts(
-    data: DataDir, admin: SimulatorAdmin, owners: Mapping[str, str], named: Mapping[str, tuple[str, ...]]
+    data: DataDir,
+    admin: SimulatorAdmin,
+    owners: Mapping[str, str],
+    named: Mapping[str, tuple[str, ...]],
+    gateway_url: str,
 ) -> tuple[MerchantAccount, ...]:
     """An account at each provider that the chain's file names for an entity; one that was opened before stays."""
     accounts = []
     for entity, name in owners.items():
         at = named.get(entity, PROVIDERS[:1])
         if PROVIDERS[0] in at or _key_path(data, entity, PROVIDERS[0]).exists():
-            accounts.append(await _alipay_account(data, admin, entity, name))
+            accounts.append(await _alipay_account(data, admin, entity, name, gateway_url))
         if WECHAT in at or _key_path(data, entity, WECHAT).exists():
             accounts.append(await _wechat_account(data, admin, entity, name))
     return tuple(accounts)
 
 
-async def _alipay_account(data: DataDir, admin: SimulatorAdmin, entity: str, name: str) -> MerchantAccount:
+async def _alipay_account(
+    data: DataDir, admin: SimulatorAdmin, entity: str, name: str, gateway_url: str
+) -> MerchantAccount:
+    """With the simulator's credit product, whose agreements are told of at the address that is registered here."""
     pem, public = _own_key(_key_path(data, entity, PROVIDERS[0]))
     app, seller = provider_app_of(entity), f"seller-{entity}"
-    provider_key = await admin.register_app(app_id=app, seller_id=seller, public_key_pem=public, name=name)
-    return MerchantAccount(LegalEntityId(entity), app, seller, pem, provider_key)
+    notify_url = gateway_url + NOTIFY_PATH.format(provider=PROVIDERS[0]) if gateway_url else ""
+    provider_key = await admin.register_app(
+        app_id=app, seller_id=seller, public_key_pem=public, name=name, notify_url=notify_url
+    )
+    return MerchantAccount(LegalEntityId(entity), app, seller, pem, provider_key, credit_template=f"ZMGO_{app}")
 
 
 async def _wechat_account(data: DataDir, admin: SimulatorAdmin, entity: str, name: str) -> MerchantAccount:

@@ -42,6 +42,7 @@ from models.domain.plans import GuaranteeKind
 from models.domain.settlement import Standing
 from models.tables import clock, memberships
 from models.tables import membership_requests as requests
+from models.tables.credit_records import load_agreements
 from models.tables.facts import PROVIDER
 from models.tables.ledger import insert_transactions
 from models.tables.membership_requests import DONE, PENDING, REFUSED, RELEASING, MembershipRequest
@@ -185,6 +186,8 @@ class MembershipLife:
             return request, False
 
     async def _foreseen(self, cur: AsyncCursor[Any], standing: Standing, action: Action, now: datetime) -> Consequence:
+        if isinstance(action, ChangePlan):
+            await _refuse_credit(cur, standing, action)
         consequence = foresee(standing, action, now)
         if isinstance(action, ChangePlan) and action.plan.id != standing.plan.id:
             await memberships.lock_member_row(cur, standing.member)
@@ -359,6 +362,14 @@ class MembershipLife:
                 await insert_transactions(cur, [ended], now, known.number)
             await requests.save_request(cur, after, now)
             return after
+
+
+async def _refuse_credit(cur: AsyncCursor[Any], standing: Standing, action: ChangePlan) -> None:
+    """A credit is signed at enrolment, and its provider keeps records of this membership's uses: neither moves over."""
+    if await load_agreements(cur, [standing.id]):
+        raise Refused("change_refused", "the provider keeps its records under this plan", "change it when it ends")
+    if action.guarantee is GuaranteeKind.SESAME_CREDIT and action.plan.fee_fen:
+        raise Refused("guarantee_unavailable", "a credit is signed at enrolment", "choose another guarantee")
 
 
 def _releasing(request: MembershipRequest, before: Standing) -> MembershipRequest:

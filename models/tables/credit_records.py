@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from models.domain.notices import NoticeKind
-from models.domain.payments import CreditTotals
+from models.domain.payments import CreditTotals, FailReason
 from models.tables.base import fen_column, instant
 
 
@@ -244,6 +244,16 @@ async def tell_again(cur: AsyncCursor[Any], membership: str, wall_now: datetime)
         (wall_now, membership),
     )
     return cur.rowcount
+
+
+async def settle_again(cur: AsyncCursor[Any], membership: str) -> bool:
+    """A settlement that the provider's records did not agree with is asked for again, under its number."""
+    await cur.execute(
+        "UPDATE settlement_call SET state = 'UNKNOWN', posted_at = NULL, lease_until = NULL WHERE membership = %s"
+        " AND kind = 'capture' AND state = 'POSTED' AND answer ->> 'reason' = %s",
+        (membership, FailReason.RECORDS_DIFFER.value),
+    )
+    return cur.rowcount > 0
 
 
 async def totals_told(cur: AsyncCursor[Any], memberships: Sequence[str]) -> dict[str, CreditTotals]:

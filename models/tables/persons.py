@@ -210,6 +210,12 @@ async def erase_identity(conn: Connection, member: str) -> dict[str, int]:
         (member,),
     )
     counts["enrolments"] = cursor.rowcount
+    # The provider's name of the customer is needed as long as something may be collected or told.
+    await conn.execute(
+        """UPDATE credit_agreement SET payer = '', code_text = '' WHERE membership IN (SELECT id FROM membership
+           WHERE member = %s AND state IN ('CLOSED', 'REJECTED', 'ABANDONED', 'WRITTEN_OFF'))""",
+        (member,),
+    )
     for table, statement in _NAMELESS:
         cursor = await conn.execute(statement, (member,))
         counts[table] = cursor.rowcount
@@ -220,6 +226,7 @@ _NAMELESS: tuple[tuple[str, LiteralString], ...] = (
     ("sales", "UPDATE sale SET member = NULL WHERE member = %s"),
     ("points", "UPDATE points_move SET member = NULL WHERE member = %s"),
     ("decisions", "UPDATE face_decision SET member = NULL WHERE member = %s"),
+    ("agreements", "UPDATE member_agreement SET payer = '', agreement_no = '', code_text = '' WHERE member = %s"),
     ("ages", "DELETE FROM member_age WHERE member = %s"),
 )
 
@@ -271,6 +278,16 @@ _SECTIONS: tuple[tuple[str, LiteralString], ...] = (
         "points",
         """SELECT at, kind, points, sale, store, expires_at FROM points_move WHERE member = %(member)s
            ORDER BY at, id""",
+    ),
+    (
+        "balance",
+        """SELECT at, kind, fen, left_fen, store, by FROM balance_move WHERE member = %(member)s AND fen > 0
+           ORDER BY at, number""",
+    ),
+    (
+        "agreements",
+        """SELECT number, entity, provider, agreement_no, payer, payment_fen_max, day_fen_max, state, asked_at,
+             signed_at, ended_at FROM member_agreement WHERE member = %(member)s ORDER BY asked_at""",
     ),
     (
         "face_templates",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from actors.settlement_items import Action
 from gateway.providers.port import PaymentProvider
 from gateway.providers.signing import public_key_pem
 from models.domain.ids import LegalEntityId, MembershipId
@@ -22,6 +23,7 @@ from models.domain.payments import Answer, PayResult, SyncResult, Unknown
 from runtime.memberships import Memberships
 from runtime.plant import MerchantAccount, Plant
 from runtime.provider_desk import ProvidersOfAHouse
+from runtime.settlement_desk import SettlementDesk
 from tests.gateway.providers.conftest import KEY, serve_in_thread
 from tests.integration.money_shop import (
     CHAIN,
@@ -246,6 +248,11 @@ async def test_a_settlement_waits_for_its_number_and_for_records_that_agree(shop
     assert state == "PARKED"
     assert "ours: 7.00 12.00 1" in why
     assert "8.00 12.00 1" in why, "and the provider's figures"
+    await shop.rows("UPDATE credit_use SET discount_fen = 800 WHERE membership = %s RETURNING 1", differs)
+    desk = SettlementDesk(CHAIN, REGION, shop.pool, shop.clock)
+    assert await desk.resolve(differs, Action.RETRY, "put right", "test") == "UNKNOWN"
+    await shop.settle_after(0)
+    assert await row(shop, differs, "state", "paid_fen") == ("CLOSED", 800)
     await over(shop, waits)
     await shop.settle_after(1)
     assert await row(shop, waits, "state", "paid_fen") == ("CLOSED", 800)
@@ -273,6 +280,13 @@ async def test_a_use_that_the_provider_will_not_take_parks_its_membership_at_the
     state, why = await row(shop, membership, "state", "parked_why")
     assert state == "PARKED"
     assert "AGREEMENT_INVALID" in why
+    await shop.admin.clear_faults()
+    desk = SettlementDesk(CHAIN, REGION, shop.pool, shop.clock)
+    assert await desk.resolve(membership, Action.RETRY, "they take it again", "test") == "EXPIRED"
+    await shop.memberships.sweep(CHAIN, REGION)
+    await over(shop, membership)
+    await shop.settle_after(0)
+    assert await row(shop, membership, "state", "paid_fen") == ("CLOSED", 800)
 
 
 async def test_who_does_not_sign_in_time_is_no_member_and_one_without_credit_is_refused(shop: Shop) -> None:
