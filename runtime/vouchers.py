@@ -77,9 +77,9 @@ class Vouchers:
         gone = []
         for one, count in wanted.items():
             quota = quotas.get(one)
-            if quota is None or (quota.quota is not None and quota.taken + count > quota.quota):
-                gone.append(one)
-            elif quota.member_quota is not None and (member is None or mine[one] + count > quota.member_quota):
+            of_all = quota is None or (quota.quota is not None and quota.taken + count > quota.quota)
+            each = None if quota is None else quota.member_quota
+            if of_all or (each is not None and (member is None or mine[one] + count > each)):
                 gone.append(one)
         return tuple(gone)
 

@@ -45,7 +45,7 @@ class InvoiceLine:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An invoice, or a correction of one. `issuer`: the legal entity; `reason` of a correction: return, void, refund."""
+    """An invoice, or its correction. `issuer`: the legal entity; `reason` of a correction: return, void, refund."""
 
     number: str
     issuer: str
