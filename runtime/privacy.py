@@ -33,6 +33,7 @@ from models.domain.privacy import (
 )
 from models.tables import persons
 from models.tables.clock import business_now
+from models.tables.member_money import require_settled
 from models.tables.persons import Connection, Person, PrivacyRequest
 from models.tables.privacy import ChainCheck, audit, verify
 from models.tables.pruning import prune_feed
@@ -159,6 +160,7 @@ class Privacy:
             if not person.known and await persons.was_erased(conn, member):
                 raise Refused("person_erased", f"{member} is erased already", "nothing has to be done")
             check_erasable(await persons.open_memberships(conn, member))
+            await require_settled(conn, member)
             request = await persons.add_request(
                 conn, _request(person, RequestKind.ERASE_PERSON, RequestState.OPEN, by, via, reason, now)
             )
@@ -180,6 +182,7 @@ class Privacy:
             person = await persons.find_person(conn, found.member, lock=True)
             assert person is not None
             check_erasable(await persons.open_memberships(conn, found.member))
+            await require_settled(conn, found.member)
             erased = await erase_member(
                 conn, ChainId(found.chain), MemberId(found.member), at=now, reason="person_erased", by=by
             )

@@ -22,6 +22,8 @@ NAMES: Mapping[str, tuple[str, str]] = {
     "usage": ("优惠使用", "Benefits used"),
     "sales": ("购物记录", "Purchases"),
     "points": ("积分", "Loyalty points"),
+    "balance": ("储值余额", "Stored value"),
+    "agreements": ("免密代扣", "Withholding agreements"),
     "face_templates": ("人脸模板（仅说明是否保存，不含数据）", "Face templates (that one is stored, never its bytes)"),
     "face_decisions": ("识别记录", "Recognition decisions"),
     "requests": ("您的请求", "Your requests"),

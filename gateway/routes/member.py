@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
+import segno
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -23,6 +25,8 @@ router = APIRouter(include_in_schema=False)
 
 Token = Annotated[str, Path(max_length=400)]
 VIA = "member_page"
+AGREEMENTS_MAX = 5
+Verb = Annotated[Literal["look", "end"], Path()]
 DONE = "^(|withdrawn|asked)$"
 
 
@@ -56,7 +60,39 @@ async def statement(
         accounts = await points.accounts(database, member, await edge.business_now(database))
     if found is None:
         raise Problem(404, "link_wrong", "this link is not one of ours", "ask at the store for a new one")
-    return page(request, "member.html", s=found, accounts=accounts, token=token, done=done)
+    money: dict[str, Any] = {"balance": None}
+    if (desk := edge.member_money) is not None:
+        agreements = await desk.agreements(member)
+        code = next((one.code_text for one in agreements if one.state == "signing"), "")
+        balance = await desk.balance(member)
+        money = {"balance": balance, "agreements": agreements[:AGREEMENTS_MAX], "signing": _qr(code)}
+    return page(request, "member.html", s=found, accounts=accounts, token=token, done=done, **money)
+
+
+def _qr(text: str) -> str:
+    """A code to scan, as an image that needs no other address: nobody is signed in here."""
+    return "" if not text else segno.make_qr(text, error="m").svg_data_uri(scale=4, dark="#000", light="#fff")
+
+
+@router.post("/m/{token}/agreement")
+async def sign(request: Request, edge: EdgeOf, token: Token) -> Response:
+    """The member asks for a withholding agreement; the page then shows the code. While one lives, it is that one."""
+    _ours(request)
+    member = _member(edge, token)
+    await edge.require_member_money().sign(f"page:{secrets.token_hex(16)}", member, by=f"member:{member}")
+    return RedirectResponse(f"/m/{token}#money", 303)
+
+
+@router.post("/m/{token}/agreement/{number}/{verb}")
+async def agreement(
+    request: Request, edge: EdgeOf, token: Token, number: Annotated[str, Path(max_length=32)], verb: Verb
+) -> Response:
+    """The member signed, and wants to see it; or ends the agreement."""
+    _ours(request)
+    member = _member(edge, token)
+    desk = edge.require_member_money()
+    await (desk.look(member, number) if verb == "look" else desk.unsign(member, number, by=f"member:{member}"))
+    return RedirectResponse(f"/m/{token}#money", 303)
 
 
 @router.post("/m/{token}/withdraw")

@@ -314,6 +314,15 @@ async def free_payment(conn: Connection, order: str) -> None:
     await conn.execute('UPDATE agreement_payment SET freed = true WHERE "order" = %s', (order,))
 
 
+async def require_settled(conn: Connection, member: str) -> None:
+    """Raises Refused `money_left`: who is owed money, or may be charged, cannot be forgotten."""
+    balance = await balance_of(conn, member, lock=True)
+    if balance is not None and balance.fen:
+        raise Refused("money_left", f"{member} has a balance of {balance.fen} fen", "pay it out first")
+    if any(one.state != "ended" for one in await agreements_of(conn, member)):
+        raise Refused("money_left", f"{member} has a withholding agreement", "end it first")
+
+
 # ---------------------------------------------------------------- for a visit
 
 

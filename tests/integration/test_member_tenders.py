@@ -22,6 +22,7 @@ from models.domain.messages import PaymentAnswered, PaymentOutcome
 from models.domain.notices import Notice, NoticeKind
 from models.domain.payments import PROVIDERS
 from models.tables.ledger import insert_transactions
+from models.tables.member_money import require_settled
 from models.tables.notices import keep_notice
 from runtime.asks import Ports, VisitMemory
 from tests.integration.money_shop import (
@@ -268,3 +269,16 @@ async def test_a_notification_hastens_an_agreement_that_is_being_signed(counter:
     shop.clock.now += timedelta(hours=1, seconds=1)
     assert await counter.agreements.sweep(CHAIN) == 1
     assert (await counter.agreements.look(asked.number)).state == "ended", "nobody signed it within the hour"
+
+
+async def test_a_person_with_money_here_cannot_be_forgotten_yet(counter: Counter) -> None:
+    pool = counter.shop.pool
+    await counter.balances.top_up(counter.clerk(100))
+    for settle in (counter.balances.pay_out(counter.clerk(100)), None):
+        async with pool.connection() as conn:
+            if settle is None:
+                await require_settled(conn, ANNA)
+                return
+            with pytest.raises(Refused, match="balance of 100 fen"):
+                await require_settled(conn, ANNA)
+        await settle

@@ -14,6 +14,7 @@ MEMBER_MONEY: dict[str, tuple[str, str]] = {
     "money.refund": ("退款", "Refunded"),
     "money.done": ("已完成", "Done"),
     "money.agreements": ("免密代扣", "Withholding agreements"),
+    "money.agreement": ("免密代扣", "Withholding agreement"),
     "money.signing": ("待签约", "Waits to be signed"),
     "money.active": ("已签约", "Signed"),
     "money.ended": ("已解约", "Ended"),
