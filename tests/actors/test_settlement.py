@@ -307,6 +307,12 @@ def test_a_release_that_fails_because_nothing_is_held_is_over(reason: FailReason
     assert booking.standing.state is (State.CLOSED if over else State.PARKED)
 
 
+def test_periods_count_from_the_enrolment_that_began_the_row() -> None:
+    earlier = AT - timedelta(days=30)
+    assert standing().row_began_at == AT
+    assert standing(first_at=earlier).row_began_at == earlier
+
+
 def test_a_debt_forgiven_before_its_hold_is_back_closes_with_the_release() -> None:
     row = standing(state=State.WRITTEN_OFF, used_fen=800, charge_fen=800, receivable_fen=800, attempts=3)
     forgiven = after_reversal(row, "v", 800, STORE, AT, provider="alipay").standing

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations, permutations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -286,3 +287,11 @@ def test_the_light_benefit_gives_way_when_it_would_only_be_charged_later() -> No
     paid_up = LightOffer(light.plan, 1000, {"coupon": 5})
     quote = price([line(1, 2000)], paid_up, vouchers=[alone])
     assert ([use.fen for use in quote.uses], quote.not_taken[0].reason) == ([800], "exclusive")
+
+
+@pytest.mark.parametrize(
+    ("quotas", "counted"),
+    [({}, False), ({"quota": 3}, True), ({"member_quota": 1}, True), ({"quota": 3, "member_quota": 1}, True)],
+)
+def test_a_voucher_with_either_quota_is_counted(quotas: dict[str, int], counted: bool) -> None:
+    assert voucher(**quotas).counted is counted

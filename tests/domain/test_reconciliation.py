@@ -215,3 +215,10 @@ def test_a_resolved_difference_leaves_clearing_or_goes_on_from_timing(remedy: Re
     assert {one.account: one.amount_fen for one in out.entries}["provider_clearing:alipay"] == 70
     assert {one.account: one.amount_fen for one in on.entries}["timing:alipay"] == 70
     assert not any(one.account.startswith("provider_clearing") for one in on.entries)
+
+
+@pytest.mark.parametrize("amounts", [{"gross_fen": -1}, {"receipt_fen": -1}])
+def test_a_statement_has_no_negative_amounts(amounts: dict[str, int]) -> None:
+    assert replace(theirs("p", 0)).gross_fen == 0
+    with pytest.raises(ValueError, match="negative"):
+        replace(theirs("p", 1), **amounts)
