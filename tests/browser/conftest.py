@@ -25,11 +25,13 @@ from gateway.startup import Part, PartState, Startup
 from models.domain.ids import RegionId
 from models.tables.migrate import upgrade
 from runtime.drawer_desk import DrawersOfAHouse
+from runtime.member_money_desk import MemberMoneyOfAHouse
 from runtime.membership_desk import MembershipsOfAHouse
 from runtime.plant import Plant
 from runtime.postgres import EmbeddedPostgres, sqlalchemy_url
 from runtime.privacy import Privacy
 from runtime.privacy_desk import Desk, MemberLinks
+from runtime.reconciliation_desk import ReconciliationDesk
 from tests.conftest import fresh_database
 from tests.gateway.shop import SmallShop, tiles
 from tests.gateway.world import fill
@@ -93,6 +95,9 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
         app.state.edge.privacy = Desk(Privacy([database_url], scrubs=False), MemberLinks(b"a test's own"))
         memberships = MembershipsOfAHouse([Plant(Path(), region=RegionId("local"), database_url=database_url)])
         app.state.edge.memberships = memberships
+        money = MemberMoneyOfAHouse([Plant(Path(), region=RegionId("local"), database_url=database_url)])
+        app.state.edge.member_money = money
+        app.state.edge.reconciliation = ReconciliationDesk([Plant(Path(), database_url=database_url)])
         drawers = DrawersOfAHouse([Plant(Path(), region=RegionId("local"), database_url=database_url)])
         app.state.edge.drawers = drawers
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, ws="none"))
@@ -104,6 +109,7 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
                 await fill(session, stores)
             await server.serve([listener])
             await memberships.aclose()
+            await money.aclose()
             await drawers.aclose()
             await engine.dispose()
 

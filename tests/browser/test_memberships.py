@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 from playwright.sync_api import expect
 
@@ -30,3 +31,21 @@ def test_a_button_says_what_it_would_do_and_does_it_when_it_is_confirmed(console
     question.get_by_role("button", name="Confirm").click()
     expect(drawer.locator("h2").first).to_contain_text("Expired")
     expect(drawer.get_by_role("button", name="Suspend")).to_have_count(0)
+
+
+def test_a_clerk_tops_a_balance_up_and_pays_it_out(console: Watched, served: Served) -> None:
+    page, membership = console.page, trusted_membership(served.database_url)
+    with psycopg.connect(served.database_url) as conn:
+        row = conn.execute("SELECT t.store, t.lane FROM terminal t JOIN store_entity e USING (store)").fetchone()
+    assert row is not None
+    page.goto(f"{served.settings.base_url}/members?q={membership}")
+    page.locator("tbody a").first.click()
+    part = page.locator("[data-member-money]")
+    for button, moved, left in (("Top up", "Top up 12.50", "12.50"), ("Pay out", "Pay out 12.50", "0.00")):
+        part.get_by_label("Yuan").fill("12.5")
+        part.get_by_label("Store", exact=True).fill(row[0])
+        part.get_by_label("Drawer").fill(row[1])
+        part.get_by_role("button", name=button).click()
+        expect(part.locator("p b").first).to_contain_text(left)
+        expect(part.locator("li").first).to_contain_text(moved.split()[0])
+    expect(part).to_contain_text("No agreement")
