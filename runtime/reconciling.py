@@ -29,7 +29,7 @@ from models.domain.difference_postings import (
 from models.domain.differences import TIMING_DAYS, FeeTerms, Finding, Key, Verdict, classify
 from models.domain.errors import Bug, Refused, RetryLater
 from models.domain.ids import LegalEntityId, derived_id
-from models.domain.payments import Succeeded
+from models.domain.payments import Succeeded, Unknown
 from models.domain.reconciliation import StatementFile, StatementLine, StatementTotals, totals_of
 from models.tables import differences, reconciliation
 from models.tables.business_days import closed_through
@@ -106,9 +106,10 @@ class Reconciler:
         statements = self._statements(account.provider, LegalEntityId(account.entity))
         answer = await statements.statement(day=day)
         if not isinstance(answer, Succeeded):
+            why = "not ready yet" if isinstance(answer, Unknown) and answer.absent else getattr(answer, "why", answer)
             raise RetryLater(
                 "statement_not_ready",
-                f"no statement of {account.provider} for {account.entity} on {day}: {answer}",
+                f"no statement of {account.provider} for {account.entity} on {day}: {why}",
                 "statements come on the next day; try again later",
                 after_s=600,
             )
