@@ -276,7 +276,7 @@ class SaleVoucherBody(Struct, frozen=True):
 
 
 class SaleBody(Struct, frozen=True):
-    """`sale`: made offline. total_fen is the sum of net_fen; benefits and vouchers come off it, tenders are the rest."""
+    """`sale`: made offline. total_fen is the sum of net_fen; less benefits and vouchers it is the tenders."""
 
     lines: Annotated[tuple[TillLineBody, ...], Meta(max_length=TILL_LINES_MAX)]
     tenders: Annotated[tuple[TenderBody, ...], Meta(max_length=TENDERS_MAX)]

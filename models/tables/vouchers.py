@@ -100,7 +100,8 @@ async def lock_vouchers(cur: AsyncCursor[Any], chain: str, vouchers: Sequence[st
     held = [one for one in ids if one in known and known[one].counted]
     if held:
         await cur.execute(
-            "SELECT id, quota, member_quota, taken FROM voucher WHERE chain = %s AND id = ANY(%s) ORDER BY id FOR UPDATE",
+            "SELECT id, quota, member_quota, taken FROM voucher WHERE chain = %s AND id = ANY(%s)"
+            " ORDER BY id FOR UPDATE",
             (chain, held),
         )
         known.update({row[0]: Quota(row[1], row[2], row[3]) for row in await cur.fetchall()})

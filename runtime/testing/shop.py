@@ -121,6 +121,9 @@ class _MemoryDirectory(Directory):
         self._stores = self._books
         self._versions = {(ChainId("acme"), book.version): book.chain_book for book in self._books.values()}
 
+    async def refresh_owners(self, conn: Any) -> None:
+        """Nobody sells a simulated shop."""
+
 
 class ShopSimulation:
     """One run. `kill_at` kills at the n-th place where a process may die; `weather` makes the rest go wrong."""

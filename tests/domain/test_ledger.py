@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -389,7 +390,7 @@ def test_a_mirror_undoes_any_sale(
     place: Place, takings: list[Taking], rounding: int, suspense: int, discount: int
 ) -> None:
     due = sum(taking.fen for taking in takings) + rounding - suspense
-    amounts = {
+    amounts: dict[str, Any] = {
         "due_fen": due,
         "rounding_fen": rounding,
         "suspense_fen": suspense,

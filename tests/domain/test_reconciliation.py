@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -218,7 +219,7 @@ def test_a_resolved_difference_leaves_clearing_or_goes_on_from_timing(remedy: Re
 
 
 @pytest.mark.parametrize("amounts", [{"gross_fen": -1}, {"receipt_fen": -1}])
-def test_a_statement_has_no_negative_amounts(amounts: dict[str, int]) -> None:
+def test_a_statement_has_no_negative_amounts(amounts: dict[str, Any]) -> None:
     assert replace(theirs("p", 0)).gross_fen == 0
     with pytest.raises(ValueError, match="negative"):
         replace(theirs("p", 1), **amounts)

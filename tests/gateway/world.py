@@ -116,6 +116,7 @@ def sale_rows(n: int, membership: str | None) -> list[SQLModel]:
         lines=lines,
         tenders=[{"kind": ("cash", "face", "qr")[n % 3], "fen": due}],
         uses=[],
+        vouchers=[],
     )
     return [
         row,
@@ -180,7 +181,7 @@ def member_rows() -> list[SQLModel]:
             number = f"S{membership}G1"
             rows.append(
                 SettlementCallRow(
-                    id=f"call-{n}", membership=membership, chain="chain", region="local", owner="chain", kind="capture",
+                    membership=membership, chain="chain", region="local", owner="chain", kind="capture",
                     request_number=number, fen=charge, state="POSTED", not_before=NOW, answered_at=NOW, posted_at=NOW,
                 )
             )  # fmt: skip

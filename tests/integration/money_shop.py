@@ -243,7 +243,7 @@ class Shop:
 
     async def sentence(self, membership: str) -> str:
         """How the charge is explained, in English."""
-        plant = Plant(Path("/"), database_url=self.pool.conninfo)
+        plant = Plant(Path("/"), database_url=str(self.pool.conninfo))
         return (await explain_anywhere([plant], membership)).sentence.en
 
     async def check_invariants(self) -> None:

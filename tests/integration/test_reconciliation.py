@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from gateway.providers.port import Statements
+from gateway.reconciliation import CloseResult
 from models.domain.difference_postings import Remedy
 from models.domain.differences import FeeTerms, OurLine, Verdict, examine
 from models.domain.errors import Refused, RetryLater
@@ -25,7 +26,7 @@ from models.tables.differences import DayRun, LineState, list_days, list_lines
 from models.tables.ledger import insert_transactions
 from models.tables.privacy import verify
 from models.tables.reconciliation import Account
-from runtime.day_close import CloseResult, DayClose
+from runtime.day_close import DayClose
 from runtime.postgres import EmbeddedPostgres
 from runtime.reconciling import Pool, Reconciler
 from runtime.testing.planted_sales import PlantedDay, amount_fen, order_of
