@@ -68,6 +68,8 @@ SERVER_SETTINGS = {
     "log_checkpoints": "off",
 }
 
+NOT_FLUSHED = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
 HBA = "# Unix socket only, always with a password.\nlocal all all scram-sha-256\n"
 
 
@@ -107,9 +109,17 @@ class _Postmaster:
 class EmbeddedPostgres:
     """One cluster in one data folder. `start` and `stop` block; neither is safe from two threads at once."""
 
-    def __init__(self, data_dir: Path | DataDir | None = None, start_timeout_s: float = START_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        data_dir: Path | DataDir | None = None,
+        start_timeout_s: float = START_TIMEOUT_S,
+        *,
+        survives_power_cuts: bool = True,
+    ) -> None:
+        """`survives_power_cuts` False: commits are not flushed to the disk, for scratch databases of tests."""
         self._data = data_dir if isinstance(data_dir, DataDir) else open_data_dir(data_dir)
         self._start_timeout_s = start_timeout_s
+        self._settings = SERVER_SETTINGS | ({} if survives_power_cuts else NOT_FLUSHED)
         self._user = self._data.service_user
         self._folder = self._data.server_folder("postgres")
         self._cluster = self._folder / "cluster"
@@ -257,7 +267,7 @@ class EmbeddedPostgres:
         building.rename(self._cluster)
 
     def _launch(self, programs: Path) -> None:
-        settings = {**SERVER_SETTINGS, "unix_socket_directories": str(self._sockets)}
+        settings = {**self._settings, "unix_socket_directories": str(self._sockets)}
         argv = [str(programs / "postgres"), "-D", str(self._cluster)]
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]

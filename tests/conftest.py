@@ -114,7 +114,7 @@ def data_dir() -> Iterator[Path]:
 def embedded_postgres() -> Iterator[EmbeddedPostgres]:
     """One running server for the whole test run."""
     with scratch_data_dir() as folder:
-        server = EmbeddedPostgres(folder)
+        server = EmbeddedPostgres(folder, survives_power_cuts=False)
         server.start()
         try:
             yield server

@@ -48,7 +48,7 @@ class PointsView(BaseModel):
 
 @router.post(
     "/api/v1/chains/{chain}/prices",
-    responses=problems(409, 413),
+    responses=problems(403, 409, 413),
     openapi_extra={
         "requestBody": {
             "required": True,

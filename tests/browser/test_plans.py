@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 FURNISH = """
     UPDATE book SET doc = doc || %s::jsonb
       || jsonb_build_object('plans', (SELECT jsonb_agg(plan.doc) FROM plan WHERE plan.chain = book.chain))
-    RETURNING doc -> 'items' -> 0 ->> 'code'
+    RETURNING (SELECT min(code) FROM item WHERE item.chain = book.chain)
 """
 
 

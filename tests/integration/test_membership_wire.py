@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -10,7 +11,7 @@ from devices.simulator import SimulatedTerminal
 from models.domain.membership_actions import Asked, Done
 from models.domain.screen import Screen
 from runtime.membership_desk import opened
-from tests.integration.house import NOODLES, House, storeops
+from tests.integration.house import NOODLES, House, storeops, wait_until
 
 STORE = "gz-haizhu"
 COUPON = 800
@@ -51,7 +52,9 @@ async def test_what_is_done_with_a_membership_shows_at_the_terminals_at_once(hou
         assert (await shop(terminal, member)).due_fen == NOODLES[1], "suspended: the full price"
         await do("resume")
         assert (await shop(terminal, member)).due_fen == NOODLES[1] - COUPON
-        assert used(house, membership) == [("REGULAR", 2, 2 * COUPON)]
+        # A sale is paid before its use is posted.
+        both = [("REGULAR", 2, 2 * COUPON)]
+        await asyncio.to_thread(wait_until, lambda: used(house, membership) == both, "both uses are posted")
 
         told = (await do("cancel", "member")).told
         assert (told["charge_fen"], told["given_up_fen"]) == (1000, 0)

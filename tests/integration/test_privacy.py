@@ -315,6 +315,9 @@ async def test_a_person_gets_everything_that_is_kept_of_them_and_no_template(peo
         "face_decisions": 1,
         "requests": 1,
         "audit": 1,
+        "agreements": 0,
+        "balance": 0,
+        "points": 0,
     }
     assert found["face_templates"][0]["net_sha256"] == "net"
     for other in (b"bob", b"sealed", b"wrapped", b"digest-ann"):

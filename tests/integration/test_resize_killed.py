@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -158,8 +157,7 @@ async def test_a_resize_killed_at_every_step_is_finished_by_the_next(house: Hous
 
         async def served_once() -> None:
             scan = sender.event("scan", {"code": WATER[0], "quantity": 1})
-            await ear.send(sender.up, json.dumps(scan).encode())
-            await ear.reply(lambda reply: reply.id == scan["id"], 40.0)
+            await sender.until_answered(ear, scan)
             assert house.rows("SELECT count(*) FROM inbox WHERE id = %s", (scan["id"],)) == [(1,)]
 
         try:

@@ -63,6 +63,7 @@ async def test_a_pause_stops_between_chunks_and_a_resumed_run_goes_on(shop: Shop
     assert (status.due, status.switch.why, status.runs[0].state) == (3, "the provider is down", "paused")
     assert await desk.due_now() is None
     await desk.switch(False, "cli:ann", "")
+    shop.clock.now += timedelta(seconds=1)
     report = await desk.run(shop.runner(), shop.clock.now, "test")
     assert (report.paused, report.cut_off, report.booked) == (False, 2, 3)
     done = (await desk.status()).runs[0]

@@ -33,6 +33,7 @@ STATES: dict[str, tuple[str, str]] = {
     "prompt.ask_consent": ("征求同意", "may we recognise you?"),
     "prompt.look_at_camera": ("请看摄像头", "look at the camera"),
     "prompt.ask_digits": ("输入手机号后四位", "last four digits of the phone"),
+    "prompt.digits_wrong": ("号码不符", "those digits do not fit"),
     "prompt.come_closer": ("请靠近一点", "come a little closer"),
     "prompt.more_light": ("光线不足", "more light"),
     "prompt.look_straight": ("请正视摄像头", "look straight"),
