@@ -27,7 +27,7 @@ install:
 ## test     all tests
 test:
 	@scripts/setup.sh dev photos
-	@$(BIN)/pytest -n logical --maxprocesses 4 --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 ## lint     ruff, import contracts, mypy
 lint:
