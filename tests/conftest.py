@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         else:
             group = str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
-    # The longest group begins first, so that it does not run alone at the end (--no-loadscope-reorder keeps this order).
+    # The longest group begins first, not to run alone at the end; --no-loadscope-reorder keeps this order.
     items.sort(key=lambda item: "_house" not in getattr(item, "fixturenames", ()))
 
 
