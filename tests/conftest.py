@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from models.tables import plans
 from models.tables.migrate import upgrade
 from runtime.broker import EmbeddedBroker
 from runtime.postgres import EmbeddedPostgres
@@ -81,6 +82,7 @@ def running_broker(
 @contextmanager
 def fresh_database(server: EmbeddedPostgres, template: str = "template1") -> Iterator[str]:
     """The URL of a database of its own that is dropped at the end, whoever is still connected."""
+    plans._cache.clear()  # a plan's version never changes, but another database may have another one
     name = f"t_{uuid.uuid4().hex[:16]}"
     with psycopg.connect(server.url, autocommit=True) as owner:
         owner.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
