@@ -29,6 +29,7 @@ pytest.register_assert_rewrite("tests.integration.house")
 os.environ["RAY_AUTH_MODE"] = "token"
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests stay in one process when several run side by side (`make test`): what shares a costly fixture.
 
@@ -43,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif folder == "simulation":
             continue
         else:
-            group = str(item.path)
+            group = str(item.path.relative_to(item.config.rootpath))
         item.add_marker(pytest.mark.xdist_group(group))
     # The longest group begins first, not to run alone at the end; --no-loadscope-reorder keeps this order.
     items.sort(key=lambda item: "_house" not in getattr(item, "fixturenames", ()))

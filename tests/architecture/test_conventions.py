@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -169,6 +170,12 @@ def test_no_file_is_dead() -> None:
         if not any(pattern.search(text) for other, text in everything.items() if other != path):
             dead.append(dotted)
     assert dead == []
+
+
+def test_what_shares_a_costly_fixture_stays_in_one_process(request: pytest.FixtureRequest) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("one process")
+    assert request.node.nodeid.endswith("@tests/architecture/test_conventions.py"), "xdist lost the groups: no --dist?"
 
 
 def test_import_contracts_hold() -> None:
