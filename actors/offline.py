@@ -11,6 +11,7 @@ from datetime import datetime
 from actors.baskets import till_lines
 from actors.paying import as_reported
 from actors.ports import PostUses, PostVouchers
+from actors.pricing import points_of
 from actors.selling import dated, moment, receipt_number, remember_paid, rounding_fen, taken_fen, till_sale
 from actors.stage import Stage
 from actors.visit import Line
@@ -19,6 +20,7 @@ from models.domain.facts import SaleMade
 from models.domain.ids import SaleId, SessionId, UsageId, VoucherId, derived_id
 from models.domain.messages import SaleNoted, SaleTender, SaleUse, SaleVoucher
 from models.domain.money import allocate
+from models.domain.points import SalePoints
 from models.domain.pricing import Flag
 from models.domain.screen import ScreenLine
 from models.domain.voucher_reader import code_key
@@ -97,7 +99,14 @@ def _made(
         till_txn=body.till_txn or "",
         received_at=stage.now,
         vouchers=_vouchers(stage, number, claimed, lines),
+        points=_points(stage, bought, lines, at) if uses else None,
     )
+
+
+def _points(stage: Stage, bought: tuple[Line, ...], lines: tuple[ScreenLine, ...], at: datetime) -> SalePoints | None:
+    """What it earns the member of the membership that it names: who that is, the books know."""
+    paid = ((line.line, line.net_fen, had) for line, had in zip(lines, bought, strict=True))
+    return points_of(paid, stage.book, at)
 
 
 def _claimed(body: OfflineSale, gross_fen: int) -> list[tuple[str, int]]:
@@ -123,7 +132,7 @@ def _vouchers(
         left = [had - share for had, share in zip(left, shares, strict=True)]
         known = stage.book.chain_book.vouchers.get(code_key(code))
         funder = known.funder if known is not None else stage.book.entity_at(stage.now)
-        voucher = known.id if known is not None else VoucherId(code)
+        voucher = known.id if known is not None else VoucherId(code_key(code))  # never `points`: nobody checked them
         on = tuple((line.line, share) for line, share in zip(lines, shares, strict=True) if share)
         made.append(SaleVoucher(UsageId(derived_id(number, f"voucher{n}")), voucher, fen, funder, on))
     return tuple(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -10,6 +11,7 @@ from models.domain.benefits import Scope, holds_at
 from models.domain.book import StoreBook
 from models.domain.calendar import days_later
 from models.domain.ids import SaleId, UsageId, VoucherId, derived_id
+from models.domain.kill_switch import Switch
 from models.domain.messages import BenefitLeft, MembershipView, MemberView, SaleUse, SaleVoucher
 from models.domain.money import format_yuan
 from models.domain.plans import Plan, Text
@@ -30,7 +32,10 @@ class _Last:
 
     lines: tuple[Line, ...] | None = None
     basket: tuple[BasketLine, ...] = ()
-    quoted: tuple[tuple[Line, ...], MemberView | None, tuple[VoucherId, ...], int, StoreBook, Quote] | None = None
+    quoted: (
+        tuple[tuple[Line, ...], MemberView | None, tuple[VoucherId, ...], int, tuple[Switch, ...], StoreBook, Quote]
+        | None
+    ) = None
 
 
 def basket_lines(lines: tuple[Line, ...]) -> tuple[BasketLine, ...]:
@@ -55,11 +60,12 @@ def quote(session: Session, book: StoreBook) -> Quote:
         and last[1] is session.member
         and last[2] is session.vouchers
         and last[3] == session.points
-        and last[4] is book
+        and last[4] == session.off
+        and last[5] is book
     ):
-        return last[5]
+        return last[6]
     priced = _price(session, book, entered_vouchers(session, book))
-    _Last.quoted = (session.lines, session.member, session.vouchers, session.points, book, priced)
+    _Last.quoted = (session.lines, session.member, session.vouchers, session.points, session.off, book, priced)
     return priced
 
 
@@ -76,15 +82,26 @@ def _price(session: Session, book: StoreBook, vouchers: tuple[Voucher, ...]) -> 
 
 def sale_points(session: Session, book: StoreBook, priced: Quote, now: datetime) -> SalePoints | None:
     """What this sale earns its member; None where nobody is known, or the chain gives no points."""
-    policy = book.chain_book.points
-    if policy is None or session.member is None:
+    if session.member is None:
         return None
-    items, own = book.chain_book.items, {line.line: line.flags for line in session.lines}
-    listed = {line.line: items[line.code].flags if line.code in items else () for line in priced.lines}
+    had = {line.line: line for line in session.lines}
+    return points_of(((line.line, line.net_fen, had[line.line]) for line in priced.lines), book, now)
+
+
+def points_of(paid: Iterable[tuple[int, int, Line]], book: StoreBook, at: datetime) -> SalePoints | None:
+    """What is earned at `at` by lines as (number on the receipt, fen paid, line); None where the chain gives none."""
+    policy = book.chain_book.points
+    if policy is None:
+        return None
+    items = book.chain_book.items
     lines = earning_lines(
-        ((line.line, line.net_fen, (*own.get(line.line, ()), *listed[line.line])) for line in priced.lines), policy
+        (
+            (number, fen, (*line.flags, *(items[line.code].flags if line.code in items else ())))
+            for number, fen, line in paid
+        ),
+        policy,
     )
-    expires_at = days_later(now, policy.expires_days, book.zone)
+    expires_at = days_later(at, policy.expires_days, book.zone)
     return SalePoints(policy.brand, policy.owner, earned_points(lines, policy), lines, expires_at)
 
 
@@ -126,7 +143,7 @@ def voucher_saves_now_fen(session: Session, book: StoreBook, voucher: Voucher) -
 
 def saves_now_fen(session: Session, book: StoreBook, plan: Plan) -> int:
     """What enrolling now would take off this basket."""
-    if not session.lines:
+    if not session.lines or Switch.BENEFITS in session.off:
         return 0
     lines, items = basket_lines(session.lines), book.chain_book.items
     return _saves_now_fen(lines, _here(plan, session, book), items, entered_vouchers(session, book))
@@ -135,7 +152,7 @@ def saves_now_fen(session: Session, book: StoreBook, plan: Plan) -> int:
 def _light(session: Session, book: StoreBook) -> LightOffer | None:
     view = session.member.membership if session.member is not None else None
     plan = book.chain_book.plans.get(view.plan) if view is not None else None
-    if view is None or plan is None:
+    if view is None or plan is None or Switch.BENEFITS in session.off:
         return None
     left = {str(benefit.benefit): benefit.uses_left for benefit in view.benefits}
     return LightOffer(_here(plan, session, book), view.used_fen, left, view.fee_fen)

@@ -110,7 +110,10 @@ async def join(edge: Edge, data_dir: Path) -> None:
     from runtime.reconciliation_desk import ReconciliationDesk
 
     edge.reconciliation = reconciliation = ReconciliationDesk(plants)
-    await asyncio.gather(credentials.watch(), desk.watch(), DailyStatements(plants, reconciliation).watch())
+    from runtime.points_expiry import PointsExpiry
+
+    duties = (DailyStatements(plants, reconciliation), PointsExpiry(plants))
+    await asyncio.gather(credentials.watch(), desk.watch(), *(duty.watch() for duty in duties))
 
 
 def _tokens(data_dir: Path, plant: Plant) -> tuple[str, str]:

@@ -64,7 +64,7 @@ class SaleMade:
     """When a sale made offline was heard of; None: it was made online. `at` is when it happened."""
     vouchers: tuple[SaleVoucher, ...] = ()
     points: SalePoints | None = None
-    """What a member's sale earned, where the chain gives points."""
+    """What a member's sale earned, where the chain gives points; made offline, the member of its membership's."""
 
 
 @dataclass(frozen=True, slots=True)

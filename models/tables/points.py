@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from models.domain.points import POINTS, Move, MoveKind, balance, reversed_point
 from models.domain.points_ledger import POINTS_MOVED, points_expired, points_moved
 from models.tables.base import instant, maybe_instant
 from models.tables.ledger import Booking, insert_transactions, load_transaction
+from models.tables.persons import was_erased
 
 
 class PointsMoveRow(SQLModel, table=True):
@@ -69,12 +70,13 @@ async def load_moves(conn: AsyncConnection[Any], *, sale: str | None = None, mem
 async def moves_of(
     conn: AsyncConnection[TupleRow], facts: Sequence[tuple[Fact, str]]
 ) -> list[tuple[Fact, str, list[Move]]]:
-    """The points that these facts move. A void or return undoes what its sale moved, which is read here."""
+    """The points that these facts move. A void or return undoes what its sale moved, which is read here; so is whose
+    membership an offline sale names."""
     found: list[tuple[Fact, str, list[Move]]] = []
     for fact, trace in facts:
         moves: list[Move] = []
         if isinstance(fact, SaleMade):
-            moves = sale_moves(fact)
+            moves = sale_moves(fact, fact.member or await _member_of(conn, fact))
         elif isinstance(fact, SaleVoided | SaleReturned):
             past = await load_moves(conn, sale=fact.sale)
             if past and isinstance(fact, SaleVoided):
@@ -86,15 +88,25 @@ async def moves_of(
     return found
 
 
-def sale_moves(sale: SaleMade) -> list[Move]:
-    """What a member's sale earns and burns."""
+async def _member_of(conn: AsyncConnection[TupleRow], sale: SaleMade) -> MemberId | None:
+    """Whose membership it is that an offline sale names; None when this database does not know it, or who it was is
+    erased."""
+    if sale.points is None or sale.membership is None:
+        return None
+    cursor = await conn.execute("SELECT member FROM membership WHERE id = %s", (sale.membership,))
+    row = await cursor.fetchone()
+    return None if row is None or await was_erased(conn, row[0]) else MemberId(row[0])
+
+
+def sale_moves(sale: SaleMade, member: MemberId | None) -> list[Move]:
+    """What a sale earns and burns for `member`; nothing for nobody."""
     points, burned = sale.points, sum(one.fen for one in sale.vouchers if one.voucher == POINTS)
-    if points is None or sale.member is None or not (points.earned or burned):
+    if points is None or member is None or not (points.earned or burned):
         return []
 
     def move(kind: MoveKind, count: int, expires_at: datetime | None, lines: tuple[tuple[int, int], ...]) -> Move:
         return Move(
-            derived_id(sale.id, f"points_{kind}"), points.brand, points.owner, sale.member, kind, count, sale.id,
+            derived_id(sale.id, f"points_{kind}"), points.brand, points.owner, member, kind, count, sale.id,
             sale.store, sale.at, expires_at, lines,
         )  # fmt: skip
 
@@ -224,16 +236,22 @@ WHERE over > taken + wanted ORDER BY coalesce(member, ''), brand LIMIT %(limit)s
 EXPIRED_AT_ONCE = 500
 
 
-async def expire_points(conn: AsyncConnection[Any], now: datetime) -> AsyncIterator[Move]:
-    """Take what nobody spent in time, account by account, each with its posting in one commit: on the business date of
-    `now` by the zone of a store that gave points. A connection with autocommit."""
+async def expiry_day(conn: AsyncConnection[Any], now: datetime) -> date | None:
+    """The business date of `now` by the zone of a store that gave points; None: no store ever did."""
     cursor = await conn.execute(
         "SELECT zone, cutoff_hour FROM store WHERE id = (SELECT store FROM points_move WHERE store <> '' LIMIT 1)"
     )
     row = await cursor.fetchone()
-    if row is None:
+    return None if row is None else business_date(now, row[0], row[1])
+
+
+async def expire_points(conn: AsyncConnection[Any], now: datetime) -> AsyncIterator[Move]:
+    """Take what nobody spent in time, account by account, each with its posting in one commit, on `expiry_day`. A
+    connection with autocommit."""
+    found = await expiry_day(conn, now)
+    if found is None:
         return
-    day = business_date(now, row[0], row[1]).isoformat()
+    day = found.isoformat()
     after = ""
     while True:
         cursor = await conn.execute(_OVER, {"now": now, "member": None, "after": after, "limit": EXPIRED_AT_ONCE})

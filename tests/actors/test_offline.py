@@ -8,10 +8,20 @@ from datetime import timedelta
 import pytest
 
 from actors.ports import PostUses
-from models.domain.events import EventBody, OfflineSale, Paid, SaleBenefit, Tender, TenderKind, TillLine
+from models.domain.events import (
+    EventBody,
+    OfflineSale,
+    Paid,
+    SaleBenefit,
+    SaleVoucherClaim,
+    Tender,
+    TenderKind,
+    TillLine,
+)
 from models.domain.facts import Incident, SaleMade
-from models.domain.ids import BenefitId, LeaseId, MembershipId
+from models.domain.ids import BenefitId, LeaseId, LegalEntityId, MembershipId
 from models.domain.messages import SaleNoted, UsesPosted
+from models.domain.points import POINTS, PointsPolicy
 from tests.actors.lane import NOW, Lane, cash, member
 
 COUPON = SaleBenefit(LeaseId("le-1"), MembershipId("m-1"), BenefitId("coupon8"), 800)
@@ -141,3 +151,22 @@ def test_takings_that_a_till_reports_late_are_of_their_day() -> None:
     lane.send(Paid("t-9", 0, (cash(700),)), sold_at=NOW - timedelta(hours=23))
     (sale,) = lane.sales
     assert (sale.business_date, sale.suspense_fen, sale.received_at) == ("2026-04-30", 700, NOW)
+
+
+def test_it_earns_points_for_the_membership_that_it_names() -> None:
+    lane = Lane("pos")
+    policy = PointsPolicy("sun", LegalEntityId("chain"), 100, 30)
+    lane.book = replace(lane.book, chain_book=replace(lane.book.chain_book, points=policy))
+    both = OfflineSale((TEA, replace(SMOKES, line=1)), (cash(2900),), 3700, (COUPON,), "t-1")
+    points = sold(lane, both).points
+    assert points is not None, "the two lines have one number: the receipt counts them anew"
+    assert (points.earned, points.lines) == (4, ((1, 400),)), "tobacco earns nothing"
+    assert points.expires_at == HOUR_AGO + timedelta(days=30)
+    assert sold(lane, replace(SALE, benefits=(), till_txn="t-2")).points is None
+
+
+def test_points_that_nobody_checked_are_the_store_s_own() -> None:
+    lane = Lane("pos")
+    claim = (SaleVoucherClaim("points", 800),)
+    (given,) = sold(lane, replace(SALE, benefits=(), vouchers=claim)).vouchers
+    assert (given.voucher == POINTS, incidents(lane)) == (False, ["voucher_unknown"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,17 @@ from actors.ports import ReserveVouchers
 from gateway.queries.invoices import invoice_of
 from models.domain.events import ReturnLine, TenderKind
 from models.domain.facts import Fact, SaleMade, SaleReturned, SaleVoided
-from models.domain.ids import LaneId, LegalEntityId, MemberId, SaleId, SessionId, TerminalId, UsageId, derived_id
+from models.domain.ids import (
+    LaneId,
+    LegalEntityId,
+    MemberId,
+    MembershipId,
+    SaleId,
+    SessionId,
+    TerminalId,
+    UsageId,
+    derived_id,
+)
 from models.domain.invoices import Invoice
 from models.domain.messages import ReserveAnswered, SaleFound, SaleTender, SaleVoucher
 from models.domain.plans import Text
@@ -27,7 +38,7 @@ from models.domain.pricing import Item
 from models.domain.receipts import FaultKind, Verifier
 from models.domain.returns import bring_back
 from models.domain.screen import ScreenLine
-from models.tables import journal
+from models.tables import clock, journal
 from models.tables.chain_books import save_book
 from models.tables.columns import quick_columns
 from models.tables.journal import Commit, Slot
@@ -35,7 +46,8 @@ from models.tables.ledger_faults import verify
 from models.tables.points import Account, expire_points, load_accounts
 from models.tables.receipts import kept_receipts
 from models.tables.vouchers import save_vouchers
-from runtime.plant import HOST_PLANNER_OPTIONS
+from runtime.plant import HOST_PLANNER_OPTIONS, Plant
+from runtime.points_expiry import PointsExpiry
 from runtime.postgres import sqlalchemy_url
 from runtime.vouchers import Vouchers
 from tests.integration.money_shop import CHAIN, FRANCHISED, OWN, REGION, START, seed
@@ -255,6 +267,59 @@ async def test_what_nobody_spent_in_time_expires_once_and_is_booked(house: House
     account = await house.account(31)
     assert (account.expired, account.balance) == (312, 0)
     assert await house.one("SELECT -sum(amount_fen)::bigint FROM entry WHERE account = 'points_breakage'") == 312
+
+
+async def test_a_sale_made_offline_earns_for_the_member_of_its_membership(house: House) -> None:
+    await house.conn.execute(
+        "INSERT INTO member (id, chain, region, home_store, name, phone_tail, provider_user, joined_at)"
+        " VALUES (%s, %s, %s, %s, '', '', '', %s)",
+        (ANNA, CHAIN, REGION, FRANCHISED, START),
+    )
+    await house.conn.execute(
+        """INSERT INTO membership (id, enrol_key, member, chain, region, store, terminal, session, plan, plan_version,
+             owner, generation, state, fee_fen, fee_eff_fen, used_fen, guarantee, hold_order, hold_no, hold_fen,
+             hold_state, enrolled_at, expires_at, cutoff_at, cancelled_by, paid_fen, refunded_fen, receivable_fen,
+             captured_number, attempts, parked_why)
+           VALUES ('m-1', 'm-1', %s, %s, %s, %s, 't', '', 'light-10', 1, 'chain', 1, 'ACTIVE', 1000, 1000, 0,
+             'merchant_trust', '', '', 0, 'none', %s, %s, %s, '', 0, 0, 0, '', 0, '')""",
+        (ANNA, CHAIN, REGION, FRANCHISED, START, START, START),
+    )
+    offline = replace(sold(1), member=None, membership=MembershipId("m-1"), session=SessionId(""), received_at=START)
+    await house.commit(
+        offline, replace(offline, id=SaleId("other"), receipt="other", membership=MembershipId("nobody-s"))
+    )
+    await house.commit(offline)
+    assert (await house.account()).balance == 200
+    await house.commit(brought_back(offline, 0, [], ReturnLine(2, 1)))
+    assert (await house.account()).balance == 200 - 200 * 801 // 2001
+    await house.conn.execute("UPDATE points_move SET member = NULL")
+    await house.conn.execute(
+        """INSERT INTO privacy_request (id, chain, member, kind, state, via, reason, asked_by, asked_at, approved_by)
+           VALUES ('p', %s, %s, 'erase_person', 'done', '', '', '', %s, '')""",
+        (CHAIN, ANNA, START),
+    )
+    await house.commit(replace(offline, id=SaleId("late"), receipt="late"))
+    assert await load_accounts(house.conn, ANNA, START) == [], "nothing leads to an erased person again"
+
+
+async def test_the_house_takes_what_is_over_once_a_business_day(house: House) -> None:
+    duty = PointsExpiry([Plant(Path(), database_url=house.url)])
+    assert await duty.look() == 0, "no store ever gave points"
+    await house.commit(sold(1))
+    await _set_clock(house, START + timedelta(days=29))
+    assert await duty.look() == 0
+    await _set_clock(house, START + timedelta(days=31))
+    assert await duty.look() == 200
+    await house.commit(sold(2))
+    assert await duty.look() == 0, "the day is done"
+    assert (await PointsExpiry([Plant(Path(), database_url=house.url)]).look(), await duty.look()) == (200, 0)
+    account = await house.account(31)
+    assert (account.expired, account.balance) == (400, 0)
+
+
+async def _set_clock(house: House, to: datetime) -> None:
+    async with house.conn.cursor() as cur:
+        await clock.save_offset(cur, to - datetime.now(UTC))
 
 
 async def test_a_sale_is_invoiced_by_its_store_and_corrected_by_returns(house: House) -> None:
