@@ -13,8 +13,8 @@ LINES_MAX = 500
 POLL_S_MAX = 0.05
 """An asyncio.sleep up to this is a poll between two looks at a condition; a longer one is a guess."""
 
-# Recognition scores and the wait of RetryLater are measures, not money.
-NO_MONEY = {"errors.py", "face_quality.py", "liveness.py", "recognition.py"}
+# Recognition scores, the wait of RetryLater and the statistics of a stage are measures, not money.
+NO_MONEY = {"errors.py", "evidence.py", "face_quality.py", "liveness.py", "recognition.py"}
 
 MEASURES = {"liveness"}
 """Fields in files with money that are no money."""
