@@ -50,6 +50,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "_house" not in getattr(item, "fixturenames", ()))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Long texts are no names of tests: some hold fresh ids and signatures, and processes must agree on the names."""
+    return argname if isinstance(val, str | bytes) and len(val) > 60 else None
+
+
 @contextmanager
 def scratch_data_dir() -> Iterator[Path]:
     """A data folder that the servers' user may enter; pytest's own tmp_path is closed to it under root.
