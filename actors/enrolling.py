@@ -14,6 +14,7 @@ from models.domain.events import Enrol, Event, Purpose
 from models.domain.face_quality import IMAGE_FAULTS, PROMPTS, LookReason
 from models.domain.facts import ConsentStands, TemplateMade
 from models.domain.ids import MemberId
+from models.domain.kill_switch import Switch
 from models.domain.messages import EnrolAnswered, FaceAnswered, FaceOutcome
 from models.domain.screen import ScreenState
 
@@ -28,6 +29,8 @@ def enrol(stage: Stage, event: Event, body: Enrol) -> None:
     """Ask for a membership. With consent to recognise, shots follow and the answer is pending at once."""
     session = stage.session
     agreed = session.consent(Purpose.MEMBERSHIP)
+    if Switch.OFFERS in session.off:
+        raise Refused("offers_off")
     if agreed is None:
         raise Refused("consent_missing")
     if session.enrolment is not None or session.question is not None:
@@ -59,7 +62,8 @@ def enrol(stage: Stage, event: Event, body: Enrol) -> None:
             event.clerk or session.clerk,
         )
     )
-    wants_face = session.consent(Purpose.RECOGNISE) is not None and member is None
+    faces = Switch.FACE not in session.off
+    wants_face = faces and session.consent(Purpose.RECOGNISE) is not None and member is None
     if wants_face and stage.book.chain_book.age_check_to_enrol and not session.age_ok:
         raise Refused("age_check_missing")
     reply = None if wants_face else stage.later(event)
@@ -210,7 +214,8 @@ def shot_lost(stage: Stage, question: Question) -> None:
 
 
 def no_face(stage: Stage) -> None:
-    """Consent to recognise was withdrawn: no shot is taken or kept; a membership is made all the same."""
+    """Consent to recognise was withdrawn, or faces are switched off: no shot is taken or kept; a membership is made all
+    the same."""
     session = stage.session
     enrolment = session.enrolment
     if enrolment is None or not enrolment.wants_face:

@@ -12,6 +12,7 @@ from actors.visit import Leasing
 from models.domain.errors import Refused
 from models.domain.events import Event, Lease, LeaseEnd
 from models.domain.ids import SessionId
+from models.domain.kill_switch import Switch
 from models.domain.messages import LeaseEnded, LeaseGranted
 
 LEASINGS_OPEN_MAX = 8
@@ -24,6 +25,8 @@ def lease(stage: Stage, event: Event, body: Lease) -> None:
     view = session.member.membership if session.member is not None else None
     if view is None:
         raise Refused("no_membership")
+    if Switch.BENEFITS in session.off:
+        raise Refused("benefits_off")
     left = next((benefit.uses_left for benefit in view.benefits if benefit.benefit == body.benefit), 0)
     if body.uses > left:
         raise Refused("benefit_gone")

@@ -7,6 +7,7 @@ from actors.stage import Stage
 from models.domain.errors import Refused
 from models.domain.events import Claim, Event
 from models.domain.events import Voucher as VoucherEntered
+from models.domain.kill_switch import Switch
 from models.domain.money import format_yuan
 from models.domain.points import NAME, POINTS, entered_points
 from models.domain.screen import ScreenState
@@ -30,6 +31,8 @@ def voucher(stage: Stage, event: Event, body: VoucherEntered) -> None:
 def claim(stage: Stage, event: Event, body: Claim) -> None:
     """Take a coupon that the screen offers: as if its code had been entered. A plan is entered by `enrol`."""
     _may_take(stage)
+    if Switch.OFFERS in stage.session.off:
+        raise Refused("offers_off")
     if body.offer in stage.book.chain_book.plans:
         raise Refused("not_claimable")
     known = stage.book.chain_book.voucher(body.offer)

@@ -14,6 +14,7 @@ from models.domain.events import Consent, Digits, Event, FaceShown, Purpose
 from models.domain.face_quality import IMAGE_FAULTS
 from models.domain.facts import ConsentGiven, TemplateMade
 from models.domain.ids import SessionId, event_cause
+from models.domain.kill_switch import Switch
 from models.domain.liveness import Side
 from models.domain.messages import FaceAnswered, FaceOutcome, TemplateKind
 from models.domain.privacy import FaceUse, Standing, permits, withdraws
@@ -61,7 +62,10 @@ def consent(stage: Stage, event: Event, body: Consent) -> None:
             if member is not None and withdraws(granted=False, granted_before=before is not None, identified=True):
                 stage.ask(WithdrawFace(session.id, stage.book.store, event.terminal, member, stage.now))
     if body.purpose is Purpose.RECOGNISE and body.granted and _may_ask_who(stage.session):
-        stage.prompt("look_at_camera", shot=1, of=1)
+        if Switch.FACE in session.off:
+            stage.prompt("face_off")
+        else:
+            stage.prompt("look_at_camera", shot=1, of=1)
     else:
         stage.change()
     stage.reply(event)
@@ -95,6 +99,8 @@ def face(stage: Stage, event: Event, body: FaceShown) -> None:
     """One image: an enrolment shot when one is asked for, else a probe. Needs consent to recognise."""
     session = stage.session
     given = session.consent(Purpose.RECOGNISE)
+    if Switch.FACE in session.off:
+        raise Refused("face_off")
     if given is None:
         raise Refused("consent_missing")
     if session.question is not None:

@@ -14,6 +14,7 @@ from actors.visit import Phase, Session
 from models.domain.book import StoreBook
 from models.domain.charging import charge_fen
 from models.domain.events import Purpose, TenderKind
+from models.domain.kill_switch import Switch
 from models.domain.messages import MembershipView
 from models.domain.screen import (
     Screen,
@@ -36,6 +37,13 @@ _ACTIONS: dict[ScreenState, tuple[str, ...]] = {
     ScreenState.DECLINED: ("confirm", "cancel"),
     ScreenState.CLOSED: ("session.open",),
 }
+
+_STOPS: dict[Switch, frozenset[str]] = {
+    Switch.FACE: frozenset({"face"}),
+    Switch.BENEFITS: frozenset({"lease"}),
+    Switch.OFFERS: frozenset({"claim", "enrol"}),
+}
+"""Event types that a kill switch refuses."""
 
 _OFFER_STATES = frozenset({ScreenState.OPEN, ScreenState.IDENTIFIED, ScreenState.QUOTED, ScreenState.PAID})
 
@@ -117,7 +125,7 @@ def _membership(session: Session, book: StoreBook) -> ScreenMembership | None:
 
 def _offers(session: Session, book: StoreBook) -> tuple[ScreenOffer, ...]:
     """Plans that this customer may enter now and coupons that they may claim, with what the basket saves at once."""
-    if session.state not in _OFFER_STATES:
+    if session.state not in _OFFER_STATES or Switch.OFFERS in session.off:
         return ()
     claimable = () if session.state is ScreenState.PAID else offered_vouchers(session, book)
     coupons = tuple(
@@ -166,4 +174,4 @@ def _actions(session: Session, book: StoreBook) -> tuple[str, ...]:
         actions = [action for action in actions if action != "face" or session.state is ScreenState.ENROLLING]
     if (session.member is not None and session.member.membership is not None) or session.busy:
         actions = [action for action in actions if action != "enrol"]
-    return tuple(actions)
+    return tuple(action for action in actions if not any(action in _STOPS[switch] for switch in session.off))

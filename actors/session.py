@@ -1,7 +1,8 @@
 """One customer at one lane: what one message does to the visit. Read this file first, then the chapters.
 
 recognition (consent, face, digits) · turning · identifying · enrolling ·
-baskets (scan, the till's basket, amount, age check) · offers · paying · offline · voiding and returning · leasing.
+baskets (scan, the till's basket, amount, age check) · offers · paying · offline · voiding and returning · leasing ·
+switching (kill switches).
 Each chapter writes a `Stage`; nothing here awaits, reads a clock or touches a port.
 """
 
@@ -11,7 +12,19 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from actors import baskets, enrolling, identifying, leasing, offers, offline, paying, recognition, turning, voiding
+from actors import (
+    baskets,
+    enrolling,
+    identifying,
+    leasing,
+    offers,
+    offline,
+    paying,
+    recognition,
+    switching,
+    turning,
+    voiding,
+)
 from actors.effects import Turn
 from actors.selling import RESULT_PAGE
 from actors.stage import Stage
@@ -57,6 +70,7 @@ from models.domain.messages import (
     ReserveAnswered,
     SaleFound,
     SessionMessage,
+    SwitchesMoved,
     TimerFired,
     UsesPosted,
 )
@@ -98,6 +112,7 @@ def receive(session: Session, message: SessionMessage, cause: str, now: datetime
     if isinstance(message, Event):
         cause = event_cause(message.terminal, cause)
     stage = Stage(session, cause, now, book)
+    switching.obey(stage)
     match message:
         case Event():
             _event(stage, message)
@@ -126,10 +141,11 @@ def receive(session: Session, message: SessionMessage, cause: str, now: datetime
             leasing.ended(stage, message)
         case FaceWithdrawn():
             recognition.face_withdrawn(stage)
-        case ReleaseAnswered():
+        case ReleaseAnswered() | SwitchesMoved():
             pass
         case _:
             assert_never(message)
+    switching.obey(stage)
     return stage.turn()
 
 
@@ -141,6 +157,7 @@ def _event(stage: Stage, event: Event) -> None:
             _open(stage, event, body.till_txn or "")
             stage.reply(event)
         case Paid():
+            switching.as_shown(stage, body.rev)
             paying.paid(stage, event, body)
         case Void():
             voiding.void(stage, event, body)
@@ -232,6 +249,7 @@ def _open(stage: Stage, event: Event, till_txn: str) -> None:
         misses=before.misses,
         misses_since=before.misses_since,
         opened_at=stage.now,
+        off=stage.book.off,
     )
     stage.session = fresh
     stage.prompt("welcome")

@@ -22,6 +22,7 @@ from models.domain.ids import (
     TerminalId,
     VoucherId,
 )
+from models.domain.kill_switch import Switch
 from models.domain.liveness import Side
 from models.domain.messages import MemberView, SaleTender, SaleUse, SaleVoucher
 from models.domain.pricing import Flag
@@ -173,6 +174,14 @@ class Leasing:
 
 
 @dataclass(frozen=True, slots=True)
+class Switched:
+    """Kill switches have moved: up to revision `rev` the screens were drawn under `off`."""
+
+    rev: int
+    off: tuple[Switch, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PaidTxn:
     """A till transaction that was paid, by its number for ever, and how much it said."""
 
@@ -229,6 +238,10 @@ class Session:
     """Loyalty points that the customer pays with, as far as the basket goes."""
     opened_at: datetime | None = None
     """When the visit began: benefits that hold at some hours are judged by it, so that a price stays what it was."""
+    off: tuple[Switch, ...] = ()
+    """Kill switches that the screen was drawn under; the store's own may be ahead while money is on its way."""
+    switched: tuple[Switched, ...] = ()
+    """When they moved in this visit, oldest first."""
 
     def consent(self, purpose: Purpose) -> GivenConsent | None:
         """The consent given in this session for a purpose."""

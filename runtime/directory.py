@@ -15,8 +15,10 @@ from psycopg.rows import TupleRow
 from models.domain.assortment import Assortment
 from models.domain.book import ChainBook, StoreBook
 from models.domain.ids import ChainId, LaneId, RegionId, StoreId, TerminalId
+from models.domain.kill_switch import CONFIG_KEY, KillSwitch, Place, switches_off
 from models.domain.registry import RegisteredTerminal
 from models.tables.directory import load_books, load_owners, load_terminals
+from models.tables.kill_switches import load_standing
 from runtime.offline_prices import offline_prices
 
 LOOK_UP_EVERY_S = 1.0
@@ -35,6 +37,7 @@ class Directory:
         self._versions: dict[tuple[ChainId, int], ChainBook] = {}
         self._assortments: dict[ChainId, Assortment] = {}
         self._looked_up: OrderedDict[TerminalId, float] = OrderedDict()
+        self._standing: list[KillSwitch] | None = None
 
     async def load(self, conn: AsyncConnection[TupleRow]) -> None:
         """Read everything of the region."""
@@ -43,7 +46,10 @@ class Directory:
         for record in self._terminals.values():
             self._lanes.setdefault((record.store, record.lane), []).append(record)
         today = datetime.now(UTC).date().isoformat()
+        off = {store: book.off for store, book in self._stores.items() if book.off}
         self._stores, self._versions = await load_books(conn, self._region, today, self._assortments)
+        self._stores |= {store: replace(self._stores[store], off=off[store]) for store in off.keys() & self._stores}
+        self._standing = None
 
     async def refresh_owners(self, conn: AsyncConnection[TupleRow]) -> None:
         """Learn which stores change hands, and when: said while the host runs, from a coming business date on."""
@@ -51,6 +57,20 @@ class Directory:
         for store, book in self._stores.items():
             if book.owners != owners.get(store, ()):
                 self._stores[store] = replace(book, owners=owners.get(store, ()))
+
+    async def refresh_switches(self, conn: AsyncConnection[TupleRow], now: datetime) -> list[StoreId]:
+        """Learn what is switched off at wall time `now`; the stores where that is another answer than before."""
+        standing = [one for one in await load_standing(conn) if one.in_force(now)]
+        if standing == self._standing:
+            return []
+        self._standing = standing
+        moved = []
+        for store, book in self._stores.items():
+            off = switches_off(standing, Place(book.chain_book.chain, book.region, store), now)
+            if off != book.off:
+                self._stores[store] = replace(book, off=off)
+                moved.append(store)
+        return moved
 
     async def look_up(self, conn: AsyncConnection[TupleRow], terminal: TerminalId) -> RegisteredTerminal | None:
         """A terminal that may have been registered since; reads the region again, once a second at most for each.
@@ -99,6 +119,7 @@ class Directory:
         offline = offline_prices(book)
         return {
             **({} if offline is None else {"offline": offline}),
+            **({CONFIG_KEY: [str(switch) for switch in book.off]} if book.off else {}),
             "language": book.language,
             "basket_owner": book.basket_owner,
             "consents": [

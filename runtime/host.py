@@ -45,6 +45,7 @@ from runtime.outgoing import decode_request
 from runtime.pending import OUTBOX_ROWS_A_STORE_MAX, Pending
 from runtime.publisher import Publisher
 from runtime.states import ENTITIES_MAX, GENERATION_S, States
+from runtime.switching import Switching
 from runtime.telemetry import HostCounts
 from runtime.terminal_care import TerminalCare
 from runtime.tiles import Tiles, Wall
@@ -116,6 +117,7 @@ class StoreHost:
             self._directory, self._publisher, self.counts, self._states, observed, twins, put=self._put, wall=wall
         )
         self._intake = Intake(twins, self.counts)
+        self._switching = Switching(self._directory, self._states, self._care, self._put)
         self._orders = Orders(self._care, self._states, self._put)
         self._internal: deque[Item] = deque()
         self._deliveries = Deliveries(
@@ -260,7 +262,8 @@ class StoreHost:
                     task.cancel()
         if self._many and (self._internal or self._bridge.waiting):
             await asyncio.sleep(COLLECT_S)
-        items = [self._internal.popleft() for _ in range(min(BATCH_MESSAGES_MAX, len(self._internal)))]
+        room = BATCH_MESSAGES_MAX - min(self._bridge.waiting, BATCH_MESSAGES_MAX // 2)  # thousands of our own never
+        items = [self._internal.popleft() for _ in range(min(room, len(self._internal)))]  # keep customers waiting
         for inbound in self._bridge.take(BATCH_MESSAGES_MAX - len(items)):
             item = await self._door.admit(inbound, self._bridge, self._look_up)
             if item is not None:
@@ -282,8 +285,9 @@ class StoreHost:
         return await self._db.run(lambda conn: self._directory.look_up(conn, terminal))
 
     async def _tick(self) -> list[Item]:
-        """Each second: timers that are due, asks that nobody holds, and old inbox rows."""
+        """Each second: kill switches, timers that are due, asks that nobody holds, and old inbox rows."""
         wall = self._wall()
+        await self._switching.look(self._db.run, self._slot, wall)
         timers = await self._db.run(
             lambda conn: self._journal.due_timers(conn, self._slot, wall, wall + self._offset, TIMERS_A_BATCH_MAX)
         )

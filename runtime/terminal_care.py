@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,7 +22,8 @@ from actors.terminal import Terminal
 from devices.bridge import Bridge
 from devices.link import LinkError
 from devices.wire import SoftwareRelease
-from models.domain.ids import MessageId, RegionId, TerminalId, derived_id
+from models.domain.ids import MessageId, RegionId, StoreId, TerminalId, derived_id
+from models.domain.kill_switch import Switch
 from models.domain.messages import Address
 from models.domain.presence import Birth, CommandResponse, PresenceAsked, Reported, Retired
 from models.domain.registry import RegisteredTerminal
@@ -76,7 +77,7 @@ class TerminalCare:
         self._directory, self._publisher, self._counts = directory, publisher, counts
         self._states, self._observed, self._twins = states, observed, twins
         self._put, self._wall = put, wall
-        self._bases: dict[tuple[str, int, str], _Base] = {}
+        self._bases: dict[tuple[str, int, str, tuple[Switch, ...]], _Base] = {}
         self._unchecked: deque[RegisteredTerminal] = deque()
         self._owed_desired: OrderedDict[TerminalId, None] = OrderedDict()
         self._owed_commands: dict[MessageId, tuple[RegisteredTerminal, PendingCommand]] = {}
@@ -196,7 +197,7 @@ class TerminalCare:
             book = self._directory.book_of(record.store, 0)
         except KeyError:
             return None  # a store without a book yet: the registry's next move brings it
-        key = (book.chain_book.chain, book.version, book.basket_owner)
+        key = (book.chain_book.chain, book.version, book.basket_owner, book.off)
         base = self._bases.get(key)
         if base is None:
             text = canonical(self._directory.desired_config(book))
@@ -215,6 +216,12 @@ class TerminalCare:
             asked.reset,
             asked.expected_gen,
         )
+
+    def switched(self, stores: Collection[StoreId]) -> None:
+        """Kill switches moved there: look at every terminal of them now, not a part each second."""
+        for record in self._directory.terminals():
+            if record.store in stores:
+                self._look(record, self._state(address_of(record)))
 
     # ------------------------------------------------------------ each second
 

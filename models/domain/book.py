@@ -10,6 +10,7 @@ from models.domain.barcode import InStoreLayout
 from models.domain.calendar import business_date
 from models.domain.events import Purpose, TenderKind
 from models.domain.ids import ChainId, LegalEntityId, PlanId, RegionId, StoreId
+from models.domain.kill_switch import Switch
 from models.domain.liveness import PLAIN, LivenessPolicy
 from models.domain.plans import Plan
 from models.domain.points import PointsPolicy
@@ -75,6 +76,8 @@ class StoreBook:
     basket_owner: str
     owners: tuple[tuple[str, LegalEntityId], ...] = ()
     """Legal entities with the business dates from which they own the store, ascending; empty: `entity`, for ever."""
+    off: tuple[Switch, ...] = ()
+    """What kill switches stopped here, as of now: no version of the book pins it."""
 
     @property
     def version(self) -> int:

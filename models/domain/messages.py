@@ -255,6 +255,11 @@ class FaceWithdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchesMoved:
+    """The store's kill switches are not those of the visit's screen: the turn obeys and shows a new one."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseAnswered:
     """Reserved uses were given back, or the uses of a voided sale reversed; or a sale's vouchers were booked."""
 
@@ -439,6 +444,7 @@ SessionMessage = (
     | LeaseGranted
     | LeaseEnded
     | FaceWithdrawn
+    | SwitchesMoved
     | TimerFired
 )
 StoreMessage = SaleNoted | IncidentNoted | VoidBegun | VoidEnded

@@ -21,8 +21,8 @@ GEN_MAX = 2**31 - 1
 OVERRIDES_CHARACTERS_MAX = 4_096
 CONFIG_DEPTH_MAX = 8
 CHANGES_REMEMBERED_MAX = 8
-PROTECTED_CONFIG = frozenset({"consents"})
-"""The texts that customers agree to come from the chain's book alone."""
+PROTECTED_CONFIG = frozenset({"consents", "switches"})
+"""The texts that customers agree to come from the chain's book alone, what is switched off from its kill switches."""
 
 
 class Sync(StrEnum):
@@ -108,13 +108,13 @@ def merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _overlaid(overrides: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+def overlaid(overrides: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """Two patches one after the other as one: a null stays, because it hides a key of the base."""
     result = dict(overrides)
     for key, value in patch.items():
         inside = result.get(key)
         if isinstance(value, Mapping) and isinstance(inside, Mapping):
-            result[key] = _overlaid(inside, value)
+            result[key] = overlaid(inside, value)
         else:
             result[key] = value
     return result
@@ -172,7 +172,7 @@ def _patched(overrides: str, patch: str) -> str:
         raise Refused(
             "protected_config", f"{', '.join(sorted(protected))} comes from the chain's book", "change it there"
         )
-    text = canonical(_overlaid(json.loads(overrides), document))
+    text = canonical(overlaid(json.loads(overrides), document))
     if len(text) > OVERRIDES_CHARACTERS_MAX:
         raise Refused(
             "bad_config", "too many changes for one terminal", f"{OVERRIDES_CHARACTERS_MAX} characters at most"

@@ -124,6 +124,10 @@ class _MemoryDirectory(Directory):
     async def refresh_owners(self, conn: Any) -> None:
         """Nobody sells a simulated shop."""
 
+    async def refresh_switches(self, conn: Any, now: datetime) -> list[StoreId]:
+        """Nobody throws a switch there."""
+        return []
+
 
 class ShopSimulation:
     """One run. `kill_at` kills at the n-th place where a process may die; `weather` makes the rest go wrong."""
