@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from models.domain.kill_switch import Switch
+
 Value = bool | int | str
 Path = tuple[str, ...]
 
@@ -292,6 +294,8 @@ DERIVED: Mapping[str, str] = {
     "offline": "prices come from the chain's book; whether a terminal may sell alone is `offline_sales.enabled`",
     "basket_owner": "who keeps the basket is said of the store itself, not under settings",
     "book": "the version of a store's book is pinned by a rollout",
+    "switches": "what is off at once is thrown by kill switches; a lasting choice is face.enabled, benefits.enabled or"
+    " offers.enabled",
 }
 """Keys of a terminal's document that nobody sets, and where they come from."""
 
@@ -319,6 +323,12 @@ class StoreSettings:
     idle_s: int = 300
     footer_zh: str = ""
     footer_en: str = ""
+
+    @property
+    def off(self) -> tuple[Switch, ...]:
+        """What the configuration leaves out, as kill switches say it: the visit obeys both alike."""
+        said = {Switch.FACE: self.face, Switch.BENEFITS: self.benefits, Switch.OFFERS: self.offers}
+        return tuple(sorted(switch for switch, on in said.items() if not on))
 
     def footer(self, language: str) -> str:
         """The receipt's last sentence; empty: none."""

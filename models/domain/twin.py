@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, cast
 
+from models.domain.chain_refusals import faults
+from models.domain.chain_settings import Level
 from models.domain.errors import Refused
 from models.domain.ids import MessageId, StoreId, TerminalId
 
@@ -172,6 +174,9 @@ def _patched(overrides: str, patch: str) -> str:
         raise Refused(
             "protected_config", f"{', '.join(sorted(protected))} comes from the chain's book", "change it there"
         )
+    for fault in faults(document, Level.TERMINAL):
+        if not fault.unknown:  # a vendor's own keys are its own business
+            raise Refused("bad_config", f"{fault.key}: {fault.message}", fault.do)
     text = canonical(overlaid(json.loads(overrides), document))
     if len(text) > OVERRIDES_CHARACTERS_MAX:
         raise Refused(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, Column, Index, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from models.tables.base import document, instant, maybe_instant, small
@@ -35,6 +36,10 @@ class StoreRow(SQLModel, table=True):
     cutoff_hour: int = 0
     basket_owner: str = "storeops"
     opened_at: datetime = instant()
+    labels: dict[str, str] = Field(
+        default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default=text("'{}'::jsonb"))
+    )
+    """What selectors of a rollout go by: city, district, format …"""
 
 
 class StoreEntityRow(SQLModel, table=True):

@@ -9,6 +9,7 @@ from sqlmodel import SQLModel
 from models.tables import (
     books,
     claims,
+    configuration,
     credentials,
     credit_records,
     drawers,
@@ -43,6 +44,7 @@ def is_no_part(name: str | None, kind: str, parents: object) -> bool:
 __all__ = [
     "books",
     "claims",
+    "configuration",
     "credentials",
     "credit_records",
     "drawers",
