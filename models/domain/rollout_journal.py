@@ -1,0 +1,230 @@
+"""A rollout is the fold of its journal: what was decided, of whom what was asked, what stood there before.
+
+Nothing else is remembered. Each entry carries the whole new state of what it is about, so that the last one of a
+thing is enough, and applying one twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from models.domain.evidence import Verdict
+from models.domain.ids import ChainId, TerminalId
+from models.domain.plan_reader import Text
+from models.domain.rollout import (
+    Artefact,
+    PersonId,
+    Reason,
+    RolloutId,
+    RolloutPolicy,
+    RolloutState,
+    Selector,
+    StageState,
+    TargetState,
+)
+from models.domain.rollout_plan import FrozenPlan, PlannedStore
+
+NO_TEXT = Text("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the journal knows of one target.
+
+    `previous`: the part that stood in its desired document when it was asked (None: it was never asked), and
+    `previous_version` what it reported then. `error` is the first failure; it stays through the way back, because the
+    gate counts it. `fell`: how often it fell back from soaking or success.
+    """
+
+    state: TargetState = TargetState.QUEUED
+    since: datetime | None = None
+    reason: Reason = Reason.NONE
+    previous: str | None = None
+    previous_version: str = ""
+    already: bool = False
+    """It ran the new version before it was asked: no boot is waited for."""
+    boot_before: str = ""
+    asked_at: datetime | None = None
+    fetched_at: datetime | None = None
+    activated_at: datetime | None = None
+    proved_at: datetime | None = None
+    proved_gen: int = 0
+    soak_since: datetime | None = None
+    soak_boot: str = ""
+    fell: int = 0
+    succeeded_at: datetime | None = None
+    error: TargetState | None = None
+    error_reason: Reason = Reason.NONE
+    restored_at: datetime | None = None
+    told_at: datetime | None = None
+    """When it was last commanded to activate, forward or back: once more after a while."""
+    told: int = 0
+
+    @property
+    def asked(self) -> bool:
+        """Something may have changed there."""
+        return self.previous is not None
+
+    @property
+    def on_the_way(self) -> bool:
+        """Asked, and neither at the goal nor failed nor on its way back."""
+        return self.state in (TargetState.PREFETCHING, TargetState.ACTIVATING, TargetState.SOAKING)
+
+
+UNTOUCHED = Mark()
+
+
+@dataclass(frozen=True, slots=True)
+class StageMark:
+    """What the journal knows of one stage. `queue_since`: its opening, or the last resumption."""
+
+    state: StageState = StageState.WAITING
+    opened_at: datetime | None = None
+    queue_since: datetime | None = None
+    approved_by: PersonId | None = None
+    approved_at: datetime | None = None
+    passed_at: datetime | None = None
+    code: str = ""
+    why: Text = NO_TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One rollout, whole. `author` may not approve it. `stage`: the open one, -1 before the start."""
+
+    id: RolloutId
+    chain: ChainId
+    artefact: Artefact
+    selector: Selector
+    policy: RolloutPolicy
+    plan: FrozenPlan
+    author: PersonId
+    state: RolloutState = RolloutState.DRAFT
+    stage: int = -1
+    stages: tuple[StageMark, ...] = ()
+    marks: Mapping[TerminalId, Mark] = field(default_factory=dict)
+    attachments: Mapping[str, str] = field(default_factory=dict)
+    tail: tuple[PlannedStore, ...] = ()
+    """Stores that opened after the plan was frozen; they follow the last stage's rules."""
+    halted_at: int | None = None
+    """The stage whose gate halted it."""
+    since: datetime | None = None
+    why: Text = NO_TEXT
+    superseded_by: RolloutId | None = None
+    entries: int = 0
+    """How many journal entries this is the fold of: compare-and-set for the driver."""
+
+    def mark(self, target: TerminalId) -> Mark:
+        """What is known of a target."""
+        return self.marks.get(target, UNTOUCHED)
+
+
+def drafted(
+    rollout: RolloutId,
+    chain: ChainId,
+    artefact: Artefact,
+    selector: Selector,
+    policy: RolloutPolicy,
+    plan: FrozenPlan,
+    author: PersonId,
+) -> Rollout:
+    """A rollout before its first journal entry."""
+    stages = (StageMark(),) * len(plan.stages)
+    return Rollout(rollout, chain, artefact, selector, policy, plan, author, stages=stages)
+
+
+# ---------------------------------------------------------------- entries
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutMoved:
+    """The rollout as a whole changed its state. `by` empty: by the rules."""
+
+    at: datetime
+    state: RolloutState
+    why: Text
+    by: PersonId | None = None
+    halted_at: int | None = None
+    superseded_by: RolloutId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageMoved:
+    """A stage opened, was approved, passed or halted. `verdict`: the evidence that was looked at."""
+
+    at: datetime
+    stage: int
+    mark: StageMark
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetMoved:
+    """One target's new mark."""
+
+    at: datetime
+    target: TerminalId
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Somebody attached a document that a stage requires: `reference` says where it is kept."""
+
+    at: datetime
+    name: str
+    reference: str
+    by: PersonId
+
+
+@dataclass(frozen=True, slots=True)
+class TailJoined:
+    """A store that opened later gets the change too."""
+
+    at: datetime
+    store: PlannedStore
+
+
+Entry = RolloutMoved | StageMoved | TargetMoved | Attached | TailJoined
+
+
+def folded(rollout: Rollout, entries: Iterable[Entry]) -> Rollout:
+    """The rollout after these entries, in their order. `folded(drafted(…), journal)` is the stored rollout."""
+    marks: dict[TerminalId, Mark] | None = None
+    count = 0
+    for entry in entries:
+        count += 1
+        if isinstance(entry, TargetMoved):
+            if marks is None:
+                marks = dict(rollout.marks)
+            marks[entry.target] = entry.mark
+        else:
+            rollout = _applied(rollout, entry)
+    if not count:
+        return rollout
+    return replace(rollout, marks=rollout.marks if marks is None else marks, entries=rollout.entries + count)
+
+
+def _applied(rollout: Rollout, entry: RolloutMoved | StageMoved | Attached | TailJoined) -> Rollout:
+    match entry:
+        case RolloutMoved():
+            return replace(
+                rollout,
+                state=entry.state,
+                since=entry.at,
+                why=entry.why,
+                halted_at=rollout.halted_at if entry.halted_at is None else entry.halted_at,
+                superseded_by=entry.superseded_by or rollout.superseded_by,
+            )
+        case StageMoved():
+            stages = (*rollout.stages[: entry.stage], entry.mark, *rollout.stages[entry.stage + 1 :])
+            opened = entry.mark.opened_at is not None
+            return replace(rollout, stages=stages, stage=max(rollout.stage, entry.stage) if opened else rollout.stage)
+        case Attached():
+            return replace(rollout, attachments={**rollout.attachments, entry.name: entry.reference})
+        case TailJoined():
+            if any(one.store == entry.store.store for one in rollout.tail):
+                return rollout
+            return replace(rollout, tail=(*rollout.tail, entry.store))
