@@ -24,6 +24,7 @@ from runtime.drawer_cli import drawer_app
 from runtime.faces_cli import faces_app
 from runtime.fleet_cli import fleet
 from runtime.hosts_cli import hosts_app
+from runtime.kill_cli import kill_app
 from runtime.ledger_cli import entity_app, ledger_app
 from runtime.member_money_cli import agreement_app, balance_app
 from runtime.membership_cli import membership_app
@@ -60,6 +61,7 @@ app.command()(invoice)
 app.add_typer(reconcile_app, name="reconcile")
 app.add_typer(day_app, name="day")
 app.add_typer(settle_app, name="settle")
+app.add_typer(kill_app, name="kill")
 app.command()(fleet)
 verbs.register(app)
 terminal_verbs.register(terminal_app)

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from sqlalchemy import CheckConstraint, Index, text
 from sqlmodel import Field, SQLModel
 
-from models.domain.kill_switch import KillSwitch, Scope, ScopeKind, Switch
+from models.domain.kill_switch import CONFIG_KEY, KillSwitch, Scope, ScopeKind, Switch
 from models.tables.base import instant, maybe_instant
 from models.tables.privacy import audit
 
@@ -155,17 +155,28 @@ async def stores_in(conn: Connection, scope: Scope) -> int:
     return int(row[0])
 
 
-async def applied(conn: Connection, switch: Switch, scope: Scope, *, off: bool = True) -> Applied:
-    """How far the terminals of a scope are: the document they report says the switch is off, or with `off` False that
-    it is not (nor by another scope)."""
+async def applied(conn: Connection, switch: Switch, scope: Scope, now: datetime) -> Applied:
+    """How far the terminals of a scope are: what they report is the document that says of the switch what stands."""
     cursor = await conn.execute(
-        f"""SELECT count(*), count(*) FILTER (WHERE p.online),
-              count(*) FILTER (WHERE p.online AND d.gen = p.applied_gen AND d.config_hash = p.config_hash
-                AND (d.config ~ %(said)s) = %(off)s)
-            FROM terminal t JOIN store s ON s.id = t.store
-            LEFT JOIN presence p ON p.terminal = t.id LEFT JOIN desired d ON d.terminal = t.id
-            WHERE t.retired_at IS NULL AND t.revoked_at IS NULL AND {_IN_SCOPE}""",
-        {"said": f'"switches":\\[[a-z",]*"{switch}"', "off": off, "kind": scope.kind, "name": scope.name},
+        f"""SELECT count(*), count(*) FILTER (WHERE online), count(*) FILTER (WHERE online AND reports AND told = off)
+            FROM (
+                SELECT coalesce(p.online, false) AS online,
+                  coalesce(d.gen = p.applied_gen AND d.config_hash = p.config_hash, false) AS reports,
+                  coalesce(d.config ~ %(said)s, false) AS told,
+                  EXISTS (
+                    SELECT 1 FROM kill_switch k WHERE k.switch = %(switch)s AND k.lifted_at IS NULL
+                      AND (k.until IS NULL OR k.until > %(now)s) AND k.scope_name =
+                        CASE k.scope_kind WHEN 'store' THEN s.id WHEN 'region' THEN s.region ELSE s.chain END) AS off
+                FROM terminal t JOIN store s ON s.id = t.store
+                LEFT JOIN presence p ON p.terminal = t.id LEFT JOIN desired d ON d.terminal = t.id
+                WHERE t.retired_at IS NULL AND t.revoked_at IS NULL AND {_IN_SCOPE}) AS one""",
+        {
+            "said": f'"{CONFIG_KEY}":\\[[a-z",]*"{switch}"',
+            "switch": switch,
+            "now": now,
+            "kind": scope.kind,
+            "name": scope.name,
+        },
     )
     row = await cursor.fetchone()
     assert row is not None
