@@ -158,7 +158,7 @@ def _identify(session: Session, book: StoreBook, given: GivenConsent, event: Eve
         _image(event),
         body.kind,
         score,
-        traits.digits_required or turning.doubted(session, policy),
+        traits.digits_required or book.settings.digits_required or turning.doubted(session, policy),
         amount_fen=quote(session, book).due_fen if session.lines else None,
         liveness=policy,
         challenge=turning.challenge_of(session, event, policy),

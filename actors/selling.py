@@ -81,6 +81,7 @@ def book_sale(stage: Stage, payment: Payment, taken: tuple[SaleTender, ...]) -> 
             priced.discount_fen,
             member_fen=sum(use.fen for use in payment.uses),
             points=None if points is None or member is None else (points.earned, burned, member.points),
+            footer=stage.book.settings.footer(stage.book.language),
         ),
     )
     stage.tell_store(SaleNoted(1, total, priced.discount_fen))
@@ -147,9 +148,10 @@ def receipt_text(
     *,
     member_fen: int = 0,
     points: tuple[int, int, int] | None = None,
+    footer: str = "",
 ) -> str:
     """The receipt in one line, for printers and screens alike. `member_fen` of the discount came from the membership;
-    `points`: earned, paid with, and what may be spent now."""
+    `points`: earned, paid with, and what may be spent now; `footer`: the chain's or store's own last sentence."""
     zh = language == "zh"
     paid, saved = format_yuan(total_fen), format_yuan(discount_fen)
     said = f"小票 {number}：实付 {paid} 元，优惠 {saved} 元" if zh else f"Receipt {number}: paid {paid}, saved {saved}"
@@ -161,6 +163,8 @@ def receipt_text(
         if burned:
             said += f"；积分抵扣 {burned}" if zh else f"; {burned} points spent"
         said += f"；本单积分 +{earned}，可用积分 {left}" if zh else f"; points +{earned}, {left} to spend"
+    if footer:
+        said += f"。{footer}" if zh else f". {footer}"
     return said
 
 

@@ -76,9 +76,6 @@ from models.domain.messages import (
 )
 from models.domain.screen import ScreenState
 
-IDLE_AFTER = timedelta(minutes=5)
-"""A visit in which nothing happens is closed after this."""
-
 VisitBody = (
     Consent
     | FaceShown
@@ -253,7 +250,12 @@ def _open(stage: Stage, event: Event, till_txn: str) -> None:
     )
     stage.session = fresh
     stage.prompt("welcome")
-    stage.wake("idle", f"{fresh.id}:1", IDLE_AFTER)
+    stage.wake("idle", f"{fresh.id}:1", _idle_after(stage))
+
+
+def _idle_after(stage: Stage) -> timedelta:
+    """A visit in which nothing happens is closed after this."""
+    return timedelta(seconds=stage.book.settings.idle_s)
 
 
 def _open_for_basket(stage: Stage, event: Event, body: Scan | Basket | Amount) -> None:
@@ -387,7 +389,7 @@ def _idle(stage: Stage, ref: str) -> None:
         _close(stage)
     else:
         session = stage.session
-        stage.wake("idle", f"{session.id}:{session.rev}", IDLE_AFTER)
+        stage.wake("idle", f"{session.id}:{session.rev}", _idle_after(stage))
 
 
 def _answer_late(stage: Stage, event: str) -> None:

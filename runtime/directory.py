@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,11 +14,13 @@ from psycopg.rows import TupleRow
 
 from models.domain.assortment import Assortment
 from models.domain.book import ChainBook, StoreBook
+from models.domain.chain_settings import get
 from models.domain.ids import ChainId, LaneId, RegionId, StoreId, TerminalId
 from models.domain.kill_switch import CONFIG_KEY, KillSwitch, Place, switches_off
 from models.domain.registry import RegisteredTerminal
 from models.tables.directory import load_books, load_owners, load_terminals
 from models.tables.kill_switches import load_standing
+from runtime.chain_config import Layers
 from runtime.offline_prices import offline_prices
 
 LOOK_UP_EVERY_S = 1.0
@@ -38,6 +40,7 @@ class Directory:
         self._assortments: dict[ChainId, Assortment] = {}
         self._looked_up: OrderedDict[TerminalId, float] = OrderedDict()
         self._standing: list[KillSwitch] | None = None
+        self._layers = Layers()
 
     async def load(self, conn: AsyncConnection[TupleRow]) -> None:
         """Read everything of the region."""
@@ -46,9 +49,12 @@ class Directory:
         for record in self._terminals.values():
             self._lanes.setdefault((record.store, record.lane), []).append(record)
         today = datetime.now(UTC).date().isoformat()
+        await self._layers.load(conn, self._region)
         off = {store: book.off for store, book in self._stores.items() if book.off}
         self._stores, self._versions = await load_books(conn, self._region, today, self._assortments)
-        self._stores |= {store: replace(self._stores[store], off=off[store]) for store in off.keys() & self._stores}
+        for store, book in self._stores.items():
+            settings = self._layers.scope(book.chain_book.chain, store).settings
+            self._stores[store] = replace(book, settings=settings, off=off.get(store, settings.off))
         self._standing = None
 
     async def refresh_owners(self, conn: AsyncConnection[TupleRow]) -> None:
@@ -66,7 +72,8 @@ class Directory:
         self._standing = standing
         moved = []
         for store, book in self._stores.items():
-            off = switches_off(standing, Place(book.chain_book.chain, book.region, store), now)
+            thrown = switches_off(standing, Place(book.chain_book.chain, book.region, store), now)
+            off = tuple(sorted({*thrown, *book.settings.off}))
             if off != book.off:
                 self._stores[store] = replace(book, off=off)
                 moved.append(store)
@@ -114,10 +121,17 @@ class Directory:
             return book
         return replace(book, chain_book=pinned)
 
-    def desired_config(self, book: StoreBook) -> dict[str, Any]:
-        """The configuration half of `desired`."""
-        offline = offline_prices(book)
+    def config_key(self, record: RegisteredTerminal, book: StoreBook) -> Hashable:
+        """Equal for terminals of the same desired configuration."""
+        return (book.chain_book.chain, book.version, book.basket_owner, book.off, self._layers.key(record, book))
+
+    def desired_config(self, record: RegisteredTerminal, book: StoreBook) -> dict[str, Any]:
+        """The configuration half of `desired`: the terminal's settings, and what comes from the chain's book."""
+        settings = self._layers.effective(record, book).document
+        sells_alone = get(settings, "offline_sales.enabled")
+        offline = offline_prices(book) if sells_alone else None
         return {
+            **settings,
             **({} if offline is None else {"offline": offline}),
             **({CONFIG_KEY: [str(switch) for switch in book.off]} if book.off else {}),
             "language": book.language,

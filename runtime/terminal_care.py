@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,7 +23,6 @@ from devices.bridge import Bridge
 from devices.link import LinkError
 from devices.wire import SoftwareRelease
 from models.domain.ids import MessageId, RegionId, StoreId, TerminalId, derived_id
-from models.domain.kill_switch import Switch
 from models.domain.messages import Address
 from models.domain.presence import Birth, CommandResponse, PresenceAsked, Reported, Retired
 from models.domain.registry import RegisteredTerminal
@@ -46,13 +45,15 @@ REGISTRY_EVERY_TICKS = 5
 PRUNE_EVERY_TICKS, PRUNED_ROWS_MAX = 600, 5_000
 CHECKED_A_TICK_MAX = 512
 OWED_A_TICK_MAX = 256
+BASES_MAX = 256
+"""Whole documents kept, up to 20 kB each: few kinds of terminals differ, unless each store has settings of its own."""
 
 Run = Callable[[Callable[[Connection], Awaitable[Any]]], Awaitable[Any]]
 
 
 @dataclass(slots=True)
 class _Base:
-    """The chain's configuration for one kind of terminal."""
+    """The chain's configuration for terminals of one kind."""
 
     text: str
     hash: str
@@ -77,7 +78,7 @@ class TerminalCare:
         self._directory, self._publisher, self._counts = directory, publisher, counts
         self._states, self._observed, self._twins = states, observed, twins
         self._put, self._wall = put, wall
-        self._bases: dict[tuple[str, int, str, tuple[Switch, ...]], _Base] = {}
+        self._bases: dict[Hashable, _Base] = {}
         self._unchecked: deque[RegisteredTerminal] = deque()
         self._owed_desired: OrderedDict[TerminalId, None] = OrderedDict()
         self._owed_commands: dict[MessageId, tuple[RegisteredTerminal, PendingCommand]] = {}
@@ -197,10 +198,12 @@ class TerminalCare:
             book = self._directory.book_of(record.store, 0)
         except KeyError:
             return None  # a store without a book yet: the registry's next move brings it
-        key = (book.chain_book.chain, book.version, book.basket_owner, book.off)
+        key = self._directory.config_key(record, book)
         base = self._bases.get(key)
         if base is None:
-            text = canonical(self._directory.desired_config(book))
+            if len(self._bases) >= BASES_MAX:
+                self._bases.clear()
+            text = canonical(self._directory.desired_config(record, book))
             base = self._bases[key] = _Base(text, hash_of(text))
         return base
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from models.domain.barcode import InStoreLayout
 from models.domain.calendar import business_date
+from models.domain.chain_settings import StoreSettings
 from models.domain.events import Purpose, TenderKind
 from models.domain.ids import ChainId, LegalEntityId, PlanId, RegionId, StoreId
 from models.domain.kill_switch import Switch
@@ -77,7 +78,9 @@ class StoreBook:
     owners: tuple[tuple[str, LegalEntityId], ...] = ()
     """Legal entities with the business dates from which they own the store, ascending; empty: `entity`, for ever."""
     off: tuple[Switch, ...] = ()
-    """What kill switches stopped here, as of now: no version of the book pins it."""
+    """What kill switches or the configuration stopped here, as of now: no version of the book pins it."""
+    settings: StoreSettings = StoreSettings()
+    """The effective configuration, as of now likewise."""
 
     @property
     def version(self) -> int:
@@ -87,7 +90,7 @@ class StoreBook:
     @property
     def language(self) -> str:
         """The terminals' language, "zh" or "en"."""
-        return self.chain_book.language
+        return self.settings.language or self.chain_book.language
 
     def business_date(self, now: datetime) -> str:
         """The store's business date at `now`, ISO 8601."""
