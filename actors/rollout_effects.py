@@ -13,9 +13,10 @@ from datetime import datetime
 
 from models.domain.evidence import Verdict
 from models.domain.ids import MessageId, StoreId, TerminalId
+from models.domain.plan_reader import Text
 from models.domain.rollout import ArtefactKind, Observed, PersonId, RolloutId
 from models.domain.rollout_gate import Counts, Gate
-from models.domain.rollout_journal import Entry, Rollout
+from models.domain.rollout_journal import NO_TEXT, Entry, Rollout
 from models.domain.rollout_plan import PlannedStore
 
 # ---------------------------------------------------------------- seen
@@ -149,7 +150,11 @@ class SetDesired:
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Put back the part that the journal recorded before the change, as a new generation. `part` "": nothing."""
+    """Put back the part that the journal recorded before the change. `part` "": nothing.
+
+    Always as a new generation, also where that part stands already: an older order against `expected_gen` that is still
+    on its way must find another generation.
+    """
 
     id: MessageId
     target: TerminalId
@@ -195,3 +200,5 @@ class RolloutTurn:
     rollout: Rollout
     effects: tuple[RolloutEffect, ...] = ()
     stages: tuple[StageView, ...] = ()
+    why: Text = NO_TEXT
+    """What it waits for, or why it ended."""

@@ -7,6 +7,7 @@ policy has a default, because a threshold that nobody wrote is one that nobody m
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, time
@@ -62,7 +63,6 @@ class Artefact:
     payload: str
     sha256: str
     fallback: str = ""
-    fallback_version: str = ""
 
     @property
     def intact(self) -> bool:
@@ -73,6 +73,11 @@ class Artefact:
 def digest_of(text: str) -> str:
     """SHA-256 of a text in UTF-8, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def version_in(kind: ArtefactKind, part: str) -> str:
+    """The version that a terminal reports when it runs this part; "" where no version is reported, or none stands."""
+    return str(json.loads(part)["version"]) if kind.boots and part else ""
 
 
 # ---------------------------------------------------------------- whom it reaches

@@ -16,7 +16,7 @@ from models.domain.rollout import Following, StagePolicy, Unclear
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """A stage's stores by where they stand; the sum of all is `stores`, less what somebody else took over.
+    """A stage's stores by where they stand; `stores` is their sum, without those that somebody else took over.
 
     `regressed`: those of `queued`, `in_progress` and `soaking` that had succeeded before. `queue_over`: the queue's
     deadline of the stage has passed, so that who is still offline is not waited for.
@@ -159,13 +159,13 @@ def _error(counts: Counts, policy: StagePolicy, verdict: Verdict | None) -> Gate
                 f"more than {policy.offline_percent_max} %",
             ),
         )
-    possible = counts.reached - errors
-    if errors and possible * 100 < policy.success_percent_min * counts.reached:
+    possible = counts.stores - errors
+    if executed >= policy.executed_min and possible * 100 < policy.success_percent_min * counts.stores:
         return halt(
             GateCode.SUCCESS_UNREACHABLE,
             Text(
-                f"即使其余门店全部成功，也只有 {possible}/{counts.reached} 家，达不到 {policy.success_percent_min}%",
-                f"even if every other store succeeds it is {possible} of {counts.reached}, "
+                f"即使其余门店全部成功，也只有 {possible}/{counts.stores} 家，达不到 {policy.success_percent_min}%",
+                f"even if every other store succeeds it is {possible} of {counts.stores}, "
                 f"less than {policy.success_percent_min} %",
             ),
         )
@@ -182,7 +182,7 @@ def _not_yet(counts: Counts, policy: StagePolicy) -> Gate | None:
                 f"{policy.offline_percent_max} % at most",
             ),
         )
-    if counts.executed < policy.executed_min and counts.executed < counts.reached:
+    if counts.executed < policy.executed_min:
         return hold(
             GateCode.FEW_EXECUTED,
             Text(

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from models.domain.evidence import Verdict
 from models.domain.ids import ChainId, TerminalId
 from models.domain.plan_reader import Text
 from models.domain.rollout import (
@@ -47,6 +46,9 @@ class Mark:
     """It ran the new version before it was asked: no boot is waited for."""
     boot_before: str = ""
     asked_at: datetime | None = None
+    asked_gen: int = 0
+    """The generation that stood then. An order that is still on its way was made against it: a rollback is over only
+    in a later one, where that order can do nothing any more."""
     fetched_at: datetime | None = None
     activated_at: datetime | None = None
     proved_at: datetime | None = None
@@ -140,24 +142,28 @@ def drafted(
 
 @dataclass(frozen=True, slots=True)
 class RolloutMoved:
-    """The rollout as a whole changed its state. `by` empty: by the rules."""
+    """The rollout as a whole changed its state. `by` None: by the rules.
+
+    `halted_at`: the stage whose gate stopped it, with the gate's `code`. Going on after a pause sets the queues' clocks
+    anew; completion passes the last stage.
+    """
 
     at: datetime
     state: RolloutState
     why: Text
     by: PersonId | None = None
     halted_at: int | None = None
+    code: str = ""
     superseded_by: RolloutId | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StageMoved:
-    """A stage opened, was approved, passed or halted. `verdict`: the evidence that was looked at."""
+    """A stage opened (which passes the one before it), was approved or waits again."""
 
     at: datetime
     stage: int
     mark: StageMark
-    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,21 +216,41 @@ def folded(rollout: Rollout, entries: Iterable[Entry]) -> Rollout:
 def _applied(rollout: Rollout, entry: RolloutMoved | StageMoved | Attached | TailJoined) -> Rollout:
     match entry:
         case RolloutMoved():
-            return replace(
-                rollout,
-                state=entry.state,
-                since=entry.at,
-                why=entry.why,
-                halted_at=rollout.halted_at if entry.halted_at is None else entry.halted_at,
-                superseded_by=entry.superseded_by or rollout.superseded_by,
-            )
+            return _moved(rollout, entry)
         case StageMoved():
-            stages = (*rollout.stages[: entry.stage], entry.mark, *rollout.stages[entry.stage + 1 :])
-            opened = entry.mark.opened_at is not None
-            return replace(rollout, stages=stages, stage=max(rollout.stage, entry.stage) if opened else rollout.stage)
+            opens = entry.stage > rollout.stage
+            stages = list(rollout.stages)
+            stages[entry.stage] = entry.mark
+            if opens and rollout.stage >= 0:
+                stages[rollout.stage] = _passed(rollout.stages[rollout.stage], entry.at)
+            return replace(rollout, stages=tuple(stages), stage=max(rollout.stage, entry.stage))
         case Attached():
             return replace(rollout, attachments={**rollout.attachments, entry.name: entry.reference})
         case TailJoined():
             if any(one.store == entry.store.store for one in rollout.tail):
                 return rollout
             return replace(rollout, tail=(*rollout.tail, entry.store))
+
+
+def _moved(rollout: Rollout, entry: RolloutMoved) -> Rollout:
+    stages = rollout.stages
+    if entry.state is RolloutState.RUNNING and rollout.state is RolloutState.PAUSED:
+        stages = tuple(one if one.opened_at is None else replace(one, queue_since=entry.at) for one in stages)
+    if entry.state in (RolloutState.COMPLETED, RolloutState.TAILING) and stages:
+        stages = (*stages[:-1], _passed(stages[-1], entry.at))
+    if entry.halted_at is not None:
+        halted = replace(stages[entry.halted_at], state=StageState.HALTED, code=entry.code, why=entry.why)
+        stages = (*stages[: entry.halted_at], halted, *stages[entry.halted_at + 1 :])
+    return replace(
+        rollout,
+        state=entry.state,
+        since=entry.at,
+        why=entry.why,
+        stages=stages,
+        halted_at=rollout.halted_at if entry.halted_at is None else entry.halted_at,
+        superseded_by=entry.superseded_by or rollout.superseded_by,
+    )
+
+
+def _passed(mark: StageMark, at: datetime) -> StageMark:
+    return replace(mark, state=StageState.PASSED, passed_at=mark.passed_at or at)

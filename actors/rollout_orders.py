@@ -1,0 +1,254 @@
+"""Who is asked next, who is told to start, who is brought back: within the policy's limits, first journalled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from actors.rollout_work import Place, Work, queued_since
+from models.domain.ids import TerminalId
+from models.domain.rollout import Reason, TargetState, version_in
+from models.domain.rollout_journal import UNTOUCHED, Mark
+from models.domain.rollout_plan import PlannedStore, PlannedTarget, draw
+from models.domain.rollout_target import UNSEEN, restored
+
+TELL_AGAIN = timedelta(seconds=60)
+"""A command to activate expires after 30 s at most; who did nothing by then is told once more."""
+MINUTE = timedelta(minutes=1)
+
+
+def ask_stores(work: Work) -> None:
+    """Ask the stores whose turn has come, as many as are allowed in flight and in a minute."""
+    places = list(work.places())
+    in_flight, lately = _busy(work, places)
+    for number, store in places:
+        waiting = [one for one in store.targets if _can_be_asked(work, one.terminal)]
+        if not waiting:
+            continue
+        policy = work.policy(number)
+        if not work.rollout.artefact.kind.boots and not work.window_open(store, number):
+            continue
+        if store.store not in in_flight:
+            if len(in_flight) >= policy.in_flight_stores_max or lately >= policy.starts_per_minute_max:
+                continue
+            if not _turn_has_come(work, number, store, waiting):
+                continue
+            lately += 1
+            in_flight.add(store.store)
+        for target in waiting:
+            _ask(work, store, target.terminal)
+
+
+def _can_be_asked(work: Work, target: TerminalId) -> bool:
+    mark = work.marks.get(target, UNTOUCHED)
+    return mark.state is TargetState.QUEUED and not mark.asked and work.sight(target).online
+
+
+def _busy(work: Work, places: Iterable[Place]) -> tuple[set[str], int]:
+    """The stores in flight, and how many were first asked within the last minute."""
+    in_flight: set[str] = set()
+    lately = 0
+    after = work.now - MINUTE
+    for _, store in places:
+        first: datetime | None = None
+        for target in store.targets:
+            mark = work.marks.get(target.terminal)
+            if mark is None or mark.asked_at is None:
+                continue
+            if mark.on_the_way:
+                in_flight.add(store.store)
+            if first is None or mark.asked_at < first:
+                first = mark.asked_at
+        lately += first is not None and first > after
+    return in_flight, lately
+
+
+def _turn_has_come(work: Work, number: int, store: PlannedStore, waiting: Sequence[PlannedTarget]) -> bool:
+    policy, stage = work.policy(number), work.rollout.stages[number]
+    since = min(
+        (
+            begun
+            for one in waiting
+            if (begun := queued_since(work.marks.get(one.terminal, UNTOUCHED), stage)) is not None
+        ),
+        default=work.now,
+    )
+    delay = draw(work.rollout.plan.seed, "jitter", store.store) % (policy.jitter_s + 1)
+    return work.now - since >= timedelta(seconds=delay)
+
+
+def _ask(work: Work, store: PlannedStore, target: TerminalId) -> None:
+    """First the journal says what stood there, then the change goes out."""
+    artefact, sight, now = work.rollout.artefact, work.sight(target), work.now
+    boots = artefact.kind.boots
+    already = boots and sight.software == artefact.version
+    previous = sight.part or artefact.fallback
+    ahead = boots and not already
+    mark = replace(
+        work.marks.get(target, UNTOUCHED),
+        state=TargetState.PREFETCHING if ahead else TargetState.ACTIVATING,
+        since=now,
+        reason=Reason.NONE,
+        previous=previous,
+        previous_version=version_in(artefact.kind, previous),
+        already=already,
+        boot_before=sight.boot,
+        asked_at=now,
+        asked_gen=sight.gen,
+        activated_at=None if ahead else now,
+    )
+    work.move(target, mark)
+    if sight.part != artefact.payload:
+        work.set_desired(store, target)
+
+
+# ---------------------------------------------------------------- what is under way
+
+
+def keep_going(work: Work, *, start: bool) -> None:
+    """Ask again what got lost, and let fetched versions start in their window, so many of a store at a time.
+
+    `start`: False while paused: nobody who still sells is restarted, but a lost order is sent again.
+    """
+    artefact = work.rollout.artefact
+    for number, store in work.places():
+        for target in store.targets:
+            mark = work.marks.get(target.terminal)
+            if mark is None or not mark.on_the_way or mark.asked_at == work.now:
+                continue
+            sight = work.sight(target.terminal)
+            if sight is not UNSEEN and sight.part != artefact.payload:
+                work.set_desired(store, target.terminal)
+            elif artefact.kind.boots and sight.online:
+                _start(work, number, store, target.terminal, mark, start=start)
+
+
+def _start(work: Work, number: int, store: PlannedStore, target: TerminalId, mark: Mark, *, start: bool) -> None:
+    version, sight, now = work.rollout.artefact.version, work.sight(target), work.now
+    if sight.fetched != version or sight.software == version:
+        return
+    if mark.state is TargetState.PREFETCHING:
+        up_min = work.policy(number).terminals_up_min
+        if not (start and work.window_open(store, number) and _one_can_go(work, store, up_min)):
+            return
+        mark = replace(mark, state=TargetState.ACTIVATING, since=now, activated_at=now, boot_before=sight.boot)
+    elif mark.told_at is None or now - mark.told_at < TELL_AGAIN or mark.state is not TargetState.ACTIVATING:
+        return
+    _tell(work, store, target, mark, version)
+
+
+def _tell(work: Work, store: PlannedStore, target: TerminalId, mark: Mark, version: str) -> None:
+    told = replace(mark, told_at=work.now, told=mark.told + 1)
+    work.move(target, told)
+    work.activate(store, target, version, told.told)
+
+
+def _one_can_go(work: Work, store: PlannedStore, up_min: int) -> bool:
+    """True when the store keeps `up_min` terminals up without one more; with too few it gives up all but one's worth.
+
+    Up: it answers and is not starting another version.
+    """
+    up = 0
+    for one in store.targets:
+        mark = work.marks.get(one.terminal, UNTOUCHED)
+        starting = mark.told_at is not None and (
+            mark.state is TargetState.ACTIVATING or mark.state is TargetState.ROLLING_BACK
+        )
+        up += work.sight(one.terminal).online and not starting
+    return up - 1 >= min(up_min, len(store.targets) - 1)
+
+
+# ---------------------------------------------------------------- the way back
+
+
+def restore_failed(work: Work) -> None:
+    """A store that failed does not stay between versions: all of it that was asked goes back, whatever follows."""
+    for _, store in work.places():
+        marks = [work.marks.get(one.terminal, UNTOUCHED) for one in store.targets]
+        if any(mark.error is not None and mark.asked for mark in marks):
+            _back(work, store)
+
+
+def bring_back(work: Work) -> None:
+    """The last asked goes back first, within the rollback's own limits."""
+    policy = work.rollout.policy.rollback
+    places = list(work.places())
+    busy, lately = _returning(work, places)
+    for _, store in reversed(places):
+        if not any(_goes_back(work, one.terminal) for one in store.targets):
+            continue
+        if store.store not in busy:
+            if len(busy) >= policy.in_flight_stores_max or lately >= policy.starts_per_minute_max:
+                continue
+            lately += 1
+            busy.add(store.store)
+        _back(work, store)
+
+
+def keep_returning(work: Work) -> None:
+    """Restore again what got lost, and let the old version start where the new one runs."""
+    artefact = work.rollout.artefact
+    up_min = work.rollout.policy.rollback.terminals_up_min
+    for _, store in work.places():
+        for target in store.targets:
+            mark = work.marks.get(target.terminal)
+            if mark is None or mark.state is not TargetState.ROLLING_BACK or mark.previous is None:
+                continue
+            sight = work.sight(target.terminal)
+            if sight is UNSEEN or mark.restored_at == work.now:
+                continue
+            if sight.part != mark.previous or sight.gen <= mark.asked_gen:
+                work.restore(store, target.terminal, mark.previous)
+            elif artefact.kind.boots and sight.online:
+                ready = sight.fetched == mark.previous_version != sight.software
+                due = mark.told_at is None or work.now - mark.told_at >= TELL_AGAIN
+                if ready and due and (mark.told_at is not None or _one_can_go(work, store, up_min)):
+                    _tell(work, store, target.terminal, mark, mark.previous_version)
+
+
+def _goes_back(work: Work, target: TerminalId) -> bool:
+    mark = work.marks.get(target, UNTOUCHED)
+    return mark.asked and mark.state not in (
+        TargetState.ROLLING_BACK,
+        TargetState.ROLLED_BACK,
+        TargetState.SUPERSEDED,
+    )
+
+
+def _returning(work: Work, places: Iterable[Place]) -> tuple[set[str], int]:
+    """Stores on their way back that answer, and how many began within the last minute."""
+    busy: set[str] = set()
+    lately = 0
+    after = work.now - MINUTE
+    for _, store in places:
+        first: datetime | None = None
+        for target in store.targets:
+            mark = work.marks.get(target.terminal)
+            if mark is None or mark.restored_at is None:
+                continue
+            if mark.state is TargetState.ROLLING_BACK and work.sight(target.terminal).online:
+                busy.add(store.store)
+            if first is None or mark.restored_at < first:
+                first = mark.restored_at
+        lately += first is not None and first > after
+    return busy, lately
+
+
+def _back(work: Work, store: PlannedStore) -> None:
+    """First the journal, then the document. What already shows the old state is back at once."""
+    artefact, now = work.rollout.artefact, work.now
+    for target in reversed(store.targets):
+        if not _goes_back(work, target.terminal):
+            continue
+        mark, sight = work.marks[target.terminal], work.sight(target.terminal)
+        assert mark.previous is not None
+        done = restored(mark, artefact, sight)
+        state = TargetState.ROLLED_BACK if done else TargetState.ROLLING_BACK
+        work.move(
+            target.terminal,
+            replace(mark, state=state, since=now, reason=Reason.NONE, restored_at=now, told_at=None),
+        )
+        stands = sight.part == mark.previous and sight.gen > mark.asked_gen
+        if not done and sight is not UNSEEN and not stands:
+            work.restore(store, target.terminal, mark.previous)

@@ -1,0 +1,147 @@
+"""What one tick works on: marks that move, entries and orders that come of it. Lives for one tick only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from actors.rollout_effects import Activate, Observation, Restore, SetDesired
+from models.domain.calendar import zone_of
+from models.domain.ids import MessageId, TerminalId, derived_id
+from models.domain.rollout import LocalWindow, Observed, RolloutState, StagePolicy, TargetState
+from models.domain.rollout_journal import UNTOUCHED, Entry, Mark, Rollout, StageMark, TargetMoved, folded
+from models.domain.rollout_plan import PlannedStore
+from models.domain.rollout_target import UNSEEN, assess, assess_return, fail_in_queue
+
+Order = SetDesired | Restore | Activate
+Place = tuple[int, PlannedStore]
+"""A store and the stage whose rules it follows; the tail follows the last one's."""
+
+
+class Work:
+    """One tick's scratch. `rollout` moves with each entry, its marks are in `marks`."""
+
+    def __init__(self, rollout: Rollout, seen: Observation, now: datetime) -> None:
+        self.rollout = rollout
+        self.seen = seen
+        self.now = now
+        self.marks = dict(rollout.marks)
+        self.orders: list[Order] = []
+        self._before = rollout
+        self._entries: list[Entry] = []
+        self._moved: dict[TerminalId, Mark] = {}
+        self._open: dict[tuple[str, int], bool] = {}
+
+    def write(self, entry: Entry) -> None:
+        """A journal entry about the rollout or a stage."""
+        self._entries.append(entry)
+        self.rollout = folded(self.rollout, (entry,))
+
+    def move(self, target: TerminalId, mark: Mark) -> None:
+        """A target's new mark: one journal entry, however often it moves in this tick."""
+        self.marks[target] = mark
+        self._moved[target] = mark
+
+    def entries(self) -> tuple[Entry, ...]:
+        """What is to be written: targets first, because what was decided rests on them."""
+        return (*(TargetMoved(self.now, target, mark) for target, mark in self._moved.items()), *self._entries)
+
+    def result(self) -> Rollout:
+        """The rollout after this tick: the fold of what it began with and `entries()`."""
+        count = self._before.entries + len(self._entries) + len(self._moved)
+        return replace(self.rollout, marks=self.marks if self._moved else self._before.marks, entries=count)
+
+    # ------------------------------------------------------------ looking
+
+    def places(self) -> Iterator[Place]:
+        """The stores of every stage that is open, in the order of asking; the tail last."""
+        plan, last = self.rollout.plan, self.rollout.stage
+        for number, stage in enumerate(plan.stages[: last + 1]):
+            for store in stage.stores:
+                yield number, store
+        for store in self.rollout.tail:
+            yield max(last, 0), store
+
+    def policy(self, stage: int) -> StagePolicy:
+        """The rules of a stage."""
+        return self.rollout.policy.stages[stage].policy
+
+    def sight(self, target: TerminalId) -> Observed:
+        """What is seen of a target; UNSEEN when nothing is."""
+        return self.seen.targets.get(target, UNSEEN)
+
+    def look(self) -> None:
+        """Hold every target of an open stage against what it reports."""
+        artefact, now, marks, seen = self.rollout.artefact, self.now, self.marks, self.seen.targets
+        back = self.rollout.policy.rollback
+        asking = self.rollout.state in (RolloutState.RUNNING, RolloutState.TAILING)
+        for number, store in self.places():
+            policy, stage = self.policy(number), self.rollout.stages[number]
+            for target in store.targets:
+                mark = marks.get(target.terminal, UNTOUCHED)
+                sight = seen.get(target.terminal, UNSEEN)
+                if mark.state is TargetState.ROLLING_BACK:
+                    after = assess_return(mark, artefact, sight, now, back)
+                else:
+                    after = assess(mark, artefact, sight, now, policy)
+                if asking and after.state is TargetState.QUEUED and _queued_too_long(after, stage, policy, now):
+                    after = fail_in_queue(after, now)
+                if after is not mark:
+                    self.move(target.terminal, after)
+
+    def window_open(self, store: PlannedStore, stage: int) -> bool:
+        """Whether the store's terminals may change now, by the clock on its wall."""
+        policy = self.policy(stage)
+        if not policy.windows:
+            return True
+        zone = store.zone or self.rollout.policy.zone
+        known = self._open.get((zone, stage))
+        if known is None:
+            local = self.now.astimezone(zone_of(zone))
+            known = any(_inside(one, local) for one in policy.windows)
+            self._open[zone, stage] = known
+        return known
+
+    # ------------------------------------------------------------ orders
+
+    def set_desired(self, store: PlannedStore, target: TerminalId) -> None:
+        """Ask for the artefact, against the generation that stands there now."""
+        artefact, gen = self.rollout.artefact, self.sight(target).gen
+        order = SetDesired(
+            self._id("ask", target, gen), target, store.store, artefact.kind, artefact.payload, expected_gen=gen
+        )
+        self.orders.append(order)
+
+    def restore(self, store: PlannedStore, target: TerminalId, part: str) -> None:
+        """Ask for what stood there before."""
+        kind, gen = self.rollout.artefact.kind, self.sight(target).gen
+        self.orders.append(Restore(self._id("restore", target, gen), target, store.store, kind, part, expected_gen=gen))
+
+    def activate(self, store: PlannedStore, target: TerminalId, version: str, attempt: int) -> None:
+        """Tell it to start a fetched version; each attempt is a command of its own."""
+        self.orders.append(Activate(self._id(f"activate:{version}", target, attempt), target, store.store, version))
+
+    def _id(self, what: str, target: TerminalId, n: int) -> MessageId:
+        return MessageId(derived_id(self.rollout.id, f"{what}:{target}:{n}"))
+
+
+def _queued_too_long(mark: Mark, stage: StageMark, policy: StagePolicy, now: datetime) -> bool:
+    since = queued_since(mark, stage)
+    return since is not None and now - since >= timedelta(seconds=policy.queue_deadline_s)
+
+
+def queued_since(mark: Mark, stage: StageMark) -> datetime | None:
+    """From when a target's turn is reckoned: its stage's opening (or resumption), or its own return."""
+    if mark.since is None or stage.queue_since is None:
+        return stage.queue_since
+    return max(mark.since, stage.queue_since)
+
+
+def _inside(window: LocalWindow, local: datetime) -> bool:
+    clock, today = local.timetz().replace(tzinfo=None), local.isoweekday()
+    if window.begins < window.until:
+        return today in window.weekdays and window.begins <= clock < window.until
+    if clock >= window.begins:
+        return today in window.weekdays
+    return clock < window.until and (today - 2) % 7 + 1 in window.weekdays

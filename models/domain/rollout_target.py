@@ -1,0 +1,314 @@
+"""How one terminal stands to a rollout, by what it reports: nobody's word is taken, a callback least of all.
+
+Success is the new version reported from a boot after the change (software), or the applied generation with the right
+hash (configuration and books), and good health for the whole soak time after it. `assess` never asks for anything:
+it says what a look at desired and reported means, the tick does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NewType
+
+from models.domain.ids import TerminalId
+from models.domain.rollout import Artefact, Observed, Reason, RollbackPolicy, StagePolicy, TargetState
+from models.domain.rollout_gate import Counts
+from models.domain.rollout_journal import UNTOUCHED, Mark
+from models.domain.rollout_plan import PlannedStore
+
+UNSEEN = Observed(gen=0, part="")
+"""A terminal of which nothing is known."""
+
+
+class Proof(StrEnum):
+    """What a report proves."""
+
+    YES = "yes"
+    NO = "no"
+    LIE = "lie"
+
+
+def proof(mark: Mark, artefact: Artefact, seen: Observed, now: datetime, claim_grace_s: int) -> tuple[Proof, Reason]:
+    """Whether the terminal runs the artefact, by its report alone, and which lie it is if it is one."""
+    if seen.part != artefact.payload:
+        return Proof.NO, Reason.NONE
+    if not artefact.kind.boots:
+        return _applied(mark, seen)
+    if seen.software == artefact.version:
+        changed = mark.already or seen.boot != mark.boot_before
+        return (Proof.YES, Reason.NONE) if changed else (Proof.LIE, Reason.OLD_BOOT)
+    told, said = mark.activated_at, seen.said_done_at
+    if told and said and said >= told and now - said >= timedelta(seconds=claim_grace_s):
+        return Proof.LIE, Reason.SAID_DONE
+    return Proof.NO, Reason.NONE
+
+
+def _applied(mark: Mark, seen: Observed) -> tuple[Proof, Reason]:
+    if seen.applied_gen is None:
+        return Proof.NO, Reason.NONE
+    if seen.applied_gen >= seen.gen:
+        same = seen.applied_gen == seen.gen and seen.reported_hash == seen.config_hash
+        return (Proof.YES, Reason.NONE) if same else (Proof.LIE, Reason.WRONG_HASH)
+    # A later change of something else is on its way: what was proved before it still holds.
+    return (Proof.YES if mark.proved_gen and seen.applied_gen >= mark.proved_gen else Proof.NO), Reason.NONE
+
+
+def restored(mark: Mark, artefact: Artefact, seen: Observed) -> bool:
+    """True when desired, in a generation after the asking, and reported both show what stood there before."""
+    if seen.part != mark.previous or (seen.gen <= mark.asked_gen and mark.previous != artefact.payload):
+        return False
+    if artefact.kind.boots:
+        if mark.previous == artefact.payload:
+            return True
+        return seen.software == mark.previous_version
+    same = seen.reported_hash == seen.config_hash
+    return same and (seen.applied_gen == seen.gen or not seen.online)
+
+
+def assess(mark: Mark, artefact: Artefact, seen: Observed, now: datetime, policy: StagePolicy) -> Mark:
+    """The target's mark after one look; the same object when nothing moved.
+
+    Queue deadlines are the tick's (they depend on the stage); a target on its way back is judged by `assess_return`.
+    """
+    match mark.state:
+        case TargetState.QUEUED:
+            return mark if seen.online else _to(mark, TargetState.OFFLINE, now)
+        case TargetState.OFFLINE:
+            return _to(mark, TargetState.QUEUED, now) if seen.online else mark
+        case TargetState.PREFETCHING | TargetState.ACTIVATING | TargetState.SOAKING | TargetState.SUCCEEDED:
+            if _taken_over(mark, artefact, seen):
+                return _to(mark, TargetState.SUPERSEDED, now, Reason.CHANGED_ELSEWHERE)
+            return _on_the_way(mark, artefact, seen, now, policy)
+        case _:
+            return mark
+
+
+def _taken_over(mark: Mark, artefact: Artefact, seen: Observed) -> bool:
+    """The part is neither ours nor what was there: somebody else decides about it now.
+
+    The old part is a lost order only until ours was seen there once.
+    """
+    if seen is UNSEEN or seen.part == artefact.payload:
+        return False
+    return not _stood(mark, artefact, seen.part) or mark.proved_at is not None
+
+
+def _stood(mark: Mark, artefact: Artefact, part: str) -> bool:
+    """True for the part that was there before the change: what is restored, or nothing where that is the fallback."""
+    return part == mark.previous or (not part and mark.previous == artefact.fallback)
+
+
+def _on_the_way(mark: Mark, artefact: Artefact, seen: Observed, now: datetime, policy: StagePolicy) -> Mark:
+    if not seen.online and mark.state is TargetState.SUCCEEDED:
+        return mark  # a shop that closes for the night has not lost anything
+    proved, lie = proof(mark, artefact, seen, now, policy.claim_grace_s)
+    if proved is Proof.LIE:
+        return _failed(mark, TargetState.LYING, lie, now)
+    match mark.state:
+        case TargetState.PREFETCHING:
+            return _prefetching(mark, artefact, seen, now, policy, proved)
+        case TargetState.ACTIVATING:
+            return _activating(mark, seen, now, policy, proved)
+        case TargetState.SOAKING:
+            return _soaking(mark, seen, now, policy, proved)
+        case _:
+            if proved is Proof.NO:
+                return _fell(mark, Reason.FELL_BACK, seen, now, policy)
+            return mark if seen.healthy else _fell(mark, Reason.UNHEALTHY, seen, now, policy)
+
+
+def _prefetching(
+    mark: Mark, artefact: Artefact, seen: Observed, now: datetime, policy: StagePolicy, proved: Proof
+) -> Mark:
+    if proved is Proof.YES:  # it started the new version by itself, in a window of its own
+        return replace(_to(mark, TargetState.ACTIVATING, now), activated_at=now)
+    if seen.refused:
+        return _failed(mark, TargetState.FAILED, Reason.REFUSED_BY_TERMINAL, now)
+    if mark.fetched_at is None and seen.fetched == artefact.version:
+        return replace(mark, fetched_at=now)
+    if mark.fetched_at is not None:
+        missed = _over(mark.fetched_at, policy.queue_deadline_s, now)
+        return _failed(mark, TargetState.TIMED_OUT, Reason.WINDOW_MISSED, now) if missed else mark
+    late = _over(mark.asked_at, policy.in_progress_deadline_s, now)
+    return _failed(mark, TargetState.TIMED_OUT, Reason.PREFETCH_DEADLINE, now) if late else mark
+
+
+def _activating(mark: Mark, seen: Observed, now: datetime, policy: StagePolicy, proved: Proof) -> Mark:
+    if proved is Proof.YES and seen.online and seen.healthy:
+        return replace(
+            _to(mark, TargetState.SOAKING, now),
+            proved_at=mark.proved_at or now,
+            proved_gen=mark.proved_gen or seen.gen,
+            soak_since=now,
+            soak_boot=seen.boot,
+        )
+    if seen.refused and mark.proved_at is None:
+        return _failed(mark, TargetState.FAILED, Reason.REFUSED_BY_TERMINAL, now)
+    if mark.proved_at is None and proved is Proof.YES:
+        mark = replace(mark, proved_at=now, proved_gen=seen.gen)
+    if mark.proved_at is None:
+        late = _over(mark.activated_at, policy.in_progress_deadline_s, now)
+        return _failed(mark, TargetState.TIMED_OUT, Reason.ACTIVATE_DEADLINE, now) if late else mark
+    return _soak_late(mark, seen, now, policy)
+
+
+def _soaking(mark: Mark, seen: Observed, now: datetime, policy: StagePolicy, proved: Proof) -> Mark:
+    if proved is Proof.NO:
+        return _fell(mark, Reason.FELL_BACK, seen, now, policy)
+    if not seen.online:  # not observed is not healthy; it soaks anew when it is back, the deadline runs on
+        return _soak_late(_to_activating(mark, Reason.WENT_OFFLINE, now), seen, now, policy)
+    if seen.boot != mark.soak_boot:
+        return _fell(mark, Reason.REBOOTED, seen, now, policy)
+    if not seen.healthy:
+        return _fell(mark, Reason.UNHEALTHY, seen, now, policy)
+    if _over(mark.soak_since, policy.soak_s, now):
+        return replace(_to(mark, TargetState.SUCCEEDED, now), succeeded_at=mark.succeeded_at or now)
+    return _soak_late(mark, seen, now, policy)
+
+
+def _soak_late(mark: Mark, seen: Observed, now: datetime, policy: StagePolicy) -> Mark:
+    if not _over(mark.proved_at, policy.soak_deadline_s, now):
+        return mark
+    if seen.online and not seen.healthy:
+        return _failed(mark, TargetState.FAILED, Reason.UNHEALTHY, now)
+    return _failed(mark, TargetState.TIMED_OUT, Reason.SOAK_DEADLINE, now)
+
+
+def _fell(mark: Mark, reason: Reason, seen: Observed, now: datetime, policy: StagePolicy) -> Mark:
+    """Back from soaking or success; once more than the policy allows is flapping."""
+    if mark.fell >= policy.flaps_max:
+        return replace(_failed(mark, TargetState.FAILED, Reason.FLAPPING, now), fell=mark.fell + 1)
+    back = replace(_to_activating(mark, reason, now), fell=mark.fell + 1)
+    if mark.state is TargetState.SUCCEEDED:
+        back = replace(back, proved_at=now, activated_at=now)  # its deadlines begin anew
+    if reason is Reason.FELL_BACK:
+        back = replace(back, boot_before=seen.boot, already=False)
+    return back
+
+
+def _to_activating(mark: Mark, reason: Reason, now: datetime) -> Mark:
+    return replace(_to(mark, TargetState.ACTIVATING, now, reason), soak_since=None, soak_boot="")
+
+
+# ---------------------------------------------------------------- the way back
+
+
+def assess_return(mark: Mark, artefact: Artefact, seen: Observed, now: datetime, policy: RollbackPolicy) -> Mark:
+    """A target in ROLLING_BACK after one look. One that answers and is late has ROLLBACK_DEADLINE as its reason."""
+    ours = seen.part == artefact.payload or _stood(mark, artefact, seen.part)
+    if seen is not UNSEEN and not ours:
+        return _to(mark, TargetState.SUPERSEDED, now, Reason.CHANGED_ELSEWHERE)
+    if restored(mark, artefact, seen):
+        return _to(mark, TargetState.ROLLED_BACK, now)
+    late = seen.online and _over(mark.restored_at, policy.deadline_s, now)
+    if late and mark.reason is not Reason.ROLLBACK_DEADLINE:
+        return replace(mark, reason=Reason.ROLLBACK_DEADLINE)
+    return mark
+
+
+# ---------------------------------------------------------------- by store
+
+StoreStand = NewType("StoreStand", str)
+"""Which of `Counts`' buckets a store is in, or "superseded"."""
+
+_WORST = {TargetState.LYING: "lying", TargetState.TIMED_OUT: "timed_out", TargetState.FAILED: "failed"}
+
+
+def stand_of(store: PlannedStore, marks: Mapping[TerminalId, Mark]) -> tuple[StoreStand, bool]:
+    """Where a store stands by its mandatory terminals, and whether it had succeeded and fell back.
+
+    One failed terminal fails the store. A store that is only missing terminals that do not answer is offline.
+    """
+    states: set[TargetState] = set()
+    errors: set[TargetState] = set()
+    fallen = False
+    for target in store.targets:
+        if not target.mandatory:
+            continue
+        mark = marks.get(target.terminal, UNTOUCHED)
+        if mark.error is not None:
+            errors.add(mark.error)
+        elif mark.state is not TargetState.SUPERSEDED:
+            states.add(mark.state)
+            fallen = fallen or (mark.succeeded_at is not None and mark.on_the_way)
+    if errors:
+        return StoreStand(next(name for state, name in _WORST.items() if state in errors)), False
+    return _stand(states), fallen
+
+
+def _stand(states: set[TargetState]) -> StoreStand:
+    if not states:
+        return StoreStand("superseded")
+    if states == {TargetState.SUCCEEDED}:
+        return StoreStand("succeeded")
+    if TargetState.QUEUED in states and states <= {TargetState.QUEUED, TargetState.OFFLINE}:
+        return StoreStand("queued")
+    if TargetState.OFFLINE in states and states <= {TargetState.OFFLINE, TargetState.SUCCEEDED}:
+        return StoreStand("offline")
+    if states <= {TargetState.SOAKING, TargetState.SUCCEEDED}:
+        return StoreStand("soaking")
+    return StoreStand("in_progress")
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Counting is done in place; what leaves this module is frozen."""
+
+    queued: int = 0
+    offline: int = 0
+    in_progress: int = 0
+    soaking: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    timed_out: int = 0
+    lying: int = 0
+    superseded: int = 0
+    regressed: int = 0
+
+
+def counts_of(stores: Iterable[PlannedStore], marks: Mapping[TerminalId, Mark], *, queue_over: bool) -> Counts:
+    """A stage's stores by where they stand, counted anew from the marks."""
+    tally = _Tally()
+    total = 0
+    for store in stores:
+        stand, fallen = stand_of(store, marks)
+        setattr(tally, stand, getattr(tally, stand) + 1)
+        tally.regressed += fallen
+        total += 1
+    return Counts(
+        stores=total - tally.superseded,
+        queued=tally.queued,
+        offline=tally.offline,
+        in_progress=tally.in_progress,
+        soaking=tally.soaking,
+        succeeded=tally.succeeded,
+        failed=tally.failed,
+        timed_out=tally.timed_out,
+        lying=tally.lying,
+        regressed=tally.regressed,
+        queue_over=queue_over,
+    )
+
+
+# ---------------------------------------------------------------- small things
+
+
+def _over(since: datetime | None, seconds: int, now: datetime) -> bool:
+    return since is not None and now - since >= timedelta(seconds=seconds)
+
+
+def _to(mark: Mark, state: TargetState, now: datetime, reason: Reason = Reason.NONE) -> Mark:
+    return replace(mark, state=state, since=now, reason=reason)
+
+
+def _failed(mark: Mark, state: TargetState, reason: Reason, now: datetime) -> Mark:
+    """The first failure is kept: a gate counts it whatever becomes of the target afterwards."""
+    return replace(_to(mark, state, now, reason), error=mark.error or state, error_reason=mark.error_reason or reason)
+
+
+def fail_in_queue(mark: Mark, now: datetime) -> Mark:
+    """It answers and was not asked before the queue's deadline: a failure like any other."""
+    return _failed(mark, TargetState.TIMED_OUT, Reason.QUEUE_DEADLINE, now)
