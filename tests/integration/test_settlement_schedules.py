@@ -18,11 +18,13 @@ from models.domain.ids import BenefitId, SaleId, SessionId, StoreId, UsageId
 from models.domain.ledger import hold_placed
 from models.domain.messages import SaleUse
 from models.domain.payments import PayResult, Succeeded, answer_document
+from models.tables import credit_records
 from models.tables.control import control_totals
 from models.tables.ledger import insert_transactions, load_transaction
 from models.tables.memberships import STANDING_COLUMNS, insert_membership, save_hold, standing_from
 from models.tables.plans import save_plan
 from models.tables.settlement import calls_of
+from runtime.credits import note_use
 from runtime.memberships import Memberships
 from runtime.postgres import EmbeddedPostgres
 from tests.conftest import fresh_database
@@ -30,7 +32,17 @@ from tests.integration.money_shop import seed
 from tests.simulation.settlement_provider import SUBJECT, Does
 from tests.simulation.settlement_rows import in_memory
 from tests.simulation.settlement_schedules import CHAIN, REGION, Beside, Committed, Play, Profile, Schedule, play
-from tests.simulation.settlement_world import PLAN, PROVIDER, REVERSED_BY, MemoryWorld, drawn, planted
+from tests.simulation.settlement_uses import PAID_FEN
+from tests.simulation.settlement_world import (
+    PLAN,
+    PLANS,
+    PROVIDER,
+    REVERSED_BY,
+    MemoryWorld,
+    agreement_of,
+    drawn,
+    planted,
+)
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
 
@@ -41,12 +53,13 @@ VALUES (%(member)s, %(chain)s, %(region)s, %(store)s, '', %(id)s, '0000', %(id)s
 _USE = """
 INSERT INTO usage (id, membership, benefit, fen, class, paid_fen, reversed_fen, biz_time, received_at, entity, store,
                    terminal, sale, seq)
-VALUES (%s, %s, 'coupon8', %s, 'REGULAR', 1200, 0, %s, %s, %s, %s, 't-1', %s, 1)
+VALUES (%s, %s, 'coupon8', %s, 'REGULAR', %s, 0, %s, %s, %s, %s, 't-1', %s, 1)
 """
 _TELL = """
 UPDATE settlement_call SET state = 'ANSWERED', answer = %s
 WHERE request_number = %s AND state = 'POSTED' AND answer->>'answer' = 'failed'
 """
+_TOLD = "UPDATE credit_use SET state = 'done' WHERE state = 'open'"
 _BLOCKED = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock' AND backend_type = 'client backend'
@@ -68,17 +81,25 @@ class SqlWorld:
         await seed(self._pool)
         holds: dict[str, int] = {}
         async with self._pool.connection() as conn, conn.cursor() as cur:
-            await save_plan(cur, CHAIN, PLAN)
+            for plan in (PLAN, *PLANS.values()):
+                await save_plan(cur, CHAIN, plan)
             for one, uses in planted(profile):
                 await cur.execute(_MEMBER, {name: getattr(one, name) for name in one.__slots__ if name != "plan"})
                 await insert_membership(cur, one, clerk=None)
-                await cur.execute("UPDATE membership SET used_fen = %s WHERE id = %s", (one.used_fen, one.id))
+                counted = (one.used_fen, one.task_done, one.id)
+                await cur.execute("UPDATE membership SET used_fen = %s, task_done = %s WHERE id = %s", counted)
+                secured = one.id == SUBJECT and profile is Profile.CREDIT
+                if secured:
+                    await credit_records.insert_agreement(cur, agreement_of(one))
                 if one.hold_fen:
                     await save_hold(cur, one.id, one.hold_no, one.hold_fen)
                 for use in uses:
                     place, at = use.place, one.enrolled_at
-                    values_of = (use.id, one.id, use.fen, at, at, place.entity, place.store, f"s-{use.id}")
+                    values_of = (use.id, one.id, use.fen, PAID_FEN, at, at, place.entity, place.store, f"s-{use.id}")
                     await cur.execute(_USE, values_of)
+                    if secured:
+                        await note_use(cur, one, use.id, f"s-{use.id}", use.fen, PAID_FEN, at, at)
+                        await cur.execute(_TOLD)
                     self._last_use = use.id if one.id == SUBJECT else self._last_use
                 if one.hold_fen:
                     holds[one.hold_no] = one.hold_fen
@@ -99,6 +120,8 @@ class SqlWorld:
         request = ReverseUses(SessionId("v"), StoreId("s-own"), SaleId("r"), (use,), now)
         memberships = Memberships(self._pool, nobody, pepper=b"a pepper", wall=lambda: now)
         await memberships.ask(REVERSED_BY, request)
+        async with self._pool.connection() as conn:
+            await conn.execute(_TOLD)
 
     async def tell(self, number: str) -> bool:
         async with self._pool.connection() as conn, conn.cursor() as cur:
@@ -150,20 +173,39 @@ async def rows(played: Play) -> tuple[Any, ...]:
     state = await played.world.state()
     calls = sorted((replace(call, hold_no="", captured_number="") for call in state.calls.values()), key=str)
     booked = sorted(state.transactions.values(), key=lambda txn: txn.id)
-    return state.standings, calls, [(txn.kind, txn.request_number, txn.entries, txn.memo) for txn in booked]
+    entries = [(txn.kind, txn.request_number, txn.entries, txn.memo) for txn in booked]
+    return state.standings, calls, entries, played.provider.named
 
 
 PLAIN = [
     Schedule(Profile.CLAWBACK, (Does.EFFECT_UNHEARD,), crash=9, early=True),
     Schedule(Profile.ONE_USE, (Does.FAILS, Does.FAILS), crash=20, reversal=27, chunk=1),
+    Schedule(Profile.SHARED, (Does.FAILS_AND_COLLECTS,), reversal=12, beside=Beside.WHOLE_LEASE_OVER, beside_at=6),
+]
+"""What the others of a kind do is found in soak, too: drawn ones of every profile."""
+SOAKED = [
     Schedule(Profile.FEE, (Does.ARRIVES_LATE,), reversal=7, beside=Beside.WHOLE_LEASE_OVER, beside_at=6),
     Schedule(Profile.UNUSED, (Does.PENDS_THEN_SUCCEEDS,), crash=6, beside=Beside.IN_TURN, beside_at=2),
     Schedule(Profile.FREE, (Does.FAILS_AND_COLLECTS,), reversal=12, back_fen=1),
+    Schedule(Profile.TASK_KEPT, (Does.FAILS,), crash=0, reversal=0),
+    Schedule(Profile.TASK_KEPT, (Does.NO_EFFECT,), crash=5, reversal=3),
+    Schedule(Profile.TASK_MISSED, (Does.PENDS_THEN_FAILS, Does.SUCCEEDS), crash=0, reversal=0, back_fen=299),
+    Schedule(Profile.CREDIT, (Does.ARRIVES_LATE,), crash=6, reversal=9),
+    Schedule(Profile.CREDIT, (Does.FAILS, Does.EFFECT_UNCLEAR), crash=0, reversal=0),
+    Schedule(Profile.SHARED, (Does.FAILS, Does.FAILS), reversal=20, back_fen=799),
 ]
 
 
 @pytest.mark.parametrize("schedule", PLAIN, ids=lambda schedule: schedule.profile.value)
 async def test_memory_and_postgresql_play_the_same(
+    embedded_postgres: EmbeddedPostgres, migrated_template: str, schedule: Schedule
+) -> None:
+    await on_both(embedded_postgres, migrated_template, schedule)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("schedule", SOAKED, ids=str)
+async def test_memory_and_postgresql_play_more_of_the_same(
     embedded_postgres: EmbeddedPostgres, migrated_template: str, schedule: Schedule
 ) -> None:
     await on_both(embedded_postgres, migrated_template, schedule)

@@ -10,6 +10,7 @@ from typing import cast
 from gateway.providers.port import PaymentProvider
 from models.domain.payments import (
     AnyAnswer,
+    CreditTotals,
     Failed,
     FailReason,
     PayResult,
@@ -59,6 +60,8 @@ class ModelProvider:
     released: dict[str, int] = field(default_factory=dict)
     blind: list[str] = field(default_factory=list)
     """Numbers that were sent again although no query said that the provider does not have them."""
+    named: dict[str, CreditTotals] = field(default_factory=dict)
+    """The sums that a credit's settlement named, under its number."""
     secret: dict[str, Does] = field(default_factory=dict)
     """Failed, we were told; collected they are."""
     _met: int = 0
@@ -71,17 +74,22 @@ class ModelProvider:
         return cast("PaymentProvider", self)
 
     async def capture(self, *, number: str, hold_no: str, amount_fen: int, **_: object) -> AnyAnswer:
-        def effect() -> AnyAnswer:
-            generation = number.partition("A")[0]
-            if (hold_no and self.holds.get(hold_no, 0) < amount_fen) or any(
-                other.startswith(generation) for other in self.captured
-            ):
-                return Failed(FailReason.HOLD_GONE, "no hold")
-            self.holds.pop(hold_no, None)
-            self.captured[number] = amount_fen
-            return Succeeded(PayResult(amount_fen, amount_fen, amount_fen, amount_fen, (), f"T{number}"))
+        return self._sent(number, lambda: self._collected(number, hold_no, amount_fen))
 
-        return self._sent(number, effect)
+    def _collected(self, number: str, hold_no: str, amount_fen: int) -> AnyAnswer:
+        generation = number.partition("A")[0]
+        if (hold_no and self.holds.get(hold_no, 0) < amount_fen) or any(
+            other.startswith(generation) for other in self.captured
+        ):
+            return Failed(FailReason.HOLD_GONE, "no hold")
+        self.holds.pop(hold_no, None)
+        self.captured[number] = amount_fen
+        return Succeeded(PayResult(amount_fen, amount_fen, amount_fen, amount_fen, (), f"T{number}"))
+
+    async def settle_credit(self, *, number: str, amount_fen: int, totals: CreditTotals, **_: object) -> AnyAnswer:
+        if self.named.setdefault(number, totals) != totals:
+            return Failed(FailReason.RECORDS_DIFFER, f"{totals}")
+        return self._again(number, lambda: self._collected(number, "", amount_fen))
 
     async def unfreeze(self, *, number: str, hold_no: str, amount_fen: int, **_: object) -> AnyAnswer:
         def effect() -> AnyAnswer:
@@ -100,6 +108,15 @@ class ModelProvider:
             return Succeeded(RefundResult(f"T{payment_number}", amount_fen))
 
         return self._sent(number, effect)
+
+    async def refund_credit(self, *, number: str, settlement_no: str, amount_fen: int, **_: object) -> AnyAnswer:
+        def effect() -> AnyAnswer:
+            if not any(taken.startswith(f"S{settlement_no}G") for taken in self.captured):
+                return Failed(FailReason.ORDER_UNKNOWN, "no payment")
+            self.refunded[number] = amount_fen
+            return Succeeded(RefundResult(f"T{settlement_no}", amount_fen))
+
+        return self._again(number, effect)
 
     async def query_payment(self, *, number: str, **_: object) -> AnyAnswer:
         return self._asked(number)
@@ -124,6 +141,14 @@ class ModelProvider:
             does = self.script[self._met]
             self._met += 1
         return self._do(number, does, effect)
+
+    def _again(self, number: str, effect: Callable[[], AnyAnswer]) -> AnyAnswer:
+        """Of a credit: asking again under the number is the query."""
+        if self._last.get(number, "absent") != "absent":
+            known = self._asked(number)
+            if not (isinstance(known, Unknown) and known.absent):
+                return known
+        return self._sent(number, effect)
 
     def _do(self, number: str, does: Does, effect: Callable[[], AnyAnswer]) -> AnyAnswer:
         capture = number.startswith("S")

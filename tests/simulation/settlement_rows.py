@@ -21,9 +21,9 @@ from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 from psycopg_pool import AsyncConnectionPool
 
-from actors.settlement import after_reversal, book_answer, shared_out
-from models.domain.charging import UseClass, branch_of
-from models.domain.ledger import Place, StoreShare, Transaction, benefit_reversed
+from actors.settlement import book_answer
+from models.domain.charging import Branch, branch_of
+from models.domain.ledger import Place, StoreShare, Transaction
 from models.domain.membership import HoldState, State
 from models.domain.payments import AnyAnswer, PayResult, ReleaseResult, Succeeded
 from models.domain.plans import FeeShares
@@ -211,7 +211,7 @@ async def cut_off_chunk(
         await cur.put_standing(one, settled_at=now)
         if asks:
             new = capture_call(one, 0, charge, now) if charge else release_call(one, now)
-            if not await _added(cur, "call", new.number, call_row(new, one)):
+            if not await added(cur, "call", new.number, call_row(new, one)):
                 raise UniqueViolation(new.number)
     return Cut(expired, cut, (), Mark(due[-1].due_at, due[-1].standing.id))
 
@@ -232,7 +232,7 @@ async def wake_chunk(cur: Session, _chain: str, _region: str, now: datetime, lim
         cur.put("call", call.number, replace(call, fen=one.due_fen, state=state))
         if not one.due_fen and held:
             release = release_call(one, now)
-            await _added(cur, "call", release.number, call_row(release, one))
+            await added(cur, "call", release.number, call_row(release, one))
     return woken
 
 
@@ -277,7 +277,7 @@ async def lock_answered(cur: Session, _chain: str, _region: str, limit: int) -> 
 
 async def insert_calls(cur: Session, calls: Sequence[NewCall]) -> None:
     for new in calls:
-        await _added(cur, "call", new.number, call_row(new, cur.get("membership", new.membership).standing))
+        await added(cur, "call", new.number, call_row(new, cur.get("membership", new.membership).standing))
 
 
 async def save_standings(cur: Session, standings: Sequence[tuple[Standing, str]]) -> None:
@@ -335,7 +335,7 @@ async def close_asked(
 async def insert_transactions(
     cur: Session, transactions: Sequence[Transaction], _booked_at: datetime, _trace: str = ""
 ) -> set[str]:
-    return {txn.id for txn in transactions if txn.entries and await _added(cur, "txn", txn.id, txn)}
+    return {txn.id for txn in transactions if txn.entries and await added(cur, "txn", txn.id, txn)}
 
 
 async def shares_of(cur: Session, memberships: Sequence[str]) -> dict[str, tuple[StoreShare, ...]]:
@@ -346,8 +346,9 @@ async def load_switch(_cur: Session, _chain: str, _region: str) -> Switch:
     return Switch()
 
 
-async def secured_by_credit(_cur: Session, _calls: Sequence[Call]) -> dict[str, Any]:
-    return {}
+async def secured_by_credit(cur: Session, calls: Sequence[Call]) -> dict[str, Any]:
+    found = {call.membership: cur.get("agreement", call.membership) for call in calls}
+    return {membership: agreement for membership, agreement in found.items() if agreement is not None}
 
 
 def quick_columns(_conn: Session) -> None:
@@ -374,35 +375,10 @@ async def control_totals(cur: Session, _chain: str, _region: str, batch_at: date
     )  # fmt: skip
 
 
-# ---------------------------------------------------------------- runtime.uses
-
-
-async def reverse(cur: Session, reversal: str, use: str, fen: int, now: datetime, provider: str) -> None:
-    """A use is taken back, as `Uses` does it: its line, u, the entries, and what the member gets back."""
-    line: UseRow = cur.get("use", use)
-    await cur.lock("membership", line.membership)
-    line = cur.get("use", use)
-    back_fen = min(fen, line.fen - line.reversed_fen)
-    if not await _added(cur, "reversal", reversal, reversal) or not back_fen:
-        return
-    one: Standing = cur.get("membership", line.membership).standing
-    assert not shared_out(one) or one.plan.fee_shares is FeeShares.OWNER, "shared fees have tests of their own"
-    await cur.lock("use", use)
-    cur.put("use", use, replace(line, reversed_fen=line.reversed_fen + back_fen))
-    taken = benefit_reversed(
-        reversal, use, place=line.place, fen=back_fen, use_class=UseClass.REGULAR, funder=one.plan.funder_entity,
-        business_date=one.business_date(now),
-    )  # fmt: skip
-    step = after_reversal(one, reversal, back_fen, line.place, now, provider=provider)
-    await save_standings(cur, [(step.standing, "")])
-    await insert_calls(cur, step.calls)
-    await insert_transactions(cur, [taken, *step.transactions], now)
-
-
 # ---------------------------------------------------------------- inside
 
 
-async def _added(cur: Session, table: str, key: str, row: Any) -> bool:
+async def added(cur: Session, table: str, key: str, row: Any) -> bool:
     """A unique key: False when somebody else's row has it, after waiting for whoever is about to write it."""
     await cur.lock(table, key)
     if cur.get(table, key) is not None:
@@ -430,7 +406,9 @@ def _is_plain(cur: Session, call: Call) -> bool:
         return one.state is State.SETTLING and one.charge_fen == 0 and one.attempts == 0 and held
     if call.attempt or one.state not in COLLECTING or call.fen != one.due_fen:
         return False
-    return not shared_out(one) or call.fen == sum(share.fen for share in _shares(cur, one.id))
+    if one.branch is Branch.FEE:
+        return one.plan.fee_shares is FeeShares.OWNER
+    return call.fen == sum(share.fen for share in _shares(cur, one.id))
 
 
 async def _close(cur: Session, plain: Sequence[Call], now: datetime, provider: str) -> None:
@@ -439,7 +417,7 @@ async def _close(cur: Session, plain: Sequence[Call], now: datetime, provider: s
         one: Standing = cur.get("membership", call.membership).standing
         booking = book_answer(one, call, _shares(cur, one.id), now, provider=provider)
         for txn in booking.transactions:
-            if txn.entries and not await _added(cur, "txn", txn.id, txn):
+            if txn.entries and not await added(cur, "txn", txn.id, txn):
                 raise UniqueViolation(txn.id)
         await cur.put_standing(booking.standing, parked_why=booking.parked_why)
         cur.put("call", call.number, replace(call, state=CallState.POSTED, lease_until=None))

@@ -54,6 +54,10 @@ class Profile(StrEnum):
     ONE_USE = "clawback of one use, held"
     UNUSED = "unused, held"
     FREE = "clawback, nothing held"
+    SHARED = "fee shared by usage, held"
+    TASK_KEPT = "task of purchases, just kept, held"
+    TASK_MISSED = "task of an amount, missed, held"
+    CREDIT = "fee, settled by the provider's own records"
 
 
 USES: dict[Profile, tuple[tuple[str, int], ...]] = {
@@ -62,6 +66,10 @@ USES: dict[Profile, tuple[tuple[str, int], ...]] = {
     Profile.ONE_USE: (("s-north", 800),),
     Profile.UNUSED: (),
     Profile.FREE: (("s-own", 800),),
+    Profile.SHARED: (("s-own", 300), ("s-own", 450), ("s-north", 450)),
+    Profile.TASK_KEPT: (("s-own", 800), ("s-north", 800)),
+    Profile.TASK_MISSED: (("s-own", 300), ("s-north", 500)),
+    Profile.CREDIT: (("s-own", 800), ("s-north", 800)),
 }
 """(store, fen) of each use; the last one is what is taken back, wholly or but for 1 fen."""
 
@@ -180,7 +188,7 @@ class Play:
             state = await self.world.state()
             if await self._told(state):
                 continue
-            if ended(state) and not self._late_reversal():
+            if ended(state) and not await self._late_reversal():
                 return
             if "crash" in self.begun and self.schedule.early and "early" not in self.begun:
                 self.begun.add("early")
@@ -189,11 +197,12 @@ class Play:
             self.wall += timedelta(days=1) if dunning else CALL_LEASE + QUERY_AGAIN_MAX
         raise Broken(f"it does not end: {await self.world.state()}")
 
-    def _late_reversal(self) -> bool:
+    async def _late_reversal(self) -> bool:
         """The runs ended before the reversal's point: it comes now."""
         if self.schedule.reversal is None or "reversal" in self.begun:
             return False
         self._reverse()
+        await self._still([])
         return True
 
     async def _told(self, state: Committed) -> bool:
@@ -220,6 +229,7 @@ class Play:
                 raise Broken("everybody waits for somebody else's row")
             if mover is workers[0]:
                 killed = self._point(workers)
+                await self._still(workers)  # who begins here goes as far as it comes, before the first one moves
                 mover.move(killed=killed)
             else:
                 mover.move()
@@ -338,7 +348,8 @@ class Audit:
         require(sums(state)["hold"] == 0 and not provider.holds, f"somebody still holds: {provider.holds}")
         for one in state.standings.values():
             require(one.state in {State.CLOSED, State.WRITTEN_OFF}, f"{one.id} ends {one.state}")
-            due = min(one.fee_eff_fen, one.used_fen)
+            kept = one.task_target is not None and one.task_done >= one.task_target
+            due = 0 if kept else min(one.fee_eff_fen, one.used_fen)
             want = 0 if one.state is State.WRITTEN_OFF else due
             require(one.paid_fen == (want if one.captured_number or want == 0 else -1), f"{one.id} paid {one.paid_fen}")
         other = state.standings[BYSTANDER]

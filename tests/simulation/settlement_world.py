@@ -12,12 +12,14 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from models.domain.charging import task_done
 from models.domain.ids import LegalEntityId, MemberId, MembershipId, StoreId, derived_id
 from models.domain.ledger import Place, hold_placed
 from models.domain.membership import HoldState, State
 from models.domain.payments import Failed, PayResult, Succeeded
 from models.domain.plans import Plan, plan_from_dict
 from models.domain.settlement import CallState, Standing
+from models.tables.credit_records import Agreement
 from tests.simulation import settlement_rows as rows
 from tests.simulation.settlement_provider import BYSTANDER, SUBJECT, Does
 from tests.simulation.settlement_schedules import (
@@ -32,6 +34,7 @@ from tests.simulation.settlement_schedules import (
     Schedule,
     play,
 )
+from tests.simulation.settlement_uses import PAID_FEN, reverse, told
 
 OWNERS = {"s-own": LegalEntityId("chain"), "s-north": LegalEntityId("north")}
 PROVIDER = "alipay"
@@ -57,11 +60,18 @@ PLAN: dict[str, Any] = {
     "enrol_again_after_days": 0,
     "funder_entity": "chain",
 }
+PLANS: dict[Profile, dict[str, Any]] = {
+    Profile.SHARED: {**PLAN, "id": "light-shared", "fee_shares": "usage"},
+    Profile.TASK_KEPT: {**PLAN, "id": "light-times", "rule": "TASK_TIMES", "task_target": 2},
+    Profile.TASK_MISSED: {**PLAN, "id": "light-amount", "rule": "TASK_AMOUNT", "task_target": 3 * PAID_FEN},
+}
+"""The plans that are not PLAN."""
+NOT_HELD = {Profile.FREE, Profile.CREDIT}
 
 
 def standing(id_: str, profile: Profile, plan: Plan) -> Standing:
     """An ACTIVE membership that is due for its cutoff."""
-    hold_fen = 0 if profile is Profile.FREE else FEE_FEN
+    hold_fen = 0 if profile in NOT_HELD else FEE_FEN
     return Standing(
         id=MembershipId(id_), enrol_key=f"e-{id_}", member=MemberId(f"m-{id_}"), chain=CHAIN, region=REGION,
         store=StoreId("s-own"), terminal="t-1", session="", plan=plan, owner=LegalEntityId("chain"), generation=1,
@@ -70,21 +80,26 @@ def standing(id_: str, profile: Profile, plan: Plan) -> Standing:
         hold_state=HoldState.HELD if hold_fen else HoldState.NONE, enrolled_at=NOW - timedelta(days=40),
         expires_at=NOW - timedelta(days=9), cutoff_at=NOW - timedelta(days=8), charge_fen=None, branch=None,
         paid_fen=0, refunded_fen=0, receivable_fen=0, captured_number="", attempts=0,
-        guarantee="huabei_hold" if hold_fen else "sesame_credit",
+        guarantee="huabei_hold" if hold_fen else "sesame_credit", task_target=plan.task_target,
+        task_done=task_done(plan, [PAID_FEN] * len(USES[profile])),
     )  # fmt: skip
 
 
 def planted(profile: Profile) -> list[tuple[Standing, list[rows.UseRow]]]:
     """The subject, and the bystander beside it."""
-    plan = plan_from_dict(PLAN)
     both = []
     for id_, one in ((SUBJECT, profile), (BYSTANDER, Profile.FEE)):
         uses = [
             rows.UseRow(f"u{n}-{id_}", id_, Place(StoreId(store), OWNERS[store]), fen)
             for n, (store, fen) in enumerate(USES[one])
         ]
-        both.append((standing(id_, one, plan), uses))
+        both.append((standing(id_, one, plan_from_dict(PLANS.get(one, PLAN))), uses))
     return both
+
+
+def agreement_of(one: Standing) -> Agreement:
+    """Signed, and over at the provider: it said under which number it is settled."""
+    return Agreement(one.id, f"A{one.id}", "", f"N{one.id}", "lin", str(one.id), one.expires_at)
 
 
 class MemoryWorld:
@@ -101,6 +116,8 @@ class MemoryWorld:
         for one, uses in planted(profile):
             self.books.rows["membership"][one.id] = rows.MembershipRow(one)
             self.books.rows["use"].update({use.id: use for use in uses})
+            if one.id == SUBJECT and profile is Profile.CREDIT:
+                self.books.rows["agreement"][one.id] = (agreement_of(one), told(uses))
             if one.hold_fen:
                 holds[one.hold_no] = one.hold_fen
                 txn = hold_placed(
@@ -113,7 +130,7 @@ class MemoryWorld:
     async def reverse(self, fen: int, now: datetime) -> None:
         use = max(use.id for use in self.books.uses() if use.membership == SUBJECT)
         async with self.books.connection() as session:
-            await rows.reverse(session, derived_id(REVERSED_BY, use), use, fen, now, PROVIDER)
+            await reverse(session, derived_id(REVERSED_BY, use), use, fen, now, PROVIDER)
 
     async def tell(self, number: str) -> bool:
         call = self.books.rows["call"].get(number)
