@@ -1,4 +1,4 @@
-"""`storeops prices import`, `receipts verify`, `points expire|show` and `invoice`."""
+"""`storeops prices import|history`, `receipts show|verify`, `points expire|show` and `invoice`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from models.domain.price_file import FILE_BYTES_MAX, ITEMS_MAX, JUMP_PERCENT
 from runtime.terminal_verbs import AsJson, Data, Demo, _print
 
 if TYPE_CHECKING:
+    from gateway.queries.receipts import ReceiptView
     from models.domain.invoices import Document, Invoice
     from models.domain.receipts import Verifier
     from runtime.plant import Plant
@@ -93,7 +94,107 @@ def _said(done: Imported) -> str:
     return "\n".join([*said, *([f"  and {more:,} jumps more"] if more > 0 else [])])
 
 
+@prices_app.command("history")
+def history(
+    chain: Annotated[str, typer.Option("--chain", help="Whose price files.")],
+    version: Annotated[int | None, typer.Option(help="What this book changed, article by article.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
+    data: Data = None,
+    demo: Demo = False,
+    as_json: AsJson = False,
+) -> None:
+    """The price files that a chain took, the newest first; with --version what one changed."""
+    from models.tables.price_history import item_changes, taken_files
+    from runtime import administration
+
+    plants = [one for one in administration.running_all(data, demo) if one.chain == chain]
+    if not plants:
+        raise Refused("unknown_chain", f"there is no chain {chain!r} here", "see `storeops status`")
+
+    async def work() -> tuple[list[Any], list[str]]:
+        from psycopg import AsyncConnection
+
+        async with await AsyncConnection.connect(plants[0].database_url, autocommit=True) as conn:
+            if version is None:
+                files = await taken_files(conn, chain, limit=limit)
+                return list(files), [
+                    f"book {one.version}  {one.taken_at.astimezone():%Y-%m-%d %H:%M}  {one.lines:,} lines,"
+                    f" {one.changed:,} changed  {one.sha256[:12]}"
+                    for one in files
+                ]
+            changed = await item_changes(conn, chain, version, limit=limit)
+            return list(changed), [
+                f"{one.code}  {one.kind}  {_fen(one.from_fen)} -> {_fen(one.to_fen)}  {one.name_zh}"
+                + "".join(f", from {at.astimezone():%Y-%m-%d %H:%M} {_fen(fen)}" for at, fen in one.later)
+                for one in changed
+            ]
+
+    found, said = asyncio.run(work())
+    name = "files" if version is None else "changes"
+    from pydantic import TypeAdapter
+
+    document = {"chain": chain, name: TypeAdapter(list[Any]).dump_python(found, mode="json")}
+    _print(document, as_json, "\n".join(said) or "none")
+
+
+def _fen(fen: int | None) -> str:
+    return "-" if fen is None else format_yuan(fen)
+
+
 # ---------------------------------------------------------------- receipts
+
+
+@receipts_app.command("show")
+def show_receipt(
+    receipt: Annotated[str, typer.Argument(help="A receipt's number or a sale's id; or how numbers begin.")],
+    data: Data = None,
+    demo: Demo = False,
+    as_json: AsJson = False,
+) -> None:
+    """A receipt with its lines, its void and returns, and whether each link of the chain holds."""
+    from runtime import administration
+
+    found = asyncio.run(_receipts(administration.running_all(data, demo), receipt))
+    if not found:
+        raise Refused("unknown_sale", f"there is no receipt {receipt!r}", "take its number from the console")
+    whole = len({one.link.sale for one in found}) == 1
+    said = []
+    for one in found:
+        holds = "; ".join(fault.detail for fault in one.faults) or "holds"
+        said.append(f"{one.link.receipt} {one.link.kind} {format_yuan(one.link.fen)}")
+        said.append(f"  {one.link.store} #{one.link.n} {one.link.sha256[:16]}: {holds}")
+    if whole:
+        first = found[0]
+        said += [f"  {line['name']} x{line['quantity']}  {format_yuan(line['net_fen'])}" for line in first.lines]
+        said += [f"  {tender['kind']}  {format_yuan(tender['fen'])}" for tender in first.tenders]
+        said += [f"  voucher {one['voucher']}  {format_yuan(-one['fen'])}" for one in first.vouchers]
+        said += [
+            f"  returned {back.at.astimezone():%Y-%m-%d %H:%M} at {back.store}: {format_yuan(-back.due_fen)}"
+            for back in first.returns
+        ]
+    _print([one.model_dump(mode="json") for one in found], as_json, "\n".join(said))
+    if any(one.faults for one in found):
+        raise typer.Exit(1)
+
+
+async def _receipts(plants: Sequence[Plant], text: str) -> list[ReceiptView]:
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlmodel.ext.asyncio.session import AsyncSession
+
+    from gateway.queries import receipts
+    from runtime.postgres import sqlalchemy_url
+
+    found = []
+    for plant in _databases(plants):
+        engine = create_async_engine(sqlalchemy_url(plant.database_url))
+        try:
+            async with AsyncSession(engine) as session:
+                for link in await receipts.find(session, text):
+                    one = await receipts.receipt(session, link.store, link.n)
+                    found += [one] if one is not None else []
+        finally:
+            await engine.dispose()
+    return found
 
 
 @receipts_app.command("verify")
@@ -151,22 +252,12 @@ async def _verify(
 ) -> tuple[Verifier, int]:
     from psycopg import AsyncConnection
 
-    from models.domain.receipts import Verifier
-    from models.tables.receipts import kept_receipts, receipts_total, unchained_total
+    from models.tables.receipts import receipts_total, unchained_total, verify_chain
 
-    verifier = Verifier()
-    for n, sha256 in noted:
-        if n:
-            verifier.watch(n, sha256)
     async with await AsyncConnection.connect(plant.database_url, autocommit=True) as conn:
         task = progress.add_task("receipts", total=await receipts_total(conn, store))
-        async for kept in kept_receipts(conn, store):
-            verifier.feed(kept)
-            if verifier.receipts % 1_000 == 0:
-                progress.update(task, completed=verifier.receipts)
-        unchained = await unchained_total(conn, store)
-    verifier.finish()
-    return verifier, unchained
+        found = await verify_chain(conn, store, noted, lambda done: progress.update(task, completed=done))
+        return found, await unchained_total(conn, store)
 
 
 # ---------------------------------------------------------------- points

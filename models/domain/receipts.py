@@ -202,3 +202,14 @@ def verify(chain: Iterable[Kept]) -> Verifier:
         verifier.feed(kept)
     verifier.finish()
     return verifier
+
+
+def link_faults(before: bytes, kept: Kept) -> list[Fault]:
+    """What is wrong with one link alone, `before` being the SHA-256 of the link before it (GENESIS before the first).
+
+    That nothing is missing elsewhere, only the whole chain says.
+    """
+    assert kept.link is not None
+    verifier = Verifier(head=before, _expected=kept.link.n)
+    verifier.feed(kept)
+    return verifier.faults

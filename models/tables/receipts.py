@@ -6,7 +6,8 @@ receipts follow one another. Nothing is ever changed or taken out: the database 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +17,17 @@ from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
 from models.domain.facts import Fact, SaleMade, SaleReturned, SaleVoided
-from models.domain.receipts import GENESIS, Kept, Link, Receipt, kept_from_row, receipt_of
+from models.domain.receipts import (
+    GENESIS,
+    Fault,
+    Kept,
+    Link,
+    Receipt,
+    Verifier,
+    kept_from_row,
+    link_faults,
+    receipt_of,
+)
 from models.tables.base import blob, instant
 
 
@@ -123,3 +134,107 @@ async def unchained_total(conn: AsyncConnection[Any], store: str) -> int:
     row = await cursor.fetchone()
     assert row is not None
     return int(row[0])
+
+
+async def verify_chain(
+    conn: AsyncConnection[Any],
+    store: str,
+    noted: Sequence[tuple[int, bytes]] = (),
+    progress: Callable[[int], None] = lambda _: None,
+) -> Verifier:
+    """The whole chain of a store held against what its sales, voids and returns say today; `noted`: heads that must
+    still be there. `progress` is told every 1,000 receipts."""
+    verifier = Verifier()
+    for n, sha256 in noted:
+        if n:
+            verifier.watch(n, sha256)
+    async for kept in kept_receipts(conn, store):
+        verifier.feed(kept)
+        if verifier.receipts % ROWS_AT_ONCE == 0:
+            progress(verifier.receipts)
+    verifier.finish()
+    return verifier
+
+
+# ---------------------------------------------------------------- looking at them
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A link of a store's chain as a list shows it. `receipt` and `sale`: whose receipt, void or return it is, "" when
+    that is gone; `fen`: what was paid, below 0 what went back."""
+
+    store: str
+    n: int
+    id: str
+    kind: str
+    at: datetime
+    sha256: str
+    receipt: str
+    sale: str
+    fen: int
+
+
+_LINKED = """
+SELECT r.store, r.n, r.id, r.kind, r.at, encode(r.sha256, 'hex'), coalesce(s.receipt, ''), coalesce(s.id, ''),
+       coalesce(CASE r.kind WHEN 'return' THEN -b.due_fen WHEN 'void' THEN -s.due_fen ELSE s.due_fen END, 0)
+FROM receipt r LEFT JOIN sale_void v ON r.kind = 'void' AND v.id = r.id
+LEFT JOIN sale_return b ON r.kind = 'return' AND b.id = r.id
+LEFT JOIN sale s ON s.id = coalesce(v.sale, b.sale, r.id)
+"""
+_OF_SALE = """
+WITH wanted AS (SELECT id FROM sale WHERE {which} ORDER BY at DESC, id LIMIT %(limit)s)
+SELECT * FROM (
+    {linked} WHERE r.id IN (
+        SELECT id FROM wanted UNION ALL SELECT id FROM sale_void WHERE sale IN (SELECT id FROM wanted)
+        UNION ALL SELECT id FROM sale_return WHERE sale IN (SELECT id FROM wanted))
+) found ORDER BY 5, 2 LIMIT %(limit)s
+"""
+_EXACT = "receipt = %(text)s OR id = %(text)s"
+_PREFIX = "starts_with(receipt, %(text)s)"
+
+
+async def chain_links(conn: AsyncConnection[Any], store: str, *, limit: int, before: int | None = None) -> list[Linked]:
+    """The store's chain, the newest first; `before`: only links with a lower number."""
+    cursor = await conn.execute(
+        _LINKED + " WHERE r.store = %s AND (%s::bigint IS NULL OR r.n < %s::bigint) ORDER BY r.n DESC LIMIT %s",
+        (store, before, before, limit),
+    )
+    return [Linked(*row) for row in await cursor.fetchall()]
+
+
+async def find_links(conn: AsyncConnection[Any], text: str, *, limit: int) -> list[Linked]:
+    """Links of the sale with this receipt's number or id, of any store, its void and returns with it; where there is
+    none, of receipts whose numbers begin so."""
+    for which in (_EXACT, _PREFIX):
+        cursor = await conn.execute(_OF_SALE.format(which=which, linked=_LINKED), {"text": text, "limit": limit})
+        if rows := await cursor.fetchall():
+            return [Linked(*row) for row in rows]
+    return []
+
+
+async def load_link(conn: AsyncConnection[Any], store: str, n: int) -> tuple[Linked, list[Fault]] | None:
+    """One link with what is wrong with it; None: the chain has no such number."""
+    cursor = await conn.execute(
+        """SELECT r.n, r.id, r.kind, r.at, r.digest, r.sha256,
+                  CASE r.kind WHEN 'sale' THEN (SELECT to_jsonb(s) FROM sale s WHERE s.id = r.id)
+                  WHEN 'void' THEN (SELECT to_jsonb(v) || jsonb_build_object('receipt', s.receipt)
+                                    FROM sale_void v JOIN sale s ON s.id = v.sale WHERE v.id = r.id)
+                  ELSE (SELECT to_jsonb(b) || jsonb_build_object('receipt', s.receipt)
+                        FROM sale_return b JOIN sale s ON s.id = b.sale WHERE b.id = r.id) END,
+                  (SELECT p.sha256 FROM receipt p WHERE p.store = r.store AND p.n = r.n - 1)
+           FROM receipt r WHERE r.store = %s AND r.n = %s""",
+        (store, n),
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    _, ident, kind, at, digest, sha256, doc, before = row
+    link = Link(n, ident, kind, at, bytes(digest), bytes(sha256))
+    faults = link_faults(
+        bytes(before) if before is not None else GENESIS, Kept(link, _content(store, kind, ident, doc))
+    )
+    cursor = await conn.execute(_LINKED + " WHERE r.store = %s AND r.n = %s", (store, n))
+    shown = await cursor.fetchone()
+    assert shown is not None
+    return Linked(*shown), faults

@@ -29,6 +29,7 @@ from runtime.member_money_desk import MemberMoneyOfAHouse
 from runtime.membership_desk import MembershipsOfAHouse
 from runtime.plant import Plant
 from runtime.postgres import EmbeddedPostgres, sqlalchemy_url
+from runtime.price_desk import PricesOfAHouse
 from runtime.privacy import Privacy
 from runtime.privacy_desk import Desk, MemberLinks
 from runtime.reconciliation_desk import ReconciliationDesk
@@ -100,6 +101,7 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
         app.state.edge.reconciliation = ReconciliationDesk([Plant(Path(), database_url=database_url)])
         drawers = DrawersOfAHouse([Plant(Path(), region=RegionId("local"), database_url=database_url)])
         app.state.edge.drawers = drawers
+        app.state.edge.prices = PricesOfAHouse([Plant(Path(), region=RegionId("local"), database_url=database_url)])
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, ws="none"))
         loops: list[asyncio.AbstractEventLoop] = []
 

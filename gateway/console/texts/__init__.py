@@ -9,6 +9,7 @@ from gateway.console.texts.ledger import LEDGER
 from gateway.console.texts.member_money import MEMBER_MONEY
 from gateway.console.texts.memberships import MEMBERSHIPS
 from gateway.console.texts.pages import PAGES
+from gateway.console.texts.papers import PAPERS
 from gateway.console.texts.plans import PLANS
 from gateway.console.texts.privacy import PRIVACY
 from gateway.console.texts.reconciliation import RECONCILIATION
@@ -32,5 +33,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     **MEMBER_MONEY,
     **LEDGER,
     **DRAWERS,
+    **PAPERS,
 }
 """id -> (zh, en)"""
