@@ -109,7 +109,7 @@ def receive(session: Session, message: SessionMessage, cause: str, now: datetime
     if isinstance(message, Event):
         cause = event_cause(message.terminal, cause)
     stage = Stage(session, cause, now, book)
-    switching.obey(stage)
+    switching.obey(stage, first=True)
     match message:
         case Event():
             _event(stage, message)
@@ -142,7 +142,7 @@ def receive(session: Session, message: SessionMessage, cause: str, now: datetime
             pass
         case _:
             assert_never(message)
-    switching.obey(stage)
+    switching.obey(stage, first=False)
     return stage.turn()
 
 

@@ -54,11 +54,13 @@ class Stage:
         self._effects: list[Effect] = []
         self._made = 0
         self._show = False
+        self._revised: SessionId | None = None
 
     def turn(self) -> Turn[Session]:
         """The finished turn; a screen, if one is due, is drawn once, from the final state."""
         if self._show:
-            self.session = _with(self.session, {"rev": self.session.rev + 1})
+            if self._revised is None or self._revised != self.session.id:
+                self.session = _with(self.session, {"rev": self.session.rev + 1})
             self._effects.append(Show(render(self.session, self.book)))
         return Turn(self.session, tuple(self._effects))
 
@@ -72,6 +74,11 @@ class Stage:
         self.session = _with(self.session, fields)
         self._show = True
 
+    def revise(self, **fields: Any) -> None:
+        """Change fields before the message is looked at: what names the revision so far is stale from here on."""
+        self.change(rev=self.session.rev + 1, **fields)
+        self._revised = self.session.id
+
     def keep(self, **fields: Any) -> None:
         """Change fields that no screen shows."""
         self.session = _with(self.session, fields)
@@ -82,7 +89,8 @@ class Stage:
 
     def show_again(self) -> None:
         """The current screen as it stands, for one who has an old one; rev does not rise."""
-        self._effects.append(Show(render(self.session, self.book)))
+        if not self._show:
+            self._effects.append(Show(render(self.session, self.book)))
 
     def ask(self, request: AskRequest, ask_id: str | None = None) -> str:
         """Ask a port; returns the question's id."""

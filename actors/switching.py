@@ -47,15 +47,15 @@ FACE_PROMPTS = frozenset(
 _PRICED = frozenset({ScreenState.BASKET, ScreenState.QUOTED, ScreenState.DECLINED})
 
 
-def obey(stage: Stage) -> None:
-    """Bring a visit under the store's switches, unless money is on its way."""
+def obey(stage: Stage, *, first: bool) -> None:
+    """Bring a visit under the store's switches, unless money is on its way. `first`: before the message."""
     session, off = stage.session, stage.book.off
     if session.off == off or session.busy or not session.live:
         return
     moved = set(session.off) ^ set(off)
     due = _due_fen(stage)
     switched = (*session.switched, Switched(session.rev, session.off))[-SWITCHED_REMEMBERED_MAX:]
-    stage.change(off=off, switched=switched)
+    (stage.revise if first else stage.change)(off=off, switched=switched)
     if Switch.FACE in moved:
         _face(stage, off=Switch.FACE in off)
     if Switch.BENEFITS in moved and _due_fen(stage) != due and stage.session.state in _PRICED:
