@@ -7,7 +7,7 @@ cut off before that. A charge of 0 asks nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -35,6 +35,7 @@ from models.tables import memberships
 from models.tables.credit_records import Agreement, CreditUse
 from models.tables.settlement import save_standings
 from runtime.clock import Pool, Wall
+from runtime.plant import ProviderOf
 
 TOLD_PER_SWEEP_MAX = 100
 TELL_LEASE = timedelta(seconds=60)
@@ -125,7 +126,7 @@ async def note_born_reversed(
 class Credits:
     """Signs, listens and tells. Any number may run beside each other."""
 
-    def __init__(self, pool: Pool, providers: Callable[[LegalEntityId], PaymentProvider], *, wall: Wall) -> None:
+    def __init__(self, pool: Pool, providers: ProviderOf, *, wall: Wall) -> None:
         self._pool = pool
         self._providers = providers
         self._wall = wall

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -16,15 +15,17 @@ from typing import Any
 from psycopg import AsyncCursor
 
 from actors.ports import EnrolMember, FindMember
-from gateway.providers.port import Guarantee, PaymentProvider, Scene
+from gateway.providers.port import Guarantee, Scene
 from models.domain import ledger
 from models.domain.charging import cutoff_instant, expiry_instant
 from models.domain.errors import Bug, Refused
 from models.domain.events import ProviderAuth
-from models.domain.ids import LegalEntityId, MemberId, MembershipId, SessionId, StoreId, derived_id
-from models.domain.membership import HOLD_TIMEOUT, HoldState, State, apply_for
+from models.domain.ids import MemberId, MembershipId, SessionId, StoreId, derived_id
+from models.domain.membership import HOLD_TIMEOUT, HoldState, State, apply_for, guarantees_instead
+from models.domain.membership_guarantee import holder_of
 from models.domain.messages import EnrolAnswered, MemberFound
 from models.domain.payments import (
+    PROVIDERS,
     AgreementResult,
     Answer,
     CreditOutcome,
@@ -34,19 +35,21 @@ from models.domain.payments import (
     Succeeded,
     Unknown,
 )
-from models.domain.plans import HOLD_GUARANTEES, GuaranteeKind, Plan, Rule
+from models.domain.plans import HOLD_GUARANTEES, OWN_HOLDS, GuaranteeKind, Plan, Rule
 from models.domain.settlement import Standing, release_call
 from models.tables import clock, memberships, settlement
 from models.tables.ledger import insert_transactions
+from models.tables.member_money import BalanceHold
 from models.tables.plans import latest_plan
 from runtime.clock import Pool, Wall
 from runtime.credits import Credits
+from runtime.held_balances import reserve
+from runtime.holders import Holders
 from runtime.member_views import NotYet, member_view
+from runtime.plant import ProviderOf
 
 PENDING_SWEPT_MAX = 200
 _WAITING = frozenset({State.ADMITTING, State.HOLD_PENDING})
-_OFFERED = frozenset({GuaranteeKind.HUABEI_HOLD, GuaranteeKind.SESAME_CREDIT, GuaranteeKind.MERCHANT_TRUST})
-"""Guarantees that enrolment can carry out."""
 _ADMITTED = {
     CreditOutcome.HOLD_NEEDED: State.HOLD_PENDING,
     CreditOutcome.REFUSED: State.REJECTED,
@@ -80,25 +83,31 @@ def scene_of(auth: ProviderAuth) -> Scene:
     return Scene.PAYMENT_CODE if auth.token.isdigit() else Scene.FACE
 
 
+class NotSecured(Refused):
+    """This guarantee cannot be had; `instead`: those of the plan that may be."""
+
+    def __init__(self, code: str, message: str, instead: tuple[str, ...]) -> None:
+        super().__init__(code, message, "choose another guarantee")
+        self.instead = instead
+
+
 class Enrolment:
     """Opens memberships, one per ask. `wall` times the freezes; business time is `wall` plus the stored offset."""
 
     def __init__(
         self,
         pool: Pool,
-        providers: Callable[[LegalEntityId], PaymentProvider],
+        providers: ProviderOf,
         *,
         pepper: bytes,
         wall: Wall,
-        provider_name: str,
         credits_: Credits,
     ) -> None:
         self._pool = pool
-        self._providers = providers
+        self._holders = Holders(pool, providers, wall=wall)
         self._credits = credits_
         self._pepper = pepper
         self._wall = wall
-        self._provider_name = provider_name
 
     async def find(self, question: str, request: FindMember) -> MemberFound:
         """Who this number is of, with the membership that is open now; nobody when it is no number at all."""
@@ -129,6 +138,8 @@ class Enrolment:
                 made_before = standing is not None or attempts > 0
                 if standing is None:
                     standing = await self._apply(cur, ask_id, request)
+        except NotSecured as refused:
+            return EnrolAnswered(ask_id, request.session, None, code=refused.code, instead=refused.instead)
         except Refused as refused:
             return EnrolAnswered(ask_id, request.session, None, code=refused.code)
         answer: Answer[HoldResult] | Answer[AgreementResult] | None = None
@@ -147,11 +158,7 @@ class Enrolment:
         plan = await latest_plan(cur, store.chain, request.plan)
         if plan is None:
             raise Refused("unknown_plan", request.plan)
-        if request.guarantee not in _OFFERED:
-            raise Refused("guarantee_unavailable", request.guarantee)
-        guarantee = GuaranteeKind(request.guarantee)
-        if _first_state(guarantee, plan.fee_fen) is State.ADMITTING and not request.phone:
-            raise Refused("guarantee_unavailable", "a credit is asked about somebody: the phone is missing")
+        guarantee = self._guarantee_of(request, plan)
         member = await memberships.lock_member(
             cur,
             store,
@@ -202,10 +209,54 @@ class Enrolment:
             attempts=0,
             task_target=plan.task_target,
             guarantee=guarantee.value,
+            provider=holder_of(guarantee),
             renews=plan.rule is Rule.CYCLE,
         )
         await self.open(cur, standing, request.clerk)
+        if standing.fee_fen and guarantee in OWN_HOLDS:
+            return await self._reserved(cur, standing, request.clerk, await clock.business_now(cur, self._wall()))
         return standing
+
+    def _guarantee_of(self, request: EnrolMember, plan: Plan) -> GuaranteeKind:
+        """What was chosen, if it can be had. Raises NotSecured `guarantee_unavailable`, `clerk_missing`."""
+        kinds = {str(kind): kind for kind in plan.guarantees}
+        kind = kinds.get(request.guarantee)
+        if kind is None:
+            raise NotSecured("guarantee_unavailable", request.guarantee, tuple(kinds))
+        instead = tuple(str(one) for one in guarantees_instead(plan, kind))
+        if not plan.fee_fen or kind is GuaranteeKind.MERCHANT_TRUST:
+            return kind
+        if kind is GuaranteeKind.SESAME_CREDIT and not request.phone:
+            raise NotSecured("guarantee_unavailable", "a credit is asked about somebody: the phone is missing", instead)
+        if kind is GuaranteeKind.BALANCE_HOLD and request.member is None:
+            raise NotSecured("guarantee_unavailable", "nobody yet, so nobody's balance", instead)
+        if kind is GuaranteeKind.CASH_DEPOSIT and request.clerk is None:
+            raise NotSecured("clerk_missing", "a clerk takes the cash", instead)
+        holder = holder_of(kind)
+        elsewhere = request.auth is not None and holder in PROVIDERS and request.auth.provider not in ("", holder)
+        if elsewhere or not self._holders.has(plan.owner_entity, holder):
+            raise NotSecured("guarantee_unavailable", f"{holder} cannot hold for {plan.owner_entity}", instead)
+        return kind
+
+    async def _reserved(self, cur: AsyncCursor[Any], standing: Standing, clerk: str | None, now: datetime) -> Standing:
+        """The member's own money secures it, in the transaction that opens it. Raises NotSecured `balance_short`, …
+
+        A deposit is cash that a clerk takes; where none stands (a renewal), it comes out of the balance.
+        """
+        kind = GuaranteeKind(standing.guarantee)
+        cash = kind is GuaranteeKind.CASH_DEPOSIT and clerk is not None
+        hold = BalanceHold(
+            standing.hold_order, standing.member, standing.owner, standing.store, standing.fee_fen, 0, "held"
+        )
+        try:
+            await reserve(
+                cur.connection, hold, terminal=standing.terminal, cash=cash, now=now,
+                by="member" if clerk is None else f"clerk:{clerk}", business_date=standing.business_date(now),
+            )  # fmt: skip
+        except Refused as refused:
+            instead = tuple(str(one) for one in guarantees_instead(standing.plan, kind))
+            raise NotSecured(refused.code, refused.message, instead) from refused
+        return await self._held(cur, standing, HoldResult(hold.number, hold.fen, hold.fen), now)
 
     async def open(self, cur: AsyncCursor[Any], standing: Standing, clerk: str | None = None) -> None:
         """A new application, or a membership that needs no provider's word; with its wall timer when it waits."""
@@ -222,9 +273,23 @@ class Enrolment:
             return (signing.code_text or "") if isinstance(signing, Pending) else ""
         if standing.state is not State.HOLD_PENDING:
             return ""
+        if GuaranteeKind(standing.guarantee) in OWN_HOLDS:
+            await self._secured(standing.enrol_key)
+            return ""
         answer = await self._freeze(standing, None, query_first=False)
         await self._admit(standing.enrol_key, answer)
         return (answer.code_text or "") if isinstance(answer, Pending) else ""
+
+    async def _secured(self, enrol_key: str) -> Standing | None:
+        """A renewal out of the balance, as soon as there is enough of it. None: not yet."""
+        try:
+            async with self._pool.connection() as conn, conn.cursor() as cur:
+                standing = await memberships.find_by_enrol_key(cur, enrol_key)
+                if standing is None or standing.state is not State.HOLD_PENDING:
+                    return standing
+                return await self._reserved(cur, standing, None, await clock.business_now(cur, self._wall()))
+        except NotSecured:
+            return None
 
     async def _admitted(self, standing: Standing, phone: str) -> tuple[Standing, Answer[AgreementResult] | None]:
         """Credit: first the provider says whether it vouches for the member, then the member signs with it."""
@@ -263,7 +328,7 @@ class Enrolment:
         """Ask the provider whether it vouches for this person's fee; nothing is frozen. An open answer leaves it
         ADMITTING until the same ask comes again: the phone itself is kept nowhere. True: it does.
         """
-        answer = await self._providers(standing.owner).consult_credit(
+        answer = await self._holders.account(standing.owner).consult_credit(
             number=f"C{standing.id}", guarantee=Guarantee(standing.guarantee), fee_fen=standing.fee_fen, payer=phone
         )
         if not isinstance(answer, Succeeded | Failed):
@@ -281,7 +346,7 @@ class Enrolment:
 
     async def _freeze(self, standing: Standing, auth: ProviderAuth | None, query_first: bool) -> Answer[HoldResult]:
         """One freeze under the membership's own number, whatever happened to the call before."""
-        provider = self._providers(standing.owner)
+        provider = self._holders.account(standing.owner, standing.provider)
         number, fee = standing.hold_order, standing.fee_fen
         if query_first:
             known = await provider.query_freeze(number=number, amount_fen=fee)
@@ -306,22 +371,25 @@ class Enrolment:
             if not isinstance(answer, Succeeded) or standing.hold_state is not HoldState.NONE:
                 return standing
             now = await clock.business_now(cur, self._wall())
-            hold = answer.result
-            await memberships.save_hold(cur, standing.id, hold.hold_no, hold.frozen_fen)
-            held = replace(standing, hold_no=hold.hold_no, hold_fen=hold.frozen_fen, hold_state=HoldState.HELD)
-            placed = ledger.hold_placed(
-                held.hold_order,
-                entity=held.owner,
-                provider=self._provider_name,
-                hold_fen=held.hold_fen,
-                business_date=held.business_date(now),
-            )
-            await insert_transactions(cur, [placed], now, held.enrol_key)
-            if held.state is not State.HOLD_PENDING:  # too late to be of use: it goes back at once
-                await settlement.insert_calls(cur, [release_call(held, now)])
-                return held
-            await memberships.save_admission(cur, held.id, State.ACTIVE)
-            return replace(held, state=State.ACTIVE)
+            return await self._held(cur, standing, answer.result, now)
+
+    async def _held(self, cur: AsyncCursor[Any], standing: Standing, hold: HoldResult, now: datetime) -> Standing:
+        """The fee is secured: the membership is ACTIVE, or it was too late and the hold goes back."""
+        await memberships.save_hold(cur, standing.id, hold.hold_no, hold.frozen_fen)
+        held = replace(standing, hold_no=hold.hold_no, hold_fen=hold.frozen_fen, hold_state=HoldState.HELD)
+        placed = ledger.hold_placed(
+            held.hold_order,
+            entity=held.owner,
+            provider=held.provider,
+            hold_fen=held.hold_fen,
+            business_date=held.business_date(now),
+        )
+        await insert_transactions(cur, [placed], now, held.enrol_key)
+        if held.state is not State.HOLD_PENDING:  # too late to be of use: it goes back at once
+            await settlement.insert_calls(cur, [release_call(held, now)])
+            return held
+        await memberships.save_admission(cur, held.id, State.ACTIVE)
+        return replace(held, state=State.ACTIVE)
 
     async def _enrolled(
         self, standing: Standing, answer: Answer[HoldResult] | Answer[AgreementResult] | None
@@ -332,7 +400,11 @@ class Enrolment:
                 return EnrolAnswered(ask_id, session, None, pending=True, code_text=answer.code_text or "")
             case State.ADMITTING | State.HOLD_PENDING:
                 return NotYet(RETRY_AFTER_S)
-            case State.REJECTED | State.ABANDONED:
+            case State.REJECTED:
+                instead = guarantees_instead(standing.plan, GuaranteeKind(standing.guarantee))
+                named = tuple(str(kind) for kind in instead)
+                return EnrolAnswered(ask_id, session, None, code="enrol_refused", instead=named)
+            case State.ABANDONED:
                 return EnrolAnswered(ask_id, session, None, code="enrol_refused")
             case _:
                 return EnrolAnswered(ask_id, session, await member_view(self._pool, standing, self._wall()))
@@ -359,13 +431,15 @@ class Enrolment:
             standing = await memberships.find_by_enrol_key(cur, enrol_key)
         if standing is None or standing.state not in _WAITING:
             return None
-        provider = self._providers(standing.owner)
         number = standing.hold_order
         if standing.state is State.ADMITTING:
             agreement = await self._credits.agreement(standing.id)
             if agreement is not None and agreement.agreement_no:
                 return await self._signed(enrol_key)
             return await self._abandon(enrol_key) if expired else None
+        if GuaranteeKind(standing.guarantee) in OWN_HOLDS:
+            return await self._abandon(enrol_key) if expired else await self._secured(enrol_key)
+        provider = self._holders.account(standing.owner, standing.provider)
         if not expired:
             return await self._admit(enrol_key, await provider.query_freeze(number=number, amount_fen=standing.fee_fen))
         ended = await provider.cancel_freeze(number=number)

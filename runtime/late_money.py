@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 
-from gateway.providers.port import PaymentProvider
-from models.domain.ids import LegalEntityId
 from models.domain.payments import Succeeded
 from models.tables import clock
 from models.tables.late_money import collected_after_all, doubtful_failures
 from runtime.clock import Pool, Wall
 from runtime.credits import secured_by_credit, settle
+from runtime.holders import Holders
+from runtime.plant import ProviderOf
 
 ASKED_PER_SWEEP_MAX = 100
 NOTICES_HEARD_FOR = timedelta(hours=1)
@@ -21,9 +20,9 @@ NOTICES_HEARD_FOR = timedelta(hours=1)
 class LateMoney:
     """Believes neither a notification nor a statement: the provider's answer to a query is what is booked."""
 
-    def __init__(self, pool: Pool, providers: Callable[[LegalEntityId], PaymentProvider], *, wall: Wall) -> None:
+    def __init__(self, pool: Pool, providers: ProviderOf, *, wall: Wall) -> None:
         self._pool = pool
-        self._providers = providers
+        self._holders = Holders(pool, providers, wall=wall)
         self._wall = wall
 
     async def sweep(self, chain: str, region: str) -> int:
@@ -37,11 +36,12 @@ class LateMoney:
             now = await clock.business_now(cur, self._wall())
         collected = 0
         for call in calls:
-            provider = self._providers(call.owner)
             if call.membership in secured:
-                answer = await settle(provider, call, *secured[call.membership], now)
+                account = self._holders.account(call.owner, call.provider)
+                answer = await settle(account, call, *secured[call.membership], now)
             else:
-                answer = await provider.query_payment(number=call.number, amount_fen=call.fen)
+                holder = self._holders.of(call.owner, call.provider)
+                answer = await holder.query_payment(number=call.number, amount_fen=call.fen)
             if isinstance(answer, Succeeded):
                 async with self._pool.connection() as conn, conn.cursor() as cur:
                     collected += await collected_after_all(cur, call, answer, now)

@@ -7,20 +7,20 @@ by `sweep`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import AsyncCursor
 
-from gateway.providers.port import PaymentProvider, Scene
+from gateway.providers.port import Scene
 from models.domain import ledger
 from models.domain.charging import CancelledBy
 from models.domain.errors import NeedsOperator, Refused
 from models.domain.events import ProviderAuth
 from models.domain.ids import LegalEntityId, PlanId, derived_id
 from models.domain.ledger import Transaction
+from models.domain.member_balance import BALANCE
 from models.domain.membership import HOLD_TIMEOUT, HoldState, State
 from models.domain.membership_actions import (
     Action,
@@ -34,21 +34,26 @@ from models.domain.membership_actions import (
     Renew,
     Resume,
     Suspend,
+    credit_admitted,
     foresee,
     told,
 )
+from models.domain.membership_guarantee import holder_of
 from models.domain.payments import Answer, Failed, FailReason, HoldResult, Pending, ReleaseResult, Succeeded, Unknown
 from models.domain.plans import GuaranteeKind
 from models.domain.settlement import Standing
 from models.tables import clock, memberships
 from models.tables import membership_requests as requests
 from models.tables.credit_records import load_agreements
-from models.tables.facts import PROVIDER
 from models.tables.ledger import insert_transactions
+from models.tables.member_money import BalanceHold
 from models.tables.membership_requests import DONE, PENDING, REFUSED, RELEASING, MembershipRequest
 from models.tables.plans import latest_plan, load_plan
 from runtime.clock import Pool, Wall, wall_now
 from runtime.given_up import GivenUp, given_up, given_up_change
+from runtime.held_balances import reserve
+from runtime.holders import Holders
+from runtime.plant import ProviderOf
 
 REQUESTS_SWEPT_MAX = 200
 RELEASE_AGAIN_AFTER = timedelta(seconds=30)
@@ -78,15 +83,13 @@ class MembershipLife:
     def __init__(
         self,
         pool: Pool,
-        providers: Callable[[LegalEntityId], PaymentProvider],
+        providers: ProviderOf,
         *,
         wall: Wall = wall_now,
-        provider_name: str = PROVIDER,
     ) -> None:
         self._pool = pool
-        self._providers = providers
+        self._holders = Holders(pool, providers, wall=wall)
         self._wall = wall
-        self._provider_name = provider_name
 
     async def show(self, membership: str) -> Shown:
         """How it stands. Raises Refused `unknown_membership`."""
@@ -135,8 +138,8 @@ class MembershipLife:
             since = self._wall() - NOTICES_HEARD_FOR
             doubtful = await requests.holds_in_doubt(cur, chain, region, since, limit=REQUESTS_SWEPT_MAX)
         ended = 0
-        for membership, owner, order, fen in doubtful:
-            ended += await self._lapsed(membership, owner, order, fen)
+        for doubt in doubtful:
+            ended += await self._lapsed(*doubt)
         for request in waiting:
             after = request
             if request.state == PENDING:
@@ -146,9 +149,10 @@ class MembershipLife:
             ended += after.state in (DONE, REFUSED)
         return ended
 
-    async def _lapsed(self, membership: str, owner: str, order: str, fen: int) -> bool:
+    async def _lapsed(self, membership: str, owner: str, provider: str, order: str, fen: int) -> bool:
         """A notification decides nothing: only when the provider says that nothing is left, the hold has lapsed."""
-        answer = await self._providers(LegalEntityId(owner)).query_freeze(number=order, amount_fen=fen)
+        account = self._holders.account(LegalEntityId(owner), provider)
+        answer = await account.query_freeze(number=order, amount_fen=fen)
         closed = isinstance(answer, Failed) and answer.reason is FailReason.CLOSED
         if not closed and not (isinstance(answer, Succeeded) and answer.result.remaining_fen == 0):
             return False
@@ -188,6 +192,7 @@ class MembershipLife:
     async def _foreseen(self, cur: AsyncCursor[Any], standing: Standing, action: Action, now: datetime) -> Consequence:
         if isinstance(action, ChangePlan):
             await _refuse_credit(cur, standing, action)
+            self._require_holder(standing, action)
         consequence = foresee(standing, action, now)
         if isinstance(action, ChangePlan) and action.plan.id != standing.plan.id:
             await memberships.lock_member_row(cur, standing.member)
@@ -221,23 +226,53 @@ class MembershipLife:
                 await memberships.save_hold_state(cur, standing.id, HoldState.LAPSED)
                 await insert_transactions(cur, [self._hold_ended(standing, now)], now, request.number)
             case ChangePlan() | FreezeAgain():
+                request = replace(request, hold_provider=after.provider)
                 if consequence.new_hold_fen:
-                    return replace(
+                    request = replace(
                         request,
                         state=PENDING,
                         hold_order=f"H{derived_id(request.number, 'hold')}",
                         hold_fen=consequence.new_hold_fen,
                         state_until=self._wall() + HOLD_TIMEOUT,
                     )
+                    if after.provider != BALANCE:
+                        return request
+                    return await self._reserved(cur, request, standing, now)
                 await memberships.save_terms(cur, after)
                 return _releasing(request, standing)
         return request
+
+    def _require_holder(self, standing: Standing, action: ChangePlan) -> None:
+        """Raises Refused: nobody takes cash here, and where the company has no account nobody holds."""
+        if action.plan.fee_fen and action.guarantee is GuaranteeKind.CASH_DEPOSIT:
+            raise Refused("guarantee_unavailable", "cash is taken at enrolment", "top the balance up and hold that")
+        if not credit_admitted(action.guarantee, action.plan.fee_fen) and not self._holders.has(
+            standing.owner, holder_of(action.guarantee)
+        ):
+            raise Refused("guarantee_unavailable", f"{standing.owner} has no account there", "choose another guarantee")
+
+    async def _reserved(
+        self, cur: AsyncCursor[Any], request: MembershipRequest, standing: Standing, now: datetime
+    ) -> MembershipRequest:
+        """The member's own balance secures the new fee, in this transaction. Raises Refused `balance_short`."""
+        number, fen = request.hold_order, request.hold_fen
+        hold = BalanceHold(number, standing.member, standing.owner, standing.store, fen, 0, "held")
+        await reserve(
+            cur.connection,
+            hold,
+            terminal=standing.terminal,
+            by=request.by,
+            cash=False,
+            business_date=standing.business_date(now),
+            now=now,
+        )
+        return await self._apply_held(cur, request, standing, HoldResult(number, fen, fen), now)
 
     def _hold_ended(self, standing: Standing, now: datetime) -> Transaction:
         return ledger.hold_ended(
             standing.hold_order,
             entity=standing.owner,
-            provider=self._provider_name,
+            provider=standing.provider,
             hold_fen=standing.hold_fen,
             business_date=standing.business_date(now),
         )
@@ -248,7 +283,7 @@ class MembershipLife:
         self, request: MembershipRequest, auth: ProviderAuth | None, *, query_first: bool
     ) -> MembershipRequest:
         """One freeze under the request's own number, whatever happened to the call before."""
-        provider = self._providers(LegalEntityId(request.owner))
+        provider = self._holders.account(LegalEntityId(request.owner), request.hold_provider)
         answer: Answer[HoldResult]
         if query_first:
             answer = await provider.query_freeze(number=request.hold_order, amount_fen=request.hold_fen)
@@ -265,7 +300,7 @@ class MembershipLife:
 
     async def _resolve(self, request: MembershipRequest) -> MembershipRequest:
         """Ask about a freeze that waits for the member; end one whose time is over."""
-        provider = self._providers(LegalEntityId(request.owner))
+        provider = self._holders.account(LegalEntityId(request.owner), request.hold_provider)
         if request.state_until is None or request.state_until > self._wall():
             answer = await provider.query_freeze(number=request.hold_order, amount_fen=request.hold_fen)
             return await self._frozen(request, answer)
@@ -301,7 +336,7 @@ class MembershipLife:
         placed = ledger.hold_placed(
             request.hold_order,
             entity=standing.owner,
-            provider=self._provider_name,
+            provider=request.hold_provider,
             hold_fen=hold.frozen_fen,
             business_date=standing.business_date(now),
         )
@@ -318,6 +353,7 @@ class MembershipLife:
                 release_order=request.hold_order,
                 release_no=hold.hold_no,
                 release_fen=hold.frozen_fen,
+                release_provider=request.hold_provider,
                 state_until=None,
             )
         held = replace(
@@ -334,8 +370,8 @@ class MembershipLife:
 
     async def _release(self, request: MembershipRequest) -> MembershipRequest:
         """Give a hold back under a number of its own; repeated until the provider says that it is over."""
-        provider = self._providers(LegalEntityId(request.owner))
-        answer: Answer[ReleaseResult] = await provider.unfreeze(
+        holder = self._holders.of(LegalEntityId(request.owner), request.release_provider)
+        answer: Answer[ReleaseResult] = await holder.unfreeze(
             number=f"U{request.release_order}",
             hold_no=request.release_no,
             amount_fen=request.release_fen,
@@ -355,7 +391,7 @@ class MembershipLife:
                 ended = ledger.hold_ended(
                     known.release_order,
                     entity=standing.owner,
-                    provider=self._provider_name,
+                    provider=known.release_provider,
                     hold_fen=known.release_fen,
                     business_date=standing.business_date(now),
                 )
@@ -382,6 +418,7 @@ def _releasing(request: MembershipRequest, before: Standing) -> MembershipReques
         release_order=before.hold_order,
         release_no=before.hold_no,
         release_fen=before.hold_fen,
+        release_provider=before.provider,
         state_until=None,
     )
 

@@ -7,8 +7,6 @@ asked between two transactions, never inside one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import stamina
 from psycopg.errors import DeadlockDetected
 
@@ -24,8 +22,7 @@ from actors.ports import (
     ReverseUses,
     WithdrawFace,
 )
-from gateway.providers.port import PaymentProvider
-from models.domain.ids import LegalEntityId, derived_id
+from models.domain.ids import derived_id
 from models.domain.messages import (
     EnrolAnswered,
     FaceWithdrawn,
@@ -36,7 +33,6 @@ from models.domain.messages import (
     ReserveAnswered,
     UsesPosted,
 )
-from models.tables.facts import PROVIDER
 from runtime.clock import Pool, Wall, wall_now
 from runtime.credits import Credits
 from runtime.enrolment import Enrolment, EnrolResolved
@@ -44,11 +40,12 @@ from runtime.late_money import LateMoney
 from runtime.leases import Leases
 from runtime.member_views import NotYet
 from runtime.membership_life import MembershipLife
+from runtime.plant import ProviderOf
 from runtime.privacy import templates_of, withdraw_in
 from runtime.renewal import Renewals
 from runtime.uses import Uses
 
-__all__ = ["PROVIDER", "EnrolResolved", "MembershipAnswer", "Memberships", "NotYet"]
+__all__ = ["EnrolResolved", "MembershipAnswer", "Memberships", "NotYet"]
 
 MembershipAnswer = (
     MemberFound
@@ -69,29 +66,26 @@ class Memberships:
     """Answers membership asks from the rows. Belongs to one event loop; any number may run beside it.
 
     `pepper` keys the digests of phone numbers and never changes in a deployment. `wall` is the wall clock
-    (reservations, freezes); business time is `wall` plus the offset in the database. `provider_name` names the
-    provider's accounts in the ledger. `life`: what is done with memberships besides using them.
+    (reservations, freezes); business time is `wall` plus the offset in the database. `life`: what is done
+    with memberships besides using them.
     """
 
     def __init__(
         self,
         pool: Pool,
-        providers: Callable[[LegalEntityId], PaymentProvider],
+        providers: ProviderOf,
         *,
         pepper: bytes,
         wall: Wall = wall_now,
-        provider_name: str = PROVIDER,
     ) -> None:
         self._credits = Credits(pool, providers, wall=wall)
         self._late_money = LateMoney(pool, providers, wall=wall)
-        self._enrolment = Enrolment(
-            pool, providers, pepper=pepper, wall=wall, provider_name=provider_name, credits_=self._credits
-        )
+        self._enrolment = Enrolment(pool, providers, pepper=pepper, wall=wall, credits_=self._credits)
         self._renewals = Renewals(pool, self._enrolment, wall=wall)
-        self.life = MembershipLife(pool, providers, wall=wall, provider_name=provider_name)
+        self.life = MembershipLife(pool, providers, wall=wall)
         self._leases = Leases(pool, wall=wall)
         self._pool, self._wall = pool, wall
-        self._uses = Uses(pool, wall=wall, provider_name=provider_name, renewals=self._renewals)
+        self._uses = Uses(pool, wall=wall, renewals=self._renewals)
 
     async def ask(self, ask_id: str, request: MembershipRequest, attempts: int = 0) -> MembershipAnswer | NotYet:
         """Do what is asked, once; asked again with the same id, answer again. `attempts`: how often it was made before.

@@ -202,7 +202,7 @@ def _path(kind: type, value: Any) -> Any:
 class ProviderOf(Protocol):
     """The account of a legal entity at a provider, at the first of PROVIDERS where none is named. Raises KeyError."""
 
-    def __call__(self, entity: LegalEntityId, provider: str = PROVIDERS[0]) -> PaymentProvider: ...
+    def __call__(self, entity: LegalEntityId, provider: str = PROVIDERS[0], /) -> PaymentProvider: ...
 
 
 class Providers:

@@ -17,6 +17,7 @@ from models.domain.charging import cutoff_instant, cycle_at, expiry_instant
 from models.domain.ids import MemberId, MembershipId, derived_id
 from models.domain.membership import HoldState, State
 from models.domain.membership_actions import Asked, credit_admitted
+from models.domain.membership_guarantee import holder_of
 from models.domain.periods import FixedDate
 from models.domain.plans import GuaranteeKind, Plan, Rule
 from models.domain.settlement import Standing
@@ -128,6 +129,7 @@ class Renewals:
             task_target=plan.task_target,
             task_done=0,
             renews=plan.rule is Rule.CYCLE,
+            provider=holder_of(GuaranteeKind(before.guarantee)),
             first_at=before.row_began_at,
             cycle=cycle,
             cancelled_by="",

@@ -18,7 +18,6 @@ from psycopg.errors import UniqueViolation
 from psycopg_pool import AsyncConnectionPool
 
 from actors.settlement import Step, book_answer, next_step, send_after_query, shared_out, state_after
-from gateway.providers.port import PaymentProvider
 from models.domain.charging import Branch
 from models.domain.ids import ChainId, LegalEntityId, RegionId
 from models.domain.ledger import Transaction
@@ -33,7 +32,8 @@ from models.tables.settlement import Mark
 from models.tables.settlement_runs import fixed_here, load_switch
 from runtime.credits import Secured, secured_by_credit
 from runtime.credits import settle as settle_credit
-from runtime.memberships import PROVIDER
+from runtime.holders import Holder, Holders
+from runtime.plant import ProviderOf
 
 SUBJECT = "轻会员到期结算 Light membership settlement"
 TRACE = "settlement"
@@ -169,22 +169,20 @@ class SettlementRunner:
         chain: ChainId,
         region: RegionId,
         pool: AsyncConnectionPool[AsyncConnection[Any]],
-        providers: Callable[[LegalEntityId], PaymentProvider],
+        providers: ProviderOf,
         limits: SettlementLimits = SettlementLimits(),
         *,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
-        provider_name: str = PROVIDER,
         between_steps: Callable[[str], Awaitable[None]] = _no_hook,
     ) -> None:
         self._chain = chain
         self._region = region
         self._pool = pool
-        self._providers = providers
+        self._holders = Holders(pool, providers, wall=wall)
         self._limits = limits
         self._wall = wall
-        self._provider_name = provider_name
         self._between_steps = between_steps
-        self._accounts: dict[LegalEntityId, _Account] = {}
+        self._accounts: dict[tuple[LegalEntityId, str], _Account] = {}
 
     async def run(
         self, now: datetime, progress: Callable[[SettlementProgress], None] = lambda _: None
@@ -298,7 +296,7 @@ class SettlementRunner:
             with suppress(UniqueViolation):  # a part was booked before: one by one, where the ledger says so
                 async with self._pool.connection() as conn, conn.cursor() as cur:
                     quick_columns(conn)
-                    booked = await close_asked(cur, answers, now, self._provider_name, TRACE)
+                    booked = await close_asked(cur, answers, now, TRACE)
                     await self._between_steps("answer")
         rows = [
             (call, answer, state_after(answer), self._query_again_at(call, answer))
@@ -320,11 +318,12 @@ class SettlementRunner:
 
     async def _answer(self, call: Call, now: datetime, secured: Secured) -> AnyAnswer:
         """One call: sent at the first claim, queried at every later one, sent again if the provider never had it."""
-        provider = self._providers(call.owner)
-        account = self._accounts.setdefault(call.owner, _Account(self._limits))
+        provider = self._holders.of(call.owner, call.provider)
+        account = self._accounts.setdefault((call.owner, call.provider), _Account(self._limits))
         if call.membership in secured:
             async with account.turn():
-                return await settle_credit(provider, call, *secured[call.membership], now)
+                account_there = self._holders.account(call.owner, call.provider)
+                return await settle_credit(account_there, call, *secured[call.membership], now)
         if next_step(call, now, self._wall()) is Step.QUERY:
             async with account.turn():
                 known = await _query(provider, call)
@@ -361,7 +360,7 @@ class SettlementRunner:
             try:
                 async with self._pool.connection() as conn, conn.cursor() as cur:
                     quick_columns(conn)
-                    booked = await close_plain(cur, self._chain, self._region, now, self._provider_name, limit, TRACE)
+                    booked = await close_plain(cur, self._chain, self._region, now, limit, TRACE)
                     await self._between_steps("book")
             except UniqueViolation:  # a part was booked before: one by one, where the ledger says so
                 return total
@@ -381,7 +380,7 @@ class SettlementRunner:
         for call, read in answered:
             # A membership may have several answers in one chunk: each starts from what the one before left.
             standing = standings[read.id][0] if read.id in standings else read
-            booking = book_answer(standing, call, shares.get(read.id, ()), now, provider=self._provider_name)
+            booking = book_answer(standing, call, shares.get(read.id, ()), now, provider=standing.provider)
             parked_why = booking.parked_why or (standings[read.id][1] if read.id in standings else "")
             standings[read.id] = (booking.standing, parked_why)
             transactions += booking.transactions
@@ -421,7 +420,7 @@ class SettlementRunner:
         )
 
 
-async def _send(provider: PaymentProvider, call: Call) -> AnyAnswer:
+async def _send(provider: Holder, call: Call) -> AnyAnswer:
     match call.kind:
         case CallKind.CAPTURE:
             return await provider.capture(
@@ -437,7 +436,7 @@ async def _send(provider: PaymentProvider, call: Call) -> AnyAnswer:
             )
 
 
-async def _query(provider: PaymentProvider, call: Call) -> AnyAnswer:
+async def _query(provider: Holder, call: Call) -> AnyAnswer:
     match call.kind:
         case CallKind.CAPTURE:
             return await provider.query_payment(number=call.number, amount_fen=call.fen)

@@ -31,7 +31,6 @@ from models.tables.privacy import audit
 from models.tables.settlement_runs import Item, Run, Status, Switch
 from runtime.clock import Pool, wall_now
 from runtime.credits import tried_again
-from runtime.memberships import PROVIDER
 from runtime.plant import Plant, choose
 from runtime.settlement import TRACE, SettlementProgress, SettlementReport, SettlementRunner
 
@@ -168,7 +167,9 @@ class SettlementDesk:
             shares = (await shares_of(cur, [membership])).get(membership, ())
             again = await tried_again(cur, standing, self._wall()) if action is Action.RETRY else None
             if again is None:
-                booking = resolve(standing, action, _last_failed(calls), len(calls), shares, now, provider=PROVIDER)
+                booking = resolve(
+                    standing, action, _last_failed(calls), len(calls), shares, now, provider=standing.provider
+                )
             else:
                 booking = Booking(again)
             await insert_transactions(cur, booking.transactions, now, TRACE)

@@ -39,11 +39,10 @@ GENERATIONS_MAX = 24
 class Uses:
     """Moves benefits from quote to ledger. `wall` times the reservations."""
 
-    def __init__(self, pool: Pool, *, wall: Wall, provider_name: str, renewals: Renewals) -> None:
+    def __init__(self, pool: Pool, *, wall: Wall, renewals: Renewals) -> None:
         self._pool = pool
         self._renewals = renewals
         self._wall = wall
-        self._provider_name = provider_name
 
     async def reserve(self, ask_id: str, request: ReserveUses) -> ReserveAnswered:
         async with self._pool.connection() as conn, conn.cursor() as cur:
@@ -260,7 +259,7 @@ class Uses:
             await usage.add_used(cur, standing.id, -back_fen)
             shared = await fee_received(cur, standing.id) if shared_out(standing) else ()
             step = after_reversal(
-                standing, reversal, back_fen, known.place, request.at, provider=self._provider_name, fee_received=shared
+                standing, reversal, back_fen, known.place, request.at, provider=standing.provider, fee_received=shared
             )
             after = replace(step.standing, task_done=await _task_done(cur, standing))
             transactions += step.transactions

@@ -29,6 +29,7 @@ _NATURES = {
     "suspense": Nature.LIABILITY,
     "points_liability": Nature.LIABILITY,
     "member_balance": Nature.LIABILITY,
+    "member_deposit": Nature.LIABILITY,
     "sales_gross": Nature.INCOME,
     "membership_fee_income": Nature.INCOME,
     "other_income": Nature.INCOME,

@@ -3,6 +3,10 @@
 Accounts: member_balance, a liability of the company that keeps it; provider_clearing:balance of the store's company,
 what was taken from balances and is not in a sale yet. It is 0 whenever no payment is under way, so the liability
 equals the sum of all balances at every commit, whatever crashes between a payment and its sale.
+
+What stands behind a membership (`balance_hold`, `cash_deposit`) lies in member_deposit, another liability of the same
+company: reserved out of the balance, or taken in cash. Its charge is captured from there through clearing, the rest
+goes to the balance, where the member spends it or has it paid out.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from models.domain.ledger import Entry, Place, Transaction, clearing
 BALANCE = "balance"
 """The name under which tenders and the ledger know it, beside the names of payment providers."""
 LIABILITY = "member_balance"
+DEPOSIT = "member_deposit"
 MOVE_FEN_MAX = 500_000
 """One top-up or pay-out."""
 BALANCE_FEN_MAX = 500_000
@@ -33,9 +38,19 @@ class MoveKind(StrEnum):
     """A payment that came to nothing: its spend goes back before any sale."""
     REFUND = "refund"
     PAY_OUT = "pay_out"
+    HOLD = "hold"
+    """Reserved for a membership: out of the balance, still the member's."""
+    DEPOSIT = "deposit"
+    """Cash for a membership, into the drawer; the balance stays as it is."""
+    CAPTURE = "capture"
+    """A membership's charge, from what is reserved."""
+    RELEASE = "release"
+    """What a membership did not take."""
 
 
-INTO = frozenset({MoveKind.TOP_UP, MoveKind.UNDO, MoveKind.REFUND})
+INTO = frozenset({MoveKind.TOP_UP, MoveKind.UNDO, MoveKind.REFUND, MoveKind.RELEASE})
+BESIDE = frozenset({MoveKind.DEPOSIT, MoveKind.CAPTURE})
+"""They move what is reserved; the balance stays."""
 
 
 class MoneyWay(StrEnum):
@@ -95,6 +110,8 @@ def may_move(fen: int) -> int:
 def after(balance_fen: int, kind: MoveKind, fen: int) -> int:
     """The balance after a move. Raises Refused `balance_short`, `balance_full` (a top-up only: what was theirs comes
     back whatever it makes)."""
+    if kind in BESIDE:
+        return balance_fen
     left = balance_fen + fen if kind in INTO else balance_fen - fen
     if left < 0:
         raise Refused("balance_short", "the balance is smaller than that", "top it up, or use another tender")
@@ -113,10 +130,21 @@ def moved(
 ) -> Transaction:
     """What a move books: between the liability of `owner` and `account` of the store's company, which owe each other
     what is not their own."""
-    fen = fen if kind in INTO else -fen
+    fen = fen if kind in INTO | {MoveKind.DEPOSIT} else -fen
+    liability = DEPOSIT if kind in BESIDE else LIABILITY
     legs = [(str(place.entity), account, fen)]
     if owner != place.entity:
         legs += [(str(place.entity), f"due_to:{owner}", -fen), (str(owner), f"due_from:{place.entity}", fen)]
-    legs.append((str(owner), LIABILITY, -fen))
+    legs.append((str(owner), liability, -fen))
     entries = tuple(Entry(n, entity, name, amount, business_date) for n, (entity, name, amount) in enumerate(legs))
     return Transaction(f"balance_{kind}", number, entries)
+
+
+def reserved(number: str, kind: MoveKind, fen: int, *, owner: LegalEntityId, business_date: str) -> Transaction:
+    """HOLD: what the member has becomes a deposit; RELEASE: the other way. No money leaves its company."""
+    fen = fen if kind is MoveKind.HOLD else -fen
+    legs = (
+        Entry(0, owner, LIABILITY, fen, business_date),
+        Entry(1, owner, DEPOSIT, -fen, business_date),
+    )
+    return Transaction(f"balance_{kind}", number, legs)

@@ -24,7 +24,7 @@ from models.domain.charging import (
 from models.domain.errors import Refused
 from models.domain.ids import LegalEntityId
 from models.domain.membership import HoldState, State
-from models.domain.membership_guarantee import HOLDS
+from models.domain.membership_guarantee import HOLDS, holder_of
 from models.domain.money import format_yuan
 from models.domain.periods import FixedDate
 from models.domain.plans import HOLD_GUARANTEES, GuaranteeKind, Plan, Rule, Text
@@ -252,6 +252,7 @@ def _changed(standing: Standing, action: ChangePlan, now: datetime) -> Consequen
         task_target=plan.task_target,
         renews=plan.rule is Rule.CYCLE or standing.renews,
         guarantee=action.guarantee.value,
+        provider=holder_of(action.guarantee),
         hold_order="",
         hold_no="",
         hold_fen=0,

@@ -8,6 +8,7 @@ from datetime import datetime
 from models.domain import charging
 from models.domain.calendar import require_instant
 from models.domain.errors import Refused
+from models.domain.member_balance import BALANCE
 from models.domain.membership_end import positive
 from models.domain.membership_events import (
     CreditAnswer,
@@ -20,8 +21,10 @@ from models.domain.membership_events import (
     PlanChanged,
 )
 from models.domain.membership_state import Membership, Outcome, State
-from models.domain.plans import HOLD_GUARANTEES, GuaranteeKind, Plan
+from models.domain.payments import PROVIDERS
+from models.domain.plans import HOLD_GUARANTEES, OWN_HOLDS, GuaranteeKind, Plan
 
+ALIPAY, WECHAT = PROVIDERS
 HOLDS = frozenset({State.ACTIVE, State.SUSPENDED, State.EXPIRED})
 """A hold that lapsed may be frozen again while the charge is not fixed."""
 MAY_LAPSE = HOLDS | {State.SETTLING, State.UNKNOWN, State.DUNNING}
@@ -32,8 +35,14 @@ RENEWABLE = frozenset({State.EXPIRED, State.SETTLING, State.UNKNOWN, State.CLOSE
 
 def guarantees_instead(plan: Plan, refused: GuaranteeKind) -> tuple[GuaranteeKind, ...]:
     """What to offer somebody whose credit was refused: the plan's guarantees with money behind them, in its order."""
-    with_money = HOLD_GUARANTEES | {GuaranteeKind.CASH_DEPOSIT}
-    return tuple(kind for kind in plan.guarantees if kind in with_money and kind is not refused)
+    return tuple(kind for kind in plan.guarantees if kind in HOLD_GUARANTEES and kind is not refused)
+
+
+def holder_of(kind: GuaranteeKind) -> str:
+    """Who secures and collects: a name of models.domain.payments.PROVIDERS, or the member's own balance with us."""
+    if kind in OWN_HOLDS:
+        return BALANCE
+    return WECHAT if kind is GuaranteeKind.PAY_SCORE else ALIPAY
 
 
 def renewed(m: Membership, kind: GuaranteeKind, at: datetime) -> Membership:

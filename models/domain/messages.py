@@ -179,7 +179,8 @@ class FaceAnswered:
 class EnrolAnswered:
     """A membership was made (`member` set), needs the customer's act (`pending`), or was refused.
 
-    `code_text`: what the customer scans to act; empty when their phone asks by itself.
+    `code_text`: what the customer scans to act; empty when their phone asks by itself. `instead`: the guarantees that
+    this member may offer in place of the one that was refused.
     """
 
     ask: str
@@ -188,6 +189,7 @@ class EnrolAnswered:
     pending: bool = False
     code: str = ""
     code_text: str = ""
+    instead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from models.domain.plan_reader import PlanError, Reader, Text
 __all__ = [
     "ALWAYS_EXCLUDED",
     "HOLD_GUARANTEES",
+    "OWN_HOLDS",
     "TASK_RULES",
     "Benefit",
     "BenefitKind",
@@ -76,10 +77,21 @@ class GuaranteeKind(StrEnum):
     BALANCE_HOLD = "balance_hold"
     MERCHANT_TRUST = "merchant_trust"
     CASH_DEPOSIT = "cash_deposit"
+    PAY_SCORE = "pay_score"
+    """WeChat Pay's service order: the provider vouches for the fee, nothing is frozen."""
 
 
-HOLD_GUARANTEES = frozenset({GuaranteeKind.HUABEI_HOLD, GuaranteeKind.BALANCE_HOLD})
-"""Guarantees that freeze the fee with a provider until the end."""
+HOLD_GUARANTEES = frozenset(
+    {
+        GuaranteeKind.HUABEI_HOLD,
+        GuaranteeKind.PAY_SCORE,
+        GuaranteeKind.BALANCE_HOLD,
+        GuaranteeKind.CASH_DEPOSIT,
+    }
+)
+"""Guarantees that secure the whole fee until the end: with a provider, in the member's balance, in cash."""
+OWN_HOLDS = frozenset({GuaranteeKind.BALANCE_HOLD, GuaranteeKind.CASH_DEPOSIT})
+"""Those that no provider holds: the member's own money, with us."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from models.domain.calendar import business_date
 from models.domain.charging import Branch, charge_fen, due_fen, request_number
 from models.domain.ids import ChainId, LegalEntityId, MemberId, MembershipId, RegionId, StoreId
 from models.domain.membership import HoldState, State
-from models.domain.payments import AnyAnswer
+from models.domain.payments import PROVIDERS, AnyAnswer
 from models.domain.plans import Plan
 
 CALL_LEASE = timedelta(seconds=60)
@@ -82,6 +82,8 @@ class Standing:
     """The enrolment that began the unbroken row of generations; None: this one's own."""
     cycle: int = 1
     cancelled_by: str = ""
+    provider: str = PROVIDERS[0]
+    """Who holds and collects: a payment provider, or `balance` (the member's own, `models.domain.member_balance`)."""
 
     @property
     def row_began_at(self) -> datetime:
@@ -132,6 +134,8 @@ class Call:
     answer: AnyAnswer | None
     hold_no: str
     captured_number: str
+    provider: str = PROVIDERS[0]
+    """Who is asked: the membership's."""
 
 
 def capture_call(standing: Standing, retry: int, fen: int, not_before: datetime) -> NewCall:

@@ -73,48 +73,46 @@ WITH posted AS (
         parked_why = ''
     FROM posted p WHERE m.ctid = p.row
     RETURNING p.settled_id, p.ended_id, p.placed_id, p.date, p.request_number, p.kind, p.fen, m.id, m.owner, m.branch,
-              m.hold_order, m.hold_fen
+              m.hold_order, m.hold_fen, 'provider_clearing:' || m.provider AS clearing, 'hold:' || m.provider AS hold
 ), txns AS (
     INSERT INTO txn (id, kind, request_number, memo, refers_to, trace, booked_at)
     SELECT settled_id, 'settled', request_number, id, NULL, %(trace)s, %(now)s FROM plain WHERE kind = 'capture'
     UNION ALL
     SELECT ended_id, 'hold_ended', hold_order, '', placed_id, %(trace)s, %(now)s FROM plain WHERE ended_id <> ''
 ), shares AS (
-    SELECT p.settled_id, p.owner, p.date, u.store, u.entity, sum(u.fen - u.reversed_fen)::bigint AS fen,
+    SELECT p.settled_id, p.owner, p.clearing, p.date, u.store, u.entity, sum(u.fen - u.reversed_fen)::bigint AS fen,
            coalesce(sum(CASE WHEN u.entity = p.owner THEN 2 ELSE 4 END) OVER (
                PARTITION BY p.settled_id ORDER BY u.store, u.entity ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
            ), 0) AS leg
     FROM plain p JOIN usage u ON u.membership = p.id AND u.class = 'REGULAR'
     WHERE p.kind = 'capture' AND p.branch = 'CLAWBACK'
-    GROUP BY p.settled_id, p.owner, p.date, u.store, u.entity HAVING sum(u.fen - u.reversed_fen) > 0
+    GROUP BY p.settled_id, p.owner, p.clearing, p.date, u.store, u.entity HAVING sum(u.fen - u.reversed_fen) > 0
 )
 INSERT INTO entry (txn, leg, entity, account, amount_fen, business_date, book)
 SELECT e.txn, e.leg, e.entity, e.account, e.fen, CASE WHEN c.day >= e.date THEN c.next_day ELSE e.date END, e.book
 FROM (
 SELECT settled_id, l.leg, owner, l.account, l.fen, date, 'posted'
-FROM plain, LATERAL (VALUES (0, %(clearing)s, fen), (1, 'membership_fee_income', -fen)) AS l(leg, account, fen)
+FROM plain, LATERAL (VALUES (0, clearing, fen), (1, 'membership_fee_income', -fen)) AS l(leg, account, fen)
 WHERE kind = 'capture' AND branch = 'FEE'
 UNION ALL
 SELECT settled_id, s.leg + l.leg, l.entity, l.account, l.fen, date, 'posted'
 FROM shares s, LATERAL (
-    SELECT * FROM (VALUES (0, owner, %(clearing)s, fen), (1, owner, 'discount_given:' || store, -fen))
+    SELECT * FROM (VALUES (0, owner, clearing, fen), (1, owner, 'discount_given:' || store, -fen))
         AS own(leg, entity, account, fen) WHERE s.entity = s.owner
     UNION ALL
-    SELECT * FROM (VALUES (0, owner, %(clearing)s, fen), (1, owner, 'due_to:' || s.entity, -fen),
+    SELECT * FROM (VALUES (0, owner, clearing, fen), (1, owner, 'due_to:' || s.entity, -fen),
                           (2, s.entity, 'due_from:' || owner, fen), (3, s.entity, 'discount_given:' || store, -fen))
         AS theirs(leg, entity, account, fen) WHERE s.entity <> s.owner
 ) AS l
 UNION ALL
 SELECT ended_id, l.leg, owner, l.account, l.fen, date, 'pending'
-FROM plain, LATERAL (VALUES (0, %(hold)s, -hold_fen), (1, 'hold_contra', hold_fen)) AS l(leg, account, fen)
+FROM plain, LATERAL (VALUES (0, hold, -hold_fen), (1, 'hold_contra', hold_fen)) AS l(leg, account, fen)
 WHERE ended_id <> ''
 ) AS e(txn, leg, entity, account, fen, date, book) LEFT JOIN closed_through c ON c.entity = e.entity
 """
 
 
-async def close_plain(
-    cur: AsyncCursor[Any], chain: str, region: str, now: datetime, provider: str, limit: int, trace: str
-) -> int:
+async def close_plain(cur: AsyncCursor[Any], chain: str, region: str, now: datetime, limit: int, trace: str) -> int:
     """Book at most `limit` plain answers that stand in their rows; returns how many. 0: none is left.
 
     In the caller's transaction. `now` is business time; the entries carry the business date of each plan's owner, or
@@ -123,12 +121,12 @@ async def close_plain(
     """
     await cur.execute(_LOCK_ANSWERED, {"chain": chain, "region": region, "limit": limit})
     rows = await cur.fetchall()
-    await _book(cur, rows, {}, now, provider, trace)
+    await _book(cur, rows, {}, now, trace)
     return len(rows)
 
 
 async def close_asked(
-    cur: AsyncCursor[Any], answers: Sequence[tuple[Call, AnyAnswer]], now: datetime, provider: str, trace: str
+    cur: AsyncCursor[Any], answers: Sequence[tuple[Call, AnyAnswer]], now: datetime, trace: str
 ) -> set[str]:
     """Book those of these answers that are plain, answer and entries in one commit; returns their numbers.
 
@@ -143,7 +141,7 @@ async def close_asked(
         return set()
     await cur.execute(_LOCK_ASKED, {"numbers": list(plain)})
     rows = await cur.fetchall()
-    await _book(cur, rows, plain, now, provider, trace)
+    await _book(cur, rows, plain, now, trace)
     return {row[0] for row in rows}
 
 
@@ -165,7 +163,6 @@ async def _book(
     rows: Sequence[tuple[Any, ...]],
     answers: Mapping[str, str],
     now: datetime,
-    provider: str,
     trace: str,
 ) -> None:
     if not rows:
@@ -182,8 +179,6 @@ async def _book(
             "placed": [placed for _, placed in holds],
             "dates": [dates[row[4], row[5]] for row in rows],
             "answers": [answers.get(row[0]) for row in rows],
-            "clearing": f"provider_clearing:{provider}",
-            "hold": f"hold:{provider}",
             "now": now,
             "trace": trace,
         },

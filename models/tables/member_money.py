@@ -53,6 +53,27 @@ class BalanceMoveRow(SQLModel, table=True):
     by: str
 
 
+class BalanceHoldRow(SQLModel, table=True):
+    """A member's own money that stands behind a membership (account member_deposit). It changes under the balance's
+    lock. `number` is ours of the hold, `entity` whose membership it is, `taken_fen` what was captured.
+    """
+
+    __tablename__ = "balance_hold"
+    __table_args__ = (
+        Index("balance_hold_held", "member", postgresql_where=text("state = 'held'")),
+        CheckConstraint("fen > 0 AND taken_fen >= 0 AND taken_fen <= fen", name="balance_hold_covers"),
+        CheckConstraint("state IN ('held', 'over')", name="balance_hold_formed"),
+    )
+    number: str = Field(primary_key=True)
+    member: str
+    entity: str
+    store: str
+    fen: int = fen_column()
+    taken_fen: int = fen_column()
+    state: str
+    at: datetime = instant()
+
+
 class MemberAgreementRow(SQLModel, table=True):
     """A member's withholding agreement with the merchant account of one company. One lives at a time.
 
@@ -109,6 +130,19 @@ class Balance:
 
     owner: LegalEntityId
     fen: int
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceHold:
+    """What is reserved for one membership; over once it was captured or released."""
+
+    number: str
+    member: str
+    entity: LegalEntityId
+    store: str
+    fen: int
+    taken_fen: int
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +243,47 @@ async def business_day(conn: Connection, store: str, now: datetime) -> str:
     if row is None:
         raise Refused("unknown_store", f"there is no store {store!r}", "see the chain's file")
     return business_date(now, row[0], row[1]).isoformat()
+
+
+# ---------------------------------------------------------------- what stands behind memberships
+
+
+async def hold_named(conn: Connection, number: str, *, lock: bool = False) -> BalanceHold | None:
+    """The hold of this number. With `lock` neither it nor its member's balance moves until the commit."""
+    if lock:
+        await conn.execute(
+            "SELECT 1 FROM member_balance b JOIN balance_hold h ON h.member = b.member WHERE h.number = %s"
+            " FOR UPDATE OF b",
+            (number,),
+        )
+    cursor = await conn.execute(
+        "SELECT number, member, entity, store, fen, taken_fen, state FROM balance_hold WHERE number = %s", (number,)
+    )
+    row = await cursor.fetchone()
+    return None if row is None else BalanceHold(*row)
+
+
+async def insert_hold(conn: Connection, hold: BalanceHold, at: datetime) -> None:
+    """A hold that was not there before."""
+    await conn.execute(
+        "INSERT INTO balance_hold (number, member, entity, store, fen, taken_fen, state, at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+        (hold.number, hold.member, hold.entity, hold.store, hold.fen, hold.taken_fen, hold.state, at),
+    )
+
+
+async def end_hold(conn: Connection, number: str, taken_fen: int) -> None:
+    """It is over, and this much of it was captured."""
+    await conn.execute("UPDATE balance_hold SET state = 'over', taken_fen = %s WHERE number = %s", (taken_fen, number))
+
+
+async def lane_of(conn: Connection, store: str, terminal: str) -> str:
+    """The drawer beside a terminal. Raises Refused `unknown_drawer`."""
+    cursor = await conn.execute("SELECT lane FROM terminal WHERE id = %s AND store = %s", (terminal, store))
+    row = await cursor.fetchone()
+    if row is None:
+        raise Refused("unknown_drawer", f"{terminal!r} is no terminal of {store!r}", "register it")
+    return str(row[0])
 
 
 # ---------------------------------------------------------------- agreements
@@ -319,6 +394,9 @@ async def require_settled(conn: Connection, member: str) -> None:
     balance = await balance_of(conn, member, lock=True)
     if balance is not None and balance.fen:
         raise Refused("money_left", f"{member} has a balance of {balance.fen} fen", "pay it out first")
+    held = await conn.execute("SELECT 1 FROM balance_hold WHERE member = %s AND state = 'held' LIMIT 1", (member,))
+    if await held.fetchone() is not None:
+        raise Refused("money_left", f"{member} has money behind a membership", "let it be settled first")
     if any(one.state != "ended" for one in await agreements_of(conn, member)):
         raise Refused("money_left", f"{member} has a withholding agreement", "end it first")
 

@@ -60,7 +60,7 @@ class MembershipRow(SQLModel, table=True):
     wall clock in ADMITTING and HOLD_PENDING; every other instant is business time. `hold_order` is our number of the
     freeze. `task_done` is the progress towards `task_target` (purchases, or fen; null: no task), kept like u.
     `renews`: the next generation opens when this one expires. It is the `cycle`-th period in an unbroken row that
-    began at `first_at` (null: at its own enrolment).
+    began at `first_at` (null: at its own enrolment). `provider` holds and collects: a payment provider, or `balance`.
     """
 
     __tablename__ = "membership"
@@ -117,6 +117,7 @@ class MembershipRow(SQLModel, table=True):
     renews: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})
     first_at: datetime | None = maybe_instant()
     cycle: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    provider: str = Field(default="alipay", sa_column_kwargs={"server_default": "alipay"})
     due_at: datetime | None = Field(
         default=None, sa_column=Column(DateTime(timezone=True), Computed(DUE_AT, persisted=True), nullable=True)
     )
@@ -127,7 +128,8 @@ class MembershipRequestRow(SQLModel, table=True):
     """What somebody asked to be done with a membership, under a number of theirs: once, however often it is asked.
 
     `state`: pending (a freeze is open, until `state_until` of the wall clock), releasing (done; `release_no` goes
-    back), done, refused (`code` says why). `hold_order` is our number of the new freeze.
+    back), done, refused (`code` says why). `hold_order` is our number of the new freeze, at `hold_provider`; the old
+    hold goes back at `release_provider`.
     """
 
     __tablename__ = "membership_request"
@@ -157,6 +159,8 @@ class MembershipRequestRow(SQLModel, table=True):
     release_order: str = ""
     release_no: str = ""
     release_fen: int = fen_column(0)
+    hold_provider: str = Field(default="alipay", sa_column_kwargs={"server_default": "alipay"})
+    release_provider: str = Field(default="alipay", sa_column_kwargs={"server_default": "alipay"})
     made_at: datetime = instant()
     state_until: datetime | None = maybe_instant()
     done_at: datetime | None = maybe_instant()

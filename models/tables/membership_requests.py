@@ -14,12 +14,13 @@ from psycopg import AsyncCursor
 from psycopg.types.json import Jsonb
 
 from models.domain.membership_actions import LAPSES
+from models.domain.payments import PROVIDERS
 
 PENDING, RELEASING, DONE, REFUSED = "pending", "releasing", "done", "refused"
 
 _COLUMNS = (
     "number, membership, chain, region, owner, action, by, state, code, hold_order, hold_no, hold_fen, code_text,"
-    " release_order, release_no, release_fen, made_at, state_until"
+    " release_order, release_no, release_fen, hold_provider, release_provider, made_at, state_until"
 )
 
 
@@ -45,6 +46,8 @@ class MembershipRequest:
     release_order: str = ""
     release_no: str = ""
     release_fen: int = 0
+    hold_provider: str = PROVIDERS[0]
+    release_provider: str = PROVIDERS[0]
     state_until: datetime | None = None
 
 
@@ -53,12 +56,13 @@ async def insert_request(cur: AsyncCursor[Any], request: MembershipRequest) -> N
     final = request.state in (DONE, REFUSED)
     await cur.execute(
         f"INSERT INTO membership_request ({_COLUMNS}, done_at)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             request.number, request.membership, request.chain, request.region, request.owner,
             Jsonb({"asked": dict(request.asked), "told": dict(request.told)}), request.by, request.state,
             request.code, request.hold_order, request.hold_no, request.hold_fen, request.code_text,
-            request.release_order, request.release_no, request.release_fen, request.made_at, request.state_until,
+            request.release_order, request.release_no, request.release_fen, request.hold_provider,
+            request.release_provider, request.made_at, request.state_until,
             request.made_at if final else None,
         ),
     )  # fmt: skip
@@ -68,10 +72,11 @@ async def save_request(cur: AsyncCursor[Any], request: MembershipRequest, now: d
     """How far the request is."""
     await cur.execute(
         "UPDATE membership_request SET state = %s, code = %s, hold_no = %s, hold_fen = %s, code_text = %s,"
-        " release_order = %s, release_no = %s, release_fen = %s, state_until = %s, done_at = %s WHERE number = %s",
+        " release_order = %s, release_no = %s, release_fen = %s, release_provider = %s, state_until = %s, done_at = %s"
+        " WHERE number = %s",
         (
             request.state, request.code, request.hold_no, request.hold_fen, request.code_text, request.release_order,
-            request.release_no, request.release_fen, request.state_until,
+            request.release_no, request.release_fen, request.release_provider, request.state_until,
             now if request.state in (DONE, REFUSED) else None, request.number,
         ),
     )  # fmt: skip
@@ -96,18 +101,18 @@ async def open_requests(cur: AsyncCursor[Any], chain: str, region: str, *, limit
 
 async def holds_in_doubt(
     cur: AsyncCursor[Any], chain: str, region: str, since: datetime, *, limit: int
-) -> list[tuple[str, str, str, int]]:
-    """Holds that a provider said something of since then, and which we still count on: (membership, owner, our number
-    of the hold, fen)."""
+) -> list[tuple[str, str, str, str, int]]:
+    """Holds that a provider said something of since then, and which we still count on: (membership, owner, provider,
+    our number of the hold, fen)."""
     await cur.execute(
-        "SELECT DISTINCT m.id, m.owner, m.hold_order, m.hold_fen FROM provider_notice n"
+        "SELECT DISTINCT m.id, m.owner, m.provider, m.hold_order, m.hold_fen FROM provider_notice n"
         " LEFT JOIN membership_request r ON r.hold_order = n.number AND r.chain = %(chain)s AND r.region = %(region)s"
         " JOIN membership m ON m.id = coalesce(r.membership, substr(n.number, 2))"
         " WHERE n.received_at > %(since)s AND n.kind = 'release' AND m.hold_order = n.number AND m.hold_state = 'held'"
         " AND m.chain = %(chain)s AND m.region = %(region)s AND m.state = ANY(%(states)s) LIMIT %(limit)s",
         {"chain": chain, "region": region, "since": since, "states": sorted(LAPSES), "limit": limit},
     )
-    return [(row[0], row[1], row[2], row[3]) for row in await cur.fetchall()]
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in await cur.fetchall()]
 
 
 async def requests_of(cur: AsyncCursor[Any], membership: str, *, limit: int) -> list[MembershipRequest]:
@@ -121,8 +126,8 @@ async def requests_of(cur: AsyncCursor[Any], membership: str, *, limit: int) -> 
 
 def _request(row: tuple[Any, ...]) -> MembershipRequest:
     number, membership, chain, region, owner, action, by, state, code, *rest = row
-    hold_order, hold_no, hold_fen, code_text, release_order, release_no, release_fen, made_at, until = rest
+    *parts, made_at, until = rest
     return MembershipRequest(
         number, membership, chain, region, owner, action["asked"], action["told"], by, state, made_at, code,
-        hold_order, hold_no, hold_fen, code_text, release_order, release_no, release_fen, until,
+        *parts, until,
     )  # fmt: skip

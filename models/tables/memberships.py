@@ -51,7 +51,7 @@ STANDING_COLUMNS = (
     "id, enrol_key, member, chain, region, store, terminal, session, plan, plan_version, owner, generation, state,"
     " fee_fen, fee_eff_fen, used_fen, hold_order, hold_no, hold_fen, hold_state, enrolled_at, expires_at, cutoff_at,"
     " charge_fen, branch, paid_fen, refunded_fen, receivable_fen, captured_number, attempts, task_target, task_done,"
-    " guarantee, renews, first_at, cycle, cancelled_by"
+    " guarantee, renews, first_at, cycle, cancelled_by, provider"
 )
 
 
@@ -171,15 +171,15 @@ async def insert_membership(cur: AsyncCursor[Any], standing: Standing, *, clerk:
         "INSERT INTO membership (id, enrol_key, member, chain, region, store, terminal, session, clerk, plan,"
         " plan_version, owner, generation, state, fee_fen, fee_eff_fen, used_fen, guarantee, hold_order, hold_no,"
         " hold_fen, hold_state, enrolled_at, expires_at, cutoff_at, cancelled_by, paid_fen, refunded_fen,"
-        " receivable_fen, captured_number, attempts, parked_why, task_target, renews, first_at, cycle)"
+        " receivable_fen, captured_number, attempts, parked_why, task_target, renews, first_at, cycle, provider)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 0, %s, %s, '', 0, 'none',"
-        " %s, %s, %s, '', 0, 0, 0, '', 0, '', %s, %s, %s, %s)",
+        " %s, %s, %s, '', 0, 0, 0, '', 0, '', %s, %s, %s, %s, %s)",
         (
             standing.id, standing.enrol_key, standing.member, standing.chain, standing.region, standing.store,
             standing.terminal, standing.session, clerk, standing.plan.id, standing.plan.version, standing.owner,
             standing.generation, standing.state, standing.fee_fen, standing.fee_eff_fen, standing.guarantee,
             standing.hold_order, standing.enrolled_at, standing.expires_at, standing.cutoff_at, standing.task_target,
-            standing.renews, standing.first_at, standing.cycle,
+            standing.renews, standing.first_at, standing.cycle, standing.provider,
         ),
     )  # fmt: skip
 
@@ -248,11 +248,11 @@ async def save_terms(cur: AsyncCursor[Any], standing: Standing) -> None:
     await cur.execute(
         "UPDATE membership SET plan = %s, plan_version = %s, fee_fen = %s, fee_eff_fen = %s, expires_at = %s,"
         " cutoff_at = %s, task_target = %s, renews = %s, guarantee = %s, hold_order = %s, hold_no = %s, hold_fen = %s,"
-        " hold_state = %s, cycle = %s WHERE id = %s",
+        " hold_state = %s, cycle = %s, provider = %s WHERE id = %s",
         (
             standing.plan.id, standing.plan.version, standing.fee_fen, standing.fee_eff_fen, standing.expires_at,
             standing.cutoff_at, standing.task_target, standing.renews, standing.guarantee, standing.hold_order,
-            standing.hold_no, standing.hold_fen, standing.hold_state, standing.cycle, standing.id,
+            standing.hold_no, standing.hold_fen, standing.hold_state, standing.cycle, standing.provider, standing.id,
         ),
     )  # fmt: skip
 

@@ -119,7 +119,7 @@ async def _alone(provider: PaymentProvider, holds: Sequence[str]) -> Captures:
 async def _settled(provider: PaymentProvider, url: str, captures: int) -> Captures:
     async with AsyncConnectionPool[AsyncConnection[Any]](url, min_size=1, max_size=1, open=False) as pool:
         await pool.wait()
-        runner = SettlementRunner(ChainId(CHAIN), RegionId(REGIONS[0]), pool, lambda _: provider, LIMITS)
+        runner = SettlementRunner(ChainId(CHAIN), RegionId(REGIONS[0]), pool, lambda *_: provider, LIMITS)
         began, cpu_s = time.monotonic(), time.process_time()
         report = await runner.run(NOW)
         wall_s, cpu_s = time.monotonic() - began, time.process_time() - cpu_s

@@ -58,7 +58,7 @@ async def work(task: dict[str, Any]) -> dict[str, float]:
         await asyncio.to_thread(sys.stdin.readline)
         began, cpu_s = time.monotonic(), time.process_time() + backend_cpu_s([backend])
         for region in task["regions"]:
-            runner = SettlementRunner(task["chain"], region, pool, lambda _: provider, LIMITS, between_steps=asking)
+            runner = SettlementRunner(task["chain"], region, pool, lambda *_: provider, LIMITS, between_steps=asking)
             report = await runner.run(datetime.fromisoformat(task["now"]))
             if not report.ok or report.open_calls:
                 raise SystemExit(f"{region}: {report}")

@@ -99,7 +99,7 @@ class RealLife:
             CHAIN,
             self.region,
             self.shop.pool,
-            lambda _: self.provider,
+            lambda *_: self.provider,
             SettlementLimits(patience_s=0, calls_per_s_max=10_000),
             wall=self.shop.clock,
             between_steps=self._between_steps,
@@ -288,7 +288,7 @@ class RealLife:
         notice = Notice(str(uuid.uuid4()), NoticeKind.PAYMENT, "", number, "", "", "TRADE_SUCCESS", None, now)
         async with self.shop.pool.connection() as conn:
             await keep_notice(conn, "alipay", notice, now)
-        late = LateMoney(self.shop.pool, lambda _: self.provider, wall=self.shop.clock)
+        late = LateMoney(self.shop.pool, lambda *_: self.provider, wall=self.shop.clock)
         assert await late.sweep(CHAIN, self.region) == 1
         await self._settle()
 

@@ -103,7 +103,7 @@ class Shop:
     memberships: Memberships = field(init=False)
 
     def __post_init__(self) -> None:
-        self.memberships = Memberships(self.pool, lambda _: self.provider, pepper=PEPPER, wall=self.clock)
+        self.memberships = Memberships(self.pool, lambda *_: self.provider, pepper=PEPPER, wall=self.clock)
 
     def customer(self, name: str = "lin") -> str:
         """The provider's id of a customer: one simulator serves many tests."""
@@ -181,7 +181,7 @@ class Shop:
     def runner(self, **options: Any) -> SettlementRunner:
         limits = options.pop("limits", SettlementLimits(patience_s=0))
         options.setdefault("wall", self.clock)
-        providers = options.pop("providers", lambda _: self.provider)
+        providers = options.pop("providers", lambda *_: self.provider)
         return SettlementRunner(CHAIN, REGION, self.pool, providers, limits, **options)
 
     async def settle_after(self, days: int, **options: Any) -> SettlementReport:

@@ -65,7 +65,7 @@ async def settle(told: dict[str, str], ahead: timedelta) -> None:
         def wall() -> datetime:
             return datetime.now(UTC) + ahead
 
-        await SettlementRunner(CHAIN, REGION, pool, lambda _: provider, LIMITS, wall=wall).run(NOW)
+        await SettlementRunner(CHAIN, REGION, pool, lambda *_: provider, LIMITS, wall=wall).run(NOW)
     await provider.aclose()
 
 

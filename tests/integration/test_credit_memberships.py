@@ -189,7 +189,7 @@ async def test_nothing_used_asks_nobody(shop: Shop) -> None:
     await shop.reverse(use)
     await shop.memberships.sweep(CHAIN, REGION)
     overheard = Overheard(shop.provider)
-    await shop.settle_after(LATER, providers=lambda _: overheard)
+    await shop.settle_after(LATER, providers=lambda *_: overheard)
     assert await row(shop, membership, "state", "charge_fen") == ("CLOSED", 0)
     assert overheard.calls == []
 
@@ -220,17 +220,17 @@ class Deaf:
 async def test_a_lost_answer_is_asked_for_again_under_its_number_and_the_cutoff_waits(shop: Shop) -> None:
     membership = await signed(shop)
     provider = Deaf(shop.provider, sync_use=1, settle_credit=1)
-    shop.memberships = Memberships(shop.pool, lambda _: provider, pepper=PEPPER, wall=shop.clock)
+    shop.memberships = Memberships(shop.pool, lambda *_: provider, pepper=PEPPER, wall=shop.clock)
     await shop.use_coupon(membership)
     await over(shop, membership)
     assert [state for *_, state in await records(shop, membership)] == ["open"]
-    report = await shop.settle_after(LATER, providers=lambda _: provider)
+    report = await shop.settle_after(LATER, providers=lambda *_: provider)
     assert (report.reserved, report.cut_off) == (1, 0)
     assert await row(shop, membership, "state", "charge_fen") == ("EXPIRED", None)
     await shop.memberships.sweep(CHAIN, REGION)
-    await shop.settle_after(0, providers=lambda _: provider)
+    await shop.settle_after(0, providers=lambda *_: provider)
     assert await row(shop, membership, "state") == ("UNKNOWN",)
-    await shop.settle_after(1, providers=lambda _: provider)
+    await shop.settle_after(1, providers=lambda *_: provider)
     assert await row(shop, membership, "state", "paid_fen") == ("CLOSED", 800)
     assert (await shop.provider_net())["net_fen"] == 800
 

@@ -374,7 +374,7 @@ class Vouching:
 async def test_a_credit_opens_a_membership_asks_for_a_hold_or_refuses(shop: Shop) -> None:
     said = [Succeeded(CreditResult(outcome)) for outcome in CreditOutcome]  # admitted, a hold needed, refused
     provider = Vouching(shop.provider, Unknown("nothing heard"), *said)
-    shop.memberships = Memberships(shop.pool, lambda _: provider, pepper=PEPPER, wall=shop.clock)
+    shop.memberships = Memberships(shop.pool, lambda *_: provider, pepper=PEPPER, wall=shop.clock)
     light = await plan(shop, guarantees=["sesame_credit"])
     nobody = await shop.ask(await shop.enrol_request(plan=light, guarantee="sesame_credit"))
     assert isinstance(nobody, EnrolAnswered)

@@ -269,7 +269,7 @@ async def test_a_number_that_may_have_arrived_is_never_sent_blindly(shop: Shop, 
     await shop.settle_after(LATER)
     overheard = Overheard(shop.provider)
     shop.clock.now += QUERY_AGAIN_AFTER
-    await shop.settle_after(0, providers=lambda _: overheard)
+    await shop.settle_after(0, providers=lambda *_: overheard)
     assert overheard.calls == then
 
 

@@ -111,7 +111,7 @@ class SqlWorld:
         return holds
 
     async def reverse(self, fen: int, now: datetime) -> None:
-        def nobody(_owner: object) -> PaymentProvider:
+        def nobody(_owner: object, _provider: object = "") -> PaymentProvider:
             raise AssertionError("a reversal asks nobody")
 
         [(subject, uses)] = [(one, uses) for one, uses in planted(Profile.FEE) if one.id == SUBJECT]

@@ -306,17 +306,17 @@ async def next_query_at(cur: Session, _chain: str, _region: str, now: datetime) 
 
 
 async def close_plain(
-    cur: Session, _chain: str, _region: str, now: datetime, provider: str, limit: int, _trace: str
+    cur: Session, _chain: str, _region: str, now: datetime, limit: int, _trace: str
 ) -> int:
     plain = [call for call in cur.all("call") if call.state is CallState.ANSWERED and _as_asked(call, call.answer)]
     plain = [call for call in plain if _is_plain(cur, call)]
     plain = [call for call in plain if cur.take("membership", call.membership) and cur.take("call", call.number)]
-    await _close(cur, plain[:limit], now, provider)
+    await _close(cur, plain[:limit], now)
     return len(plain[:limit])
 
 
 async def close_asked(
-    cur: Session, answers: Sequence[tuple[Call, AnyAnswer]], now: datetime, provider: str, _trace: str
+    cur: Session, answers: Sequence[tuple[Call, AnyAnswer]], now: datetime, _trace: str
 ) -> set[str]:
     told = {call.number: answer for call, answer in answers if _as_asked(call, answer)}
     plain = []
@@ -328,7 +328,7 @@ async def close_asked(
             row = replace(cur.get("call", number), answer=told[number])
             if row.state in OPEN and _is_plain(cur, row):
                 plain.append(row)
-    await _close(cur, plain, now, provider)
+    await _close(cur, plain, now)
     return {call.number for call in plain}
 
 
@@ -411,11 +411,11 @@ def _is_plain(cur: Session, call: Call) -> bool:
     return call.fen == sum(share.fen for share in _shares(cur, one.id))
 
 
-async def _close(cur: Session, plain: Sequence[Call], now: datetime, provider: str) -> None:
+async def _close(cur: Session, plain: Sequence[Call], now: datetime) -> None:
     """Raises UniqueViolation for a transaction that is booked already: nothing of the chunk is."""
     for call in plain:
         one: Standing = cur.get("membership", call.membership).standing
-        booking = book_answer(one, call, _shares(cur, one.id), now, provider=provider)
+        booking = book_answer(one, call, _shares(cur, one.id), now, provider=one.provider)
         for txn in booking.transactions:
             if txn.entries and not await added(cur, "txn", txn.id, txn):
                 raise UniqueViolation(txn.id)

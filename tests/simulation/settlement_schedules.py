@@ -146,7 +146,7 @@ class _Worker:
         limits = SettlementLimits(play.schedule.chunk, play.schedule.chunk, calls_per_s_max=1e12, patience_s=0)
         provider = play.provider.port()
         runner = SettlementRunner(
-            CHAIN, REGION, play.world.pool(), lambda _: provider, limits, wall=lambda: play.wall,
+            CHAIN, REGION, play.world.pool(), lambda *_: provider, limits, wall=lambda: play.wall,
             between_steps=self._held,
         )  # fmt: skip
         self.task = asyncio.ensure_future(runner.run(now))
