@@ -6,20 +6,25 @@ from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
 
+from models.domain.chain_settings import Level
 from models.domain.ids import ChainId, RegionId, StoreId, shard_of
 from models.domain.plans import Text
 from models.domain.points import points_voucher
 from models.domain.pricing import Item
 from models.domain.voucher_reader import read_vouchers
 from models.tables.chain_books import save_book
+from models.tables.config_layers import StoredLayer, save_file_layers
 from models.tables.plans import save_plan
 from models.tables.vouchers import save_vouchers
+from runtime.chain_check import layers_of
 from runtime.chains import ChainDoc, provider_app_of, read_plan_document, secret_sha256, terminals_of
 
 
 async def apply_chain(conn: AsyncConnection[Any], doc: ChainDoc, region: RegionId, key: str) -> int:
-    """Write the chain into the database: new rows only, and a new book version when its content changed.
+    """Write the chain into the database: new rows only, and a new book version when its content changed. Labels and
+    settings become what the file says; what was changed live since is laid over them as before.
 
     Returns the book's version. One transaction.
     """
@@ -55,6 +60,8 @@ async def apply_chain(conn: AsyncConnection[Any], doc: ChainDoc, region: RegionI
                 " ON CONFLICT DO NOTHING",
                 (store.id, store.entity),
             )
+            labels = Jsonb(dict(store.labels))
+            await cur.execute("UPDATE store SET labels = %s WHERE id = %s AND labels <> %s", (labels, store.id, labels))
         for terminal in terminals_of(doc, key):
             await cur.execute(
                 """INSERT INTO terminal (id, store, lane, role, profile, secret_sha256, registered_at)
@@ -69,6 +76,7 @@ async def apply_chain(conn: AsyncConnection[Any], doc: ChainDoc, region: RegionI
                     now,
                 ),
             )
+        await save_file_layers(cur, ChainId(doc.chain), _scopes(doc, region), _stored(doc, region), now)
         plans = [read_plan_document(plan) for plan in doc.plans]
         for plan in plans:
             await save_plan(cur, ChainId(doc.chain), plan)
@@ -78,6 +86,33 @@ async def apply_chain(conn: AsyncConnection[Any], doc: ChainDoc, region: RegionI
         if vouchers:
             await save_vouchers(cur, doc.chain, vouchers)
         return await _save_book(cur, doc, plans, now)
+
+
+def _scopes(doc: ChainDoc, region: RegionId) -> list[str]:
+    """Everything that the file could say something of here, as `level:scope`."""
+    suffixes = [terminal.suffix for lane in doc.lanes for terminal in lane.terminals]
+    return [
+        f"{Level.CHAIN}:{doc.chain}",
+        f"{Level.REGION}:{region}",
+        *(f"{Level.STORE}:{store.id}" for store in doc.stores),
+        *(f"{Level.TERMINAL}:{store.id}-{suffix}" for store in doc.stores for suffix in suffixes),
+    ]
+
+
+def _stored(doc: ChainDoc, region: RegionId) -> list[StoredLayer]:
+    """The file's layers, as far as they concern this region."""
+    return [
+        StoredLayer(
+            ChainId(doc.chain),
+            level := Level(layer.level),
+            layer.name,
+            "" if level is Level.CHAIN else region,
+            layer.patch,
+            {".".join(path): place for path, place in layer.places.items()},
+        )
+        for layer, _ in layers_of(doc)
+        if layer.level != Level.REGION or layer.name == region
+    ]
 
 
 async def _save_book(cur: Any, doc: ChainDoc, plans: list[dict[str, Any]], now: datetime) -> int:

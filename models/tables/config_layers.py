@@ -73,15 +73,15 @@ def _stored(row: Sequence[Any]) -> StoredLayer:
 
 
 async def save_file_layers(
-    cur: AsyncCursor[Any], chain: ChainId, region: RegionId, layers: Sequence[StoredLayer], now: datetime
+    cur: AsyncCursor[Any], chain: ChainId, scopes: Sequence[str], layers: Sequence[StoredLayer], now: datetime
 ) -> None:
-    """What the chain's file says of itself and of this region, whole: what it says no more is gone. In the caller's
-    transaction; a layer that is as it was keeps its version."""
+    """What the chain's file says of these scopes, whole: what it says no more is gone. In the caller's transaction; a
+    layer that is as it was keeps its version."""
     said = [f"{one.level}:{one.scope}" for one in layers]
     await cur.execute(
-        """DELETE FROM config_layer WHERE chain = %s AND source = 'file' AND region IN ('', %s)
+        """DELETE FROM config_layer WHERE chain = %s AND source = 'file' AND level || ':' || scope = ANY(%s)
            AND NOT level || ':' || scope = ANY(%s)""",
-        (chain, region, said),
+        (chain, list(scopes), said),
     )
     for one in layers:
         await cur.execute(
