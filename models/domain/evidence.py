@@ -221,6 +221,8 @@ class Finding:
     p: float
     p_adjusted: float
     unsafe: bool
+    mde: float | None = None
+    """The rise, as a ratio, that this test would have seen with the rule's power; None: nothing happened before."""
     controls_p: float | None = None
 
 
@@ -239,8 +241,8 @@ class Verdict:
     """What was found at one look, with everything that is needed to redo it.
 
     `estimate`, `low`, `high`, `mde` and `p` belong to the primary metric: a ratio minus 1 (0.04 is +4 %) where it is
-    relative, else a difference in its unit; None in a stage of safety only (there `mde` is what the pooled test of the
-    first metric could have seen, `p` the smallest adjusted one). The interval covers over all looks together.
+    relative, else a difference in its unit; None in a stage of safety only, where each finding has its own. The
+    interval covers over all looks together and decides; `p` is of this look alone.
     """
 
     outcome: Outcome
@@ -275,6 +277,25 @@ class Verdict:
     def document(self) -> dict[str, Any]:
         """Plain JSON, as it is stored with the decision and drawn."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a stage will be able to see, computed before its start from the days before it alone.
+
+    `mde` as in Verdict, with the rule's alpha, looks and power; None: too few stores to see anything. `sd`: of one
+    store's change once its past is taken out (CUPED), on the logarithm where the metric is relative.
+    """
+
+    metric: MetricId
+    treated: int
+    controls: int
+    days: int
+    sd: float
+    mde: float | None
+    enough: bool
+    """The rule's own `mde` can be seen; true where the rule names none."""
+    why: Text
 
 
 def verdict_of(document: Mapping[str, Any]) -> Verdict:

@@ -107,6 +107,20 @@ METRICS: dict[MetricId, MetricSpec] = {
             relative=True,
         ),
         MetricSpec(
+            MetricId("sales_per_day"),
+            MetricKind.COUNT,
+            Direction.UP,
+            "per store and day",
+            1,
+            Text("日销售笔数", "sales per day"),
+            Text(
+                f"{_SALES.zh}数，除以营业日数；没有销售的日子也计入",
+                f"{_SALES.en}, over the business dates since the store opened; a date without a sale counts too",
+            ),
+            ("sale", "store"),
+            relative=False,
+        ),
+        MetricSpec(
             MetricId("takings_per_day"),
             MetricKind.MEAN,
             Direction.UP,
@@ -159,6 +173,7 @@ DEFAULT_SAFETY = tuple(
         "face_refusals",
         "terminal_faults",
         "payment_answer_ms",
+        "sales_per_day",
     )
 )
 """What every stage watches unless its rule says otherwise."""
