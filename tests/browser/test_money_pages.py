@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, expect
 
+from models.domain.receipts import GENESIS, kept_from_row
 from models.domain.reconciliation import LineKind, StatementFile, StatementLine, totals_of
 from runtime.plant import Plant
 from runtime.reconciliation_desk import ReconciliationDesk
@@ -65,3 +67,64 @@ def test_a_difference_is_resolved_and_its_day_closes(console: Watched, browsed: 
     expect(page.get_by_text("支付手续费")).to_be_visible()
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_price_file_is_checked_mended_and_taken(console: Watched, served: Served) -> None:
+    page = console.page
+    page.get_by_role("link", name="Price files", exact=True).click()
+    with psycopg.connect(served.database_url) as conn:
+        listed = conn.execute(
+            "SELECT DISTINCT ON (code) code, doc -> 'name' ->> 'zh', doc -> 'name' ->> 'en', (doc ->> 'unit_fen')::int"
+            " FROM item WHERE chain = 'chain' AND doc IS NOT NULL ORDER BY code, version DESC"
+        ).fetchall()
+    lines = [f'{code},"{zh}","{en}",{fen / 100:.2f}' for code, zh, en, fen in listed]
+    file = "\n".join(["code,name_zh,name_en,price", *lines, "6900000000007,可乐,Cola,3.505"])
+    _choose(console, file)
+    page.get_by_role("button", name="Check it, write nothing").click()
+    expect(page.locator(".price-faults li")).to_contain_text(f"line {len(listed) + 2}: price")
+    assert all("409" in trouble for trouble in console.troubles), "the refusal, and nothing else"
+    console.troubles.clear()
+    _choose(console, file.removesuffix("5"))
+    page.get_by_role("button", name="Check it, write nothing").click()
+    expect(page.locator("[data-figure=new]")).to_have_text("1")
+    expect(page.locator("[data-figure=gone]")).to_have_text("0")
+    page.get_by_role("button", name="Take it").click()
+    page.locator("#ask").get_by_role("button", name="Confirm").click()
+    expect(page.locator("[data-said]")).to_contain_text("is in force")
+    page.reload()
+    page.get_by_role("link", name="What changed").first.click()
+    expect(page.locator("#drawer")).to_contain_text("6900000000007")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def _choose(console: Watched, file: str) -> None:
+    payload: FilePayload = {"name": "prices.csv", "mimeType": "text/csv", "buffer": file.encode()}
+    console.page.locator("input[type=file]").set_input_files(payload)
+
+
+def test_a_receipt_is_found_verified_and_invoiced(console: Watched, served: Served) -> None:
+    page = console.page
+    with psycopg.connect(served.database_url, autocommit=True) as conn:
+        sales = conn.execute("SELECT to_jsonb(s) FROM sale s WHERE store = 's-002' ORDER BY at LIMIT 1")
+        [(doc,)] = sales.fetchall()
+        one = kept_from_row("s-002", "sale", doc["id"], doc)
+        sha256 = hashlib.sha256(GENESIS + one.digest).digest()
+        conn.execute("UPDATE sale SET chained = true WHERE id = %s", (one.id,))
+        conn.execute(
+            "INSERT INTO receipt VALUES ('s-002', 1, %s, 'sale', %s, %s, %s)", (one.id, one.at, one.digest, sha256)
+        )
+    page.goto(page.url.partition("/wall")[0] + "/receipts?store=s-002")
+    page.get_by_role("button", name="Verify the chain").click()
+    expect(page.locator("#chain-state p")).to_contain_text(f"1:{sha256.hex()}")
+    page.get_by_placeholder("Receipt number or sale id").fill(doc["receipt"])
+    page.get_by_role("button", name="Search").click()
+    page.get_by_role("link", name=doc["receipt"]).click()
+    drawer = page.locator("#drawer")
+    expect(drawer).to_contain_text("follows from the one before")
+    drawer.get_by_role("link", name="Its invoice").click()
+    expect(drawer).to_contain_text("May be invoiced")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.goto(page.url.partition("/receipts")[0] + "/language/zh?back=/invoices")
+    expect(page.get_by_role("heading", name="开票")).to_be_visible()

@@ -21,13 +21,17 @@ function show(answer) {
 
 button?.addEventListener("click", async () => {
   button.disabled = true;
-  say(button.dataset.working);
+  state.querySelector("p").className = "notice";
+  state.querySelector("p").textContent = button.dataset.working;
+  state.querySelector("ul").replaceChildren();
+  state.hidden = false;
   try {
     const response = await fetch(`/api/v1/stores/${encodeURIComponent(button.dataset.store)}/receipt-chain`);
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.detail);
     show(answer);
   } catch (error) {
+    state.hidden = true;
     say(`${document.getElementById("toast").dataset.failed} (${error.message})`);
   } finally {
     button.disabled = false;
