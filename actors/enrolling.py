@@ -8,7 +8,7 @@ from datetime import timedelta
 from actors import identifying
 from actors.ports import EnrolFace, EnrolMember
 from actors.stage import Stage
-from actors.visit import Enrolment, GivenConsent, Question
+from actors.visit import Enrolment, GivenConsent, Instead, Question
 from models.domain.errors import Refused
 from models.domain.events import Enrol, Event, Purpose
 from models.domain.face_quality import IMAGE_FAULTS, PROMPTS, LookReason
@@ -16,6 +16,7 @@ from models.domain.facts import ConsentStands, TemplateMade
 from models.domain.ids import MemberId
 from models.domain.kill_switch import Switch
 from models.domain.messages import EnrolAnswered, FaceAnswered, FaceOutcome
+from models.domain.plans import GuaranteeKind, Plan
 from models.domain.screen import ScreenState
 
 ROUNDS_MAX = 3
@@ -44,6 +45,7 @@ def enrol(stage: Stage, event: Event, body: Enrol) -> None:
         raise Refused("guarantee_unavailable")
     if session.member is not None and session.member.membership is not None:
         raise Refused("already_member")
+    _may_guarantee(stage, event, plan, body.guarantee)
     if body.phone is not None and identifying.too_many_misses(stage):
         raise Refused("identify_exhausted")
     assert session.id is not None
@@ -75,8 +77,21 @@ def enrol(stage: Stage, event: Event, body: Enrol) -> None:
         prompt=None,
         probe=None,
         turning=None,
-        enrolment=Enrolment(ask, wants_face, reply, consent=agreed.event),
+        enrolment=Enrolment(ask, wants_face, reply, plan=body.plan, consent=agreed.event),
     )
+
+
+def _may_guarantee(stage: Stage, event: Event, plan: Plan, guarantee: str) -> None:
+    """What is the member's own is taken as when they pay with it; cash, by a clerk. Raises Refused."""
+    if not plan.fee_fen:
+        return
+    if guarantee == GuaranteeKind.BALANCE_HOLD:
+        if stage.session.member is None:
+            raise Refused("member_missing")
+        if not stage.session.two_factors:
+            raise Refused("second_factor_missing")
+    if guarantee == GuaranteeKind.CASH_DEPOSIT and (event.clerk or stage.session.clerk) is None:
+        raise Refused("clerk_missing")
 
 
 def answered(stage: Stage, answer: EnrolAnswered) -> None:
@@ -93,7 +108,10 @@ def answered(stage: Stage, answer: EnrolAnswered) -> None:
         return
     if answer.member is None:
         stage.refuse(enrolment.reply, answer.code or "enrol_refused")
-        stage.keep(enrolment=None)
+        instead = stage.session.instead
+        if answer.instead and enrolment.plan is not None:
+            instead = Instead(enrolment.plan, answer.instead)
+        stage.keep(enrolment=None, instead=instead)
         identifying.missed(stage)  # `already_member` tells whose number it is
         stage.change(state=stage.session.resting_state)
         stage.prompt("enrol_failed")

@@ -16,6 +16,7 @@ from models.domain.charging import charge_fen
 from models.domain.events import Purpose, TenderKind
 from models.domain.kill_switch import Switch
 from models.domain.messages import MembershipView
+from models.domain.plans import Plan
 from models.domain.screen import (
     Screen,
     ScreenMember,
@@ -145,10 +146,17 @@ def _plans(session: Session, book: StoreBook) -> tuple[ScreenOffer, ...]:
             plan=plan.name.to(book.language),
             fee_fen=plan.fee_fen,
             saves_now_fen=saves_now_fen(session, book, plan),
-            guarantees=tuple(str(kind) for kind in plan.guarantees),
+            guarantees=_guarantees(session, plan),
         )
         for plan in book.chain_book.plans.values()
     )
+
+
+def _guarantees(session: Session, plan: Plan) -> tuple[str, ...]:
+    """What the plan takes; of somebody who was refused one, what it takes instead."""
+    if session.instead is not None and session.instead.plan == plan.id:
+        return session.instead.guarantees
+    return tuple(str(kind) for kind in plan.guarantees)
 
 
 def _actions(session: Session, book: StoreBook) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from models.domain.ids import (
     LegalEntityId,
     MemberId,
     MessageId,
+    PlanId,
     SaleId,
     SessionId,
     StoreId,
@@ -81,10 +82,19 @@ class Enrolment:
     member: MemberId | None = None
     shots: tuple[bytes, ...] = ()
     rounds: int = 0
+    plan: PlanId | None = None
     consent: str = ""
     """The event that consented to the membership: a template is made under it and the consent to recognise."""
     mask_asked: bool = False
     """The customer was asked to take off a mask. Once is enough: some bare faces measure as masked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """A guarantee was refused to this customer: what the plan takes in its place."""
+
+    plan: PlanId
+    guarantees: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +226,7 @@ class Session:
     turns: int = 0
     """Turns of the head that were asked for."""
     enrolment: Enrolment | None = None
+    instead: Instead | None = None
     payment: Payment | None = None
     voiding: Voiding | None = None
     prompt: Prompt | None = None

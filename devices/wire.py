@@ -118,7 +118,7 @@ class EnrolBody(Struct, frozen=True):
     """`enrol`."""
 
     plan: Name
-    guarantee: Literal["sesame_credit", "huabei_hold", "balance_hold", "merchant_trust", "cash_deposit"]
+    guarantee: Literal["sesame_credit", "huabei_hold", "balance_hold", "merchant_trust", "cash_deposit", "pay_score"]
     phone: Annotated[str, Meta(pattern=r"^\+?[0-9]{4,15}$(?!\n)")] | None = None
     auth: AuthBody | None = None
 

@@ -255,7 +255,8 @@ class Enrolment:
             )  # fmt: skip
         except Refused as refused:
             instead = tuple(str(one) for one in guarantees_instead(standing.plan, kind))
-            raise NotSecured(refused.code, refused.message, instead) from refused
+            code = "balance_short" if refused.code == "balance_short" else "guarantee_unavailable"
+            raise NotSecured(code, refused.message, instead) from refused
         return await self._held(cur, standing, HoldResult(hold.number, hold.fen, hold.fen), now)
 
     async def open(self, cur: AsyncCursor[Any], standing: Standing, clerk: str | None = None) -> None:

@@ -79,7 +79,12 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
     "benefits_off": ("会员优惠已暂停", "Member benefits are switched off", "按屏幕价格付款", "pay the screen's price"),
     "offers_off": ("优惠推荐已暂停", "Offers are switched off", "继续结账", "go on without it"),
     "unknown_plan": ("没有该方案", "There is no such plan", "选择屏幕上的方案", "choose one from the screen"),
-    "guarantee_unavailable": ("不支持该担保方式", "That guarantee is not offered", "选择花呗冻结", "use huabei_hold"),
+    "guarantee_unavailable": (
+        "不支持该担保方式",
+        "That guarantee is not offered",
+        "选择屏幕上的担保方式",
+        "choose one from the screen",
+    ),
     "already_member": ("已是会员", "Already a member", "直接使用优惠", "use the benefits"),
     "unknown_item": ("没有该商品", "Unknown item", "检查条码或人工定价", "check the code"),
     "code_misread": ("条码校验位不符", "A check digit does not fit", "重新扫码", "scan it again"),

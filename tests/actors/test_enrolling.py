@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from actors.enrolling import ROUNDS_MAX
@@ -11,6 +13,7 @@ from models.domain.events import Confirm, Enrol, FaceShown, Identify, Purpose, S
 from models.domain.facts import TemplateMade
 from models.domain.ids import MemberId, PlanId
 from models.domain.messages import EnrolAnswered, FaceOutcome, KeyRow, MemberView, SealedTemplate, TemplateRow
+from models.domain.plans import GuaranteeKind
 from tests.actors.lane import JPEG, PLAN, Lane, buy, cancel, cash, member
 
 FACE = FaceShown(JPEG, "frame")
@@ -315,3 +318,39 @@ def test_whose_number_it_is_cannot_be_tried_out_by_enrolling() -> None:
     lane.refused(Enrol(PLAN.id, "huabei_hold", "13900000000"), "identify_exhausted")
     lane.refused(Identify("phone", "13900000000"), "identify_exhausted")
     lane.later(Enrol(PLAN.id, "huabei_hold"))
+
+
+def offered(lane: Lane) -> tuple[str, ...]:
+    assert lane.screen is not None
+    return next(one.guarantees for one in lane.screen.offers if one.id == PLAN.id)
+
+
+def test_who_was_refused_one_guarantee_is_offered_the_others_for_this_visit() -> None:
+    lane = enrolling(face=False, codes=("tea",))
+    ask, request = lane.asked(EnrolMember)
+    lane.tell(EnrolAnswered(ask, request.session, None, code="enrol_refused", instead=("cash_deposit",)))
+    assert (offered(lane), lane.prompt) == (("cash_deposit",), "enrol_failed")
+    lane.later(ENROL)
+    ask, request = lane.asked(EnrolMember)
+    lane.tell(EnrolAnswered(ask, request.session, None, code="bad_phone"))
+    assert offered(lane) == ("cash_deposit",), "another refusal says nothing about guarantees"
+    lane.open("the next customer")
+    buy(lane, "tea")
+    assert offered(lane) == PLAN.guarantees
+
+
+def test_the_members_own_money_needs_who_may_give_it() -> None:
+    lane = Lane()
+    own = (GuaranteeKind.BALANCE_HOLD, GuaranteeKind.CASH_DEPOSIT)
+    plans = {PLAN.id: replace(PLAN, guarantees=own)}
+    lane.book = replace(lane.book, chain_book=replace(lane.book.chain_book, plans=plans))
+    lane.open()
+    lane.consent(Purpose.MEMBERSHIP)
+    balance, deposit = Enrol(PLAN.id, "balance_hold"), Enrol(PLAN.id, "cash_deposit")
+    lane.refused(balance, "member_missing")
+    lane.refused(deposit, "clerk_missing")
+    lane.identify(member(membership=False))
+    lane.refused(balance, "second_factor_missing")
+    lane.session = replace(lane.session, confirmed=lane.session.proved)
+    lane.later(balance)
+    assert lane.asked(EnrolMember)[1].member == member().id

@@ -141,7 +141,7 @@ async def test_a_lost_answer_is_asked_for_under_the_same_number(shop: Shop, faul
     assert isinstance(await shop.ask(request, "ask-1"), NotYet)
     assert await shop.one("SELECT state FROM membership") == "HOLD_PENDING"
     overheard = Overheard(shop.provider)
-    again = Memberships(shop.pool, lambda _: overheard, pepper=PEPPER, wall=shop.clock)
+    again = Memberships(shop.pool, lambda *_: overheard, pepper=PEPPER, wall=shop.clock)
     answer = await again.ask("ask-1", request, 1)
     assert overheard.calls == then
     assert isinstance(answer, EnrolAnswered)

@@ -114,6 +114,7 @@ STATES: dict[str, tuple[str, str]] = {
     "guarantee.balance_hold": ("余额冻结", "Balance hold"),
     "guarantee.merchant_trust": ("商户信任", "Merchant trust"),
     "guarantee.cash_deposit": ("现金押金", "Cash deposit"),
+    "guarantee.pay_score": ("微信支付分", "WeChat pay score"),
     "tender.cash": ("现金", "Cash"),
     "tender.face": ("刷脸支付", "Face payment"),
     "tender.qr": ("扫码支付", "QR code"),
