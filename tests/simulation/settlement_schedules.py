@@ -47,7 +47,7 @@ LEASE_OVER = {Beside.IN_TURN_LEASE_OVER, Beside.WHOLE_LEASE_OVER}
 
 
 class Profile(StrEnum):
-    """The membership that the schedule is about. All have a plan of 10.00 and one dunning attempt."""
+    """The membership that the schedule is about. All have a plan of 10.00; but for one it is dunned once."""
 
     FEE = "fee, held"
     CLAWBACK = "clawback of two entities, held"
@@ -58,6 +58,7 @@ class Profile(StrEnum):
     TASK_KEPT = "task of purchases, just kept, held"
     TASK_MISSED = "task of an amount, missed, held"
     CREDIT = "fee, settled by the provider's own records"
+    DUNNED_TWICE = "clawback of two entities, held, dunned twice"
 
 
 USES: dict[Profile, tuple[tuple[str, int], ...]] = {
@@ -70,6 +71,7 @@ USES: dict[Profile, tuple[tuple[str, int], ...]] = {
     Profile.TASK_KEPT: (("s-own", 800), ("s-north", 800)),
     Profile.TASK_MISSED: (("s-own", 300), ("s-north", 500)),
     Profile.CREDIT: (("s-own", 800), ("s-north", 800)),
+    Profile.DUNNED_TWICE: (("s-own", 300), ("s-north", 500)),
 }
 """(store, fen) of each use; the last one is what is taken back, wholly or but for 1 fen."""
 

@@ -63,6 +63,7 @@ PLAN: dict[str, Any] = {
 PLANS: dict[Profile, dict[str, Any]] = {
     Profile.SHARED: {**PLAN, "id": "light-shared", "fee_shares": "usage"},
     Profile.TASK_KEPT: {**PLAN, "id": "light-times", "rule": "TASK_TIMES", "task_target": 2},
+    Profile.DUNNED_TWICE: {**PLAN, "id": "light-dunned", "dunning_attempts": 2, "dunning_days": [1, 3]},
     Profile.TASK_MISSED: {**PLAN, "id": "light-amount", "rule": "TASK_AMOUNT", "task_target": 3 * PAID_FEN},
 }
 """The plans that are not PLAN."""
@@ -164,6 +165,7 @@ SCRIPTS = (
     *product((Does.FAILS, Does.PENDS_THEN_FAILS), Does),  # the dunning attempt
     *product((Does.FAILS_AND_COLLECTS_TOLD_MEANWHILE,), (Does.PENDS_THEN_FAILS, Does.EFFECT_UNHEARD)),
     *product((Does.SUCCEEDS,), UNCLEAR),  # the refund
+    *product((Does.FAILS,), (Does.FAILS,), (Does.FAILS, Does.PENDS_THEN_SUCCEEDS)),  # the second dunning attempt
 )
 """What the provider does with the first request about the subject, and with the second."""
 POINTS = 45
