@@ -305,9 +305,7 @@ async def next_query_at(cur: Session, _chain: str, _region: str, now: datetime) 
 # ---------------------------------------------------------------- models.tables.closing, ledger, control
 
 
-async def close_plain(
-    cur: Session, _chain: str, _region: str, now: datetime, limit: int, _trace: str
-) -> int:
+async def close_plain(cur: Session, _chain: str, _region: str, now: datetime, limit: int, _trace: str) -> int:
     plain = [call for call in cur.all("call") if call.state is CallState.ANSWERED and _as_asked(call, call.answer)]
     plain = [call for call in plain if _is_plain(cur, call)]
     plain = [call for call in plain if cur.take("membership", call.membership) and cur.take("call", call.number)]
@@ -315,9 +313,7 @@ async def close_plain(
     return len(plain[:limit])
 
 
-async def close_asked(
-    cur: Session, answers: Sequence[tuple[Call, AnyAnswer]], now: datetime, _trace: str
-) -> set[str]:
+async def close_asked(cur: Session, answers: Sequence[tuple[Call, AnyAnswer]], now: datetime, _trace: str) -> set[str]:
     told = {call.number: answer for call, answer in answers if _as_asked(call, answer)}
     plain = []
     for number in sorted(told):
