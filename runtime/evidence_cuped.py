@@ -13,7 +13,7 @@ from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from runtime.evidence_looks import detectable
 
@@ -37,7 +37,7 @@ class Comparison:
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """Two-sided, of level 1 - alpha."""
-        half = float(stats.t.isf(alpha / 2, self.df)) * self.error
+        half = -float(special.stdtrit(self.df, alpha / 2)) * self.error
         return self.estimate - half, self.estimate + half
 
     @property
@@ -45,7 +45,7 @@ class Comparison:
         """Two-sided."""
         if self.error == 0:
             return 1.0 if self.estimate == 0 else 0.0
-        return float(2 * stats.t.sf(abs(self.estimate) / self.error, self.df))
+        return float(2 * special.stdtr(self.df, -abs(self.estimate) / self.error))
 
 
 def compare(after: Floats, before: Floats, treated: Flags) -> Comparison | None:
