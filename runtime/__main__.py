@@ -19,6 +19,7 @@ from rich.console import Console
 from models.domain.errors import Refused, StoreOpsError
 from runtime import credential_verbs, origin, terminal_verbs, verbs
 from runtime.bench.cli import bench_app
+from runtime.config_cli import config_app
 from runtime.datadir import default_data_dir
 from runtime.drawer_cli import drawer_app
 from runtime.faces_cli import faces_app
@@ -33,7 +34,7 @@ from runtime.plan_cli import plan_app
 from runtime.pricing_cli import pricing_app
 from runtime.privacy_cli import privacy_app
 from runtime.reconciliation_cli import day_app, reconcile_app
-from runtime.settings import CONFIGS, Settings, flat_settings, load_settings, load_with_origins, masked
+from runtime.settings import CONFIGS, Settings, load_settings
 from runtime.settlement_cli import settle_app
 from runtime.telemetry import configure_logs
 
@@ -66,7 +67,6 @@ app.command()(fleet)
 verbs.register(app)
 terminal_verbs.register(terminal_app)
 credential_verbs.register(terminal_app, app)
-config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
 app.add_typer(config_app, name="config")
 err = Console(stderr=True, highlight=False)
 
@@ -205,26 +205,6 @@ def login(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = Fa
 
     link = asyncio.run(administration.login_link(administration.running_all(data, demo_)[0]))
     print_result({"url": link}, as_json, link)
-
-
-@config_app.command("show")
-def config_show(
-    config: Config = None,
-    data: Data = None,
-    origins: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Every setting in force, by dotted key."""
-    settings, known = load_with_origins(config, {"data_dir": str(data)} if data is not None else {})
-    values = {key: masked(value) if key.endswith("url") else value for key, value in flat_settings(settings).items()}
-    rows = {key: {"value": value, "origin": known.get(key, "default")} for key, value in values.items()}
-    text = "\n".join(
-        f"{key:<24} {row['value']}"
-        + (f"   # {row['origin']}" if origins else "")
-        + ("   (a first start's; then `storeops hosts`)" if key.endswith(".slots") else "")
-        for key, row in rows.items()
-    )
-    print_result(rows if origins else values, as_json, text)
 
 
 @clock_app.command("now")

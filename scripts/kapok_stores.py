@@ -1,6 +1,7 @@
 """Writes configs/chains/kapok-stores.csv: 998 stores of a chain that does not exist in districts and streets that do.
 
-With the two that configs/chains/kapok.yaml describes by hand they are 1,000. The same file each time, from one seed. Run it after a change: `python scripts/kapok_stores.py`.
+With the two that configs/chains/kapok.yaml describes by hand they are 1,000. The same file each time, from one seed.
+Run it after a change: `python scripts/kapok_stores.py`.
 """
 
 from __future__ import annotations
