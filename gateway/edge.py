@@ -19,6 +19,7 @@ from gateway.drawers import Drawers
 from gateway.enrolment import Enrols, GuessLimit
 from gateway.face_figures import AskDesk
 from gateway.idempotency import IdempotentCalls
+from gateway.kill_switches import KillSwitches
 from gateway.live import Wall
 from gateway.member_money import MemberMoneyDesk
 from gateway.memberships import MembershipDesk
@@ -72,6 +73,8 @@ class Edge:
     """Statements against the ledger, and the close of a day."""
     settlements: Settlements | None = None
     """How settlement stands, its switch, and what waits for a person."""
+    kill_switches: KillSwitches | None = None
+    """What is switched off at once, and where."""
     drawers: Drawers | None = None
     """Cash drawers and their shifts."""
     memberships: MembershipDesk | None = None
@@ -127,6 +130,12 @@ class Edge:
         if self.member_money is None:
             raise RetryLater("starting", "the members' desk is still starting", "try again in a moment", after_s=1)
         return self.member_money
+
+    def require_kill_switches(self) -> KillSwitches:
+        """The kill switches' desk, or RetryLater while it starts."""
+        if self.kill_switches is None:
+            raise RetryLater("starting", "the kill switches are still starting", "try again in a moment", after_s=1)
+        return self.kill_switches
 
     def require_drawers(self) -> Drawers:
         """The drawers' desk, or RetryLater while it starts."""

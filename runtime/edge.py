@@ -96,6 +96,9 @@ async def join(edge: Edge, data_dir: Path) -> None:
     from runtime.drawer_desk import DrawersOfAHouse
 
     edge.drawers = DrawersOfAHouse(plants)
+    from runtime.kill_switches import KillSwitchesOfAHouse
+
+    edge.kill_switches = KillSwitchesOfAHouse(plants)
     from runtime.price_desk import PricesOfAHouse
 
     edge.prices = PricesOfAHouse(plants)

@@ -107,6 +107,7 @@ async def store_card(request: Request, database: OfStore, edge: EdgeOf, store: s
         tile=edge.wall.stores.get(StoreId(store)),
         terminals=[(item, edge.wall.terminals.get(TerminalId(item.id))) for item in terminals.items],
         sales=recent.items,
+        switched_off=await edge.kill_switches.of_store(store) if edge.kill_switches is not None else [],
         scope_label=None,
     )
 
@@ -236,6 +237,7 @@ async def virtual_terminal(request: Request, database: OfTerminal, edge: EdgeOf,
         online=tile.online if tile else found.online,
         shelf=shelved,
         consents=msgspec.to_builtins(shelved.consents),
+        switched_off=await edge.kill_switches.of_store(found.store) if edge.kill_switches is not None else [],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.console.texts.counter import COUNTER
 from gateway.console.texts.drawers import DRAWERS
 from gateway.console.texts.faces import FACES
+from gateway.console.texts.kill_switches import KILL_SWITCHES
 from gateway.console.texts.ledger import LEDGER
 from gateway.console.texts.member_money import MEMBER_MONEY
 from gateway.console.texts.memberships import MEMBERSHIPS
@@ -33,6 +34,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     **MEMBER_MONEY,
     **LEDGER,
     **DRAWERS,
+    **KILL_SWITCHES,
     **PAPERS,
 }
 """id -> (zh, en)"""
