@@ -289,6 +289,12 @@ def test_a_second_capture_parks() -> None:
     assert "captured twice" in book(row, capture_call(row, 1, 1000, AT), paid(1000)).parked_why
 
 
+@pytest.mark.parametrize("state", [State.CLOSED, State.WRITTEN_OFF, State.DUNNING, State.PARKED])
+def test_a_failure_that_is_heard_too_late_changes_nothing(state: State) -> None:
+    row = standing(state=state, captured_number="Sm1G1", paid_fen=1000, attempts=1)
+    assert book(row, capture_call(row, 1, 1000, AT), REFUSED) == Booking(row)
+
+
 def test_a_refund_that_fails_parks() -> None:
     row = standing(state=State.CLOSED, captured_number="Sm1G1", paid_fen=200, refunded_fen=800)
     new = NewCall(row.id, CallKind.REFUND, "Rx", 800, AT)

@@ -144,8 +144,8 @@ class MemoryWorld:
     async def state(self) -> Committed:
         return Committed(
             {row.standing.id: row.standing for row in self.books.memberships()},
-            {call.number: call for call in self.books.calls()},
-            {txn.id: txn for txn in self.books.transactions()},
+            dict(self.books.rows["call"]),
+            dict(self.books.rows["txn"]),
         )
 
     async def blocked(self) -> int:

@@ -106,6 +106,12 @@ async def test_a_definite_failure_is_dunned_under_the_next_number_on_the_plans_d
     assert owed == {800}, "what is due is owed from the first failure on"
 
 
+async def test_a_failure_that_was_unclear_at_first_is_one_too() -> None:
+    life = await lived(Schedule(Profile.CLAWBACK, (Does.PENDS_THEN_FAILS,)))
+    assert life.states == [State.ACTIVE, State.SETTLING, State.UNKNOWN, State.DUNNING, State.SETTLING, State.CLOSED]
+    assert life.booked == {FIRST: {"capture_failed"}, RETRY: {"receivable_collected"}}
+
+
 async def test_every_retry_has_a_number_of_its_own_and_its_day() -> None:
     life = await lived(Schedule(Profile.DUNNED_TWICE, (*TWICE, Does.FAILS)))
     assert life.states == [State.ACTIVE, *ATTEMPT, *ATTEMPT, State.SETTLING, State.WRITTEN_OFF]
