@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,12 +33,16 @@ from runtime.testing.due_memberships import plant_due
 if TYPE_CHECKING:
     from runtime.bench.money import Advance, Ground
 
-STEPS = 5
+PLANTED_IN = 8
+"""Parts of what is planted: after each is time to look at the clock."""
+PLANTING_S_MAX = 150.0
+"""A machine that cannot plant all of them in so long measures as many as it planted."""
+STEPS = PLANTED_IN + 4
 REGIONS = tuple(f"r-{n}" for n in range(8))
 CHAIN = "bench"
 START = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 NOW = START + timedelta(days=40)
-WORKER_S_MAX = 1800.0
+WORKER_S_MAX = 600.0
 PLAN: dict[str, Any] = {
     "id": "light-10",
     "version": 1,
@@ -137,10 +141,8 @@ class Side:
 
 def measure(ground: Ground, advance: Advance) -> list[Row]:
     """The rows of this part. Raises NeedsOperator when a worker fails or the books do not agree."""
-    count = max(1, ground.memberships // len(REGIONS))
     url = database(ground, "planted")
-    asyncio.run(plant(url, count))
-    advance("memberships planted")
+    count = asyncio.run(plant(url, max(1, ground.memberships // len(REGIONS)), advance=advance))
     bare = _bare(_copy(ground, "bare"), count * len(REGIONS))
     books = _books(ground.postgres.url_for("bare"))
     _drop(ground, "bare")
@@ -151,7 +153,7 @@ def measure(ground: Ground, advance: Advance) -> list[Row]:
         raise NeedsOperator("bench_books", "settlement and the bare statement do not book the same", "report it")
     _drop(ground, "two")
     advance("two workers")
-    one = _settle(_copy(ground, "one"), [REGIONS[:2]], count)
+    one = _settle(_copy(ground, "one"), [REGIONS[:1]], count)
     _drop(ground, "one")
     _drop(ground, "planted")
     advance("one worker")
@@ -166,8 +168,8 @@ def rows(bare: Side, two: Side, one: Side) -> list[Row]:
     least = "one bare SQL statement over the same rows"
     us, bare_us = two.cpu_s / two.memberships * million, bare.cpu_s / bare.memberships * million
     return [
-        row("ledger side of a million, 8 regions, 2 workers", million / two.per_s, "s", least, million / bare.per_s,
-            "<= 30"),
+        row(f"ledger side of a million, from {two.memberships:,} in 8 regions, 2 workers", million / two.per_s, "s",
+            least, million / bare.per_s, "<= 30"),
         row("memberships settled, ledger side", two.per_s, "/s", least, bare.per_s, ">= 0.5 x"),
         row("CPU of the ledger side, workers and database", us, "us a membership", least, bare_us),
         row("two regions in parallel", two.per_s, "/s", "one region after another", one.per_s, ">= 1.6 x"),
@@ -204,9 +206,15 @@ def _drop(ground: Ground, name: str) -> None:
         time.sleep(0.2)  # a vacuum's worker leaves by itself
 
 
-async def plant(url: str, count: int, regions: Sequence[str] = REGIONS) -> None:
-    """Migrate an empty database and plant `count` due memberships in each of these regions."""
+async def plant(
+    url: str, count: int, regions: Sequence[str] = REGIONS, advance: Callable[[str], None] = lambda _: None
+) -> int:
+    """Migrate an empty database and plant `count` due memberships in each of these regions, or as many as
+    PLANTING_S_MAX allows; returns how many there are in each. `advance` is called PLANTED_IN times.
+    """
     migrate.upgrade(url)
+    size = -(-count // (10 * PLANTED_IN)) * 10  # tens: of each ten, every kind of membership is one
+    planted, began = 0, time.monotonic()
     async with await psycopg.AsyncConnection.connect(url) as conn, conn.cursor() as cur:
         await cur.execute(
             "INSERT INTO legal_entity (id, chain, name_zh, name_en, provider_app)"
@@ -214,15 +222,21 @@ async def plant(url: str, count: int, regions: Sequence[str] = REGIONS) -> None:
             {"chain": CHAIN},
         )
         await save_plan(cur, ChainId(CHAIN), PLAN)
-        for region in regions:
-            await plant_due(
-                cur, chain=CHAIN, region=region, plan="light-10", owner="chain", own_store=f"own-{region}",
-                other_entity="north", other_store=f"north-{region}", count=count, seed="bench", enrolled_at=START,
-                expires_at=NOW - timedelta(days=9), cutoff_at=NOW - timedelta(days=8),
-            )  # fmt: skip
-            await conn.commit()
+        for part in range(PLANTED_IN):
+            wanted = min(size, count - planted)
+            if wanted and (not planted or time.monotonic() - began < PLANTING_S_MAX):
+                for region in regions:
+                    await plant_due(
+                        cur, chain=CHAIN, region=region, plan="light-10", owner="chain", own_store=f"own-{region}",
+                        other_entity="north", other_store=f"north-{region}", count=wanted, seed=f"bench-{part}",
+                        enrolled_at=START, expires_at=NOW - timedelta(days=9), cutoff_at=NOW - timedelta(days=8),
+                    )  # fmt: skip
+                    await conn.commit()
+                planted += wanted
+            advance("memberships planted")
     with psycopg.connect(url, autocommit=True) as done:
         done.execute("VACUUM ANALYZE")
+    return planted
 
 
 def _books(url: str) -> list[tuple[Any, ...]]:

@@ -101,7 +101,7 @@ async def _enrolments(url: str, count: int) -> tuple[list[float], list[float]]:
         ours_ms: list[float] = []
         bare_ms: list[float] = []
         for work, took in ((insert, bare_ms), (enrol, ours_ms), (insert, bare_ms)):
-            await _paced(work, count if work is enrol else count // 2, took)
+            await _paced(work, count if work is enrol else -(-count // 8), took)
     return bare_ms, ours_ms
 
 

@@ -25,7 +25,7 @@ COLOURS = ("#2563eb", "#94a3b8", "#cbd5e1")
 NOTES = {
     "money": """\
 Measure with `storeops bench money --json --keep docs/benchmarks`: a million due memberships in eight regions and a
-million statement lines, 6 GB, about half an hour. `--memberships 100000` measures the same on a tenth, in minutes.
+million statement lines, 6 GB, about 12 minutes. `--memberships 100000` measures the same on a tenth.
 
 The ledger side is everything but the asking: charges, calls, claims, entries, the closing of rows, control totals. Its
 baseline writes the last state of the same rows by one statement and could not be repaired after a crash; both must
