@@ -60,7 +60,7 @@ async def furnish(
     }
     async with SimulatorAdmin(provider_url) as admin:
         return {
-            chain: await _accounts(data, admin, owners, named.get(chain, {}), gateway_url)
+            chain: await _accounts(data, admin, owners, named.get(chain, {}), gateway_url, provider_url)
             for chain, owners in entities.items()
         }
 
@@ -128,6 +128,7 @@ async def _accounts(
     owners: Mapping[str, str],
     named: Mapping[str, tuple[str, ...]],
     gateway_url: str,
+    provider_url: str,
 ) -> tuple[MerchantAccount, ...]:
     """An account at each provider that the chain's file names for an entity; one that was opened before stays."""
     accounts = []
@@ -136,7 +137,7 @@ async def _accounts(
         if PROVIDERS[0] in at or _key_path(data, entity, PROVIDERS[0]).exists():
             accounts.append(await _alipay_account(data, admin, entity, name, gateway_url))
         if WECHAT in at or _key_path(data, entity, WECHAT).exists():
-            accounts.append(await _wechat_account(data, admin, entity, name))
+            accounts.append(await _wechat_account(data, admin, entity, name, provider_url))
     return tuple(accounts)
 
 
@@ -153,7 +154,10 @@ async def _alipay_account(
     return MerchantAccount(LegalEntityId(entity), app, seller, pem, provider_key, credit_template=f"ZMGO_{app}")
 
 
-async def _wechat_account(data: DataDir, admin: SimulatorAdmin, entity: str, name: str) -> MerchantAccount:
+async def _wechat_account(
+    data: DataDir, admin: SimulatorAdmin, entity: str, name: str, provider_url: str
+) -> MerchantAccount:
+    """With the simulator's pay score, whose orders a customer confirms on its page."""
     pem, public = _own_key(_key_path(data, entity, WECHAT))
     digest = hashlib.sha256(public.encode()).hexdigest()
     api_path = data.secrets / f"merchant-{entity}.wechat.key"
@@ -163,7 +167,13 @@ async def _wechat_account(data: DataDir, admin: SimulatorAdmin, entity: str, nam
     appid, serial = f"wx{digest[:16]}", digest[:40].upper()
     api_key = api_path.read_text()
     provider_key, provider_serial = await admin.register_wechat(
-        mchid=mchid, appid=appid, serial_no=serial, api_key=api_key, public_key_pem=public, name=name
+        mchid=mchid,
+        appid=appid,
+        serial_no=serial,
+        api_key=api_key,
+        public_key_pem=public,
+        service_id=mchid,
+        name=name,
     )
     return MerchantAccount(
         LegalEntityId(entity),
@@ -174,6 +184,8 @@ async def _wechat_account(data: DataDir, admin: SimulatorAdmin, entity: str, nam
         provider=WECHAT,
         serial_no=serial,
         provider_serial=provider_serial,
+        service_id=mchid,
+        confirm_url=f"{provider_url}/sim/authorise/",
         api_key=api_key,
     )
 

@@ -60,6 +60,10 @@ class MerchantAccount:
     """Of our certificate, where requests name it."""
     provider_serial: str = ""
     """Of the provider's key, where answers name it."""
+    service_id: str = ""
+    """Of WeChat's pay score; "" when it has none."""
+    confirm_url: str = ""
+    """What customers scan to confirm a service order; its package comes behind it."""
     api_key: str = field(default="", repr=False)
     """What notifications are sealed under, where they are."""
 
@@ -251,6 +255,8 @@ class Providers:
                     api_key=account.api_key,
                     entity=account.entity,
                     notify_url=self._notify_url(account),
+                    service_id=account.service_id,
+                    confirm_url=account.confirm_url,
                 )
             )
         )

@@ -33,7 +33,7 @@ from models.tables.settlement_runs import fixed_here, load_switch
 from runtime.credits import Secured, secured_by_credit
 from runtime.credits import settle as settle_credit
 from runtime.holders import Holder, Holders
-from runtime.plant import ProviderOf
+from runtime.plant import WECHAT, ProviderOf
 
 SUBJECT = "轻会员到期结算 Light membership settlement"
 TRACE = "settlement"
@@ -432,7 +432,7 @@ async def _send(provider: Holder, call: Call) -> AnyAnswer:
             )
         case CallKind.REFUND:
             return await provider.refund(
-                number=call.number, payment_number=call.captured_number, amount_fen=call.fen, reason="use reversed"
+                number=call.number, payment_number=_payment_of(call), amount_fen=call.fen, reason="use reversed"
             )
 
 
@@ -444,5 +444,10 @@ async def _query(provider: Holder, call: Call) -> AnyAnswer:
             return await provider.query_unfreeze(number=call.number, hold_no=call.hold_no, amount_fen=call.fen)
         case CallKind.REFUND:
             return await provider.query_refund(
-                number=call.number, payment_number=call.captured_number, amount_fen=call.fen
+                number=call.number, payment_number=_payment_of(call), amount_fen=call.fen
             )
+
+
+def _payment_of(call: Call) -> str:
+    """A capture has a number of its own; what WeChat's service order collects has its order's."""
+    return call.hold_order if call.provider == WECHAT else call.captured_number

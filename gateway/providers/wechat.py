@@ -135,25 +135,45 @@ class WechatProvider(WechatServiceOrders, WechatStatements, WechatAbsent):
         if isinstance(order, Unknown):
             return order
         if not order.ok:
-            absent = no_news(order).absent
-            return Failed(FailReason.ORDER_UNKNOWN, order.code) if absent else no_news(order)
+            return await self._refund_collected(number, payment_number, amount_fen, reason, no_news(order))
         if not self._is_ours(order.fields, payment_number):
             return Unknown("answer_mismatch")
-        return await self._refund(refund_number(number), payment_number, amount_fen, order.fields, reason)
+        amount = order.fields.get("amount")
+        total = fen_of(amount, "total") if isinstance(amount, dict) else None
+        if total is None:  # nothing was paid, so there is nothing to give back
+            return Failed(FailReason.REFUSED, str(order.fields.get("trade_state")))
+        paid = {"out_trade_no": order_number(payment_number)}
+        return await self._refund(refund_number(number), paid, amount_fen, total, reason)
+
+    async def _refund_collected(
+        self, number: str, payment_number: str, amount_fen: int, reason: str, absent: Unknown
+    ) -> Answer[RefundResult]:
+        """A service order collects under the provider's number only: `payment_number` is that of the hold."""
+        if not absent.absent:
+            return absent
+        collected = await self._collection_of(payment_number)
+        if isinstance(collected, Unknown | Failed):
+            return collected
+        paid = {"transaction_id": collected.provider_trade_no}
+        return await self._refund(refund_number(number), paid, amount_fen, collected.total_fen, reason)
 
     async def query_refund(self, *, number: str, payment_number: str, amount_fen: int) -> Answer[RefundResult]:
         wire_fen(amount_fen)
-        return await self._refund_state(refund_number(number), payment_number, amount_fen)
+        wire = refund_number(number)
+        known = await self._refund_state(wire, {"out_trade_no": order_number(payment_number)}, amount_fen)
+        if not isinstance(known, Unknown) or known.why != "answer_mismatch" or not self._gateway.account.service_id:
+            return known
+        collected = await self._collection_of(payment_number)  # perhaps it is of a service order
+        if isinstance(collected, Unknown | Failed):
+            return known
+        return await self._refund_state(wire, {"transaction_id": collected.provider_trade_no}, amount_fen)
 
     async def _refund(
-        self, wire: str, payment_number: str, amount_fen: int, order: Mapping[str, Any], reason: str
+        self, wire: str, paid: Mapping[str, str], amount_fen: int, total: int, reason: str
     ) -> Answer[RefundResult]:
-        amount = order.get("amount")
-        total = fen_of(amount, "total") if isinstance(amount, dict) else None
-        if total is None:  # nothing was paid, so there is nothing to give back
-            return Failed(FailReason.REFUSED, str(order.get("trade_state")))
+        """`paid` names the payment: by our number, or by the provider's."""
         body = {
-            "out_trade_no": order_number(payment_number),
+            **paid,
             "out_refund_no": wire,
             "reason": reason[:REASON_LENGTH_MAX],
             "amount": {"refund": amount_fen, "total": total, "currency": "CNY"},
@@ -162,29 +182,31 @@ class WechatProvider(WechatServiceOrders, WechatStatements, WechatAbsent):
         if isinstance(answer, Unknown):
             return answer
         if answer.ok:
-            return self._refunded(answer.fields, wire, payment_number, amount_fen)
+            return self._refunded(answer.fields, wire, paid, amount_fen)
         # A refusal may be of this request only: under the same number another one may have been done before.
-        known = await self._refund_state(wire, payment_number, amount_fen)
+        known = await self._refund_state(wire, paid, amount_fen)
         if not isinstance(known, Unknown) or not known.absent:
             return known
         if answer.code == "INVALID_REQUEST" and EXCEEDED in answer.message:
             return Failed(FailReason.AMOUNT_EXCEEDED, answer.code)
         return failure(answer)
 
-    async def _refund_state(self, wire: str, payment_number: str, amount_fen: int) -> Answer[RefundResult]:
+    async def _refund_state(self, wire: str, paid: Mapping[str, str], amount_fen: int) -> Answer[RefundResult]:
         answer = await self._gateway.get(f"/v3/refund/domestic/refunds/{wire}", {})
         if isinstance(answer, Unknown):
             return answer
         if not answer.ok:
             return no_news(answer)
-        return self._refunded(answer.fields, wire, payment_number, amount_fen)
+        return self._refunded(answer.fields, wire, paid, amount_fen)
 
     @staticmethod
-    def _refunded(fields: Mapping[str, Any], wire: str, payment_number: str, amount_fen: int) -> Answer[RefundResult]:
+    def _refunded(
+        fields: Mapping[str, Any], wire: str, paid: Mapping[str, str], amount_fen: int
+    ) -> Answer[RefundResult]:
         amount = fields.get("amount")
         if (
             fields.get("out_refund_no") != wire
-            or fields.get("out_trade_no") != order_number(payment_number)
+            or any(fields.get(name) != value for name, value in paid.items())
             or not isinstance(amount, dict)
             or fen_of(amount, "refund") != amount_fen
         ):
@@ -221,7 +243,9 @@ class WechatProvider(WechatServiceOrders, WechatStatements, WechatAbsent):
         total = fen_of(amount, "total") if isinstance(amount, dict) else None
         if not total:
             return Unknown("answer_mismatch")
-        match await self._refund(cancel_number(number), number, total, order, "cancelled"):
+        match await self._refund(
+            cancel_number(number), {"out_trade_no": order_number(number)}, total, total, "cancelled"
+        ):
             case Succeeded():
                 return REVERSED
             case Pending():

@@ -222,17 +222,30 @@ class WechatServiceOrders(WechatCalls):
             return Failed(FailReason.HOLD_GONE, "DONE")
         if not self._is_my_order(fields, hold_no) or fields.get("total_amount") != amount_fen:
             return Unknown("answer_mismatch")
+        return self._payment_of(fields, amount_fen)
+
+    def _payment_of(self, fields: Mapping[str, Any], amount_fen: int) -> Answer[PayResult]:
         collection = fields.get("collection")
-        if not isinstance(collection, dict):
+        if not isinstance(collection, dict) or collection.get("state") != "USER_PAID":
             return Pending(WaitsFor.PROVIDER)
         details = collection.get("details")
-        if collection.get("state") != "USER_PAID":
-            return Pending(WaitsFor.PROVIDER)
         detail = details[0] if isinstance(details, list) and details and isinstance(details[0], dict) else {}
         trade_no = detail.get("transaction_id")
         if fen_of(collection, "paid_amount") != amount_fen or not isinstance(trade_no, str):
             return Unknown("answer_mismatch")
         return Succeeded(PayResult(amount_fen, amount_fen, amount_fen, amount_fen, (), trade_no))
+
+    async def _collection_of(self, number: str) -> PayResult | Failed | Unknown:
+        """What the service order of this hold collected."""
+        if not self._gateway.account.service_id:
+            return Failed(FailReason.ORDER_UNKNOWN, "no_service")
+        known = await self._service_order(order_number(number))
+        if isinstance(known, Unknown) or not known.ok:
+            return _no_hold(known)
+        paid = self._payment_of(known.fields, fen_of(known.fields, "total_amount", 0) or 0)
+        if isinstance(paid, Succeeded):
+            return paid.result
+        return paid if isinstance(paid, Unknown) else Failed(FailReason.REFUSED, "not_collected")
 
     def _opening(self, number: str, amount_fen: int, subject: str) -> dict[str, object]:
         if not subject:

@@ -136,6 +136,8 @@ class Call:
     captured_number: str
     provider: str = PROVIDERS[0]
     """Who is asked: the membership's."""
+    hold_order: str = ""
+    """Our number of the hold."""
 
 
 def capture_call(standing: Standing, retry: int, fen: int, not_before: datetime) -> NewCall:

@@ -97,7 +97,7 @@ SELECT count(*) FROM due
 
 _CLAIM = """
 WITH open AS MATERIALIZED (
-    SELECT c.ctid AS row, m.hold_no, m.captured_number, m.provider
+    SELECT c.ctid AS row, m.hold_no, m.captured_number, m.provider, m.hold_order
     FROM settlement_call c JOIN membership m ON m.id = c.membership
     WHERE c.chain = %(chain)s AND c.region = %(region)s AND c.state IN ('NEW', 'UNKNOWN') AND c.not_before <= %(now)s
       AND (c.lease_until IS NULL OR c.lease_until <= %(wall_now)s)
@@ -111,7 +111,7 @@ RETURNING {columns}
 
 CALL_COLUMNS = (
     "c.membership, c.owner, c.kind, c.request_number, c.fen, c.state, c.attempt, c.tries, c.not_before,"
-    " c.lease_until, c.answer, m.hold_no, m.captured_number, m.provider"
+    " c.lease_until, c.answer, m.hold_no, m.captured_number, m.provider, m.hold_order"
 )
 
 _CLAIMED_COLUMNS = CALL_COLUMNS.replace("c.tries", "c.tries - 1").replace("c.lease_until", "NULL::timestamptz")

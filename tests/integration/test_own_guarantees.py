@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gateway.providers.port import PaymentProvider
+from gateway.providers.wechat import WechatProvider
+from gateway.providers.wechat_gateway import WechatGateway
 from models.domain.errors import Refused
-from models.domain.ids import MemberId, MembershipId, PlanId, TerminalId
+from models.domain.ids import LegalEntityId, MemberId, MembershipId, PlanId, TerminalId
 from models.domain.member_balance import CounterMove, MoneyWay
 from models.domain.membership_actions import Asked
 from models.domain.messages import EnrolAnswered
+from models.domain.payments import Succeeded
 from models.tables.member_money import require_settled
 from models.tables.plans import save_plan
+from runtime.memberships import Memberships
 from runtime.stored_value import StoredValue
+from tests.gateway.providers.conftest import open_wechat
 from tests.integration.money_shop import (
     CHAIN,
     FRANCHISED,
     OWN,
+    PEPPER,
     PLAN,
     REGION,
     START,
@@ -68,6 +76,10 @@ async def money_is_whole(shop: Shop) -> None:
     assert held == -await shop.account("chain", "member_deposit")
     assert held == await shop.account("chain", "hold:balance", "pending")
     assert await shop.account("chain", "provider_clearing:balance") == 0
+
+
+def nobody(*_: object) -> Any:
+    raise AssertionError("no provider is asked")
 
 
 async def fen(shop: Shop) -> int:
@@ -192,5 +204,55 @@ async def test_a_renewal_out_of_the_balance_waits_for_it_and_then_gives_up(shop:
     assert await fen(shop) == 0
 
 
-def nobody(*_: object) -> Any:
-    raise AssertionError("no provider is asked")
+async def test_a_fee_that_wechat_vouches_for_is_settled_and_refunded_there(shop: Shop) -> None:
+    plan = {**PLAN, "id": "score-10", "guarantees": ["pay_score", "cash_deposit"]}
+    async with shop.pool.connection() as conn, conn.cursor() as cur:
+        await save_plan(cur, CHAIN, plan)
+    account = await open_wechat(shop.admin, shop.simulator.url, mchid=f"19{uuid.uuid4().int % 10**8:08d}")
+    wechat = WechatProvider(WechatGateway(account, call_timeout_s=5.0))
+
+    def providers(_entity: LegalEntityId, provider: str = "alipay", /) -> PaymentProvider:
+        return shop.provider if provider == "alipay" else wechat
+
+    shop.memberships = Memberships(shop.pool, providers, pepper=PEPPER, wall=shop.clock)
+    request = await shop.enrol_request(plan=PlanId("score-10"), guarantee="pay_score", member=ANNA)
+    other = await shop.ask(request, "ask-0")
+    assert isinstance(other, EnrolAnswered)
+    assert other.code == "guarantee_unavailable", "the customer showed Alipay's code"
+    asked = await shop.ask(replace(request, auth=None), "ask-1")
+    assert isinstance(asked, EnrolAnswered)
+    assert asked.pending
+    await shop.admin.authorise_freeze(shop.customer(), code=asked.code_text)
+    [ended] = await shop.memberships.sweep(CHAIN, REGION)
+    membership = membership_of(ended.answer)
+    assert await state(shop, membership) == ("ACTIVE", "wechat", "held", 0, 0)
+    assert await shop.account("chain", "hold:wechat", "pending") == 1000
+    used = await shop.use_coupon(membership)
+    assert (await shop.settle_after(40, providers=providers)).ok
+    assert await state(shop, membership) == ("CLOSED", "wechat", "ended", 800, 0)
+    assert await shop.account("chain", "provider_clearing:wechat") == 800
+    await shop.reverse(used)
+    await shop.settle_after(0, providers=providers)
+    assert await state(shop, membership) == ("CLOSED", "wechat", "ended", 0, 800)
+    assert await shop.account("chain", "provider_clearing:wechat") == 0
+    number = await shop.one("SELECT request_number FROM settlement_call WHERE kind = 'refund'")
+    order = str((await shop.membership(membership))["hold_order"])
+    again = await wechat.query_refund(number=number, payment_number=order, amount_fen=800)
+    assert isinstance(again, Succeeded)
+    await wechat.aclose()
+
+
+async def test_where_a_company_has_no_account_the_other_guarantees_are_named(shop: Shop) -> None:
+    plan = {**PLAN, "id": "score-10", "guarantees": ["pay_score", "cash_deposit"]}
+    async with shop.pool.connection() as conn, conn.cursor() as cur:
+        await save_plan(cur, CHAIN, plan)
+
+    def providers(_entity: LegalEntityId, provider: str = "alipay", /) -> PaymentProvider:
+        return {"alipay": shop.provider}[provider]
+
+    shop.memberships = Memberships(shop.pool, providers, pepper=PEPPER, wall=shop.clock)
+    request = await shop.enrol_request(plan=PlanId("score-10"), guarantee="pay_score", member=ANNA, auth=None)
+    answer = await shop.ask(request, "ask-1")
+    assert isinstance(answer, EnrolAnswered)
+    assert (answer.code, answer.instead) == ("guarantee_unavailable", ("cash_deposit",))
+    assert await shop.rows("SELECT 1 FROM membership") == []
