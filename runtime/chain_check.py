@@ -206,6 +206,8 @@ def _not_together(marked: Marked, doc: ChainDoc) -> list[Finding]:
         }
         document = effective(layers_for(doc, *scopes[level])).document
         for fault in together(document):
+            if fault.path[0] not in layer.patch:
+                continue  # it came from above, and is said there
             place = marked.place((*where, *fault.path))
             findings[str(place)] = Finding(place, _dotted(where, fault.path), fault.message, fault.do)
         if level is Level.TERMINAL and store is not None:

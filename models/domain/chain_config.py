@@ -17,6 +17,7 @@ from models.domain.twin import merged
 LAYER_CHARACTERS_MAX = 4_096
 """Of one layer as canonical JSON."""
 DEFAULT = "default"
+ABSENT = "(absent)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +76,15 @@ def effective(layers: Iterable[Layer]) -> Effective:
     document: dict[str, Any] = {}
     origins: dict[Path, Origin] = {}
     for layer in layers:
+        before = dict(leaves(document))
         document = merged(document, layer.patch)
-        touched = [path for path, _ in leaves(layer.patch)]
-        now: dict[Path, Origin] = {}
-        for path, _ in leaves(document):
-            if any(path == one or one[: len(path)] == path or path[: len(one)] == one for one in touched):
-                now[path] = layer.origin(path) if _set_by(layer.patch, path) else origins.get(path, layer.origin(path))
-            else:
-                now[path] = origins[path]
-        origins = now
+        origins = {
+            # A leaf that no patch names is new when what stood below it was taken away: then it is an empty object.
+            path: layer.origin(path)
+            if _set_by(layer.patch, path) or before.get(path, ABSENT) != value
+            else origins[path]
+            for path, value in leaves(document)
+        }
     return Effective(document, origins)
 
 
@@ -157,9 +158,6 @@ class Difference:
     path: Path
     before: Any
     after: Any
-
-
-ABSENT = "(absent)"
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Difference, ...]:
