@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from devices.terminal import TerminalAgent, require_ok
 from devices.wire import SoftwareRelease
 from models.domain.errors import Refused, StoreOpsError
 from models.domain.ids import MessageId, SessionId
+from models.domain.kill_switch import CONFIG_KEY, Switch
 from models.domain.screen import LeaseGrant, ReplyBody
 
 PRICE_LIST_BYTES_MAX = 8 * 1024 * 1024
@@ -58,15 +60,20 @@ class OfflineDesk:
     # ------------------------------------------------------------ before the outage
 
     async def take_prices(self, config: Mapping[str, Any]) -> None:
-        """The price list of a configuration, inside it or the file that it names; else the last good one stays."""
+        """The price list of a configuration, inside it or the file that it names; else the last good one stays.
+
+        While the kill switch of benefits is thrown it has none: leases stay, and count again after the lift.
+        """
         offline = config.get("offline")
         if not isinstance(offline, Mapping):
             return
         try:
             document = await self._fetched(offline) if "url" in offline else offline
-            self.till = OfflineTill(
-                PriceList.read(document), self.till.leases, self.till.lines, self.till.given, self.till.aged
-            )
+            prices = PriceList.read(document)
+            if Switch.BENEFITS in config.get(CONFIG_KEY, ()):
+                prices = replace(prices, benefits={})
+            given = self.till.given if self.till.given is not None and self.till.given[0] in prices.benefits else None
+            self.till = OfflineTill(prices, self.till.leases, self.till.lines, given, self.till.aged)
             self.price_error = ""
         except (ValueError, OSError, StoreOpsError) as error:
             self.price_error = str(error)[:200]

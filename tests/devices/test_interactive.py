@@ -160,6 +160,11 @@ async def test_leases_outlive_the_process_and_a_sale_takes_its_use_with_it(
             await desk.take_prices({"offline": PRICES})
             desk.till = desk.till.hold(HeldLease("L1", "m", "coupon8", 2, NOW + timedelta(hours=1)))
             desk._write_leases()
+            await desk.take_prices({"offline": PRICES, "switches": ["benefits"]})
+            with pytest.raises(Refused) as refused:
+                desk.till.scan("rice").give("L1", NOW)
+            assert refused.value.code == "unknown_benefit"
+            await desk.take_prices({"offline": PRICES})
             desk.agent.drop()
             await desk.agent.gone()
             desk.till = desk.till.scan("rice").give("L1", NOW)
