@@ -138,10 +138,14 @@ def _advanced(work: Work, number: int, view: StageView) -> bool:
 
 def _stragglers(work: Work) -> int:
     """Terminals that were asked and are neither there nor back, or that wait although they answer."""
+    found = work.found
+    busy = {store.store: store for _, store in (*found.on_the_way, *found.returning, *found.queued, *found.failed)}
+    marks = (work.marks.get(one.terminal, UNTOUCHED) for store in busy.values() for one in store.targets)
     return sum(
-        mark.on_the_way or mark.state in (TargetState.ROLLING_BACK, TargetState.QUEUED)
-        for _, store in work.places()
-        for mark in (work.marks.get(one.terminal, UNTOUCHED) for one in store.targets)
+        mark.on_the_way
+        or mark.state in (TargetState.ROLLING_BACK, TargetState.QUEUED)
+        or (mark.asked and mark.state.error)
+        for mark in marks
     )
 
 
@@ -195,7 +199,7 @@ def _judge_return(work: Work) -> None:
 def _left_to_return(work: Work) -> tuple[int, int]:
     """Stores with terminals that are not back, and those of them that are late."""
     left = late = 0
-    for _, store in work.places():
+    for _, store in work.found.asked:
         marks = [work.marks.get(one.terminal, UNTOUCHED) for one in store.targets]
         out = [
             mark for mark in marks if mark.asked and mark.state not in (TargetState.ROLLED_BACK, TargetState.SUPERSEDED)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from actors.rollout_work import Place, Work, queued_since
-from models.domain.ids import TerminalId
+from actors.rollout_work import Work, queued_since
+from models.domain.ids import StoreId, TerminalId
 from models.domain.rollout import Reason, TargetState, version_in
 from models.domain.rollout_journal import UNTOUCHED, Mark
 from models.domain.rollout_plan import PlannedStore, PlannedTarget, draw
@@ -16,13 +16,15 @@ from models.domain.rollout_target import UNSEEN, restored
 TELL_AGAIN = timedelta(seconds=60)
 """A command to activate expires after 30 s at most; who did nothing by then is told once more."""
 MINUTE = timedelta(minutes=1)
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def ask_stores(work: Work) -> None:
     """Ask the stores whose turn has come, as many as are allowed in flight and in a minute."""
-    places = list(work.places())
-    in_flight, lately = _busy(work, places)
-    for number, store in places:
+    if not work.found.queued:
+        return
+    in_flight, lately = _busy(work)
+    for number, store in work.found.queued:
         waiting = [one for one in store.targets if _can_be_asked(work, one.terminal)]
         if not waiting:
             continue
@@ -45,23 +47,21 @@ def _can_be_asked(work: Work, target: TerminalId) -> bool:
     return mark.state is TargetState.QUEUED and not mark.asked and work.sight(target).online
 
 
-def _busy(work: Work, places: Iterable[Place]) -> tuple[set[str], int]:
+def _busy(work: Work) -> tuple[set[StoreId], int]:
     """The stores in flight, and how many were first asked within the last minute."""
-    in_flight: set[str] = set()
-    lately = 0
+    in_flight = {
+        store.store
+        for _, store in work.found.on_the_way
+        if any(work.marks[one.terminal].on_the_way for one in store.targets if one.terminal in work.marks)
+    }
     after = work.now - MINUTE
-    for _, store in places:
-        first: datetime | None = None
-        for target in store.targets:
-            mark = work.marks.get(target.terminal)
-            if mark is None or mark.asked_at is None:
-                continue
-            if mark.on_the_way:
-                in_flight.add(store.store)
-            if first is None or mark.asked_at < first:
-                first = mark.asked_at
-        lately += first is not None and first > after
-    return in_flight, lately
+    return in_flight, sum(_first(work, store, "asked_at") > after for _, store in work.found.asked)
+
+
+def _first(work: Work, store: PlannedStore, what: str) -> datetime:
+    """When the first of a store's terminals was asked, or sent back; long ago when none was."""
+    times = [getattr(work.marks[one.terminal], what) for one in store.targets if one.terminal in work.marks]
+    return min((at for at in times if at is not None), default=LONG_AGO)
 
 
 def _turn_has_come(work: Work, number: int, store: PlannedStore, waiting: Sequence[PlannedTarget]) -> bool:
@@ -112,7 +112,7 @@ def keep_going(work: Work, *, start: bool) -> None:
     `start`: False while paused: nobody who still sells is restarted, but a lost order is sent again.
     """
     artefact = work.rollout.artefact
-    for number, store in work.places():
+    for number, store in work.found.on_the_way:
         for target in store.targets:
             mark = work.marks.get(target.terminal)
             if mark is None or not mark.on_the_way or mark.asked_at == work.now:
@@ -164,18 +164,15 @@ def _one_can_go(work: Work, store: PlannedStore, up_min: int) -> bool:
 
 def restore_failed(work: Work) -> None:
     """A store that failed does not stay between versions: all of it that was asked goes back, whatever follows."""
-    for _, store in work.places():
-        marks = [work.marks.get(one.terminal, UNTOUCHED) for one in store.targets]
-        if any(mark.error is not None and mark.asked for mark in marks):
-            _back(work, store)
+    for _, store in work.found.failed:
+        _back(work, store)
 
 
 def bring_back(work: Work) -> None:
     """The last asked goes back first, within the rollback's own limits."""
     policy = work.rollout.policy.rollback
-    places = list(work.places())
-    busy, lately = _returning(work, places)
-    for _, store in reversed(places):
+    busy, lately = _returning(work)
+    for _, store in reversed(work.found.asked):
         if not any(_goes_back(work, one.terminal) for one in store.targets):
             continue
         if store.store not in busy:
@@ -190,7 +187,7 @@ def keep_returning(work: Work) -> None:
     """Restore again what got lost, and let the old version start where the new one runs."""
     artefact = work.rollout.artefact
     up_min = work.rollout.policy.rollback.terminals_up_min
-    for _, store in work.places():
+    for _, store in work.found.returning:
         for target in store.targets:
             mark = work.marks.get(target.terminal)
             if mark is None or mark.state is not TargetState.ROLLING_BACK or mark.previous is None:
@@ -216,23 +213,19 @@ def _goes_back(work: Work, target: TerminalId) -> bool:
     )
 
 
-def _returning(work: Work, places: Iterable[Place]) -> tuple[set[str], int]:
+def _returning(work: Work) -> tuple[set[StoreId], int]:
     """Stores on their way back that answer, and how many began within the last minute."""
-    busy: set[str] = set()
-    lately = 0
+    busy = {
+        store.store
+        for _, store in work.found.returning
+        if any(
+            work.marks[one.terminal].state is TargetState.ROLLING_BACK and work.sight(one.terminal).online
+            for one in store.targets
+            if one.terminal in work.marks
+        )
+    }
     after = work.now - MINUTE
-    for _, store in places:
-        first: datetime | None = None
-        for target in store.targets:
-            mark = work.marks.get(target.terminal)
-            if mark is None or mark.restored_at is None:
-                continue
-            if mark.state is TargetState.ROLLING_BACK and work.sight(target.terminal).online:
-                busy.add(store.store)
-            if first is None or mark.restored_at < first:
-                first = mark.restored_at
-        lately += first is not None and first > after
-    return busy, lately
+    return busy, sum(_first(work, store, "restored_at") > after for _, store in work.found.asked)
 
 
 def _back(work: Work, store: PlannedStore) -> None:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from actors.rollout_effects import Activate, Observation, Restore, SetDesired
 from models.domain.calendar import zone_of
 from models.domain.ids import MessageId, TerminalId, derived_id
 from models.domain.rollout import LocalWindow, Observed, RolloutState, StagePolicy, TargetState
-from models.domain.rollout_journal import UNTOUCHED, Entry, Mark, Rollout, StageMark, TargetMoved, folded
+from models.domain.rollout_journal import ON_THE_WAY, UNTOUCHED, Entry, Mark, Rollout, StageMark, TargetMoved, folded
 from models.domain.rollout_plan import PlannedStore
 from models.domain.rollout_target import UNSEEN, assess, assess_return, fail_in_queue
 
 Order = SetDesired | Restore | Activate
 Place = tuple[int, PlannedStore]
 """A store and the stage whose rules it follows; the tail follows the last one's."""
+
+
+@dataclass(slots=True)
+class Found:
+    """Stores by what they may need, as one look finds them; a store may be in several."""
+
+    queued: list[Place] = field(default_factory=list)
+    """With a terminal that waits and answers."""
+    on_the_way: list[Place] = field(default_factory=list)
+    asked: list[Place] = field(default_factory=list)
+    failed: list[Place] = field(default_factory=list)
+    """With a terminal that was asked and has an error, whatever became of it."""
+    returning: list[Place] = field(default_factory=list)
 
 
 class Work:
@@ -27,6 +40,7 @@ class Work:
         self.seen = seen
         self.now = now
         self.marks = dict(rollout.marks)
+        self.found = Found()
         self.orders: list[Order] = []
         self._before = rollout
         self._entries: list[Entry] = []
@@ -72,23 +86,50 @@ class Work:
         return self.seen.targets.get(target, UNSEEN)
 
     def look(self) -> None:
-        """Hold every target of an open stage against what it reports."""
+        """Hold every target of an open stage against what it reports, and note which stores need anything.
+
+        This loop is the whole cost of a tick in which nothing happens.
+        """
         artefact, now, marks, seen = self.rollout.artefact, self.now, self.marks, self.seen.targets
-        back = self.rollout.policy.rollback
+        back, stages, found = self.rollout.policy.rollback, self.rollout.stages, self.found
         asking = self.rollout.state in (RolloutState.RUNNING, RolloutState.TAILING)
-        for number, store in self.places():
-            policy, stage = self.policy(number), self.rollout.stages[number]
+        for place in self.places():
+            number, store = place
+            policy, stage = self.policy(number), stages[number]
+            queued = way = failed = returning = asked = False
             for target in store.targets:
-                mark = marks.get(target.terminal, UNTOUCHED)
-                sight = seen.get(target.terminal, UNSEEN)
+                terminal = target.terminal
+                mark = marks.get(terminal, UNTOUCHED)
+                sight = seen.get(terminal, UNSEEN)
                 if mark.state is TargetState.ROLLING_BACK:
                     after = assess_return(mark, artefact, sight, now, back)
                 else:
                     after = assess(mark, artefact, sight, now, policy)
-                if asking and after.state is TargetState.QUEUED and _queued_too_long(after, stage, policy, now):
+                state = after.state
+                if state is TargetState.QUEUED and asking and _queued_too_long(after, stage, policy, now):
                     after = fail_in_queue(after, now)
+                    state = after.state
                 if after is not mark:
-                    self.move(target.terminal, after)
+                    self.move(terminal, after)
+                if state is TargetState.QUEUED:
+                    queued = queued or sight.online
+                elif state in ON_THE_WAY:
+                    way = True
+                elif state is TargetState.ROLLING_BACK:
+                    returning = True
+                if after.previous is not None:
+                    asked = True
+                    failed = failed or after.error is not None
+            if queued:
+                found.queued.append(place)
+            if way:
+                found.on_the_way.append(place)
+            if returning:
+                found.returning.append(place)
+            if asked:
+                found.asked.append(place)
+            if failed:
+                found.failed.append(place)
 
     def window_open(self, store: PlannedStore, stage: int) -> bool:
         """Whether the store's terminals may change now, by the clock on its wall."""

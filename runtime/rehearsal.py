@@ -51,8 +51,9 @@ BEGINS = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
 AUTHOR, OTHER = PersonId("author"), PersonId("approver")
 APPROVES_AFTER = timedelta(hours=1)
 VIRTUAL_DAYS_MAX = 120
-STEP_S_MAX = 60
-IDLE_STEPS = 30
+STEP_S_MAX = 90
+IDLE_STEPS = 20
+SOAKING_STEPS = 4
 NAMED_UP_TO = 10
 """A first stage of so few stores is named by people, who name stores that answer."""
 STORES_MAX = 5_000
@@ -234,8 +235,8 @@ class Run:
 
     def _next(self) -> datetime:
         """Short steps while something moves, longer ones while nothing does; never past what happens next."""
-        moving = any(one.soaking or one.in_progress for one in self.counts)
-        growth = min(1 + self._idle, 5 if moving else IDLE_STEPS)
+        soaking = any(one.soaking for one in self.counts)
+        growth = min(1 + self._idle, SOAKING_STEPS if soaking else IDLE_STEPS)
         following = self.now + timedelta(seconds=self._step_s * growth)
         due = self.world.next_due
         shortest = self.now + timedelta(seconds=self._step_s)

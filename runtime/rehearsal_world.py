@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from heapq import heappop, heappush
 
-from actors.rollout_effects import Activate, Restore, SetDesired
+from actors.rollout_effects import Activate, SetDesired
 from actors.rollout_work import Order
 from models.domain.ids import RegionId, StoreId, TerminalId
 from models.domain.rollout import Artefact, ArtefactKey, ArtefactKind, Device, Observed, Site, digest_of, version_in
@@ -149,7 +149,7 @@ class World:
         )
         if not sight.online:
             return
-        if isinstance(order, SetDesired | Restore) and self.artefact.kind.boots:
+        if self.artefact.kind.boots:
             self._later(order.target, now, 60, 1200, "fetch", version_in(self.artefact.kind, order.part))
         else:
             self._later(order.target, now, 1, 10, "apply", "")

@@ -26,6 +26,7 @@ from models.domain.rollout import (
 from models.domain.rollout_plan import FrozenPlan, PlannedStore
 
 NO_TEXT = Text("", "")
+ON_THE_WAY = (TargetState.PREFETCHING, TargetState.ACTIVATING, TargetState.SOAKING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Mark:
     @property
     def on_the_way(self) -> bool:
         """Asked, and neither at the goal nor failed nor on its way back."""
-        return self.state in (TargetState.PREFETCHING, TargetState.ACTIVATING, TargetState.SOAKING)
+        return self.state in ON_THE_WAY
 
 
 UNTOUCHED = Mark()

@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields
 from datetime import time
 from enum import StrEnum
 from functools import partial
-from numbers import Real
 from typing import Any, NoReturn, TypeVar
 
 from models.domain.calendar import zone_of
@@ -346,7 +345,11 @@ class _PolicyReader:
         value: Any = self._required(found, name, null=null)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
+        try:
+            fine = not isinstance(value, bool) and value > 0
+        except TypeError:
+            fine = False
+        if not fine:
             self._wrong(found.at(name), f"must be a number above 0, got {value!r}")
         return value
 

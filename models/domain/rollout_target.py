@@ -7,8 +7,8 @@ it says what a look at desired and reported means, the tick does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NewType
@@ -16,7 +16,7 @@ from typing import NewType
 from models.domain.ids import TerminalId
 from models.domain.rollout import Artefact, Observed, Reason, RollbackPolicy, StagePolicy, TargetState
 from models.domain.rollout_gate import Counts
-from models.domain.rollout_journal import UNTOUCHED, Mark
+from models.domain.rollout_journal import ON_THE_WAY, UNTOUCHED, Mark
 from models.domain.rollout_plan import PlannedStore
 
 UNSEEN = Observed(gen=0, part="")
@@ -73,17 +73,29 @@ def assess(mark: Mark, artefact: Artefact, seen: Observed, now: datetime, policy
 
     Queue deadlines are the tick's (they depend on the stage); a target on its way back is judged by `assess_return`.
     """
-    match mark.state:
-        case TargetState.QUEUED:
-            return mark if seen.online else _to(mark, TargetState.OFFLINE, now)
-        case TargetState.OFFLINE:
-            return _to(mark, TargetState.QUEUED, now) if seen.online else mark
-        case TargetState.PREFETCHING | TargetState.ACTIVATING | TargetState.SOAKING | TargetState.SUCCEEDED:
-            if _taken_over(mark, artefact, seen):
-                return _to(mark, TargetState.SUPERSEDED, now, Reason.CHANGED_ELSEWHERE)
-            return _on_the_way(mark, artefact, seen, now, policy)
-        case _:
+    state = mark.state
+    if state is TargetState.SUCCEEDED:
+        # Most looks find this; a shop that closes for the night has not lost anything.
+        if not seen.online or (seen.healthy and _runs(artefact, seen)):
             return mark
+    elif state is TargetState.QUEUED:
+        return mark if seen.online else _to(mark, TargetState.OFFLINE, now)
+    elif state is TargetState.OFFLINE:
+        return _to(mark, TargetState.QUEUED, now) if seen.online else mark
+    elif state not in ON_THE_WAY:
+        return mark
+    if _taken_over(mark, artefact, seen):
+        return _to(mark, TargetState.SUPERSEDED, now, Reason.CHANGED_ELSEWHERE)
+    return _on_the_way(mark, artefact, seen, now, policy)
+
+
+def _runs(artefact: Artefact, seen: Observed) -> bool:
+    """The plain case of `proof` for a target that was proved before."""
+    if seen.part != artefact.payload:
+        return False
+    if artefact.kind.boots:
+        return seen.software == artefact.version
+    return seen.applied_gen == seen.gen and seen.reported_hash == seen.config_hash
 
 
 def _taken_over(mark: Mark, artefact: Artefact, seen: Observed) -> bool:
@@ -102,8 +114,6 @@ def _stood(mark: Mark, artefact: Artefact, part: str) -> bool:
 
 
 def _on_the_way(mark: Mark, artefact: Artefact, seen: Observed, now: datetime, policy: StagePolicy) -> Mark:
-    if not seen.online and mark.state is TargetState.SUCCEEDED:
-        return mark  # a shop that closes for the night has not lost anything
     proved, lie = proof(mark, artefact, seen, now, policy.claim_grace_s)
     if proved is Proof.LIE:
         return _failed(mark, TargetState.LYING, lie, now)
@@ -222,75 +232,50 @@ def stand_of(store: PlannedStore, marks: Mapping[TerminalId, Mark]) -> tuple[Sto
 
     One failed terminal fails the store. A store that is only missing terminals that do not answer is offline.
     """
-    states: set[TargetState] = set()
-    errors: set[TargetState] = set()
+    states: list[TargetState] = []
+    errors: list[TargetState] = []
     fallen = False
     for target in store.targets:
         if not target.mandatory:
             continue
         mark = marks.get(target.terminal, UNTOUCHED)
         if mark.error is not None:
-            errors.add(mark.error)
+            errors.append(mark.error)
         elif mark.state is not TargetState.SUPERSEDED:
-            states.add(mark.state)
+            if mark.state not in states:
+                states.append(mark.state)
             fallen = fallen or (mark.succeeded_at is not None and mark.on_the_way)
     if errors:
         return StoreStand(next(name for state, name in _WORST.items() if state in errors)), False
     return _stand(states), fallen
 
 
-def _stand(states: set[TargetState]) -> StoreStand:
+def _stand(states: list[TargetState]) -> StoreStand:
     if not states:
         return StoreStand("superseded")
-    if states == {TargetState.SUCCEEDED}:
+    if states == [TargetState.SUCCEEDED]:
         return StoreStand("succeeded")
-    if TargetState.QUEUED in states and states <= {TargetState.QUEUED, TargetState.OFFLINE}:
+    if TargetState.QUEUED in states and _only(states, TargetState.QUEUED, TargetState.OFFLINE):
         return StoreStand("queued")
-    if TargetState.OFFLINE in states and states <= {TargetState.OFFLINE, TargetState.SUCCEEDED}:
+    if TargetState.OFFLINE in states and _only(states, TargetState.OFFLINE, TargetState.SUCCEEDED):
         return StoreStand("offline")
-    if states <= {TargetState.SOAKING, TargetState.SUCCEEDED}:
-        return StoreStand("soaking")
-    return StoreStand("in_progress")
+    return StoreStand("soaking" if _only(states, TargetState.SOAKING, TargetState.SUCCEEDED) else "in_progress")
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Counting is done in place; what leaves this module is frozen."""
-
-    queued: int = 0
-    offline: int = 0
-    in_progress: int = 0
-    soaking: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    timed_out: int = 0
-    lying: int = 0
-    superseded: int = 0
-    regressed: int = 0
+def _only(states: list[TargetState], one: TargetState, other: TargetState) -> bool:
+    return all(state is one or state is other for state in states)
 
 
-def counts_of(stores: Iterable[PlannedStore], marks: Mapping[TerminalId, Mark], *, queue_over: bool) -> Counts:
+def counts_of(stores: Sequence[PlannedStore], marks: Mapping[TerminalId, Mark], *, queue_over: bool) -> Counts:
     """A stage's stores by where they stand, counted anew from the marks."""
-    tally = _Tally()
-    total = 0
+    tally: dict[str, int] = {}
+    regressed = 0
     for store in stores:
         stand, fallen = stand_of(store, marks)
-        setattr(tally, stand, getattr(tally, stand) + 1)
-        tally.regressed += fallen
-        total += 1
-    return Counts(
-        stores=total - tally.superseded,
-        queued=tally.queued,
-        offline=tally.offline,
-        in_progress=tally.in_progress,
-        soaking=tally.soaking,
-        succeeded=tally.succeeded,
-        failed=tally.failed,
-        timed_out=tally.timed_out,
-        lying=tally.lying,
-        regressed=tally.regressed,
-        queue_over=queue_over,
-    )
+        tally[stand] = tally.get(stand, 0) + 1
+        regressed += fallen
+    theirs = tally.pop("superseded", 0)
+    return Counts(stores=len(stores) - theirs, regressed=regressed, queue_over=queue_over, **tally)
 
 
 # ---------------------------------------------------------------- small things
