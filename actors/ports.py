@@ -119,6 +119,8 @@ class FindSale:
     store: StoreId
     receipt: str
     lane: LaneId | None = None
+    approver: str = ""
+    """Who approves of cash in the place of a refused refund; their permission at `store` is looked up. "": nobody."""
 
 
 @dataclass(frozen=True, slots=True)

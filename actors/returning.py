@@ -33,9 +33,14 @@ CASH_APPROVED = "cash:"
 """How a reason begins that allows cash where a tender's provider refuses to give back; the event names the clerk."""
 
 
+def approver(work: Voiding) -> str | None:
+    """Who approves of cash, "" when nobody is named; None where cash is not asked for."""
+    return (work.clerk or "") if work.lines and work.reason.startswith(CASH_APPROVED) else None
+
+
 def in_cash_instead(work: Voiding) -> Voiding | None:
-    """The provider refused the first refund for good: its part in cash. None unless a clerk approved that."""
-    if work.back is None or not work.clerk or not work.reason.startswith(CASH_APPROVED):
+    """The provider refused the first refund for good: its part in cash. None unless somebody approved who may."""
+    if work.back is None or not approver(work):
         return None
     back = in_cash(work.back, work.refunds[0].order)
     return None if back is None else replace(work, back=back)

@@ -44,7 +44,8 @@ def _begin(stage: Stage, event: Event, work: Voiding) -> None:
     if session.question is not None or session.enrolment is not None:
         raise Refused("question_open")
     stage.tell_store(VoidBegun(work.receipt, session.lane))
-    question = stage.ask(FindSale(stage.book.store, work.receipt, session.lane))
+    approver = returning.approver(work)
+    question = stage.ask(FindSale(stage.book.store, work.receipt, session.lane, approver or ""))
     stage.keep(voiding=replace(work, question=question, reply=stage.later(event)))
     stage.wake("void", f"{question}:0", RETRY_EVERY)
 
@@ -63,6 +64,9 @@ def sale_found(stage: Stage, found: SaleFound) -> None:
         return
     if found.voided:
         _refuse(stage, work, "already_voided")
+        return
+    if returning.approver(work) is not None and not found.approved:
+        _refuse(stage, work, "permission_missing")
         return
     work = replace(work, sale=found.sale, entity=found.entity, sold_at=found.store, n=len(found.returns))
     if work.lines:

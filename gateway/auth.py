@@ -46,10 +46,11 @@ CSRF_HEADER = "x-csrf-token"
 
 @dataclass(frozen=True, slots=True)
 class ConsoleSession:
-    """A signed-in console. `csrf` must accompany every request with an effect."""
+    """A signed-in console. `csrf` must accompany every request with an effect; `person`: "" nobody in particular."""
 
     id: str
     csrf: str
+    person: str = ""
 
 
 def cookie_name(settings: GatewaySettings) -> str:
@@ -69,18 +70,21 @@ def csrf_token(secret: str) -> str:
     return base64.urlsafe_b64encode(hmac.digest(secret.encode(), b"csrf", "sha256")).rstrip(b"=").decode()
 
 
-async def _remember(session: AsyncSession, kind: str, expires_at: datetime) -> str:
+async def _remember(session: AsyncSession, kind: str, expires_at: datetime, person: str) -> str:
     secret = secrets.token_urlsafe(32)
-    session.add(LoginRow(id=str(uuid.uuid4()), kind=kind, secret_sha256=_digest(secret), expires_at=expires_at))
+    row = LoginRow(id=str(uuid.uuid4()), kind=kind, secret_sha256=_digest(secret), expires_at=expires_at, person=person)
+    session.add(row)
     return secret
 
 
-async def make_login_link(database: AsyncEngine, settings: GatewaySettings, now: datetime | None = None) -> str:
-    """A link that signs one browser in, once, within `login_link_minutes`. Returns after it is stored."""
+async def make_login_link(
+    database: AsyncEngine, settings: GatewaySettings, now: datetime | None = None, person: str = ""
+) -> str:
+    """A link that signs one browser in, once, within `login_link_minutes`, as `person`. Returns after it is stored."""
     now = now or wall_clock()
     async with AsyncSession(database) as session:
         await session.exec(delete(LoginRow).where(col(LoginRow.expires_at) < now - timedelta(days=1)))
-        secret = await _remember(session, "link", now + timedelta(minutes=settings.login_link_minutes))
+        secret = await _remember(session, "link", now + timedelta(minutes=settings.login_link_minutes), person)
         await session.commit()
     return f"{settings.base_url}/login/{secret}"
 
@@ -97,10 +101,12 @@ async def redeem(database: AsyncEngine, settings: GatewaySettings, link_secret: 
                 col(LoginRow.expires_at) > now,
             )
             .values(used_at=now)
+            .returning(col(LoginRow.person))
         )
-        if used.rowcount != 1:
+        person = used.scalar_one_or_none()
+        if person is None:
             return None
-        secret = await _remember(session, "session", now + timedelta(hours=settings.session_hours))
+        secret = await _remember(session, "session", now + timedelta(hours=settings.session_hours), person)
         await session.commit()
     return secret
 
@@ -109,7 +115,7 @@ async def find_session(database: AsyncEngine, secret: str, now: datetime) -> Con
     """The session of a cookie, while it lasts."""
     async with AsyncSession(database) as session:
         found = await session.exec(
-            select(LoginRow.id).where(
+            select(LoginRow.id, LoginRow.person).where(
                 col(LoginRow.secret_sha256) == _digest(secret),
                 col(LoginRow.kind) == "session",
                 col(LoginRow.used_at).is_(None),
@@ -117,7 +123,7 @@ async def find_session(database: AsyncEngine, secret: str, now: datetime) -> Con
             )
         )
         row = found.first()
-    return None if row is None else ConsoleSession(row, csrf_token(secret))
+    return None if row is None else ConsoleSession(row[0], csrf_token(secret), row[1])
 
 
 async def end_session(database: AsyncEngine, session_id: str, now: datetime) -> None:

@@ -30,6 +30,7 @@ from runtime.ledger_cli import entity_app, ledger_app
 from runtime.member_money_cli import agreement_app, balance_app
 from runtime.membership_cli import membership_app
 from runtime.papers_cli import invoice, points_app, prices_app, receipts_app
+from runtime.permissions_cli import permissions_app
 from runtime.plan_cli import plan_app
 from runtime.pricing_cli import pricing_app
 from runtime.privacy_cli import privacy_app
@@ -58,6 +59,7 @@ app.add_typer(entity_app, name="entity")
 app.add_typer(prices_app, name="prices")
 app.add_typer(receipts_app, name="receipts")
 app.add_typer(points_app, name="points")
+app.add_typer(permissions_app, name="permissions")
 app.command()(invoice)
 app.add_typer(reconcile_app, name="reconcile")
 app.add_typer(day_app, name="day")
@@ -199,11 +201,16 @@ def doctor(data: Data = None, config: Config = None, as_json: AsJson = False) ->
 
 
 @app.command()
-def login(data: Data = None, demo_: Annotated[bool, typer.Option("--demo")] = False, as_json: AsJson = False) -> None:
+def login(
+    person: Annotated[str, typer.Option("--as", help="Who signs in: permissions are given to a person.")] = "",
+    data: Data = None,
+    demo_: Annotated[bool, typer.Option("--demo")] = False,
+    as_json: AsJson = False,
+) -> None:
     """A link that signs one browser in, once, within ten minutes."""
     from runtime import administration
 
-    link = asyncio.run(administration.login_link(administration.running_all(data, demo_)[0]))
+    link = asyncio.run(administration.login_link(administration.running_all(data, demo_)[0], person))
     print_result({"url": link}, as_json, link)
 
 

@@ -69,11 +69,11 @@ async def _where(plants: Sequence[Plant], query: LiteralString, name: str, what:
     raise Refused(f"unknown_{what}", f"no {what} {name!r} in {regions}", f"see the console's list of {what}s")
 
 
-async def login_link(plant: Plant) -> str:
+async def login_link(plant: Plant, person: str = "") -> str:
     """A one-time link into the console."""
     engine = create_async_engine(sqlalchemy_url(plant.database_url))
     try:
-        return await make_login_link(engine, GatewaySettings(port=plant.gateway_port))
+        return await make_login_link(engine, GatewaySettings(port=plant.gateway_port), person=person)
     finally:
         await engine.dispose()
 

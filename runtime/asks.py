@@ -68,6 +68,7 @@ from models.domain.payments import (
     Succeeded,
     Unknown,
 )
+from models.domain.permissions import Permission
 from models.domain.recognition import (
     ConsentToken,
     EnrolConsent,
@@ -80,6 +81,7 @@ from models.domain.recognition import (
 from models.domain.screen import ScreenLine
 from models.tables.claims import claim_sale, sale_named
 from models.tables.memberships import load_member_view
+from models.tables.permissions import person_may
 from runtime.clock import business_now
 from runtime.memberships import Memberships, NotYet
 from runtime.stored_value import StoredValue
@@ -279,6 +281,8 @@ class Ports:
                 return SaleFound(question, None, request.receipt)
             if request.lane is not None and not await claim_sale(conn, sale, request.store, request.lane, question):
                 return SaleFound(question, SaleId(sale), request.receipt, busy=True)
+            asked = request.approver
+            approved = bool(asked) and await person_may(conn, asked, Permission.RETURN_CASH, request.store)
             cursor = await conn.execute(
                 """SELECT id, business_date, voided_at IS NOT NULL, gross_fen, discount_fen, rounding_fen, tenders,
                      uses, entity, agency_fen, lines, vouchers, store
@@ -316,6 +320,7 @@ class Ports:
             lines=tuple(ScreenLine(**line) for line in row[10]),
             returns=tuple(returns),
             vouchers=_vouchers(row[11]),
+            approved=approved,
         )
 
     # ------------------------------------------------------------ payments

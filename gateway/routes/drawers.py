@@ -22,11 +22,13 @@ from gateway.console.render import page
 from gateway.drawers import Drawer, ShiftReport
 from gateway.edge import Edge, EdgeOf
 from gateway.errors import not_found
+from gateway.queries import permissions
 from gateway.queries.registry import get_terminal
 from gateway.routes.documented import problems
 from gateway.views import View
 from models.domain.drawers import FEN_MAX, NAME_CHARACTERS_MAX, REASON_CHARACTERS_MAX, MoveKind
 from models.domain.ids import RegionId, TerminalId
+from models.domain.permissions import Permission
 from models.tables.registry import TerminalRow
 
 router = APIRouter(tags=["drawers"])
@@ -136,9 +138,10 @@ class ReturnedPieces(BaseModel):
 
 
 class ReturnBody(BaseModel):
-    """`terminal`: at whose lane the goods came back; cash comes out of its drawer. `approver`: the manager's clerk id.
+    """`terminal`: at whose lane the goods came back; cash comes out of its drawer.
 
-    `cash`: where the provider refuses for good to give back, from the drawer instead.
+    `cash`: where the provider refuses for good to give back, from the drawer instead. Whoever is signed in approves it:
+    they need the permission `return.cash` at the terminal's store.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -146,13 +149,17 @@ class ReturnBody(BaseModel):
     terminal: Annotated[str, Field(min_length=1, max_length=64)]
     lines: Annotated[list[ReturnedPieces], Field(min_length=1, max_length=200)]
     reason: Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX)]
-    approver: Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS_MAX)]
     cash: bool = False
 
 
 def _by(request: Request, said: str) -> str:
     session: ConsoleSession = request.state.session
     return said or f"console:{session.id}"
+
+
+def _person(request: Request) -> str:
+    session: ConsoleSession = request.state.session
+    return session.person
 
 
 # ---------------------------------------------------------------- the page
@@ -265,16 +272,18 @@ async def close(request: Request, edge: EdgeOf, store: Name, drawer: Name, body:
 
 
 @router.post("/api/v1/sales/{sale}/returns", responses=problems(403, 404, 409))
-async def approve_return(edge: EdgeOf, sale: Name, body: ReturnBody, key: Key) -> Response:
-    """Goods of a sale come back at a terminal's lane, approved by a manager: `return` as if that terminal sent it.
+async def approve_return(request: Request, edge: EdgeOf, sale: Name, body: ReturnBody, key: Key) -> Response:
+    """Goods of a sale come back at a terminal's lane, approved by who is signed in: as if that terminal sent `return`.
 
     `sale`: its id or its receipt's number, of any store of the chain. Answers `{reply, screen}` as for an event; the
     same key again changes nothing and gets the same reply.
     """
     async with AsyncSession(await edge.database_with(TerminalRow, body.terminal)) as session:
         found = await get_terminal(session, body.terminal)
-    if found is None:
-        raise not_found("terminal", body.terminal)
+        if found is None:
+            raise not_found("terminal", body.terminal)
+        if body.cash:
+            await permissions.require(session, _person(request), Permission.RETURN_CASH, found.store)
     number = str(uuid5(NAMESPACE_URL, f"storeops:return:{key}"))
     event = {
         "v": 1,
@@ -285,7 +294,7 @@ async def approve_return(edge: EdgeOf, sale: Name, body: ReturnBody, key: Key) -
         "mono_ms": 0,
         "type": "return",
         "session": None,
-        "clerk": body.approver,
+        "clerk": _by(request, _person(request)),
         "replay": False,
         "body": {
             "receipt": sale,

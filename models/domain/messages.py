@@ -387,6 +387,8 @@ class SaleFound:
     busy: bool = False
     """Another lane, of this store or another, brings back goods of it or undoes it at this moment."""
     vouchers: tuple[SaleVoucher, ...] = ()
+    approved: bool = False
+    """Whoever approved of cash has the permission to (models.domain.permissions)."""
 
 
 # ---------------------------------------------------------------- timers and notes between entities

@@ -140,6 +140,12 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
     "unknown_lease": ("没有该预留", "There is no such lease", "无需归还", "nothing to give back"),
     "return_exceeds": ("退货数量超过所购", "More than was sold", "检查数量", "check the quantity"),
     "not_returnable": ("代收业务不能退货", "Sold for somebody else: not returnable", "联系服务商", "ask its provider"),
+    "permission_missing": (
+        "没有在本店批准现金退款的权限（return.cash）",
+        "No permission return.cash at this store",
+        "请有权限的店长批准",
+        "let somebody approve who has it",
+    ),
     "already_returned": ("该小票已有退货", "Goods of it came back already", "改用退货", "use return"),
     "member_missing": ("此付款方式限会员本人", "Only a member can pay so", "先识别会员", "recognise the member first"),
     "second_factor_missing": (

@@ -131,3 +131,5 @@ class LoginRow(SQLModel, table=True):
     secret_sha256: str
     expires_at: datetime = instant()
     used_at: datetime | None = maybe_instant()
+    person: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    """Who signs in by it; "": nobody in particular."""

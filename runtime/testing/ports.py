@@ -212,6 +212,7 @@ class MemoryPorts(Ports):
                 for back in self._database.returns_of(sale.id)
             ),
             vouchers=sale.vouchers,
+            approved=bool(request.approver),
         )
 
     async def _keep_vouchers(self, ask: str, request: VoucherRequest) -> ReserveAnswered | ReleaseAnswered:

@@ -182,7 +182,13 @@ def test_cash_in_the_place_of_a_refused_refund_is_approved_by_a_clerk(
     """Not where the provider gave a part of it: then the customer paid less than the goods cost."""
     lane = Lane()
     event = lane.later(body, clerk=clerk)
-    lane.tell(found(lane.asked(FindSale)[0], tenders=(tender,)))
+    question, request = lane.asked(FindSale)
+    assert request.approver == ("" if body is ONE_TEA else clerk or "")
+    if body is CASH and clerk is None:
+        lane.tell(found(question, tenders=(tender,)))
+        assert (code(lane, event), lane.session.voiding, backs(lane)) == ("permission_missing", None, [])
+        return
+    lane.tell(found(question, tenders=(tender,), approved=body is CASH))
     lane.pay_answer(PaymentOutcome.FAILED)
     assert (code(lane, event), lane.session.voiding) == ("" if paid else "refund_failed", None)
     if paid:
@@ -199,8 +205,15 @@ def test_what_the_provider_gives_back_is_not_given_in_cash_too() -> None:
     lane = Lane()
     lane.later(CASH, clerk="boss")
     two = (SaleTender(TenderKind.FACE, 3300, "P1"), SaleTender(TenderKind.QR, 3300, "P2"))
-    lane.tell(found(lane.asked(FindSale)[0], tenders=two))
+    lane.tell(found(lane.asked(FindSale)[0], tenders=two, approved=True))
     lane.pay_answer(PaymentOutcome.FAILED)
     assert lane.pay_answer(PaymentOutcome.SUCCEEDED).order == "P2"
     (back,) = backs(lane)
     assert [(one.kind, one.fen) for one in back.tenders] == [(TenderKind.CASH, 400), (TenderKind.QR, 400)]
+
+
+def test_who_has_no_permission_approves_of_no_cash() -> None:
+    lane = Lane()
+    event = lane.later(CASH, clerk="new here")
+    lane.tell(found(lane.asked(FindSale)[0], tenders=(FACE_ONLY,)))
+    assert (code(lane, event), lane.session.voiding, backs(lane)) == ("permission_missing", None, [])

@@ -6,19 +6,25 @@ import csv
 import io
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest_asyncio
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from actors.hosts import Delivered, Delivery
 from devices.codec import decode_event
+from gateway.auth import make_login_link
 from gateway.idempotency import IdempotentCalls
 from models.domain.events import Return, ReturnLine
 from models.domain.ids import LaneId, RegionId, StoreId, TerminalId
+from models.domain.kill_switch import Scope, ScopeKind
+from models.domain.permissions import Grant, Permission
 from models.domain.registry import RegisteredTerminal
 from runtime.drawer_desk import DrawersOfAHouse
+from runtime.permissions_cli import change_everywhere
 from runtime.plant import Plant
-from tests.gateway.conftest import Console
+from tests.gateway.conftest import SETTINGS, Console
 from tests.gateway.shop import SmallShop
 
 AT = RegisteredTerminal(TerminalId("t-001-1"), StoreId("s-001"), RegionId("local"), LaneId("lane-1"), "till", "till")
@@ -82,13 +88,33 @@ class Listening(SmallShop):
         return [Delivered(b'{"ok":true}', b"")]
 
 
-async def test_a_managers_return_is_an_event_of_the_terminal_once(console: Console) -> None:
+async def sign_in_as(console: Console, engine: AsyncEngine, person: str) -> Console:
+    """The same browser, by a link of that person."""
+    await console.client.get(await make_login_link(engine, SETTINGS, person=person))
+    return replace(console, csrf=(await console.client.get("/api/v1/session")).json()["csrf"])
+
+
+async def test_a_managers_return_is_an_event_of_the_terminal_once(
+    console: Console, engine: AsyncEngine, filled_url: str
+) -> None:
     shop = Listening([])
     console.edge.hosts = shop
     body = {
-        "terminal": "t-001-1", "lines": [{"line": 1, "quantity": 2}], "reason": "card is closed", "approver": "boss",
-        "cash": True,
+        "terminal": "t-001-1", "lines": [{"line": 1, "quantity": 2}], "reason": "card is closed", "cash": True,
     }  # fmt: skip
+    path = "/api/v1/sales/s-009-lane-1-000007/returns"
+    refused = await console.client.post(path, json=body, headers=effect(console))
+    assert (refused.status_code, refused.json()["code"], shop.came) == (403, "permission_missing", None)
+    console = await sign_in_as(console, engine, "boss")
+    for scope in (Scope(ScopeKind.STORE, "s-002"), Scope(ScopeKind.CHAIN, "elsewhere")):
+        await change_everywhere([filled_url], Grant("boss", Permission.RETURN_CASH, scope), True, "test")
+    refused = await console.client.post(path, json=body, headers=effect(console))
+    assert refused.json()["detail"] == (
+        "boss has no permission return.cash at store:s-001, region:local or chain:chain"
+    )
+    granted = Grant("boss", Permission.RETURN_CASH, Scope(ScopeKind.REGION, "local"))
+    assert await change_everywhere([filled_url], granted, True, "test")
+    assert not await change_everywhere([filled_url], granted, True, "test")
     key, sent = effect(console), []
     for _ in range(2):
         answer = await console.client.post("/api/v1/sales/s-009-lane-1-000007/returns", json=body, headers=key)
@@ -101,6 +127,12 @@ async def test_a_managers_return_is_an_event_of_the_terminal_once(console: Conso
     assert (event.clerk, event.body) == (
         "boss", Return("s-009-lane-1-000007", (ReturnLine(1, 2),), "cash:card is closed")
     )  # fmt: skip
+    assert await change_everywhere([filled_url], granted, False, "test")
+    shop.came = None
+    refused = await console.client.post(path, json=body, headers=effect(console))
+    assert (refused.status_code, shop.came) == (403, None), "taken away counts at once"
+    plain = await console.client.post(path, json={**body, "cash": False}, headers=effect(console))
+    assert plain.status_code == 200
     nobody = {**body, "terminal": "nobody"}
     answer = await console.client.post("/api/v1/sales/s/returns", json=nobody, headers=effect(console))
     assert answer.status_code == 404

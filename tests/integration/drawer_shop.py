@@ -65,11 +65,14 @@ class Counter:
                 await book(cur, bookings)
             await note_cash(conn, bookings)
 
-    async def find(self, store: StoreId, receipt: str, question: str = "", lane: LaneId | None = None) -> SaleFound:
+    async def find(
+        self, store: StoreId, receipt: str, question: str = "", lane: LaneId | None = None, approver: str = ""
+    ) -> SaleFound:
         """As a lane asks for it."""
         nothing: Any = None
         ports = Ports(nothing, self.pool, nothing, nothing, nothing, nothing)
-        answer = await ports.ask(Ask(question or str(uuid.uuid4()), FindSale(store, receipt, lane)), 1, VisitMemory())
+        request = FindSale(store, receipt, lane, approver)
+        answer = await ports.ask(Ask(question or str(uuid.uuid4()), request), 1, VisitMemory())
         assert isinstance(answer.message, SaleFound)
         return answer.message
 

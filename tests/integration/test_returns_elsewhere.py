@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from models.domain.events import ReturnLine, TenderKind
+from models.domain.kill_switch import Scope, ScopeKind
+from models.domain.permissions import Grant, Permission
 from models.domain.returns import bring_back, in_cash
 from models.tables.franchise import statements
+from models.tables.permissions import save_grant
 from tests.integration.drawer_shop import ENTITY_OF, LANE, Counter, brought_back, open_counter, sold
 from tests.integration.money_shop import FRANCHISED, OWN
 
@@ -59,6 +62,11 @@ async def test_cash_in_the_place_of_a_refused_refund_is_rounded_and_balances(cou
     back = in_cash(bring_back(found, [ReturnLine(1, 1)]), "P1")
     assert back is not None
     assert (back.given_fen, back.cash_fen) == (1_237, 1_230)
+    async with counter.pool.connection() as conn:
+        await save_grant(conn, Grant("ann", Permission.RETURN_CASH, Scope(ScopeKind.STORE, OWN)), "test", sale.at)
+    where = [(store, who) for store in (OWN, FRANCHISED) for who in ("ann", "bob", "")]
+    approved = [(await counter.find(store, sale.receipt, approver=who)).approved for store, who in where]
+    assert approved == [True, False, False, False, False, False], "where the cash would go out, by who may"
     await counter.save(brought_back(found, back, OWN, counter.clock.now))
     assert await counter.till(OWN) == -1_230
     assert await counter.balance("north", "cash_rounding") == -7

@@ -118,4 +118,6 @@ PAPERS: dict[str, tuple[str, str]] = {
     "invoice_reason.return": ("退货冲红", "Correction: return"),
     "invoice_reason.void": ("作废冲红", "Correction: void"),
     "invoice_reason.refund": ("退款冲红", "Correction: refund"),
+    "audit_kind.permission.granted": ("授予权限", "Permission given"),
+    "audit_kind.permission.revoked": ("收回权限", "Permission taken away"),
 }

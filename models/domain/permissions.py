@@ -1,0 +1,47 @@
+"""Who may do what, where. A permission is given to a person at a store, a region or a chain, holds for all below, and
+is denied by default. The catalogue holds what is asked for somewhere, and nothing else. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from models.domain.errors import Refused
+from models.domain.kill_switch import Place, Scope
+
+PERSON_CHARACTERS_MAX = 64
+
+
+class Permission(StrEnum):
+    """The catalogue."""
+
+    RETURN_CASH = "return.cash"
+    """Approve that goods brought back are paid for in cash, where a provider refuses for good to give back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A person, by the id that they sign in under, at a till the clerk's, may do this within this scope."""
+
+    person: str
+    permission: Permission
+    scope: Scope
+
+
+def may(grants: Iterable[Grant], person: str, permission: Permission, place: Place) -> bool:
+    """Whether this person may do it at this store."""
+    return bool(person) and any(
+        one.person == person and one.permission is permission and place.within(one.scope) for one in grants
+    )
+
+
+def missing(person: str, permission: Permission, place: Place) -> Refused:
+    """Says what is missing where, and who can give it."""
+    who = f"{person} has" if person else "nobody in particular is signed in, who could have"
+    return Refused(
+        "permission_missing",
+        f"{who} no permission {permission} at store:{place.store}, region:{place.region} or chain:{place.chain}",
+        f"`storeops permissions grant {person or 'PERSON'} {permission} --store {place.store}`"
+        + ("" if person else ", and sign in with `storeops login --as PERSON`"),
+    )
