@@ -90,7 +90,7 @@ class Plant:
     provider_follows: bool = False
     """The provider is the house's own simulator, and its clock goes where the business clock is moved to."""
     provider_statements_daily: bool = True
-    provider_fee_bps: int | None = None
+    provider_fee_bps: int | None = 60
     provider_calls_per_s_max: float = 200.0
     provider_calls_in_flight_max: int = 16
     accounts: tuple[MerchantAccount, ...] = ()

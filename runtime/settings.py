@@ -104,8 +104,9 @@ class Provider(Section):
 
     kind: Literal["simulator", "url"] = "simulator"
     url: Annotated[str, Field(pattern=r"^https?://[^/]+")] | None = None
-    fee_bps: Annotated[int, Field(ge=0, le=10_000)] | None = None
-    """The fee that was agreed, in basis points of a receipt; a statement's other fee is a difference."""
+    fee_bps: Annotated[int, Field(ge=0, le=10_000)] | None = 60
+    """The fee that was agreed, in basis points of a receipt; a statement's other fee is a difference.
+    None: nothing was, so every fee is one."""
     calls_per_s_max: Annotated[float, Field(gt=0, le=10_000)] = 200.0
     """Settlement's calls a second, of each merchant account in each region."""
     calls_in_flight_max: Annotated[int, Field(ge=1, le=1_000)] = 16

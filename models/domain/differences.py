@@ -82,18 +82,16 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class FeeTerms:
-    """What was agreed with a provider: basis points of each receipt; None: whatever it takes is accepted.
+    """What was agreed with a provider: basis points of each receipt; None: nothing, so any fee is a difference.
 
     A share that is no whole fen may be rounded either way. A refund may give back all of its share, or less.
     """
 
     basis_points: int | None = None
 
-    def bounds(self, kind: LineKind, receipt_fen: int) -> tuple[int, int] | None:
-        """The least and the largest fee of a line that is as agreed; None: any."""
-        if self.basis_points is None:
-            return None
-        share = receipt_fen * self.basis_points
+    def bounds(self, kind: LineKind, receipt_fen: int) -> tuple[int, int]:
+        """The least and the largest fee of a line that is as agreed."""
+        share = receipt_fen * (self.basis_points or 0)
         most = divide(share, 10_000, Rounding.CEIL)
         if kind is LineKind.REFUND:
             return -most, 0
@@ -102,7 +100,7 @@ class FeeTerms:
     def accepted_fen(self, line: StatementLine) -> int:
         """The fee that needs no question: what was taken, as far as it is within the bounds."""
         bounds = self.bounds(line.kind, line.receipt_fen)
-        return line.fee_fen if bounds is None else min(max(line.fee_fen, bounds[0]), bounds[1])
+        return min(max(line.fee_fen, bounds[0]), bounds[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ FULL JOIN ours o ON o.kind = p.kind AND o.order_no = p.order_no AND o.request_no
     AND o.occurrence = p.occurrence
 WHERE p.n IS NULL OR o.txn IS NULL
    OR o.fen <> CASE p.kind WHEN 'payment' THEN p.receipt_fen ELSE -p.receipt_fen END
-   OR %(basis_points)s::bigint IS NOT NULL AND p.fee_fen NOT BETWEEN
+   OR p.fee_fen NOT BETWEEN
        CASE p.kind WHEN 'payment' THEN p.receipt_fen * %(basis_points)s / 10000
             ELSE -((p.receipt_fen * %(basis_points)s + 9999) / 10000) END
        AND CASE p.kind WHEN 'payment' THEN (p.receipt_fen * %(basis_points)s + 9999) / 10000 ELSE 0 END
@@ -317,7 +317,7 @@ async def left_over(
     cur: AsyncCursor[Any], account: Account, day: date, file: int | None, terms: FeeTerms, limit: int
 ) -> LeftOver:
     """What does not simply match; after `gather_ours`. At most `limit` rows: one more than a caller wants to see."""
-    await _joined_by_hash(cur, _LEFT_OVER, {"file": file, "basis_points": terms.basis_points, "limit": limit})
+    await _joined_by_hash(cur, _LEFT_OVER, {"file": file, "basis_points": terms.basis_points or 0, "limit": limit})
     theirs: dict[tuple[Key, int], StatementLine] = {}
     ours: dict[tuple[Key, int], OurLine] = {}
     for kind, order, request, occurrence, trade, gross, receipt, fee, at, fen, txn, store in await cur.fetchall():

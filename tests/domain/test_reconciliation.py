@@ -54,6 +54,13 @@ def sums_up(found: Examined) -> None:
     assert found.difference_fen == sum(one.difference_fen for one in found.findings)
 
 
+def test_where_no_fee_was_agreed_every_fee_is_a_difference() -> None:
+    lines = [theirs("P1", 1000, 6), theirs("P2", 500)]
+    found = examine(DAY, TOMORROW, lines, [mine("P1", 1000), mine("P2", 500)], terms=FeeTerms(None))
+    assert (verdicts(found), found.accepted_fee_fen, found.difference_fen) == ([Verdict.FEE], 0, -6)
+    assert found.findings[0].order_no == "P1"
+
+
 def test_equal_sides_match_and_the_fee_is_accepted() -> None:
     lines = [theirs("P1", 1000, 6), theirs("P1", 400, -2, LineKind.REFUND, "R1")]
     found = examine(DAY, TOMORROW, lines, [mine("P1", 1000), mine("P1", -400, "R1")], terms=TERMS)
@@ -143,7 +150,6 @@ def days(draw: st.DrawFn) -> tuple[list[StatementLine], list[OurLine], list[str]
     for n, fault in enumerate(faults):
         order, fen = f"P{n}", draw(AMOUNTS)
         bounds = TERMS.bounds(LineKind.PAYMENT, fen)
-        assert bounds is not None
         line = theirs(order, fen, draw(st.integers(*bounds)))
         match fault:
             case "amount":

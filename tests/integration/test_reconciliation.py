@@ -95,7 +95,6 @@ def paid(order: str, fen: int, day: date = DAY, fee_fen: int = 0) -> StatementLi
 
 def charged(line: StatementLine) -> StatementLine:
     bounds = TERMS["alipay"].bounds(line.kind, line.receipt_fen)
-    assert bounds is not None
     return replace(line, fee_fen=bounds[1])
 
 
@@ -137,17 +136,16 @@ async def sell(pool: Pool, order: str, fen: int, day: date) -> None:
 # ---------------------------------------------------------------- the run
 
 
-async def test_a_day_without_faults_closes_with_difference_0(
-    pool: Pool, reconciler: Reconciler, days: DayClose
-) -> None:
+async def test_a_day_without_faults_closes_with_difference_0(pool: Pool, agreed: Reconciler) -> None:
+    days = DayClose(pool, agreed, ["alipay"], wall=lambda: NOW)
     day = planted()
     await plant(pool, day)
-    await reconciler.keep(statement([charged(line) for line in day.lines()]))
-    run = await reconciler.run(CHAIN, DAY, NEXT)
+    await agreed.keep(statement([charged(line) for line in day.lines()]))
+    run = await agreed.run(CHAIN, DAY, NEXT)
     assert (run.matched, run.lines, run.difference_fen) == (40, 0, 0)
     assert run.fee_fen == await account_fen(pool, "provider_fee:alipay", DAY) > 0
     assert run.statement_fen == await account_fen(pool, CHAIN.clearing, DAY)
-    again = await reconciler.run(CHAIN, DAY, NEXT)
+    again = await agreed.run(CHAIN, DAY, NEXT)
     assert replace(again, runs=1) == run, "a second run books nothing"
     closed = await days.close("chain", DAY, NOW, "test")
     assert closed.closed, closed.obstacles

@@ -72,7 +72,10 @@ RECONCILIATION: dict[str, tuple[str, str]] = {
     "verdict_why.PROVIDER_ONLY": ("渠道账单有，账簿没有", "in the statement, not in our books"),
     "verdict_why.OURS_ONLY": ("账簿有，渠道账单没有", "in our books, not in the statement"),
     "verdict_why.AMOUNT": ("双方金额不同", "both have it, with different amounts"),
-    "verdict_why.FEE": ("手续费与约定不同", "the provider kept another fee than was agreed"),
+    "verdict_why.FEE": (
+        "手续费与约定不同：把合同费率写入设置 provider.fee_bps，或处理到手续费",
+        "another fee than was agreed: write the contract's rate into provider.fee_bps, or resolve it to fee",
+    ),
     "verdict_why.DUPLICATE": ("同一笔多出现一次", "one side has it once more than the other"),
     "verdict_why.HOLD_OPEN": ("会员已结清，冻结仍在", "the membership is over, its hold still stands"),
     "recon.fetch": ("取账单并核对", "Fetch and match"),
