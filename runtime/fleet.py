@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,9 +32,10 @@ from runtime.chain_tables import apply_chain
 from runtime.chains import ChainDoc
 from runtime.datadir import open_data_dir
 from runtime.fleet_books import Mark
-from runtime.fleet_chain import articles_of, fleet_chain, lanes_of
+from runtime.fleet_chain import articles_of, fleet_chain, lanes_of, vouchers_of
 from runtime.fleet_crews import Crews, latencies
 from runtime.fleet_parts import Kill, Parts, data_folder, kill_through_the_day
+from runtime.fleet_switches import Turned, throw_through_the_day
 from runtime.plant import Plant
 from runtime.progress import Progress as StartProgress
 from runtime.settings import Settings
@@ -60,6 +61,8 @@ class FleetPlan:
     flat: bool = False
     brisk: bool = False
     """Terminals repeat after 1 s and reconnect within 2 s instead of the protocol's 5 and 60: for short runs."""
+    switches: bool = False
+    """Each kill switch is thrown for the chain and lifted again through the day."""
 
 
 def parse_chaos(text: str) -> tuple[Chaos, ...]:
@@ -88,6 +91,7 @@ def order_of(plan: FleetPlan, plant: Plant, chain: ChainDoc, key: str) -> CrewOr
         provider_url=plant.provider_url,
         plan=chain.plans[0],
         articles=articles_of(chain),
+        vouchers=vouchers_of(chain),
         lanes=lanes,
         chaos=tuple(one for one in plan.chaos if one not in KILLS),
         connect_s=max(0.5, plan.stores * plan.terminals / CONNECT_PER_S),
@@ -138,6 +142,7 @@ class Run:
     crews: Crews
     console: Console
     kills: list[Kill]
+    turned: list[Turned] = field(default_factory=list)
     began_mark: Mark | None = None
     phase: str = "connecting"
     connected_s: float = 0.0
@@ -156,11 +161,14 @@ class Run:
         killing = asyncio.create_task(
             kill_through_the_day(self.plant, self.plan.chaos, self.plan.seconds, rng, self._say)
         )
+        switching = asyncio.create_task(self._throw())
         try:
             await self.crews.day(day)
+            await switching
         finally:
             killing.cancel()
-            with_kills = await asyncio.gather(killing, return_exceptions=True)
+            switching.cancel()
+            with_kills = await asyncio.gather(killing, switching, return_exceptions=True)
             self.kills = with_kills[0] if isinstance(with_kills[0], list) else self.kills
         self.host_cpu_s = self._host_cpu() - cpu
         self._enter("becoming quiet")
@@ -170,6 +178,10 @@ class Run:
         evidence = await self.crews.report()
         stores = sorted({lane.store for one in self.crews.processes for lane in one.order.lanes})
         return evidence, await fleet_books.read_books(self.plant, stores, self.began_mark)
+
+    async def _throw(self) -> None:
+        if self.plan.switches:
+            await throw_through_the_day(self.plant, self.plan.seconds, self.turned, self._say)
 
     def _host_cpu(self) -> float:
         try:
@@ -212,6 +224,7 @@ class Run:
             "refusals": dict(sum((Counter(one.refusals) for one in evidence), Counter[str]())),
             "chaos": dict(sum((Counter(one.mischief) for one in evidence), Counter[str]())),
             "kills": [asdict(kill) for kill in self.kills],
+            "switches": [one.document() for one in self.turned],
             "outages_s": sorted((s for one in evidence for s in one.outages_s), reverse=True)[:SHOWN_MAX],
             "latency_ms": {
                 "event_to_reply": latencies([ms for one in evidence for ms in one.reply_ms]),

@@ -88,7 +88,12 @@ async def _sales(conn: AsyncConnection[Any], stores: Sequence[str], since: Mark)
         conn,
         """SELECT s.id, s.session, s.till_txn, s.store, s.receipt, s.due_fen, s.tenders, s.voided_at IS NOT NULL,
              count(DISTINCT t.id),
-             coalesce(sum(e.amount_fen) FILTER (WHERE starts_with(e.account, 'till:' || s.store)), 0)::bigint
+             coalesce(sum(e.amount_fen) FILTER (WHERE starts_with(e.account, 'till:' || s.store)), 0)::bigint,
+             (SELECT coalesce(sum((v ->> 'fen')::bigint), 0)::bigint FROM jsonb_array_elements(s.vouchers) v),
+             coalesce(sum(e.amount_fen) FILTER (WHERE starts_with(e.account, 'discount_given:')
+                                                OR starts_with(e.account, 'subsidy:')), 0)::bigint,
+             (SELECT coalesce(sum(u.fen), 0)::bigint FROM voucher_use u
+              WHERE u.sale = s.id AND u.state IN ('posted', 'returned'))
            FROM sale s
            LEFT JOIN txn t ON t.request_number = s.id AND t.kind = 'sale_paid'
            LEFT JOIN entry e ON e.txn = t.id AND e.book = 'posted'
@@ -98,11 +103,11 @@ async def _sales(conn: AsyncConnection[Any], stores: Sequence[str], since: Mark)
         since.business,
     )
     sales = []
-    for sale, session, txn, store, receipt, due, documents, voided, postings, cash in rows:
+    for sale, session, txn, store, receipt, due, documents, voided, postings, cash, *vouchers in rows:
         tenders: dict[str, int] = {}
         for tender in documents:
             tenders[tender["kind"]] = tenders.get(tender["kind"], 0) + int(tender["fen"])
-        sales.append(BookedSale(sale, session, txn, store, receipt, due, tenders, voided, postings, cash))
+        sales.append(BookedSale(sale, session, txn, store, receipt, due, tenders, voided, postings, cash, *vouchers))
     return sales
 
 

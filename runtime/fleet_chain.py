@@ -108,3 +108,10 @@ def lanes_of(chain: ChainDoc, key: str, seed: int) -> list[FleetLane]:
 def articles_of(chain: ChainDoc) -> tuple[Article, ...]:
     """What the fleet's customers buy: everything that needs no clerk's check and is sold for our own account."""
     return tuple(Article(item.code, item.name.zh, item.unit_fen) for item in chain.items if not item.flags)
+
+
+def vouchers_of(chain: ChainDoc) -> tuple[str, ...]:
+    """The codes that anybody may bring, as often as they like."""
+    return tuple(
+        str(one["code"]) for one in chain.vouchers if "code" in one and not {"quota", "member_quota"} & set(one)
+    )

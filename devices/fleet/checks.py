@@ -26,6 +26,11 @@ class BookedSale:
     postings: int
     cash_fen: int
     """What the ledger's transaction put into the drawer, before any void."""
+    voucher_fen: int = 0
+    voucher_booked_fen: int = 0
+    """The same in the ledger's transaction: as the store's discount, or as another company's subsidy."""
+    voucher_used_fen: int = 0
+    """The same by the vouchers' own uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +96,19 @@ def _sales(seen: list[SeenSale], books: Books) -> list[Violation]:
         if sale.postings and sale.cash_fen != sale.tenders.get("cash", 0):
             booked = f"{sale.cash_fen} fen in the drawer's account, {sale.tenders.get('cash', 0)} in the sale"
             found.append(Violation("cash_books", f"{sale.receipt}: {booked}"))
+        if sale.postings and {sale.voucher_booked_fen, sale.voucher_used_fen} != {sale.voucher_fen}:
+            booked = (
+                f"{sale.voucher_booked_fen} fen booked, {sale.voucher_used_fen} used, {sale.voucher_fen} in the sale"
+            )
+            found.append(Violation("voucher_books", f"{sale.receipt}: {booked}"))
     for one in seen:
         sales = by_session.get(one.session, [])
         if len(sales) != 1:
             found.append(Violation("sale_not_once", f"{one.receipt} of {one.store}: {len(sales)} times"))
             continue
         [sale] = sales
-        shown = (one.receipt, one.due_fen, _without_coupons(one.tenders))
-        if (sale.receipt, sale.due_fen, _without_coupons(sale.tenders)) != shown:
+        shown = (one.receipt, one.due_fen, one.voucher_fen, _without_coupons(one.tenders))
+        if (sale.receipt, sale.due_fen, sale.voucher_fen, _without_coupons(sale.tenders)) != shown:
             found.append(Violation("sale_differs", f"shown {shown}, booked {sale}"))
     return found
 

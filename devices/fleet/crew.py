@@ -68,7 +68,9 @@ class Crew:
             name = one.role if one.role == "till" else one.terminal
             terminals[name] = SimulatedTerminal(agent, users)
         rng = random.Random(f"{order.seed}/{lane.store}")  # noqa: S311 - a simulation
-        return Counter(lane, terminals, agents, rng, order.articles, order.plan, order.think_s, order.cash_only)
+        return Counter(
+            lane, terminals, agents, rng, order.articles, order.plan, order.think_s, order.cash_only, order.vouchers
+        )
 
     # ------------------------------------------------------------ connecting
 

@@ -23,6 +23,8 @@ class SeenSale:
     receipt: str
     due_fen: int
     tenders: dict[str, int]
+    voucher_fen: int = 0
+    """What vouchers took off, by the last screen before the result page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Witness:
         self.measuring = True
         self._asked: dict[str, _Asked] = {}
         self._sales: dict[str, SeenSale] = {}
+        self._voucher_fen: dict[str, int] = {}
         self._expected: dict[str, frozenset[str]] = {}
         self._last_reply_s = 0.0
         self._waiting = 0
@@ -144,14 +147,24 @@ class Witness:
         if screen.prompt is not None and screen.prompt.code == "voided" and screen.receipt is not None:
             self.evidence.voids_seen.append(screen.receipt.no)
         if screen.state is not ScreenState.PAID or screen.receipt is None:
+            self._note_vouchers(screen)
             return
         tenders: dict[str, int] = {}
         for tender in screen.receipt.tenders:
             tenders[tender.kind] = tenders.get(tender.kind, 0) + tender.fen
-        seen = SeenSale(screen.session, store, terminal, screen.receipt.no, screen.due_fen, tenders)
+        voucher_fen = self._voucher_fen.get(screen.session, 0)
+        seen = SeenSale(screen.session, store, terminal, screen.receipt.no, screen.due_fen, tenders, voucher_fen)
         first = self._sales.setdefault(screen.session, seen)
         if (first.receipt, first.due_fen) != (seen.receipt, seen.due_fen):
             self.evidence.sales_twice.append(f"{first} and {seen}")
+
+    def _note_vouchers(self, screen: Screen) -> None:
+        """What the vouchers of a visit take off now; forgotten with the visit."""
+        fen = sum(one.discount_fen for one in screen.vouchers)
+        if fen and screen.state is not ScreenState.CLOSED:
+            self._voucher_fen[screen.session] = fen
+        else:
+            self._voucher_fen.pop(screen.session, None)
 
     @property
     def sales(self) -> int:

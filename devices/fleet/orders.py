@@ -86,6 +86,8 @@ class CrewOrder:
     reconnect_s_max: float = 60.0
     think_s: float = 0.4
     """Mean pause of a customer between two actions, in the compressed day."""
+    vouchers: tuple[str, ...] = ()
+    """Codes that customers bring; without any they bring none."""
     cash_only: bool = False
     """Scans, cash and cancels alone: no provider, no members. For measurements."""
 

@@ -34,6 +34,7 @@ class Counter:
         plan: str,
         think_s: float,
         cash_only: bool = False,
+        vouchers: tuple[str, ...] = (),
     ) -> None:
         self.lane = lane
         self.agents = agents
@@ -47,6 +48,7 @@ class Counter:
         self._articles = articles
         self._plan = plan
         self._cash_only = cash_only
+        self.vouchers = vouchers
         self._faces = [one for name, one in terminals.items() if name != "till"]
         self.till = terminals.get("till")
         for one in terminals.values():
@@ -126,6 +128,12 @@ class Counter:
         await self.think()
         return screen
 
+    async def enter_voucher(self, at: SimulatedTerminal) -> None:
+        """Show a voucher's code, where there are any."""
+        if self.vouchers:
+            await at.voucher(self.rng.choice(self.vouchers))
+            await self.think()
+
     async def become_member(self, at: SimulatedTerminal) -> None:
         """Enrol by the provider's authorisation, without a face; the membership's coupon counts at once."""
         self.members += 1
@@ -139,6 +147,14 @@ async def _cash(counter: Counter) -> None:
     at = counter.owner
     screen = await counter.fill(at)
     await at.pay_cash(screen.cash_due_fen + counter.rng.choice((0, 0, 500)))
+
+
+async def _voucher(counter: Counter) -> None:
+    """A code from the phone; one whose threshold the basket does not reach takes nothing off, and the sale goes on."""
+    at = counter.owner
+    await counter.fill(at)
+    await counter.enter_voucher(at)
+    await at.pay_cash()
 
 
 async def _code(counter: Counter) -> None:
@@ -213,6 +229,13 @@ async def _till_cash(counter: Counter) -> None:
     await at.pay_cash()
 
 
+async def _till_voucher(counter: Counter) -> None:
+    at = counter.owner
+    await counter.basket(at)
+    await counter.enter_voucher(at)
+    await at.pay_cash()
+
+
 async def _till_code(counter: Counter) -> None:
     at = counter.owner
     await counter.basket(at)
@@ -226,7 +249,8 @@ async def _till_stops(counter: Counter) -> None:
 
 
 VISITS: tuple[tuple[int, Visit], ...] = (
-    (46, _cash),
+    (40, _cash),
+    (6, _voucher),
     (14, _code),
     (8, _qr),
     (6, _token),
@@ -239,7 +263,8 @@ VISITS: tuple[tuple[int, Visit], ...] = (
 """Shares of the visits where the shop scans. Invented, of a plausible form."""
 TILL_VISITS: tuple[tuple[int, Visit], ...] = (
     (50, _till_collects),
-    (25, _till_cash),
+    (20, _till_cash),
+    (5, _till_voucher),
     (10, _till_code),
     (8, _till_stops),
 )

@@ -17,9 +17,13 @@ from actors.ports import (
     PaymentRequest,
     PayVerb,
     PostUses,
+    PostVouchers,
     ReleaseUses,
+    ReleaseVouchers,
     RescoreFace,
     ReserveUses,
+    ReserveVouchers,
+    ReturnVouchers,
     ReverseUses,
     TakeShot,
 )
@@ -38,6 +42,7 @@ from models.domain.messages import (
     FaceOutcome,
     PaymentAnswered,
     PaymentOutcome,
+    ReleaseAnswered,
     ReserveAnswered,
     SaleFound,
     SessionMessage,
@@ -161,6 +166,10 @@ class LaneHost:
                 return EnrolAnswered(ask.id, request.session, member())
             case ReserveUses():
                 return ReserveAnswered(ask.id, request.session, ok=True)
+            case ReserveVouchers():
+                return ReserveAnswered(ask.id, request.session, ok=True)
+            case PostVouchers() | ReleaseVouchers() | ReturnVouchers():
+                return ReleaseAnswered(ask.id, request.session)
             case PostUses():
                 return UsesPosted(ask.id, request.session, member(uses_left=4, used_fen=800))
             case PaymentRequest():

@@ -15,6 +15,7 @@ from gateway.providers.alipay import AlipayProvider
 from gateway.providers.alipay_gateway import AlipayGateway
 from gateway.providers.simulator import SimulatorAdmin, create_simulator_app
 from runtime.broker import EmbeddedBroker
+from tests.actors.lane import with_vouchers
 from tests.devices.lane_host import LaneHost
 from tests.devices.support import agent_config, fresh
 from tests.gateway.providers.conftest import open_account, serve_in_thread
@@ -54,6 +55,7 @@ async def played(broker: EmbeddedBroker, provider_url: str, day: Day, *chaos: Ch
         provider_url=provider_url,
         plan="light-10",
         articles=ARTICLES,
+        vouchers=("V-1", "N"),
         lanes=(lane,),
         chaos=chaos,
         connect_s=0.1,
@@ -63,6 +65,7 @@ async def played(broker: EmbeddedBroker, provider_url: str, day: Day, *chaos: Ch
         think_s=0.0,
     )
     async with LaneHost(broker, [first, second], merchant) as host:
+        host.lane.book = with_vouchers(host.lane.book)
         crew = Crew(order)
         await crew.connect()
         await crew.day(day)
@@ -79,6 +82,7 @@ def _booked(host: LaneHost) -> Iterator[BookedSale]:
         tenders: dict[str, int] = {}
         for tender in sale.tenders:
             tenders[tender.kind] = tenders.get(tender.kind, 0) + tender.fen
+        voucher_fen = sum(one.fen for one in sale.vouchers)
         voided = any(getattr(fact, "sale", None) == sale.id for fact in host.lane.facts)
         yield BookedSale(
             sale.id,
@@ -91,6 +95,9 @@ def _booked(host: LaneHost) -> Iterator[BookedSale]:
             voided,
             postings=1,
             cash_fen=tenders.get("cash", 0),
+            voucher_fen=voucher_fen,
+            voucher_booked_fen=voucher_fen,
+            voucher_used_fen=voucher_fen,
         )
 
 
