@@ -21,6 +21,7 @@ from models.domain.ids import derived_ids
 from models.domain.payments import AnyAnswer, PayResult, ProviderResult, ReleaseResult, Succeeded
 from models.domain.settlement import Call, CallKind
 from models.tables.plans import load_plan
+from models.tables.settlement import BY_PLACE
 
 # Of the memberships: a first attempt that captured exactly what is due now and is not shared out among stores as fee
 # income; or a release of a hold under a charge of 0. A membership has one such call at most: a second call of it
@@ -119,6 +120,7 @@ async def close_plain(cur: AsyncCursor[Any], chain: str, region: str, now: datet
     the first open one of their entity where that day is closed.
     Raises psycopg's UniqueViolation when a part was booked before: nothing of the chunk is, decide it one by one.
     """
+    await cur.execute(BY_PLACE)
     await cur.execute(_LOCK_ANSWERED, {"chain": chain, "region": region, "limit": limit})
     rows = await cur.fetchall()
     await _book(cur, rows, {}, now, trace)
@@ -139,6 +141,7 @@ async def close_asked(
     }
     if not plain:
         return set()
+    await cur.execute(BY_PLACE)
     await cur.execute(_LOCK_ASKED, {"numbers": list(plain)})
     rows = await cur.fetchall()
     await _book(cur, rows, plain, now, trace)
