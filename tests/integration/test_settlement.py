@@ -10,11 +10,22 @@ from typing import Any
 import pytest
 
 from models.domain.ids import MembershipId
+from models.domain.payments import Unknown
 from models.domain.settlement import CALL_LEASE
 from models.tables.ledger import ledger_totals, load_transaction
 from models.tables.ledger_balances import balances
+from runtime.late_money import LateMoney
 from runtime.settlement import QUERY_AGAIN_AFTER, SettlementLimits
-from tests.integration.money_shop import FRANCHISED, Overheard, RunningSimulator, Shop, open_shop, running_simulator
+from tests.integration.money_shop import (
+    CHAIN,
+    FRANCHISED,
+    REGION,
+    Overheard,
+    RunningSimulator,
+    Shop,
+    open_shop,
+    running_simulator,
+)
 
 PAY, UNFREEZE, REFUND = "alipay.trade.pay", "alipay.fund.auth.order.unfreeze", "alipay.trade.refund"
 BROKE = "ACQ.BUYER_BALANCE_NOT_ENOUGH"
@@ -354,3 +365,38 @@ async def test_a_booked_transaction_can_be_read_back(shop: Shop) -> None:
     assert booked is not None
     assert (booked.id, booked.memo, booked.request_number) == (txn, membership, f"S{membership}G1")
     assert sum(entry.amount_fen for entry in booked.entries) == 0
+
+
+class Silent:
+    """A provider that never says what became of a payment."""
+
+    async def query_payment(self, **_: object) -> Unknown:
+        return Unknown("silence")
+
+
+async def test_a_capture_without_an_answer_is_asked_about_when_nobody_waits_for_it(shop: Shop) -> None:
+    membership = await member_with(shop, 1)
+    await shop.admin.add_fault(PAY, "fail", sub_code=BROKE)
+    await shop.settle_after(LATER)
+    await shop.admin.add_fault(PAY, "timeout_after")
+    await shop.settle_after(1)
+    assert (await outcome(shop, membership))[0] == "UNKNOWN", "the provider collected, and we do not know"
+    await shop.rows("UPDATE membership SET state = 'DUNNING' WHERE id = %s RETURNING id", membership)
+    shop.clock.now += timedelta(minutes=10)
+    await shop.settle_after(0)
+    assert await shop.one("SELECT state FROM settlement_call WHERE attempt = 1") == "UNKNOWN"
+    late = LateMoney(shop.pool, lambda *_: shop.provider, wall=shop.clock)
+    assert [await late.sweep(CHAIN, REGION) for _ in range(2)] == [1, 0]
+    await shop.settle_after(0)
+    assert await outcome(shop, membership) == ("CLOSED", 800, 800, "CLAWBACK", 800, 0, 0, "ended")
+
+    await shop.rows("UPDATE settlement_call SET state = 'UNKNOWN' WHERE attempt = 1 RETURNING 1")
+    silent: Any = Silent()
+    deaf = LateMoney(shop.pool, lambda *_: silent, wall=shop.clock)
+    assert await deaf.sweep(CHAIN, REGION) == 0
+    assert await deaf.sweep(CHAIN, REGION) == 0, "asked again after five minutes"
+    assert await shop.one("SELECT state FROM settlement_call WHERE attempt = 1") == "UNKNOWN"
+    shop.clock.now += timedelta(days=31)
+    await deaf.sweep(CHAIN, REGION)
+    state, answer = await shop.one("SELECT state, answer->>'answer' FROM settlement_call WHERE attempt = 1")
+    assert (state, answer) == ("POSTED", "failed"), "a month without an answer is a no"
