@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from devices.profiles import PROFILES
 from models.domain.errors import NeedsOperator
 from models.domain.ids import is_topic_level
-from runtime.__main__ import app
 from runtime.chain_check import check_chain
 from runtime.chain_documents import ChainDoc
 from runtime.chains import read_chain, terminals_of
+from runtime.config_cli import config_app
 from runtime.config_views import Asked, of_file
 from runtime.settings import CONFIGS
 
@@ -182,19 +182,19 @@ def test_the_narrowest_layer_wins_and_says_where_it_was_written() -> None:
 def test_the_verbs_of_a_file(tmp_path: Path) -> None:
     run = CliRunner()
     good = str(CHAINS / "clearwater.yaml")
-    assert run.invoke(app, ["config", "validate", good, "--json"]).exit_code == 0
+    assert run.invoke(config_app, ["validate", good, "--json"]).exit_code == 0
     broken = written(tmp_path, chain(settings={"sound": {"volume_percent": 400}}))
-    result = run.invoke(app, ["config", "validate", good, str(broken)])
+    result = run.invoke(config_app, ["validate", good, str(broken)])
     assert result.exit_code == 1
     assert "1 to mend" in result.output
-    same = run.invoke(app, ["config", "diff", good, good, "--json"])
+    same = run.invoke(config_app, ["diff", good, good, "--json"])
     assert (same.exit_code, '"same": true' in same.output) == (0, True)
     other = written(tmp_path, chain(settings={"sound": {"volume_percent": 40}}))
-    differs = run.invoke(app, ["config", "diff", str(CHAINS / "harbour.yaml"), str(other)])
+    differs = run.invoke(config_app, ["diff", str(CHAINS / "harbour.yaml"), str(other)])
     assert differs.exit_code == 1
     assert "chain harbour: sound.volume_percent: (absent) -> 40" in differs.output
     places = [f"{good}#pvg-t1", f"{good}#bj-wudaokou"]
-    assert "face.enabled: true -> false" in run.invoke(app, ["config", "diff", *places]).output
+    assert "face.enabled: true -> false" in run.invoke(config_app, ["diff", *places]).output
 
 
 def test_a_region_has_its_own_stores_and_both_files_of_a_chain_may_stand_elsewhere() -> None:
