@@ -31,6 +31,9 @@ def fleet(
     brisk: Annotated[
         bool, typer.Option("--brisk", help="Repeat after 1 s, reconnect within 2 s: for runs of a minute.")
     ] = False,
+    switches: Annotated[
+        bool, typer.Option("--switches", help="Throw and lift each kill switch through the day, and time it.")
+    ] = False,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of the fleet's own house; emptied first.")] = None,
     attach: Annotated[
         Path | None, typer.Option("--attach", help="Instead: data folder of a house that runs; it is not killed.")
@@ -48,5 +51,5 @@ def fleet(
         "clock": {"may_jump": True},
     }
     settings = load_settings(config, overrides)
-    plan = FleetPlan(stores, terminals, rate, seconds, parse_chaos(chaos), seed, flat, brisk)
+    plan = FleetPlan(stores, terminals, rate, seconds, parse_chaos(chaos), seed, flat, brisk, switches)
     raise typer.Exit(run_fleet(plan, settings, as_json=as_json, attach_to=attach))
