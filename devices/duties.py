@@ -20,6 +20,7 @@ from devices.link import Delivery, LinkError
 from devices.outbox import Outbox
 from devices.profiles import PROFILES
 from devices.software import SoftwareStore, in_window
+from devices.told import Told, told
 from devices.topics import Up
 from devices.watchdog import last_restart, note_restart
 from models.domain.errors import RetryLater, StoreOpsError
@@ -52,6 +53,7 @@ class Twin:
         self.gen = 0
         self.config_hash = ""
         self.software: wire.SoftwareRelease | None = None
+        self.told = Told()
         self.refused = ""
         """Why the newest document was not applied; empty when it was."""
 
@@ -80,6 +82,7 @@ class Twin:
 
     def _take(self, desired: wire.DesiredDocument) -> None:
         self.config, self.gen, self.software = desired.config, desired.gen, desired.software
+        self.told = told(desired.config)
         # Sorted keys, no spaces, UTF-8: the host hashes the same text.
         self.config_hash = sha256(msgspec.json.encode(desired.config, order="sorted")).hexdigest()
 
@@ -145,12 +148,30 @@ class Duties:
             health["fetch_error"] = self.fetch_error
         return health
 
+    def sample(self) -> dict[str, Any]:
+        """What this device measures of itself."""
+        counts = self._agent.counts
+        return {
+            "v": wire.VERSION,
+            "outbox_bytes": self._agent.outbox.bytes_stored,
+            "outbox_events": len(self._agent.unanswered),
+            "sent": counts.sent,
+            "resent": counts.resent,
+            "reboots": counts.reboots,
+        }
+
     async def every(self) -> None:
-        """Looked at each second: is the window open, is the server silent?"""
+        """Looked at each second: is the window open, is the server silent, is a sample due?"""
+        sampled_s = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(self._config.duties_every_s)
-            if self._agent.online and self._agent.silent_s() > self._config.silent_s_max:
-                await self._agent.reboot(f"no reply for {self._config.silent_s_max:.0f} s although connected")
+            wanted, now_s = self.twin.told, asyncio.get_running_loop().time()
+            if wanted.telemetry_every_s and now_s - sampled_s >= wanted.telemetry_every_s:
+                sampled_s = now_s
+                await self._agent.telemetry(self.sample())
+            silent_s_max = self._config.silent_s_max if wanted.silent_s is None else wanted.silent_s
+            if self._agent.online and self._agent.silent_s() > silent_s_max:
+                await self._agent.reboot(f"no reply for {silent_s_max:.0f} s although connected")
             elif in_window(self.twin.config.get("software_window"), self._agent.now()) and self._idle():
                 await self._switch_quietly()
 

@@ -10,9 +10,9 @@ import re
 import shlex
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import httpx
 from rich.console import Console
@@ -23,12 +23,12 @@ from devices.keys import KEYS, keys_for, text_of, word
 from devices.offline_desk import OfflineDesk
 from devices.outbox import OutboxFull
 from devices.pictures import basket_picture, pictures
-from devices.profiles import TerminalProfile, profile_of
+from devices.profiles import Role, TerminalProfile, profile_of
 from devices.simulator import ProviderUsers, SimulatedTerminal, till_line
 from devices.terminal import NoReply, TerminalAgent
 from devices.watchdog import LoopWatch
 from models.domain.errors import StoreOpsError
-from models.domain.screen import Screen
+from models.domain.screen import Screen, ScreenState
 
 _USER_UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
 CONNECT_S_MAX = 10.0
@@ -88,6 +88,8 @@ class Counter:
         self._agent = TerminalAgent(config)
         self._terminal = SimulatedTerminal(self._agent, provider)
         self._desk = OfflineDesk(self._agent)
+        self._rung: str | None = None
+        """The prompt that the bell rang for."""
         self._verbs = self._all_verbs()
         self._offline_verbs = self._verbs | self._offline()
 
@@ -101,7 +103,7 @@ class Counter:
         agent, config = self._agent, self._agent.config
         agent.on_screen = self._shown
         agent.on_text = lambda text: self._console.print(f"★ {text}", markup=False)
-        agent.on_desired = lambda desired: agent.spawn(self._desk.take_prices(desired))
+        agent.on_desired = self._configured
         try:
             await agent.start()
             self._desk.load()
@@ -111,6 +113,7 @@ class Counter:
             title = self._profile.title_zh if self.language == "zh" else self._profile.title_en
             people = f"{len(self._faces.names)} {word('customers', self.language)}"
             self._console.print(f"[bold]{config.terminal}[/] · {title} · {config.store} · {people}")
+            self._show_idle()
             self._show_keys()
             async for line in _lines(commands):
                 if line.strip() == "quit":
@@ -122,9 +125,30 @@ class Counter:
     # ------------------------------------------------------------ what is shown
 
     def _shown(self, screen: Screen) -> None:
+        wanted = self._agent.duties.twin.told
         for table in pictures(screen, self._profile, self.language):
-            self._console.print(table)
+            self._console.print(table, style="dim" if wanted.dim else None)
+        prompt = None if screen.prompt is None else screen.prompt.code
+        if prompt is not None and prompt != self._rung and wanted.volume_percent:
+            self._console.bell()
+        self._rung = prompt
+        if screen.state is ScreenState.CLOSED:
+            self._show_idle()
         self._show_keys()
+
+    def _configured(self, desired: Mapping[str, Any]) -> None:
+        self._agent.spawn(self._desk.take_prices(desired))
+        if self._agent.screen is None or self._agent.screen.state is ScreenState.CLOSED:
+            self._show_idle()
+
+    def _show_idle(self) -> None:
+        """The slogan, for who passes by; how bright and how loud, for who stands behind."""
+        wanted = self._agent.duties.twin.told
+        if Role.CUSTOMER not in self._profile.screens:
+            return
+        levels = f"☀ {wanted.brightness_percent} %  ♪ {wanted.volume_percent} %"
+        slogan = wanted.slogan(self.language)
+        self._console.print(f"{slogan}  {levels}".strip(), style="dim" if wanted.dim else "bold", markup=False)
 
     def _show_keys(self) -> None:
         keys = keys_for(self._profile, self._agent.screen, offline=self._desk.open)

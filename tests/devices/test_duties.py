@@ -169,6 +169,20 @@ async def test_a_silent_server_makes_the_agent_begin_anew_and_say_why(
         assert "no reply" in report["health"]["restarted"]["reason"]
 
 
+async def test_samples_and_patience_are_as_the_desired_document_says(
+    shared_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with Desk(shared_broker, tmp_path, silent_s_max=0.01) as desk:
+        config = {"telemetry": {"every_s": 1}, "watchdog": {"silent_s": 600}}
+        await desk.host.bridge.publish_desired(desk.terminal, 1, config)
+        await until(lambda: bool(desk.heard(Up.TELEMETRY)))
+        assert desk.heard(Up.TELEMETRY)[0].keys() >= {"v", "outbox_bytes", "sent"}
+        desk.host.answering = False
+        with pytest.raises(NoReply):
+            await desk.agent.request("scan", {"code": "1", "quantity": 1}, timeout_s=0.3)
+        assert desk.agent.counts.reboots == 0, "its own 10 ms count no more"
+
+
 async def test_the_operators_words_and_the_printer(shared_broker: EmbeddedBroker, tmp_path: Path) -> None:
     async with Desk(shared_broker, tmp_path) as desk:
         said: list[str] = []

@@ -111,6 +111,24 @@ async def test_a_clip_stands_before_the_terminal(shared_broker: EmbeddedBroker, 
     assert "可用" in shown
 
 
+async def test_the_idle_screen_is_as_the_desired_document_says(shared_broker: EmbeddedBroker, tmp_path: Path) -> None:
+    terminal = fresh()
+    config = {"outbox_path": tmp_path / "outbox.sqlite"}
+    desired = {
+        "language": "en",
+        "screen": {"slogan": {"en": "Open when you are"}, "brightness_percent": 30},
+        "sound": {"volume_percent": 0},
+    }
+    async with SmallHost(shared_broker, terminal) as host:
+        await host.bridge.publish_desired(terminal, 1, desired)
+        agent = TerminalAgent(agent_config(shared_broker, terminal, **config))
+        await agent.start(connect_timeout_s=10.0)
+        await until(lambda: agent.applied_gen == 1)
+        await agent.stop()
+        shown = await played(shared_broker, terminal, "quit\n", config=config)
+    assert "Open when you are  ☀ 30 %  ♪ 0 %" in shown
+
+
 async def test_pull_the_cable_sell_and_plug_it_in(shared_broker: EmbeddedBroker, tmp_path: Path) -> None:
     terminal = fresh("till")
     typed = "drop\nscan rice\nscan gum 2\nremove 2\npay face\npay cash 2000\nscan gum\npay card\nback\nquit\n"
