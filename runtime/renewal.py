@@ -2,7 +2,8 @@
 
 The one before settles by itself, after its grace days. The next one's row is committed before the provider is asked,
 under an enrolment key that derives from the one before; so it opens once. A hold waits 15 minutes for the member, who
-scans its code; then it is ABANDONED like any enrolment.
+scans its code; then it is ABANDONED like any enrolment, and nothing of it is left: the wish is gone with it, the one
+before settles as ever, what was authorised too late goes back. Wished for again, it is tried again.
 """
 
 from __future__ import annotations
@@ -93,12 +94,12 @@ class Renewals:
         await memberships.lock_member_row(cur, before.member)
         earlier = await memberships.earlier_memberships(cur, before.member, before.plan.id, renewing=before.id)
         plan = await latest_plan(cur, before.chain, before.plan.id)
-        if plan is None or earlier.live or earlier.owing or isinstance(plan.period, FixedDate):
+        key = memberships.next_renewal_key(before.id, await memberships.renewed_as(cur, before.id))
+        if plan is None or earlier.live or earlier.owing or isinstance(plan.period, FixedDate) or key is None:
             return None
         opens_at = _opens_at(before, plan, now)
         cycle = cycle_at(before.row_began_at, plan, opens_at)
         expiry = expiry_instant(before.row_began_at, plan, cycle)
-        key = memberships.renewal_key(before.id)
         membership = MembershipId(derived_id(key, "membership"))
         standing = replace(
             before,

@@ -281,19 +281,41 @@ async def lock_renewals_of(cur: AsyncCursor[Any], member: MemberId, now: datetim
     return [await standing_from(cur, row) for row in await cur.fetchall()]
 
 
+RENEWAL_TRIES_MAX = 9
+"""How often a member may want the next generation after nobody secured it in time."""
+
+
 async def renewed_as(cur: AsyncCursor[Any], membership: str) -> Standing | None:
-    """The generation that followed a membership, locked; None: none did."""
-    return await find_by_enrol_key(cur, renewal_key(membership))
+    """The generation that followed a membership, locked; None: none did. Of several tries the last one."""
+    keys = [renewal_key(membership, n) for n in range(1, RENEWAL_TRIES_MAX + 1)]
+    await cur.execute(
+        f"SELECT {STANDING_COLUMNS} FROM membership WHERE enrol_key = ANY(%s)"
+        " ORDER BY array_position(%s, enrol_key) DESC LIMIT 1 FOR UPDATE",
+        (keys, keys),
+    )
+    row = await cur.fetchone()
+    return None if row is None else await standing_from(cur, row)
 
 
 def renewal_of(standing: Standing) -> str:
     """The generation before; empty: this one was enrolled."""
-    return standing.enrol_key.removeprefix("renew:") if standing.enrol_key.startswith("renew:") else ""
+    key = standing.enrol_key
+    return key.removeprefix("renew:").partition("#")[0] if key.startswith("renew:") else ""
 
 
-def renewal_key(membership: str) -> str:
-    """The enrolment key of the generation that follows: there is one at most."""
-    return f"renew:{membership}"
+def renewal_key(membership: str, attempt: int = 1) -> str:
+    """The enrolment key of the generation that follows: one lives at most, the tries before it came to nothing."""
+    return f"renew:{membership}" + (f"#{attempt}" if attempt > 1 else "")
+
+
+def next_renewal_key(membership: str, last: Standing | None) -> str | None:
+    """The key of the next try; None: one lives already, or there were too many."""
+    if last is None:
+        return renewal_key(membership)
+    if last.state not in (State.ABANDONED, State.REJECTED):
+        return None
+    attempt = int(last.enrol_key.partition("#")[2] or 1) + 1
+    return renewal_key(membership, attempt) if attempt <= RENEWAL_TRIES_MAX else None
 
 
 async def lock_member_row(cur: AsyncCursor[Any], member: MemberId) -> None:

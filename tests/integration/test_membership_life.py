@@ -339,6 +339,23 @@ async def test_a_trusted_member_renews_without_any_call_and_a_renewal_nobody_aut
     assert await shop.one("SELECT state FROM membership WHERE generation = 2 AND guarantee = 'huabei_hold'") == (
         "ABANDONED"
     )
+    assert (await shop.held_fen("b"), (await shop.membership(held))["renews"]) == (0, False)
+
+    await do(shop, held, "renew")
+    await shop.memberships.sweep(CHAIN, REGION)
+    [(again, key)] = await shop.rows("SELECT id, enrol_key FROM membership WHERE state = 'HOLD_PENDING'")
+    code = await shop.one("SELECT code_text FROM membership_request WHERE number = %s", key)
+    await shop.admin.authorise_freeze(shop.customer("b"), code=code)
+    await shop.memberships.sweep(CHAIN, REGION)
+    assert (await shop.membership(again))["state"] == "ACTIVE", "wished for again, it is tried again"
+    await do(shop, held, "renew")
+    await shop.memberships.sweep(CHAIN, REGION)
+    assert (
+        await shop.one(
+            "SELECT count(*) FROM membership WHERE member = (SELECT member FROM membership WHERE id = %s)", held
+        )
+        == 3
+    ), "one lives already"
 
 
 # ---------------------------------------------------------------- guarantees and tasks
