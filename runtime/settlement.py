@@ -59,7 +59,10 @@ class SettlementLimits:
 
 @dataclass(frozen=True, slots=True)
 class SettlementProgress:
-    """How far a run is: memberships expired, cut off and woken, and calls booked so far."""
+    """How far a run is: memberships expired, cut off and woken so far, and calls that have their definite answer.
+
+    What was answered is booked in the same run, failures after all the others were asked.
+    """
 
     expired: int
     cut_off: int
@@ -88,7 +91,11 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class SettlementReport:
-    """What one run did, and the control totals of the batch that it cut off."""
+    """What one run did, and the control totals of the batch that it cut off.
+
+    `day`: those of its whole business date so far, for a run that goes on where others stopped; None where nobody knows
+    the date. Runs and their totals are kept by `runtime.settlement_desk`, which does.
+    """
 
     chain: str
     region: str
@@ -104,11 +111,12 @@ class SettlementReport:
     totals: ControlTotals
     paused: bool = False
     """An operator stopped it between two chunks, or before it began; the next run goes on from there."""
+    day: ControlTotals | None = None
 
     @property
     def ok(self) -> bool:
-        """True when the batch's totals agree with the ledger."""
-        return self.totals.agree
+        """True when the batch's totals agree with the ledger, and the day's."""
+        return self.totals.agree and (self.day is None or self.day.agree)
 
 
 class Paused(Exception):
@@ -142,10 +150,12 @@ class _Counts:
     booked: int = 0
     reserved: int = 0
     answered: int = 0
+    unbooked: int = 0
+    """Definite answers that wait to be booked."""
 
     def progress(self) -> SettlementProgress:
         """As a follower sees it."""
-        return SettlementProgress(self.expired, self.cut_off, self.woken, self.booked)
+        return SettlementProgress(self.expired, self.cut_off, self.woken, self.booked + self.unbooked)
 
     def take_answered(self) -> int:
         """Calls that got a definite answer since this was asked last."""
@@ -308,8 +318,10 @@ class SettlementRunner:
                 await settlement.save_answers(cur, rows, now)
                 await self._between_steps("answer")
         await self._between_steps("answered")
+        definite = sum(1 for _, _, state, _ in rows if state is CallState.ANSWERED)
         counts.booked += len(booked)
-        counts.answered += len(booked) + sum(1 for _, _, state, _ in rows if state is CallState.ANSWERED)
+        counts.unbooked += definite
+        counts.answered += len(booked) + definite
 
     def _query_again_at(self, call: Call, answer: AnyAnswer) -> datetime | None:
         if state_after(answer) is CallState.ANSWERED:
@@ -351,6 +363,7 @@ class SettlementRunner:
             await self._between_steps("booked")
             total += len(answered)
         counts.booked += total
+        counts.unbooked = 0
         return total
 
     async def _book_plain(self, now: datetime) -> int:

@@ -6,24 +6,24 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
 import psycopg
 import structlog
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg_pool import AsyncConnectionPool
 
 from actors.settlement import Booking
 from actors.settlement_items import Action, resolve
-from models.domain.calendar import business_date
+from models.domain.calendar import business_date, day_begins
 from models.domain.errors import NeedsOperator, Refused, RetryLater
 from models.domain.ids import ChainId, RegionId
 from models.domain.settlement import Call, CallKind
 from models.tables import settlement, settlement_runs
 from models.tables.clock import business_now, load_offset
-from models.tables.control import shares_of
+from models.tables.control import ControlTotals, control_totals, cut_off_earlier, shares_of
 from models.tables.ledger import insert_transactions
 from models.tables.ledger_balances import take_snapshot
 from models.tables.memberships import lock_membership
@@ -81,6 +81,7 @@ class SettlementDesk:
             raise
         finally:
             noting.cancel()
+        report = replace(report, day=await self._day_totals(report))
         await self._end(run, by, report)
         if report.booked:
             await self._sum_up()
@@ -185,11 +186,7 @@ class SettlementDesk:
         wall, run = self._wall(), str(uuid.uuid4())
         async with self._pool.connection() as conn, conn.cursor() as cur:
             due = await settlement_runs.count_due(cur, self._chain, self._region, now)
-            await cur.execute(
-                "SELECT zone, cutoff_hour FROM store WHERE chain = %s AND region = %s ORDER BY id LIMIT 1",
-                (self._chain, self._region),
-            )
-            zone, hour = await cur.fetchone() or (ZONE, 0)
+            zone, hour = await self._zone(cur)
             date = business_date(now, zone, hour).isoformat()
             row = Run(
                 run, self._chain, self._region, now, date, by, False, "running", "", due, 0, 0, 0, 0, 0, False, None,
@@ -197,6 +194,24 @@ class SettlementDesk:
             )  # fmt: skip
             await settlement_runs.begin_run(cur, row)
         return run
+
+    async def _zone(self, cur: AsyncCursor[Any]) -> tuple[str, int]:
+        """Whose business dates are the region's: those of its first store."""
+        await cur.execute(
+            "SELECT zone, cutoff_hour FROM store WHERE chain = %s AND region = %s ORDER BY id LIMIT 1",
+            (self._chain, self._region),
+        )
+        row = await cur.fetchone()
+        return (ZONE, 0) if row is None else (row[0], row[1])
+
+    async def _day_totals(self, report: SettlementReport) -> ControlTotals:
+        """Of everything that was cut off on the run's business date, whichever run did it."""
+        async with self._pool.connection() as conn, conn.cursor() as cur:
+            zone, hour = await self._zone(cur)
+            since = day_begins(business_date(report.now, zone, hour), zone, hour)
+            if not await cut_off_earlier(cur, self._chain, self._region, since, report.now):
+                return report.totals
+            return await control_totals(cur, self._chain, self._region, report.now, since)
 
     async def _note(self, run: str, progress: SettlementProgress) -> None:
         async with self._pool.connection() as conn, conn.cursor() as cur:
@@ -223,7 +238,9 @@ class SettlementDesk:
             await settlement_runs.note_run(cur, run, "", moved, self._wall())
             await settlement_runs.end_run(
                 cur, run, "paused" if report.paused else "done", self._wall(),
-                totals={**asdict(report.totals), "agree": report.ok}, reserved=report.reserved,
+                totals={
+                    **asdict(report.totals), "agree": report.ok, "day": report.day and asdict(report.day)
+                }, reserved=report.reserved,
                 open_calls=report.open_calls,
             )  # fmt: skip
 

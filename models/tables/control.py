@@ -22,7 +22,8 @@ HAVING sum(fen - reversed_fen) > 0 ORDER BY membership, store, entity
 _TOTALS = """
 WITH batch AS (
     SELECT id, owner, charge_fen, paid_fen + refunded_fen AS captured_fen, receivable_fen, captured_number, state
-    FROM membership WHERE chain = %(chain)s AND region = %(region)s AND settled_at = %(at)s
+    FROM membership WHERE chain = %(chain)s AND region = %(region)s
+      AND settled_at BETWEEN %(since)s AND %(at)s
 ), booked AS (
     SELECT t.kind, e.leg, e.account, e.amount_fen
     FROM batch b JOIN settlement_call c ON c.membership = b.id AND c.kind = 'capture'
@@ -76,7 +77,7 @@ FROM rows, entries
 
 @dataclass(frozen=True, slots=True)
 class ControlTotals:
-    """A batch: the memberships whose charge was fixed at one instant, as they stand now.
+    """A batch: the memberships whose charge was fixed at one instant, or on one business date, as they stand now.
 
     Every charge is posted (captured), in dunning, written off, taken back by reversals before any capture, or open
     (no definite answer yet). `…_charge_fen` sums charges; the rest sums what was captured or is owed. `booked_…` is
@@ -127,13 +128,30 @@ class ControlTotals:
         return rows == booked
 
 
-async def control_totals(cur: AsyncCursor[Any], chain: str, region: str, batch_at: datetime) -> ControlTotals:
-    """The totals of the batch that was cut off at business time `batch_at`, in one snapshot."""
+async def control_totals(
+    cur: AsyncCursor[Any], chain: str, region: str, batch_at: datetime, since: datetime | None = None
+) -> ControlTotals:
+    """The totals of the batch that was cut off at business time `batch_at`, in one snapshot.
+
+    With `since`, of everything that was cut off from then on, however many runs that took.
+    """
     await cur.execute("SET LOCAL work_mem = '64MB'")  # a day of a region is joined in memory
-    await cur.execute(_TOTALS, {"chain": chain, "region": region, "at": batch_at})
+    await cur.execute(_TOTALS, {"chain": chain, "region": region, "at": batch_at, "since": since or batch_at})
     row = await cur.fetchone()
     assert row is not None
     return ControlTotals(*row)
+
+
+async def cut_off_earlier(cur: AsyncCursor[Any], chain: str, region: str, since: datetime, batch_at: datetime) -> bool:
+    """True when another batch than that of `batch_at` was cut off from `since` on."""
+    await cur.execute(
+        "SELECT EXISTS (SELECT 1 FROM membership WHERE chain = %s AND region = %s AND settled_at >= %s"
+        " AND settled_at < %s)",
+        (chain, region, since, batch_at),
+    )
+    row = await cur.fetchone()
+    assert row is not None
+    return bool(row[0])
 
 
 async def shares_of(cur: AsyncCursor[Any], memberships: Sequence[str]) -> dict[str, tuple[StoreShare, ...]]:

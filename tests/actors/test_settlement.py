@@ -313,6 +313,21 @@ def test_a_release_that_fails_because_nothing_is_held_is_over(reason: FailReason
     assert booking.standing.state is (State.CLOSED if over else State.PARKED)
 
 
+def test_a_release_closes_only_what_waits_for_it_and_owes_nothing() -> None:
+    back = Succeeded(ReleaseResult("h", 1000))
+    parked = standing(state=State.PARKED, charge_fen=0, branch=None, used_fen=0)
+    assert book(parked, release_call(parked, AT), back).standing.state is State.PARKED, "a person closes it"
+    owing = standing()
+    assert book(owing, release_call(owing, AT), back).standing.state is State.SETTLING
+
+
+def test_records_that_differ_wait_for_a_person_and_are_not_dunned() -> None:
+    row = standing()
+    booking = book(row, capture_call(row, 0, 1000, AT), Failed(FailReason.RECORDS_DIFFER, "ours: 8.00"))
+    assert (booking.standing.state, booking.calls, booking.transactions) == (State.PARKED, (), ())
+    assert "the records differ. ours: 8.00" in booking.parked_why
+
+
 def test_periods_count_from_the_enrolment_that_began_the_row() -> None:
     earlier = AT - timedelta(days=30)
     assert standing().row_began_at == AT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
@@ -70,8 +71,20 @@ async def test_a_pause_stops_between_chunks_and_a_resumed_run_goes_on(shop: Shop
     assert (done.state, done.due, done.booked, done.started_by) == ("done", 3, 3, "test")
     assert done.totals is not None
     assert done.totals["agree"] is True
+    assert report.day is not None
+    assert (report.totals.memberships, report.day.memberships, report.day.charge_fen) == (2, 3, 1800), "the day's batch"
+    assert done.totals["day"] == asdict(report.day)
     kinds = await shop.rows("SELECT kind FROM audit_event ORDER BY n")
     assert [kind for (kind,) in kinds if kind.startswith("settlement")] == ["settlement_paused", "settlement_resumed"]
+
+
+async def test_progress_counts_answers_while_everything_fails(shop: Shop) -> None:
+    await shop.admin.add_fault("alipay.trade.pay", "fail", sub_code="ACQ.BUYER_BALANCE_NOT_ENOUGH")
+    await shop.admin.add_fault("alipay.fund.auth.order.unfreeze", "fail", sub_code="ACQ.BUYER_BALANCE_NOT_ENOUGH")
+    seen: list[int] = []
+    report = await shop.runner(limits=ONE_BY_ONE).run(shop.clock.now, lambda progress: seen.append(progress.booked))
+    await shop.admin.clear_faults()
+    assert (sorted(set(seen)), report.booked) == ([0, 1, 2, 3], 3)
 
 
 async def test_the_business_clock_starts_what_is_due_and_leaves_no_row_for_nothing(shop: Shop) -> None:
