@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from math import exp
 
 import numpy as np
@@ -146,10 +146,8 @@ def _safe(blank: Verdict, rule: GateSpec, samples: Samples) -> Verdict:
 
 def _tested(spec: MetricSpec, store: StoreId | None, those: Sequence[StoreSample], rule: GateSpec) -> Finding | None:
     """One test; several stores are added up day by day, so that what they share is in the spread of the days."""
-    before, after = (
-        safety.arrays(_added(day for one in those for day in side))
-        for side in ([d for one in those for d in one.before], [d for one in those for d in one.after])
-    )
+    before = safety.arrays(_added(day for one in those for day in one.before))
+    after = safety.arrays(_added(day for one in those for day in one.after))
     p = safety.harm_p(spec, before, after)
     if p is None:
         return None
@@ -171,13 +169,11 @@ def _adjusted(own: Sequence[Finding], pooled: Sequence[Finding], rule: GateSpec)
 
 
 def _added(days: Iterable[DayCount]) -> list[DayCount]:
-    sums: dict[object, DayCount] = {}
+    sums: dict[date, tuple[int, int]] = {}
     for one in days:
-        was = sums.get(one.day)
-        sums[one.day] = (
-            one if was is None else DayCount(one.day, was.numerator + one.numerator, was.denominator + one.denominator)
-        )
-    return list(sums.values())
+        numerator, denominator = sums.get(one.day, (0, 0))
+        sums[one.day] = (numerator + one.numerator, denominator + one.denominator)
+    return [DayCount(day, *counts) for day, counts in sorted(sums.items())]
 
 
 # ---------------------------------------------------------------- the primary metric

@@ -310,8 +310,8 @@ def verdict_of(document: Mapping[str, Any]) -> Verdict:
 
 
 def digest(value: object) -> str:
-    """SHA-256, hexadecimal, of a value in canonical JSON; dates in ISO form."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    """SHA-256, hexadecimal, of a value in canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -319,13 +319,11 @@ def samples_sha256(samples: Mapping[MetricId, Sequence[StoreSample]]) -> str:
     """The inputs of a verdict: the same counts of the same stores in any order have the same digest."""
     return digest(
         {
-            metric: sorted((asdict(one) for one in those), key=lambda one: (one["arm"], one["store"]))
+            metric: sorted([one.arm, one.store, _rows(one.before), _rows(one.after)] for one in those)
             for metric, those in samples.items()
         }
     )
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, date):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} in evidence")
+def _rows(days: Sequence[DayCount]) -> list[tuple[str, int, int]]:
+    return sorted((one.day.isoformat(), one.numerator, one.denominator) for one in days)
