@@ -230,6 +230,7 @@ async def plant(
                         cur, chain=CHAIN, region=region, plan="light-10", owner="chain", own_store=f"own-{region}",
                         other_entity="north", other_store=f"north-{region}", count=wanted, seed=f"bench-{part}",
                         enrolled_at=START, expires_at=NOW - timedelta(days=9), cutoff_at=NOW - timedelta(days=8),
+                        holds_booked=False,
                     )  # fmt: skip
                     await conn.commit()
                 planted += wanted

@@ -11,6 +11,13 @@ from typing import Any
 
 from psycopg import AsyncCursor
 
+from models.domain.calendar import business_date
+from models.domain.ledger import hold_placed
+from models.tables.ledger import insert_transactions
+from models.tables.plans import load_plan
+
+BOOKED_AT_ONCE = 5_000
+
 # Of ten memberships: 2 never used (one admitted on credit, one with a hold), 3 used less than the fee (own store,
 # franchised store, both), 5 used it up. `h` is a hash of seed and number: nothing in here is random.
 _PLANT = """
@@ -77,8 +84,12 @@ async def plant_due(
     enrolled_at: datetime,
     expires_at: datetime,
     cutoff_at: datetime,
+    holds_booked: bool = True,
 ) -> int:
-    """`count` ACTIVE memberships of a fee of 10.00 in one region; returns the number of usage lines."""
+    """`count` ACTIVE memberships of a fee of 10.00 in one region; returns the number of usage lines.
+
+    `holds_booked` False leaves the ledger empty: of a million rows it is most of the time, and settling reads none.
+    """
     await cur.execute(
         _PLANT,
         {
@@ -96,4 +107,23 @@ async def plant_due(
             "cutoff_at": cutoff_at,
         },
     )
-    return cur.rowcount
+    lines = cur.rowcount
+    if holds_booked:
+        await _book_holds(cur, chain, region, plan, enrolled_at)
+    return lines
+
+
+async def _book_holds(cur: AsyncCursor[Any], chain: str, region: str, plan_id: str, enrolled_at: datetime) -> None:
+    plan = await load_plan(cur, plan_id, 1)
+    date = business_date(enrolled_at, plan.zone, plan.cutoff_hour).isoformat()
+    await cur.execute(
+        "SELECT hold_order, owner, provider, hold_fen FROM membership"
+        " WHERE chain = %s AND region = %s AND hold_state = 'held' ORDER BY id",
+        (chain, region),
+    )
+    placed = [
+        hold_placed(order, entity=owner, provider=provider, hold_fen=fen, business_date=date)
+        for order, owner, provider, fen in await cur.fetchall()
+    ]
+    for first in range(0, len(placed), BOOKED_AT_ONCE):
+        await insert_transactions(cur, placed[first : first + BOOKED_AT_ONCE], enrolled_at)
