@@ -6,6 +6,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.errors import Problem
 from gateway.queries.ledger_pages import psycopg_of
+from models.domain.kill_switch import Place, Scope
 from models.domain.permissions import Permission, may, missing
 from models.tables.permissions import load_grants, place_of
 
@@ -17,3 +18,13 @@ async def require(session: AsyncSession, person: str, permission: Permission, st
     if not may(await load_grants(conn, person), person, permission, place):
         said = missing(person, permission, place)
         raise Problem(403, said.code, said.message, said.do)
+
+
+async def require_over(session: AsyncSession, person: str, permission: Permission, scope: Scope, place: Place) -> None:
+    """As `require`, for all of a region or a chain: `place` names it, and nothing below it. Raises Problem 403."""
+    if may(await load_grants(await psycopg_of(session), person), person, permission, place):
+        return
+    who = f"{person} has" if person else "nobody in particular is signed in, who could have"
+    do = f"`storeops permissions grant {person or 'PERSON'} {permission} --{scope.kind} {scope.name}`"
+    do += "" if person else ", and sign in with `storeops login --as PERSON`"
+    raise Problem(403, "permission_missing", f"{who} no permission {permission} at {scope}", do)

@@ -7,14 +7,19 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.auth import ConsoleSession
 from gateway.console.render import page
-from gateway.edge import EdgeOf
+from gateway.edge import Edge, EdgeOf
 from gateway.kill_switches import KillOrder, KillOutcome, ThrownSwitch
+from gateway.queries import permissions
 from gateway.routes.documented import problems
 from gateway.views import View
-from models.domain.kill_switch import REASON_CHARACTERS_MAX, Scope, ScopeKind, Switch
+from models.domain.ids import ChainId, RegionId, StoreId
+from models.domain.kill_switch import REASON_CHARACTERS_MAX, Place, Scope, ScopeKind, Switch
+from models.domain.permissions import Permission
+from models.tables.registry import StoreRow
 
 router = APIRouter(tags=["kill switches"])
 API = "/api/v1/kill-switches"
@@ -108,11 +113,15 @@ async def list_switches(edge: EdgeOf, limit: Limit = SHOWN_MAX) -> list[ThrownSw
 
 @router.post(API, response_model=KillOutcomeView, responses=problems(403, 409))
 async def kill(request: Request, edge: EdgeOf, body: KillBody, key: Key) -> Response:
-    """Throw a switch, or lift it: at its terminals within seconds, in the audit for ever. Permission kill.switch."""
+    """Throw a switch, or lift it: at its terminals within seconds, in the audit for ever.
+
+    Needs the permission kill.switch over the whole scope.
+    """
     session: ConsoleSession = request.state.session
     until = edge.now() + timedelta(minutes=body.minutes) if body.minutes is not None else body.until
     scope = Scope(ScopeKind(body.scope), body.name.strip())
-    by = f"console:{session.id}"
+    await _require(edge, session.person, scope)
+    by = f"console:{session.person or session.id}"
     order = KillOrder(f"console:{key}", Switch(body.switch), scope, body.reason, by, until, body.lift)
 
     async def effect() -> bytes:
@@ -120,6 +129,18 @@ async def kill(request: Request, edge: EdgeOf, body: KillBody, key: Key) -> Resp
 
     answer = await edge.calls.run(f"kill:{key}", body.model_dump_json().encode(), effect)
     return Response(answer, media_type="application/json")
+
+
+async def _require(edge: Edge, person: str, scope: Scope) -> None:
+    if scope.kind is ScopeKind.STORE:
+        async with AsyncSession(await edge.database_with(StoreRow, scope.name)) as session:
+            await permissions.require(session, person, Permission.KILL_SWITCH, scope.name)
+        return
+    region = scope.name if scope.kind is ScopeKind.REGION else ""
+    chain = scope.name if scope.kind is ScopeKind.CHAIN else edge.settings.chain_of(region)
+    place = Place(ChainId(chain), RegionId(region), StoreId(""))
+    async with AsyncSession(edge.database_of(region)) as session:
+        await permissions.require_over(session, person, Permission.KILL_SWITCH, scope, place)
 
 
 def _outcome(outcome: KillOutcome) -> KillOutcomeView:

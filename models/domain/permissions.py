@@ -18,6 +18,8 @@ class Permission(StrEnum):
 
     RETURN_CASH = "return.cash"
     """Approve that goods brought back are paid for in cash, where a provider refuses for good to give back."""
+    KILL_SWITCH = "kill.switch"
+    """Switch face, benefits or offers off at once, and on again, as far as the scope reaches."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from psycopg import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.auth import make_login_link
 from models.domain.ids import ChainId, RegionId
+from models.domain.kill_switch import Scope, ScopeKind
+from models.domain.permissions import Grant, Permission
 from models.tables.kill_switches import load_standing
 from models.tables.privacy import list_events, verify
 from runtime.kill_switches import KillSwitchesOfAHouse
+from runtime.permissions_cli import change_everywhere
 from runtime.plant import Plant
-from tests.gateway.conftest import Console
+from tests.gateway.conftest import SETTINGS, Console
 
 API = "/api/v1/kill-switches"
 
@@ -24,18 +30,28 @@ def plant(filled_url: str) -> Plant:
     return Plant(data_dir=Path(), database_url=filled_url, chain=ChainId("chain"), region=RegionId("local"))
 
 
+@pytest_asyncio.fixture
+async def boss(console: Console, engine: AsyncEngine, filled_url: str) -> Console:
+    """The same browser, signed in by somebody who may throw switches at the whole chain, and where nothing is."""
+    for kind, name in ((ScopeKind.CHAIN, "chain"), (ScopeKind.CHAIN, "nowhere"), (ScopeKind.REGION, "nowhere")):
+        await change_everywhere([filled_url], Grant("boss", Permission.KILL_SWITCH, Scope(kind, name)), True, "test")
+    await console.client.get(await make_login_link(engine, SETTINGS, person="boss"))
+    return replace(console, csrf=(await console.client.get("/api/v1/session")).json()["csrf"])
+
+
 def effect(console: Console) -> dict[str, str]:
     return {**console.ours, "Idempotency-Key": str(uuid.uuid4())}
 
 
-async def test_a_switch_is_thrown_once_audited_and_lifted_by_the_same_verb(console: Console, plant: Plant) -> None:
+async def test_a_switch_is_thrown_once_audited_and_lifted_by_the_same_verb(boss: Console, plant: Plant) -> None:
+    console = boss
     console.edge.kill_switches = KillSwitchesOfAHouse([plant])
     post, key = console.client.post, effect(console)
     body = {"switch": "face", "scope": "chain", "name": "chain", "reason": "a bad net"}
     assert (await post(API, json=body)).status_code == 403, "no token of ours"
     thrown = await post(API, json=body, headers=key)
     assert (thrown.status_code, thrown.json()["ok"]) == (200, True)
-    assert thrown.json()["by"].startswith("console:")
+    assert thrown.json()["by"] == "console:boss"
     [region] = thrown.json()["regions"]
     assert (region["changed"], region["stores"], region["regions"]) == (True, 20, ["local"])
     assert (await post(API, json=body, headers=key)).json() == thrown.json()
@@ -96,8 +112,9 @@ async def test_a_switch_is_thrown_once_audited_and_lifted_by_the_same_verb(conso
     ],
 )
 async def test_what_makes_no_sense_is_refused(
-    console: Console, plant: Plant, change: dict[str, str], status: int, code: str
+    boss: Console, plant: Plant, change: dict[str, str], status: int, code: str
 ) -> None:
+    console = boss
     console.edge.kill_switches = KillSwitchesOfAHouse([plant])
     body = {"switch": "face", "scope": "chain", "name": "chain", "reason": "why", **change}
     refused = await console.client.post(API, json=body, headers=effect(console))
@@ -106,9 +123,8 @@ async def test_what_makes_no_sense_is_refused(
         assert refused.json()["code"] == code
 
 
-async def test_a_region_whose_database_is_away_is_told_and_the_same_order_reaches_it(
-    console: Console, plant: Plant
-) -> None:
+async def test_a_region_that_is_away_is_named_and_the_same_order_reaches_it(boss: Console, plant: Plant) -> None:
+    console = boss
     away = replace(plant, region=RegionId("north"), database_url="postgresql://nobody@127.0.0.1:1/none")
     body = {"switch": "benefits", "scope": "chain", "name": "chain", "reason": "wrong plan"}
     console.edge.kill_switches = KillSwitchesOfAHouse([plant, away])
@@ -124,3 +140,28 @@ async def test_a_region_whose_database_is_away_is_told_and_the_same_order_reache
     assert [one["changed"] for one in whole["regions"]] == [False], "what was done stays done"
     lifted = await console.client.post(API, json={**body, "lift": True}, headers=effect(console))
     assert lifted.json()["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "at"),
+    [
+        ("chain", "chain", "at chain:chain"),
+        ("region", "local", "at region:local"),
+        ("store", "s-001", "at store:s-001, region:local or chain:chain"),
+    ],
+)
+async def test_it_takes_the_permission_over_the_whole_scope(
+    console: Console, engine: AsyncEngine, filled_url: str, plant: Plant, kind: str, name: str, at: str
+) -> None:
+    console.edge.kill_switches = KillSwitchesOfAHouse([plant])
+    body = {"switch": "offers", "scope": kind, "name": name, "reason": "why", "lift": True}
+    await console.client.get(await make_login_link(engine, SETTINGS, person="ann"))
+    ann = replace(console, csrf=(await console.client.get("/api/v1/session")).json()["csrf"])
+    refused = await ann.client.post(API, json=body, headers=effect(ann))
+    assert (refused.status_code, refused.json()["code"]) == (403, "permission_missing")
+    assert refused.json()["detail"] == f"ann has no permission kill.switch {at}"
+    assert f"grant ann kill.switch --{kind} {name}" in refused.json()["do"]
+    grant = Grant("ann", Permission.KILL_SWITCH, Scope(ScopeKind(kind), name))
+    await change_everywhere([filled_url], grant, True, "test")
+    assert (await ann.client.post(API, json=body, headers=effect(ann))).status_code == 200
+    await change_everywhere([filled_url], grant, False, "test")
