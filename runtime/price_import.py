@@ -98,8 +98,9 @@ def read_checked(
     try:
         return read_price_file(text_of(body), zone, taxes, progress)
     except PriceFileError as error:
-        more = f"; and {error.total - len(error.faults)} more" if error.total > len(error.faults) else ""
-        raise Refused("prices_wrong", f"{error}{more}", "mend these lines; nothing was taken") from None
+        left = error.total - len(error.faults)
+        told = [f"{error.total} faults", *error.faults, *([f"and {left:,} more"] if left else [])]
+        raise Refused("prices_wrong", "\n".join(told), "mend these lines; nothing was taken") from None
 
 
 async def import_prices(conn: AsyncConnection[Any], file: PriceFile, wanted: Wanted, now: datetime) -> Imported:

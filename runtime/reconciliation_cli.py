@@ -302,32 +302,20 @@ def _plain(value: object) -> str:
 
 def _days_table(runs: Sequence[DayRun]) -> Table:
     table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for name in (
-        "day",
-        "account",
-        "matched",
-        "open",
-        "statement",
-        "ledger",
-        "difference",
-        "state",
-    ):
-        table.add_column(
-            name, justify="left" if name in {"day", "account", "state"} else "right", no_wrap=name != "state"
-        )
+    for name in ("day, state", "account", "matched", "open", "statement", "ledger", "difference"):
+        table.add_column(name, justify="left" if name in {"day, state", "account"} else "right", no_wrap=True)
     for one in runs:
         state = "closed" if one.closed else "open lines" if one.open_lines else "no statement"
         if not one.closed and not one.open_lines and one.statement_fen is not None:
             state = "matched"
         table.add_row(
-            one.day.isoformat(),
+            f"{one.day.isoformat()}\n{state}",
             f"{one.account}\n{one.provider}",
             f"{one.matched:,}/{one.statement_lines:,}",
             f"{one.open_lines:,}",
             "–" if one.statement_fen is None else format_yuan(one.statement_fen),
             format_yuan(one.ledger_fen),
             format_yuan(one.difference_fen),
-            state,
         )
     return table
 

@@ -11,17 +11,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.auth import ConsoleSession
 from gateway.console.render import page
 from gateway.edge import Edge, EdgeOf
+from gateway.queries import day_stores
+from gateway.queries.day_stores import StoreOpenView
 from gateway.reconciliation import REASON_CHARACTERS_MAX, CloseResult
 from gateway.routes.documented import problems
 from gateway.views import View
 from models.domain.difference_postings import Remedy
 from models.domain.differences import Verdict
 from models.tables.business_days import DayEvent
-from models.tables.differences import DayRun, Line
+from models.tables.differences import DayRun, Line, LineState
 
 router = APIRouter(tags=["reconciliation"])
 API = "/api/v1/reconciliation"
@@ -158,10 +161,19 @@ async def reconciliation_page(
         state=state,
         lines=lines,
         full=len(lines) == LINES_MAX,
+        stores=await _open_by_store(edge, account, day, region) if chosen and account and day is not None else [],
         remedies=[str(one) for one in Remedy],
         verdicts=[str(one) for one in Verdict],
         scope_label=None,
     )
+
+
+async def _open_by_store(edge: Edge, entity: str, day: date, region: str) -> list[StoreOpenView]:
+    found = await edge.require_reconciliation().lines(
+        account=entity, day=day, state=str(LineState.OPEN), limit=DOWNLOAD_LINES_MAX, region=region
+    )
+    async with AsyncSession(edge.database_of(region)) as session:
+        return await day_stores.open_by_store(session, entity, day, found)
 
 
 def _calendar(days: Sequence[DayRun]) -> list[tuple[str, str, list[tuple[date, DayRun | None]]]]:
@@ -280,6 +292,12 @@ async def reopen_day(
         return _event(event).model_dump_json().encode()
 
     return await _once(edge, f"reopen:{key}", f"{entity}/{day}/{body.reason}", effect)
+
+
+@router.get("/api/v1/days/{entity}/{day}/stores", responses=problems())
+async def list_open_stores(edge: EdgeOf, entity: Name, day: date, region: Region = "") -> list[StoreOpenView]:
+    """Which stores have something open on this day: unexplained lines, uncounted drawers."""
+    return await _open_by_store(edge, entity, day, region)
 
 
 @router.get("/api/v1/days", responses=problems())

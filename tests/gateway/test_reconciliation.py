@@ -43,13 +43,26 @@ def effect(console: Console) -> dict[str, str]:
 
 
 async def test_a_day_stays_open_until_its_line_is_explained_and_reopens_with_a_reason(
-    console: Console, entity: str
+    console: Console, entity: str, filled_url: str
 ) -> None:
     [day] = (await console.client.get(f"{API}/days?account={entity}")).json()
     assert (day["statement_lines"], day["matched"], day["open_lines"]) == (1, 0, 1)
     assert (day["statement_fen"], day["difference_fen"], day["closed"]) == (497, 500, False)
     [line] = (await console.client.get(f"{API}/lines?account={entity}&day={DAY}&state=open")).json()
     assert (line["verdict"], line["difference_fen"]) == ("PROVIDER_ONLY", 500)
+
+    with psycopg.connect(filled_url, autocommit=True) as conn:
+        conn.execute(
+            "INSERT INTO drawer_shift (id, store, drawer, n, entity, business_date, state, opened_at, opened_by,"
+            " float_fen, counted_by, ended_by, next_shift)"
+            " VALUES (%s, 's-003', 'lane-1', 1, %s, %s, 'open', now(), 'ann', 0, '', '', '')",
+            (entity, entity, DAY.isoformat()),
+        )
+    by_store = (await console.client.get(f"/api/v1/days/{entity}/{DAY}/stores")).json()
+    assert [(one["store"], one["open_lines"], one["difference_fen"], one["uncounted_drawers"]) for one in by_store] == [
+        ("", 1, 500, []), ("s-003", 0, 0, ["lane-1"]),
+    ]  # fmt: skip
+    assert "s-003" in (await console.client.get(f"/reconciliation?account={entity}&day={DAY}")).text
 
     close = f"/api/v1/days/{entity}/{DAY}/close"
     stays = (await console.client.post(close, headers=effect(console))).json()

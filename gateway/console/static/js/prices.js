@@ -21,7 +21,7 @@ function refused(problem) {
     return;
   }
   show(form.dataset.wrong, "bad");
-  const lines = problem.detail.split(/; (?=line \d|and \d)/);
+  const [, ...lines] = problem.detail.split("\n");
   faults.replaceChildren(...lines.map((line) => Object.assign(document.createElement("li"), { textContent: line })));
   faults.hidden = false;
 }
