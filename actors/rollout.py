@@ -140,6 +140,7 @@ def _stragglers(work: Work) -> int:
     """Terminals that were asked and are neither there nor back, or that wait although they answer."""
     found = work.found
     busy = {store.store: store for _, store in (*found.on_the_way, *found.returning, *found.queued, *found.failed)}
+    busy |= {store.store: store for store, _ in found.failed_alone}
     marks = (work.marks.get(one.terminal, UNTOUCHED) for store in busy.values() for one in store.targets)
     return sum(
         mark.on_the_way

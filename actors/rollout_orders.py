@@ -163,9 +163,14 @@ def _one_can_go(work: Work, store: PlannedStore, up_min: int) -> bool:
 
 
 def restore_failed(work: Work) -> None:
-    """A store that failed does not stay between versions: all of it that was asked goes back, whatever follows."""
+    """A store that failed does not stay between versions: all of it that was asked goes back, whatever follows.
+
+    A terminal that is not mandatory goes back alone.
+    """
     for _, store in work.found.failed:
-        _back(work, store)
+        _back(work, store, store.targets)
+    for store, target in work.found.failed_alone:
+        _back(work, store, (target,))
 
 
 def bring_back(work: Work) -> None:
@@ -180,7 +185,7 @@ def bring_back(work: Work) -> None:
                 continue
             lately += 1
             busy.add(store.store)
-        _back(work, store)
+        _back(work, store, store.targets)
 
 
 def keep_returning(work: Work) -> None:
@@ -228,10 +233,10 @@ def _returning(work: Work) -> tuple[set[StoreId], int]:
     return busy, sum(_first(work, store, "restored_at") > after for _, store in work.found.asked)
 
 
-def _back(work: Work, store: PlannedStore) -> None:
+def _back(work: Work, store: PlannedStore, targets: Sequence[PlannedTarget]) -> None:
     """First the journal, then the document. What already shows the old state is back at once."""
     artefact, now = work.rollout.artefact, work.now
-    for target in reversed(store.targets):
+    for target in reversed(targets):
         if not _goes_back(work, target.terminal):
             continue
         mark, sight = work.marks[target.terminal], work.sight(target.terminal)

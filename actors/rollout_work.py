@@ -11,7 +11,7 @@ from models.domain.calendar import zone_of
 from models.domain.ids import MessageId, TerminalId, derived_id
 from models.domain.rollout import LocalWindow, Observed, RolloutState, StagePolicy, TargetState
 from models.domain.rollout_journal import ON_THE_WAY, UNTOUCHED, Entry, Mark, Rollout, StageMark, TargetMoved, folded
-from models.domain.rollout_plan import PlannedStore
+from models.domain.rollout_plan import PlannedStore, PlannedTarget
 from models.domain.rollout_target import UNSEEN, assess, assess_return, fail_in_queue
 
 Order = SetDesired | Restore | Activate
@@ -28,7 +28,9 @@ class Found:
     on_the_way: list[Place] = field(default_factory=list)
     asked: list[Place] = field(default_factory=list)
     failed: list[Place] = field(default_factory=list)
-    """With a terminal that was asked and has an error, whatever became of it."""
+    """With a mandatory terminal that was asked and has an error, whatever became of it: the store failed."""
+    failed_alone: list[tuple[PlannedStore, PlannedTarget]] = field(default_factory=list)
+    """Terminals without which a store succeeds."""
     returning: list[Place] = field(default_factory=list)
 
 
@@ -119,7 +121,9 @@ class Work:
                     returning = True
                 if after.previous is not None:
                     asked = True
-                    failed = failed or after.error is not None
+                    if after.error is not None and not target.mandatory:
+                        found.failed_alone.append((store, target))
+                    failed = failed or (after.error is not None and target.mandatory)
             if queued:
                 found.queued.append(place)
             if way:

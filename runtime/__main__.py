@@ -35,6 +35,7 @@ from runtime.plan_cli import plan_app
 from runtime.pricing_cli import pricing_app
 from runtime.privacy_cli import privacy_app
 from runtime.reconciliation_cli import day_app, reconcile_app
+from runtime.rollout_cli import rollout_app
 from runtime.settings import CONFIGS, Settings, load_settings
 from runtime.settlement_cli import settle_app
 from runtime.telemetry import configure_logs
@@ -64,6 +65,7 @@ app.command()(invoice)
 app.add_typer(reconcile_app, name="reconcile")
 app.add_typer(day_app, name="day")
 app.add_typer(settle_app, name="settle")
+app.add_typer(rollout_app, name="rollout")
 app.add_typer(kill_app, name="kill")
 app.command()(fleet)
 verbs.register(app)

@@ -41,7 +41,7 @@ from models.domain.rollout import (
 )
 from models.domain.rollout_feasible import plan_problems
 from models.domain.rollout_gate import Counts, Way
-from models.domain.rollout_journal import UNTOUCHED, Rollout, drafted
+from models.domain.rollout_journal import NO_TEXT, UNTOUCHED, Rollout, drafted
 from models.domain.rollout_plan import draw, resolve
 from models.domain.rollout_target import counts_of
 from runtime.rehearsal_world import BAD, GOOD, Fault, Shares, World, artefact_for, chain_of
@@ -52,13 +52,13 @@ AUTHOR, OTHER = PersonId("author"), PersonId("approver")
 APPROVES_AFTER = timedelta(hours=1)
 VIRTUAL_DAYS_MAX = 120
 STEP_S_MAX = 90
-IDLE_STEPS = 20
+IDLE_S_MAX = 1_800
 SOAKING_STEPS = 4
 NAMED_UP_TO = 10
 """A first stage of so few stores is named by people, who name stores that answer."""
 STORES_MAX = 5_000
 
-Shown = Callable[[Rollout, tuple[Counts, ...], str, datetime], None]
+Shown = Callable[[Rollout, tuple[Counts, ...], Text, datetime], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class StageOutcome:
 
     name: str
     counts: Counts
+    passed: bool
     why: Text
 
 
@@ -132,7 +133,7 @@ def rehearse(
     while not run.over:
         run.step()
         if shown is not None:
-            shown(run.rollout, run.counts, run.why.en, run.now)
+            shown(run.rollout, run.counts, run.why, run.now)
     return run.outcome(time.monotonic() - began)
 
 
@@ -178,6 +179,7 @@ class Run:
         self._idle = 0
         self._step_s = _step_s(policy)
         self._faults: list[str] = []
+        self._whys: dict[int, Text] = {}
         self._perform(receive(self.rollout, Start(AUTHOR), self._seen(), self.now))
         for name in sorted({name for stage in policy.stages for name in stage.policy.attachments}):
             self._perform(receive(self.rollout, Attach(OTHER, name, "rehearsal"), self._seen(), self.now))
@@ -236,8 +238,8 @@ class Run:
     def _next(self) -> datetime:
         """Short steps while something moves, longer ones while nothing does; never past what happens next."""
         soaking = any(one.soaking for one in self.counts)
-        growth = min(1 + self._idle, SOAKING_STEPS if soaking else IDLE_STEPS)
-        following = self.now + timedelta(seconds=self._step_s * growth)
+        longest_s = SOAKING_STEPS * self._step_s if soaking else max(IDLE_S_MAX, self._step_s)
+        following = self.now + timedelta(seconds=min(self._step_s << min(self._idle, 12), longest_s))
         due = self.world.next_due
         shortest = self.now + timedelta(seconds=self._step_s)
         return following if due is None else max(shortest, min(following, due))
@@ -249,6 +251,7 @@ class Run:
         for effect in effects:
             if not isinstance(effect, Decide):
                 continue
+            self._whys[effect.stage] = effect.gate.why
             if effect.gate.way is Way.HALT:
                 self._halt_counts = self.counts
             errors, policy = effect.counts.errors, self.rollout.policy.stages[effect.stage].policy
@@ -278,7 +281,10 @@ class Run:
         return Rehearsal(
             ok=not faults,
             stages=tuple(
-                StageOutcome(stage.name, counts[n], rollout.stages[n].why) for n, stage in enumerate(plan.stages)
+                StageOutcome(
+                    stage.name, counts[n], rollout.stages[n].state is StageState.PASSED, self._whys.get(n, NO_TEXT)
+                )
+                for n, stage in enumerate(plan.stages)
             ),
             halted_at=None if rollout.halted_at is None else rollout.halted_at + 1,
             rolled_back=back,

@@ -192,6 +192,9 @@ class World:
                 self.seen[target] = replace(
                     self.seen[target], online=True, software=about, healthy=well, said_done_at=None
                 )
+                wanted = version_in(self.artefact.kind, sight.part)
+                if wanted not in ("", about):  # its document changed while it was starting
+                    self._later(target, at, 60, 1200, "fetch", wanted)
                 if device.fault is Fault.FLAPS and self._new(about):
                     self._later(target, at, 300, 900, "flap", about)
             case "flap" if device.runs == about:
