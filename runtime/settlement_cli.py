@@ -18,6 +18,7 @@ from rich.table import Table
 
 from actors.settlement_items import Action
 from models.domain.money import format_yuan
+from models.tables.control import ControlTotals
 from runtime.plant import Plant
 from runtime.settlement_desk import SettlementDesk
 from runtime.terminal_verbs import AsJson, Data, Demo
@@ -51,8 +52,7 @@ def settle(
         _show(report, as_json, _forecast_table(report["regions"]))
         return
     report = asyncio.run(_followed(plants, region))
-    totals = report.get("totals", [one["totals"] for one in report.get("regions", ())])
-    _show(report, as_json, f"settled: {totals}")
+    _show(report, as_json, _report_table(report.get("regions", [report])))
     raise typer.Exit(0 if report["ok"] else 1)
 
 
@@ -187,6 +187,38 @@ async def _followed(plants: tuple[Plant, ...], region: str | None) -> dict[str, 
             for one in following:
                 one.cancel()
             await asyncio.gather(*following, return_exceptions=True)
+
+
+ENDS = ("posted", "dunning", "written_off", "reversed", "open")
+
+
+def _report_table(reports: list[dict[str, Any]]) -> Table:
+    """What became of the charges: of each run's own batch and, where other runs had a part in it, of the day."""
+    table = Table(
+        "region", "charges", *(end.replace("_", " ") for end in ENDS), "captured", "owed", "bad debt",
+        "= ledger", title="settled", box=SIMPLE_HEAD,
+    )  # fmt: skip
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:]:
+        column.justify = "right"
+    notes = []
+    for one in reports:
+        if one["paused"]:
+            notes.append(f"{one['region']} was paused: storeops settle resume")
+        if one["open_calls"]:
+            notes.append(f"{one['region']} waits for definite answers: run it again")
+        batches = [(one["region"], one["totals"])]
+        if one["day"] and one["day"] != one["totals"]:
+            batches.append((" + day", one["day"]))
+            notes.append(f"+ day: everything of {one['region']} that was cut off on the same business date")
+        for name, totals in batches:
+            table.add_row(
+                name, f"{totals['charges']}: {format_yuan(totals['charge_fen'])}", *(str(totals[end]) for end in ENDS),
+                format_yuan(totals["captured_fen"]), format_yuan(totals["receivable_fen"]),
+                format_yuan(totals["bad_debt_fen"]), "yes" if ControlTotals(**totals).agree else "NO",
+            )  # fmt: skip
+    table.caption = "\n".join(notes)
+    return table
 
 
 def _forecast_table(regions: list[dict[str, Any]]) -> Table:

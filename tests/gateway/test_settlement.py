@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gateway.routes.settlement import ForecastView
 from models.domain.ids import ChainId, RegionId
 from runtime.plant import Plant
 from runtime.settlement_desk import SettlementsOfAHouse
@@ -70,7 +72,8 @@ async def test_the_page_shows_the_switch_the_runs_and_what_is_parked(settled: Co
             " expired, cut_off, woken, booked, reserved, open_calls, totals, problem, started_at, seen_at)"
             " SELECT state, 'demo', %(region)s, now(), '2026-03-02', 'cli:ann', false, state, '', 12345, 0, 12345, 0,"
             " 777, 0, false, totals::jsonb, '', now(), now() FROM (VALUES ('running', NULL),"
-            " ('done', '{\"charge_fen\": 123456, \"agree\": true}')) AS runs(state, totals)",
+            ' (\'done\', \'{"charges": 2, "charge_fen": 123456, "agree": true,'
+            ' "day": {"charges": 3, "charge_fen": 234567}}\')) AS runs(state, totals)',
             {"region": region},
         )
         conn.execute(
@@ -88,6 +91,9 @@ async def test_the_page_shows_the_switch_the_runs_and_what_is_parked(settled: Co
     assert "stocktaking &lt;b&gt;" in shown
     assert f'data-do="{url}"' in shown
     assert 'hx-trigger="every 2s"' in shown
+    assert f'data-forecast="{API}/{region}/forecast" data-into="forecast-1"' in shown
+    assert set(re.findall('data-field="([a-z_]+)"', shown)) <= set(ForecastView.model_fields)
+    assert "2345.67" in shown.replace(",", ""), "the whole business date"
     assert '<progress max="12345" value="777">' in shown
     assert "1234.56" in shown.replace(",", "")
     assert "captured twice" in shown

@@ -39,4 +39,24 @@ async function act(button) {
   }
 }
 
+async function forecast(button) {
+  button.disabled = true;
+  try {
+    const response = await fetch(button.dataset.forecast);
+    const answer = await response.json();
+    if (!response.ok) throw new Error(`${answer.detail} → ${answer.do}`);
+    const shown = document.getElementById(button.dataset.into);
+    for (const place of shown.querySelectorAll("[data-field]")) {
+      const value = answer[place.dataset.field];
+      place.textContent = place.dataset.field.endsWith("_fen") ? (value / 100).toFixed(2) : value.toLocaleString("en");
+    }
+    shown.hidden = false;
+  } catch (error) {
+    say(`${failed} (${error.message})`);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+for (const button of document.querySelectorAll("[data-forecast]")) button.addEventListener("click", () => forecast(button));
 for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", () => act(button));
