@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 kill_app = typer.Typer(no_args_is_help=True, help="Kill switches: face, benefits, offers; of a store, region or chain.")
 
-POLL_S = 0.1
+POLL_S = 0.2
 _SPAN = re.compile(r"(\d{1,5})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
