@@ -195,12 +195,12 @@ ENDS = ("posted", "dunning", "written_off", "reversed", "open")
 def _report_table(reports: list[dict[str, Any]]) -> Table:
     """What became of the charges: of each run's own batch and, where other runs had a part in it, of the day."""
     table = Table(
-        "region", "charges", *(end.replace("_", " ") for end in ENDS), "captured", "owed", "bad debt",
-        "= ledger", title="settled", box=SIMPLE_HEAD,
+        "region", "charges", "of yuan", "they are", "captured", "owed", "bad debt", "= ledger", title="settled",
+        box=SIMPLE_HEAD,
     )  # fmt: skip
-    table.columns[0].no_wrap = True
-    for column in table.columns[1:]:
-        column.justify = "right"
+    for column in table.columns:
+        column.no_wrap = column.header != "they are"
+        column.justify = "left" if column.header in {"region", "they are"} else "right"
     notes = []
     for one in reports:
         if one["paused"]:
@@ -213,7 +213,8 @@ def _report_table(reports: list[dict[str, Any]]) -> Table:
             notes.append(f"+ day: everything of {one['region']} that was cut off on the same business date")
         for name, totals in batches:
             table.add_row(
-                name, f"{totals['charges']}: {format_yuan(totals['charge_fen'])}", *(str(totals[end]) for end in ENDS),
+                name, str(totals["charges"]), format_yuan(totals["charge_fen"]),
+                ", ".join(f"{totals[end]} {end.replace('_', ' ')}" for end in ENDS if totals[end]),
                 format_yuan(totals["captured_fen"]), format_yuan(totals["receivable_fen"]),
                 format_yuan(totals["bad_debt_fen"]), "yes" if ControlTotals(**totals).agree else "NO",
             )  # fmt: skip
