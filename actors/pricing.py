@@ -155,7 +155,7 @@ def _light(session: Session, book: StoreBook) -> LightOffer | None:
     if view is None or plan is None or Switch.BENEFITS in session.off:
         return None
     left = {str(benefit.benefit): benefit.uses_left for benefit in view.benefits}
-    return LightOffer(_here(plan, session, book), view.used_fen, left, view.fee_fen)
+    return LightOffer(_here(plan, session, book), view.used_fen, left, view.fee_fen, view.task_done)
 
 
 def _here(plan: Plan, session: Session, book: StoreBook) -> Plan:

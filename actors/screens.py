@@ -118,7 +118,9 @@ def _membership(session: Session, book: StoreBook) -> ScreenMembership | None:
         plan=plan.name.to(book.language) if plan is not None else view.plan,
         used_fen=view.used_fen,
         fee_fen=view.fee_fen,
-        if_settled_now_fen=charge_fen(view.fee_fen, view.used_fen),
+        if_settled_now_fen=charge_fen(
+            view.fee_fen, view.used_fen, task_target=view.task_target, task_done=view.task_done
+        ),
         uses_left=sum(benefit.uses_left for benefit in view.benefits),
         expires=view.expires_at.isoformat(),
     )

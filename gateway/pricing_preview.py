@@ -99,7 +99,7 @@ def _light(asked: PreviewRequest, book: ChainBook, store: StoreRow, at: datetime
         for benefit in plan.benefits
         if holds_at(benefit.scope, store=store.id, channel=store.basket_owner, at=at, zone=store.zone)
     }
-    return LightOffer(plan, asked.membership.used_fen, left)
+    return LightOffer(plan, asked.membership.used_fen, left, task_done=asked.membership.task_done)
 
 
 def _entered(codes: Sequence[str], book: ChainBook, counter: Counter) -> tuple[list[Voucher], list[NotTakenView]]:

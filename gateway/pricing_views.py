@@ -30,6 +30,8 @@ class PreviewMembership(_Asked):
 
     plan: Name
     used_fen: Fen = 0
+    task_done: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    """Purchases, or fen, of the plan's task that are done."""
 
 
 class PreviewRequest(_Asked):

@@ -53,6 +53,10 @@ class MembershipView:
     used_fen: int
     benefits: tuple[BenefitLeft, ...]
     expires_at: datetime
+    task_target: int | None = None
+    """Purchases, or fen, that the member promised; None: no task."""
+    task_done: int = 0
+    """How much of it is done: kept, the membership costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)

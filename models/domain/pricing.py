@@ -20,7 +20,7 @@ from models.domain.errors import Refused
 from models.domain.events import Tender, TenderKind
 from models.domain.ids import BenefitId, LegalEntityId, VoucherId
 from models.domain.money import cash_rounded_fen, format_yuan, require_fen
-from models.domain.plans import Benefit, BenefitKind, Plan, Text
+from models.domain.plans import Benefit, BenefitKind, Plan, Rule, Text
 from models.domain.vouchers import LIGHT_GROUP, FittedVoucher, NotTaken, Voucher, fit, why_not
 
 
@@ -87,6 +87,8 @@ class LightOffer:
     uses_left: Mapping[str, int]
     fee_eff_fen: int | None = None
     """F_eff; None: the plan's fee."""
+    task_done: int = 0
+    """What is done of the plan's task, if it has one, before this sale."""
 
     @staticmethod
     def fresh(plan: Plan) -> LightOffer:
@@ -233,8 +235,16 @@ def saves_now_fen(
 
 
 def later_fen(light: LightOffer, fen: int) -> int:
-    """How much using `fen` more raises the charge at the end: the change of min(F_eff, u)."""
-    fee = light.plan.fee_fen if light.fee_eff_fen is None else light.fee_eff_fen
+    """How much using `fen` more raises the charge at the end: the change of min(F_eff, u); 0 once a task is kept.
+
+    A sale with a use is one of the purchases of TASK_TIMES. A task that is not kept yet counts as missed: the offer
+    never promises what the member has still to do. What this sale pays towards TASK_AMOUNT is known after it.
+    """
+    plan = light.plan
+    fee = plan.fee_fen if light.fee_eff_fen is None else light.fee_eff_fen
+    done = light.task_done + (1 if fen and plan.rule is Rule.TASK_TIMES else 0)
+    if plan.task_target is not None and done >= plan.task_target:
+        return 0
     return charging.charge_fen(fee, light.used_fen + fen) - charging.charge_fen(fee, light.used_fen)
 
 

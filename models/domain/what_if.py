@@ -250,7 +250,8 @@ class Replay:
             for benefit in plan.benefits
             if holds_at(benefit.scope, store=receipt.store, channel=COUNTER, at=receipt.at, zone=plan.zone)
         }
-        return price(receipt.lines, LightOffer(plan, membership.used_fen, left, membership.fee_eff_fen))
+        offer = LightOffer(plan, membership.used_fen, left, membership.fee_eff_fen, membership.task_done)
+        return price(receipt.lines, offer)
 
     def _used(self, membership: Membership, receipt: Receipt, quote: Quote) -> Membership:
         place = self._place(receipt.store)

@@ -355,7 +355,7 @@ async def load_member_view(
         points = await spendable_points(cur, member, now)
         tenders = await own_tenders(connection, member)
         await cur.execute(
-            "SELECT id, plan, plan_version, fee_eff_fen, used_fen, expires_at FROM membership"
+            "SELECT id, plan, plan_version, fee_eff_fen, used_fen, expires_at, task_target, task_done FROM membership"
             " WHERE member = %(member)s AND state = 'ACTIVE' AND expires_at > %(now)s"
             " AND (%(plan)s::text IS NULL OR plan = %(plan)s) ORDER BY expires_at, id LIMIT 1",
             {"member": member, "now": now, "plan": plan},
@@ -369,7 +369,7 @@ async def load_member_view(
             BenefitLeft(BenefitId(benefit.id), max(benefit.quota - taken.get(benefit.id, 0), 0))
             for benefit in terms.benefits
         )
-        view = MembershipView(row[0], row[1], row[2], row[3], row[4], left, row[5])
+        view = MembershipView(row[0], row[1], row[2], row[3], row[4], left, row[5], row[6], row[7])
         return MemberView(member, name, view, permitted, points, tenders)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from models.domain.charging import charge_fen
 from models.domain.errors import Refused
 from models.domain.events import Tender, TenderKind
 from models.domain.ids import BenefitId
-from models.domain.plans import Benefit, Plan, Text, plan_from_dict
+from models.domain.plans import Benefit, Plan, Rule, Text, plan_from_dict
 from models.domain.pricing import (
     BasketLine,
     Item,
@@ -53,6 +54,23 @@ def test_the_coupon_takes_8_yuan_off_and_says_why() -> None:
     assert quote.lines[0].why == Text(zh="轻会员：8 元优惠券", en="light: 8-yuan coupon")
     assert [(use.benefit, use.fen, use.lines) for use in quote.uses] == [("coupon8", 800, ((1, 800),))]
     assert quote.later_fen == 800
+
+
+@pytest.mark.parametrize(
+    ("rule", "target", "done", "later"),
+    [
+        (Rule.TASK_TIMES, 3, 1, 800),  # this is the second of three: as things stand it is charged
+        (Rule.TASK_TIMES, 3, 2, 0),  # this one keeps the promise
+        (Rule.TASK_TIMES, 3, 5, 0),
+        (Rule.TASK_AMOUNT, 20_000, 19_999, 800),
+        (Rule.TASK_AMOUNT, 20_000, 20_000, 0),
+    ],
+)
+def test_a_kept_task_charges_nothing_later(rule: Rule, target: int, done: int, later: int) -> None:
+    plan = replace(PLAN, rule=rule, task_target=target)
+    light = LightOffer(plan, 0, {"coupon8": 5}, task_done=done)
+    assert price([line(1, 800)], light).later_fen == later
+    assert later_fen(light, 0) == 0, "who uses nothing is charged nothing"
 
 
 def test_once_the_fee_is_reached_a_coupon_costs_nothing_later() -> None:
