@@ -16,6 +16,8 @@ from models.domain.screen import Screen, ScreenState
 
 PATIENCE_S = 45.0
 """How long a customer of the fleet waits for a screen or a reply: through any single kill."""
+VOUCHER_PIECES = 2
+"""What somebody with a voucher buys more than others."""
 _OVER = frozenset({ScreenState.PAID, ScreenState.CLOSED})
 
 Visit = Callable[["Counter"], Awaitable[None]]
@@ -106,19 +108,19 @@ class Counter:
         except (StoreOpsError, TimeoutError):
             return
 
-    async def fill(self, at: SimulatedTerminal) -> Screen:
-        """Step up and have one to three things scanned."""
+    async def fill(self, at: SimulatedTerminal, more: int = 0) -> Screen:
+        """Step up and have one to three things scanned, and `more`."""
         await at.open_session()
         screen = at.screen
-        for _ in range(self.rng.choice((1, 1, 2, 2, 3))):
+        for _ in range(self.rng.choice((1, 1, 2, 2, 3)) + more):
             await self.think()
             screen = await at.scan(self.article().code, self.rng.choice((1, 1, 1, 2)))
         await self.think()
         return screen
 
-    async def basket(self, at: SimulatedTerminal) -> Screen:
-        """The till sends its basket, once or growing."""
-        chosen = [self.article() for _ in range(self.rng.choice((1, 2, 3)))]
+    async def basket(self, at: SimulatedTerminal, more: int = 0) -> Screen:
+        """The till sends its basket, once or growing, of one to three things and `more`."""
+        chosen = [self.article() for _ in range(self.rng.choice((1, 2, 3)) + more)]
         lines = [till_line(n, one.code, one.name, one.unit_fen) for n, one in enumerate(chosen, 1)]
         txn = str(uuid_utils.uuid7())
         screen = await at.basket(lines[:1], till_txn=txn)
@@ -150,9 +152,9 @@ async def _cash(counter: Counter) -> None:
 
 
 async def _voucher(counter: Counter) -> None:
-    """A code from the phone; one whose threshold the basket does not reach takes nothing off, and the sale goes on."""
+    """A code from the phone, and more in the basket for it. Where its threshold is not reached, it takes nothing off."""
     at = counter.owner
-    await counter.fill(at)
+    await counter.fill(at, VOUCHER_PIECES)
     await counter.enter_voucher(at)
     await at.pay_cash()
 
@@ -231,7 +233,7 @@ async def _till_cash(counter: Counter) -> None:
 
 async def _till_voucher(counter: Counter) -> None:
     at = counter.owner
-    await counter.basket(at)
+    await counter.basket(at, VOUCHER_PIECES)
     await counter.enter_voucher(at)
     await at.pay_cash()
 
