@@ -55,7 +55,12 @@ BENEFITS = (
 )
 COUPON, SECOND = (benefit.id for benefit in BENEFITS)
 NAMES = (COUPON, COUPON, COUPON, SECOND, SECOND, BenefitId("unknown"))
-KINDS = (GuaranteeKind.HUABEI_HOLD, GuaranteeKind.SESAME_CREDIT)
+KINDS = (
+    GuaranteeKind.HUABEI_HOLD,
+    GuaranteeKind.SESAME_CREDIT,
+    GuaranteeKind.BALANCE_HOLD,
+    GuaranteeKind.CASH_DEPOSIT,
+)
 TARGETS = {Rule.TASK_TIMES: 3, Rule.TASK_AMOUNT: 5000}
 PERIODS: tuple[Period, ...] = (Days(30), Months(1), Months(1, 31), Days(1), FixedDate(date(2028, 1, 30)))
 FEES = (1000, 500, 2500, 1, 0)
