@@ -50,7 +50,7 @@ class Directory:
             self._lanes.setdefault((record.store, record.lane), []).append(record)
         today = datetime.now(UTC).date().isoformat()
         await self._layers.load(conn, self._region)
-        off = {store: book.off for store, book in self._stores.items() if book.off}
+        off = {store: book.off for store, book in self._stores.items()}  # until its visits are told
         self._stores, self._versions = await load_books(conn, self._region, today, self._assortments)
         for store, book in self._stores.items():
             settings = self._layers.scope(book.chain_book.chain, store).settings
