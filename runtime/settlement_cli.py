@@ -189,18 +189,15 @@ async def _followed(plants: tuple[Plant, ...], region: str | None) -> dict[str, 
             await asyncio.gather(*following, return_exceptions=True)
 
 
-ENDS = ("posted", "dunning", "written_off", "reversed", "open")
+ENDS = {"posted": "captured_fen", "dunning": "receivable_fen", "written_off": "bad_debt_fen",
+        "reversed": "reversed_charge_fen", "open": "open_charge_fen"}  # fmt: skip
 
 
 def _report_table(reports: list[dict[str, Any]]) -> Table:
     """What became of the charges: of each run's own batch and, where other runs had a part in it, of the day."""
-    table = Table(
-        "region", "charges", "of yuan", "they are", "captured", "owed", "bad debt", "= ledger", title="settled",
-        box=SIMPLE_HEAD,
-    )  # fmt: skip
-    for column in table.columns:
-        column.no_wrap = column.header != "they are"
-        column.justify = "left" if column.header in {"region", "they are"} else "right"
+    table = Table("region", "charges", "yuan", "they are", "yuan", "= ledger", title="settled", box=SIMPLE_HEAD)
+    for n in (1, 2, 4):
+        table.columns[n].justify = "right"
     notes = []
     for one in reports:
         if one["paused"]:
@@ -212,11 +209,12 @@ def _report_table(reports: list[dict[str, Any]]) -> Table:
             batches.append((" + day", one["day"]))
             notes.append(f"+ day: everything of {one['region']} that was cut off on the same business date")
         for name, totals in batches:
+            ends = [end for end in ENDS if totals[end]]
             table.add_row(
                 name, str(totals["charges"]), format_yuan(totals["charge_fen"]),
-                ", ".join(f"{totals[end]} {end.replace('_', ' ')}" for end in ENDS if totals[end]),
-                format_yuan(totals["captured_fen"]), format_yuan(totals["receivable_fen"]),
-                format_yuan(totals["bad_debt_fen"]), "yes" if ControlTotals(**totals).agree else "NO",
+                "\n".join(f"{totals[end]} {end.replace('_', ' ')}" for end in ends),
+                "\n".join(format_yuan(totals[ENDS[end]]) for end in ends),
+                "yes" if ControlTotals(**totals).agree else "NO",
             )  # fmt: skip
     table.caption = "\n".join(notes)
     return table
