@@ -19,9 +19,9 @@ from models.domain.errors import Refused
 _MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
 
 POINTS_MOVED = "points_moved"
+GIVEN_UP = "given_up"
 SALE_KINDS = frozenset({"sale_paid", "sale_refunded", "sale_voided", "takings_without_order"})
 BENEFIT_KINDS = frozenset({"benefit_used", "benefit_reversed"})
-FUNDED_KINDS = frozenset({"given_up", "subsidised"})
 
 
 class Line(StrEnum):
@@ -104,7 +104,7 @@ def line_of(kind: str, account: str, *, absorbed: bool) -> tuple[Line, str]:
         case "discount_given" if kind in SALE_KINDS or kind == POINTS_MOVED:
             line = Line.DISCOUNTS
         case "discount_given":
-            line = Line.TOPPED_UP if kind in FUNDED_KINDS else Line.CLAWED_BACK
+            line = Line.TOPPED_UP if kind == GIVEN_UP else Line.CLAWED_BACK
         case "due_from":
             line = Line.COLLECTED_BY if kind in SALE_KINDS else Line.OWED_BY
         case _:

@@ -358,19 +358,6 @@ def promised_top_ups(promised: Sequence[StoreShare], received: Sequence[StoreSha
     return tuple(share for share in missing if share.fen > 0)
 
 
-def subsidised(
-    request_number: str, *, funder: LegalEntityId, shares: Sequence[StoreShare], business_date: str, memo: str = ""
-) -> Transaction:
-    """The funder pays stores' entities for benefits they gave: a subsidy, or what a promise lacked.
-
-    `memo`: the membership or the promotion that it is for.
-    """
-    legs = _Legs(business_date)
-    for share in shares:
-        legs.across(funder, f"subsidy:{funder}", share.place.entity, f"discount_given:{share.place.store}", share.fen)
-    return legs.as_transaction("subsidised", request_number, memo)
-
-
 def _income(legs: _Legs, settlement: Settlement, debit: str, sign: int = 1) -> None:
     owner = settlement.owner
     match settlement.branch:

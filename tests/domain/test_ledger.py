@@ -248,12 +248,12 @@ def test_a_store_gets_what_the_plan_promised_and_its_funder_is_named(
 ) -> None:
     got = [StoreShare(place, fen) for place, fen in received]
     missing = ledger.promised_top_ups([StoreShare(place, fen) for place, fen in promised], got)
-    paid = ledger.subsidised("P1", funder=CHAIN, shares=missing, business_date=DAY, memo="m1")
+    paid = ledger.given_up("P1", funder=CHAIN, fen=0, topped_up=missing, business_date=DAY)
     sums = balances([paid])
     for place, fen in promised:
         has = sum(share.fen for share in got if share.place == place)
         assert has - sums.get((place.entity, f"discount_given:{place.store}"), 0) == max(has, fen)
-    assert sums.get(("chain", "subsidy:chain"), 0) == sum(share.fen for share in missing)
+    assert sums.get(("chain", "given_up:chain"), 0) == sum(share.fen for share in missing)
     assert sums.get(("chain", "due_to:franchisee-1"), 0) == -sums.get(("franchisee-1", "due_from:chain"), 0)
 
 

@@ -101,7 +101,6 @@ def _settled(rng: random.Random, number: str, day: str) -> list[Transaction]:
         )  # fmt: skip
     elif rng.random() < 0.3:
         made.append(ledger.given_up(f"G{number}", funder=CHAIN, fen=300, topped_up=shares, business_date=day))
-        made.append(ledger.subsidised(f"P{number}", funder=CHAIN, shares=shares[:1], business_date=day))
     return made
 
 

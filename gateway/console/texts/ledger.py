@@ -100,5 +100,4 @@ LEDGER: dict[str, tuple[str, str]] = {
     "account.due_from": ("应收主体", "owed by an entity"),
     "account.hold": ("冻结", "holds"),
     "account.used": ("已用优惠", "benefits used"),
-    "txn.subsidised": ("补贴", "Subsidised"),
 }
