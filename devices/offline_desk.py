@@ -22,6 +22,7 @@ from devices.offline import HeldLease, OfflineTill, PriceList
 from devices.software import SoftwareStore
 from devices.terminal import TerminalAgent, require_ok
 from devices.wire import SoftwareRelease
+from models.domain.chain_settings import get
 from models.domain.errors import Refused, StoreOpsError
 from models.domain.ids import MessageId, SessionId
 from models.domain.kill_switch import CONFIG_KEY, Switch
@@ -62,8 +63,12 @@ class OfflineDesk:
     async def take_prices(self, config: Mapping[str, Any]) -> None:
         """The price list of a configuration, inside it or the file that it names; else the last good one stays.
 
-        While the kill switch of benefits is thrown it has none: leases stay, and count again after the lift.
+        While the kill switch of benefits is thrown it has none: leases stay, and count again after the lift. Where it
+        may not sell alone it has no prices.
         """
+        if not get(config, "offline_sales.enabled"):
+            self.till = OfflineTill(leases=self.till.leases)
+            return
         offline = config.get("offline")
         if not isinstance(offline, Mapping):
             return

@@ -54,7 +54,8 @@ def desired(
     everywhere: Annotated[bool, typer.Option("--all", help="All terminals of the region.")] = False,
     region: Annotated[str | None, typer.Option(help="With --all, when the house has several.")] = None,
     patch: Annotated[
-        str | None, typer.Option("--set", help="Merge patch of the configuration, e.g. '{\"volume\": 40}'.")
+        str | None,
+        typer.Option("--set", help='Merge patch of the configuration, e.g. \'{"sound": {"volume_percent": 40}}\'.'),
     ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Back to the chain's configuration first.")] = False,
     version: Annotated[str | None, typer.Option("--software", help="Version to run; needs --url.")] = None,
@@ -104,7 +105,9 @@ def _json(patch: str | None) -> str | None:
     try:
         return canonical(json.loads(patch))
     except ValueError as error:
-        raise Refused("bad_config", f"not JSON: {error}", "for example --set '{\"volume\": 40}'") from None
+        raise Refused(
+            "bad_config", f"not JSON: {error}", 'for example --set \'{"sound": {"volume_percent": 40}}\''
+        ) from None
 
 
 def _software(version: str | None, url: str, sha256: str, size: int) -> SoftwareVersion | None:

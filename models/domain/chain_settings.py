@@ -205,9 +205,9 @@ SETTINGS: tuple[Setting, ...] = (
         kind=Kind.FLAG,
         default=True,
         needs=Needs.OFFLINE_TILL,
-        read_by=Reader.HOST,
-        zh="断网时是否可以独立收银：文档是否带价目表",
-        en="Whether a terminal may sell alone: whether its document carries a price list",
+        read_by=Reader.TERMINAL,
+        zh="断网时是否可以独立收银；不可则文档不带价目表",
+        en="Whether a terminal may sell alone; if not, its document carries no price list",
     ),
     *(
         Setting(

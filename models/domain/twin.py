@@ -168,7 +168,7 @@ def change(desired: Desired, asked: DesiredAsked, applied_gen: int) -> tuple[Des
 def _patched(overrides: str, patch: str) -> str:
     document = json.loads(patch)
     if not isinstance(document, dict):
-        raise Refused("bad_config", "a change is one JSON object", 'for example {"volume": 40}')
+        raise Refused("bad_config", "a change is one JSON object", 'for example {"sound": {"volume_percent": 40}}')
     require_config(document)
     if protected := PROTECTED_CONFIG & document.keys():
         raise Refused(

@@ -215,6 +215,8 @@ async def test_a_long_price_list_comes_as_a_file(shared_broker: EmbeddedBroker, 
             assert "rice" in desk.till.prices.items, "the last good list stays"
             await desk.take_prices({})
             assert "rice" in desk.till.prices.items
+            await desk.take_prices({"offline": PRICES, "offline_sales": {"enabled": False}})
+            assert not desk.till.prices.items, "it may not sell alone"
 
 
 async def test_a_lease_is_refused_in_the_servers_words(shared_broker: EmbeddedBroker) -> None:

@@ -13,6 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from devices.profiles import PROFILES
+from models.domain.chain_settings import SETTINGS, Kind, Level
 from models.domain.errors import NeedsOperator
 from models.domain.ids import is_topic_level
 from runtime.chain_check import check_chain
@@ -195,6 +196,29 @@ def test_the_verbs_of_a_file(tmp_path: Path) -> None:
     assert "chain harbour: sound.volume_percent: (absent) -> 40" in differs.output
     places = [f"{good}#pvg-t1", f"{good}#bj-wudaokou"]
     assert "face.enabled: true -> false" in run.invoke(config_app, ["diff", *places]).output
+
+
+def test_the_documented_settings_are_the_settings() -> None:
+    text = (CONFIGS.parent / "docs" / "configuration.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:3] == "| `"]
+    documented = {cells[0].strip("`"): cells for cells in rows if len(cells) == 7}
+    assert documented.keys() == {setting.path for setting in SETTINGS}
+    for setting in SETTINGS:
+        _, values, default, levels, reader, needs, what = documented[setting.path]
+        bounds = {Kind.WHOLE: f"{setting.least} to {setting.most}", Kind.TEXT: f"text, {setting.most} characters"}
+        assert values == bounds.get(setting.kind, values), setting.path
+        assert default == ("" if setting.default is None else str(setting.default).lower()), setting.path
+        wanted = (
+            "anywhere"
+            if setting.levels == frozenset(Level)
+            else ", ".join(level for level in Level if level in setting.levels)
+        )
+        assert (levels, reader, needs, what) == (
+            wanted,
+            setting.read_by,
+            setting.needs,
+            f"{setting.en} · {setting.zh}",
+        ), setting.path
 
 
 def test_a_region_has_its_own_stores_and_both_files_of_a_chain_may_stand_elsewhere() -> None:
