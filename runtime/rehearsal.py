@@ -22,6 +22,7 @@ from actors.rollout_effects import (
     Promote,
     Restore,
     RolloutEffect,
+    RolloutTurn,
     SetDesired,
     Start,
 )
@@ -180,9 +181,6 @@ class Run:
         self._step_s = _step_s(policy)
         self._faults: list[str] = []
         self._whys: dict[int, Text] = {}
-        self._perform(receive(self.rollout, Start(AUTHOR), self._seen(), self.now))
-        for name in sorted({name for stage in policy.stages for name in stage.policy.attachments}):
-            self._perform(receive(self.rollout, Attach(OTHER, name, "rehearsal"), self._seen(), self.now))
 
     @property
     def over(self) -> bool:
@@ -196,9 +194,7 @@ class Run:
         """One tick, then to the next moment worth a look."""
         self.world.advance(self.now)
         seen = self._seen()
-        if self._approval_due():
-            self._perform(receive(self.rollout, Promote(OTHER), seen, self.now))
-            self._waits_since = None
+        self._people(seen)
         turn = tick(self.rollout, seen, self.now)
         self.ticks += 1
         self.why = turn.why
@@ -208,6 +204,17 @@ class Run:
         self._idle = 0 if turn.effects else self._idle + 1
         self.now = self._next()
 
+    def _people(self, seen: Observation) -> None:
+        """What persons do: start it, attach what is required, promote when they are asked and have slept on it."""
+        rollout = self.rollout
+        if rollout.state is RolloutState.DRAFT:
+            self._perform(receive(rollout, Start(AUTHOR), seen, self.now))
+        for name in sorted({name for stage in rollout.policy.stages for name in stage.policy.attachments}):
+            if name not in self.rollout.attachments:
+                self._perform(receive(self.rollout, Attach(OTHER, name, "rehearsal"), seen, self.now))
+        if self._approval_due():
+            self._perform(receive(self.rollout, Promote(OTHER), seen, self.now))
+
     def _approval_due(self) -> bool:
         stage = self.rollout.stages[self.rollout.stage] if self.rollout.stage >= 0 else None
         if stage is None or stage.state is not StageState.AWAITS_APPROVAL:
@@ -216,7 +223,8 @@ class Run:
         self._waits_since = self._waits_since or self.now
         return self.now - self._waits_since >= APPROVES_AFTER
 
-    def _perform(self, turn: Any) -> None:
+    def _perform(self, turn: RolloutTurn) -> None:
+        """Carry out a turn's effects in their order."""
         self.rollout = turn.rollout
         for effect in turn.effects:
             if isinstance(effect, SetDesired | Restore | Activate):

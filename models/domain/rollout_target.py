@@ -57,15 +57,16 @@ def _applied(mark: Mark, seen: Observed) -> tuple[Proof, Reason]:
 
 
 def restored(mark: Mark, artefact: Artefact, seen: Observed) -> bool:
-    """True when desired, in a generation after the asking, and reported both show what stood there before."""
-    if seen.part != mark.previous or (seen.gen <= mark.asked_gen and mark.previous != artefact.payload):
+    """True when desired, in a generation after the asking, and reported both show what stood there before.
+
+    The terminal must have applied that generation: one that is starting the new version at this moment still has its
+    last report of the old one standing, and one that does not answer may come back with either.
+    """
+    if mark.previous == artefact.payload:
+        return seen.part == mark.previous
+    if seen.part != mark.previous or seen.gen <= mark.asked_gen or seen.applied_gen != seen.gen:
         return False
-    if artefact.kind.boots:
-        if mark.previous == artefact.payload:
-            return True
-        return seen.software == mark.previous_version
-    same = seen.reported_hash == seen.config_hash
-    return same and (seen.applied_gen == seen.gen or not seen.online)
+    return seen.software == mark.previous_version if artefact.kind.boots else seen.reported_hash == seen.config_hash
 
 
 def assess(mark: Mark, artefact: Artefact, seen: Observed, now: datetime, policy: StagePolicy) -> Mark:
