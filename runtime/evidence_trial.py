@@ -6,7 +6,7 @@ The figures are assumptions, written down so that anybody can argue with them; a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from math import exp, sqrt
@@ -88,9 +88,7 @@ def share_of(hits: int, runs: int) -> dict[str, float | int]:
     return {"runs": runs, "share": hits / runs, "low": float(found.low), "high": float(found.high)}
 
 
-def trial(
-    size: Size, chain: Chain, runs: int, seed: int, tick: Callable[[int], None] = lambda _: None
-) -> dict[str, Any]:
+def trial(size: Size, chain: Chain, runs: int, seed: int, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """A/A runs of one size: nothing was changed, so everything that is found is wrong.
 
     `wrong`: some look of the rule found an effect. `covered`: every look's interval held it. `plain_z_wrong`: the mean
@@ -104,7 +102,7 @@ def trial(
     wrong = covered = naive = 0
     sds: list[float] = []
     kept: list[list[Comparison]] = []
-    for run in range(runs):
+    for _ in range(runs):
         values = takings(chain, rng, stores, size.before_days + size.look_days[-1])
         looks = [_look(values, size, day, treated) for day in size.look_days]
         out = [not low <= 0 <= high for low, high in (c.interval(a) for c, a in zip(looks, levels, strict=True))]
@@ -113,7 +111,7 @@ def trial(
         naive += _plain_z(values, size, treated)
         sds.append(looks[-1].sd)
         kept.append(looks)
-        tick(run + 1)
+        tick()
     sd = sqrt(float(np.mean([one**2 for one in sds])))
     seen = reach(sd, size.treated, size.controls, levels[-1], size.power)
     found = sum(any(_seen(c, seen, a) for c, a in zip(looks, levels, strict=True)) for looks in kept)
@@ -183,6 +181,23 @@ def staggered_trial(chain: Chain, stores: int, waves: int, runs: int, seed: int,
         held += low <= effect <= high
         errors.append(found[0].error)
     return {"stores": stores, "waves": waves, "covered": share_of(held, runs), "error": float(np.mean(errors))}
+
+
+def power_table(
+    chain: Chain, sizes: Sequence[Size], runs: int, seed: int, tick: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """`storeops rollout power`: a trial of each size; safety of two stores after 1, 3 and 7 days; staggered waves.
+
+    The last two take a tenth of the runs.
+    """
+    less = max(2, runs // 10)
+    return {
+        "seed": seed,
+        "chain": asdict(chain),
+        "sizes": [trial(size, chain, runs, seed, tick) for size in sizes],
+        "safety": [safety_trial(chain, 2, days, less, seed) for days in (1, 3, 7)],
+        "staggered": staggered_trial(chain, 40, 3, less, seed),
+    }
 
 
 def samples_of(values: Floats, treated: int, before_days: int, start: date = FIRST_DAY) -> list[StoreSample]:
