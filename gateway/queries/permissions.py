@@ -24,7 +24,8 @@ async def require_over(session: AsyncSession, person: str, permission: Permissio
     """As `require`, for all of a region or a chain: `place` names it, and nothing below it. Raises Problem 403."""
     if may(await load_grants(await psycopg_of(session), person), person, permission, place):
         return
-    who = f"{person} has" if person else "nobody in particular is signed in, who could have"
+    needed = f"{permission} at {scope}"
+    said = f"{person} has no permission {needed}" if person else f"nobody in particular is signed in; it takes {needed}"
     do = f"`storeops permissions grant {person or 'PERSON'} {permission} --{scope.kind} {scope.name}`"
     do += "" if person else ", and sign in with `storeops login --as PERSON`"
-    raise Problem(403, "permission_missing", f"{who} no permission {permission} at {scope}", do)
+    raise Problem(403, "permission_missing", said, do)

@@ -22,9 +22,10 @@ from gateway.app import create_app
 from gateway.auth import make_login_link
 from gateway.settings import GatewaySettings
 from gateway.startup import Part, PartState, Startup
-from models.domain.ids import RegionId
+from models.domain.ids import ChainId, RegionId
 from models.tables.migrate import upgrade
 from runtime.drawer_desk import DrawersOfAHouse
+from runtime.kill_switches import KillSwitchesOfAHouse
 from runtime.member_money_desk import MemberMoneyOfAHouse
 from runtime.membership_desk import MembershipsOfAHouse
 from runtime.plant import Plant
@@ -101,6 +102,8 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
         app.state.edge.reconciliation = ReconciliationDesk([Plant(Path(), database_url=database_url)])
         drawers = DrawersOfAHouse([Plant(Path(), region=RegionId("local"), database_url=database_url)])
         app.state.edge.drawers = drawers
+        here = Plant(Path(), region=RegionId("local"), chain=ChainId("chain"), database_url=database_url)
+        app.state.edge.kill_switches = KillSwitchesOfAHouse([here])
         app.state.edge.prices = PricesOfAHouse([Plant(Path(), region=RegionId("local"), database_url=database_url)])
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, ws="none"))
         loops: list[asyncio.AbstractEventLoop] = []
