@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -36,24 +37,25 @@ def sentences(found: ExplanationView) -> list[str]:
 
 
 def usage_table(found: ExplanationView) -> Table:
-    """The uses that the charge follows from, and their sum."""
+    """The uses that the charge follows from, and their sum. A receipt's number is never cut: it is looked for next."""
     table = Table(
         title=f"{found.membership.id} · {found.membership.plan} · {found.membership.state}",
         title_justify="left",
         show_footer=True,
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
-    table.add_column("when", footer="u")
-    for name in ("benefit", "class", "store", "receipt"):
-        table.add_column(name)
+    table.add_column("when", footer="u", max_width=10)
+    table.add_column("benefit, class", overflow="fold")
+    table.add_column("receipt", overflow="fold")
     table.add_column("given", justify="right")
     table.add_column("counts", justify="right", footer=format_yuan(found.membership.used_fen))
     for use in found.usage:
         table.add_row(
             f"{use.at:%Y-%m-%d %H:%M}",
-            use.benefit,
-            use.use_class,
-            use.store,
-            use.receipt or "",
+            f"{use.benefit}\n{use.use_class}",
+            use.receipt or use.store,
             format_yuan(use.fen - use.reversed_fen),
             format_yuan(use.counts_fen),
         )

@@ -288,8 +288,8 @@ def show(
 
     accounts = asyncio.run(work())
     said = [
-        f"{one.brand}: {one.spendable} to spend (earned {one.earned}, restored {one.restored}, spent {one.burned},"
-        f" taken back {one.reversed}, expired {one.expired}, balance {one.balance})"
+        f"{one.brand}: {one.spendable} to spend\n  earned {one.earned}, restored {one.restored}, spent {one.burned},"
+        f" taken back {one.reversed}, expired {one.expired}: balance {one.balance}"
         for one in accounts
     ]
     document = {"member": member, "accounts": [dataclasses.asdict(one) for one in accounts]}

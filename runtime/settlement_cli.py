@@ -60,14 +60,20 @@ def settle(
 def status(region: Region = None, data: Data = None, demo: Demo = False, as_json: AsJson = False) -> None:
     """How settlement stands: paused or not, what is due, what waits for people, the last runs."""
     found = {plant.region: _with_desk(plant, lambda desk: desk.status()) for plant in _plants(data, demo, region)}
-    table = Table("region", "due", "parked", "dunning", "written off", "holes", "last run", "", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("region, last run", min_width=36, overflow="fold")
+    for column in ("due", "parked", "dunning", "off", "holes"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.caption = "off: written off"
     for name, one in found.items():
         last = one.runs[0] if one.runs else None
-        table.add_row(
-            name, *(str(n) for n in (one.due, one.parked, one.dunning, one.written_off, len(one.holes))),
-            "" if last is None else f"{last.business_date} {last.state}, {last.booked} booked {last.problem}",
-            f"paused by {one.switch.by}: {one.switch.why}" if one.switch.paused else "",
-        )  # fmt: skip
+        told = [name]
+        if last is not None:
+            told.append(f"{last.business_date} {last.state}, {last.booked} booked {last.problem}".rstrip())
+        if one.switch.paused:
+            told.append(f"paused by {one.switch.by}: {one.switch.why}")
+        counts = (one.due, one.parked, one.dunning, one.written_off, len(one.holes))
+        table.add_row("\n".join(told), *(f"{n:,}" for n in counts))
     _show({"regions": [asdict(one) for one in found.values()]}, as_json, table)
 
 
@@ -221,13 +227,14 @@ def _report_table(reports: list[dict[str, Any]]) -> Table:
 
 
 def _forecast_table(regions: list[dict[str, Any]]) -> Table:
-    table = Table(
-        "region", "due", "reserved", "fee", "", "clawback", "", "nothing", "calls", title="would be charged now",
-        box=SIMPLE_HEAD,
-    )  # fmt: skip
+    table = Table(title="would be charged now", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("region", overflow="fold")
+    for column in ("due", "reserved", "fee", "clawback", "nothing", "calls"):
+        table.add_column(column, justify="right", no_wrap=True)
     for one in regions:
         table.add_row(
-            one["region"], str(one["cut_off"]), str(one["reserved"]), str(one["fee"]), format_yuan(one["fee_fen"]),
-            str(one["clawback"]), format_yuan(one["clawback_fen"]), str(one["nothing"]), str(one["calls"]),
+            one["region"], f"{one['cut_off']:,}", f"{one['reserved']:,}",
+            f"{one['fee']:,}\n{format_yuan(one['fee_fen'])}",
+            f"{one['clawback']:,}\n{format_yuan(one['clawback_fen'])}", f"{one['nothing']:,}", f"{one['calls']:,}",
         )  # fmt: skip
     return table

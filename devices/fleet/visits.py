@@ -152,7 +152,7 @@ async def _cash(counter: Counter) -> None:
 
 
 async def _voucher(counter: Counter) -> None:
-    """A code from the phone, and more in the basket for it. Where its threshold is not reached, it takes nothing off."""
+    """A code from the phone, and more in the basket for it. Below its threshold it takes nothing off."""
     at = counter.owner
     await counter.fill(at, VOUCHER_PIECES)
     await counter.enter_voucher(at)
