@@ -105,7 +105,7 @@ def _nearest(name: str) -> str:
             for field in one.model_fields
         }
     )
-    close = difflib.get_close_matches(name, known, 1, 0.6)
+    close = difflib.get_close_matches(name, known, 1)
     return f"did you mean {close[0]}?" if close else "take it away, or see docs/configuration.md"
 
 

@@ -61,6 +61,6 @@ def _nearest(path: Path) -> str:
     groups = [".".join(group) for group in GROUPS]
     # A name may be wrong at its end only, or stand alone where its group is missing.
     ends = {one.rpartition(".")[2]: one for one in known}
-    close = difflib.get_close_matches(asked, known + groups, 1, 0.6)
-    close = close or [ends[one] for one in difflib.get_close_matches(path[-1], list(ends), 1, 0.6)]
+    close = difflib.get_close_matches(asked, known + groups, 1)
+    close = close or [ends[one] for one in difflib.get_close_matches(path[-1], list(ends), 1)]
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
