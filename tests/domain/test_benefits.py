@@ -55,6 +55,7 @@ MILK, TEA, CIGARETTES = goods("milk", 2, 600), goods("tea", 1, 999), goods("cigs
         (TENTH, [TEA], 1, [(99,)]),  # 99.9 down
         (TENTH, [TEA, CIGARETTES], 1, [(99, 0)]),
         (TENTH, [goods("tv", 1, 100_000)], 1, [(500,)]),  # the cap
+        (replace(TENTH, value_fen=100_000), [goods("tv", 1, 100_000)], 1, [(10_000,)]),
         (TENTH, [TEA], 2, [(99,), (90,)]),  # on what the first left
         (TENTH, [goods("sweet", 1, 9)], 1, []),
         (SECOND_HALF, [MILK, TEA], 1, [(300, 0)]),  # tea 999, milk 600: the milk is the second

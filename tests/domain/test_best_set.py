@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from typing import Any
 
@@ -24,6 +24,8 @@ from models.domain.best_set import (
     greedy_set,
 )
 from models.domain.charging import charge_fen
+from models.domain.ids import LegalEntityId, VoucherId
+from models.domain.plans import Text
 from models.domain.pricing import BasketLine, LightOffer, price
 from models.domain.vouchers import FittedVoucher, Voucher, VoucherStage, fit
 from tests.domain.baskets import lights, line, lines, plan_of, voucher, vouchers
@@ -262,6 +264,48 @@ def test_ties_go_to_fewer_vouchers_then_lower_ids() -> None:
     assert {str(one.reason) for one in quote.not_taken} == {"not_better"}
 
 
+@dataclass(frozen=True)
+class Off:
+    """So much off the first line; what counts for the later charge is given."""
+
+    fen: int
+    later: int = 0
+
+    def worth_fen(self, nets: Sequence[int]) -> int:
+        return min(self.fen, nets[0])
+
+    def parts(self, nets: Sequence[int]) -> tuple[int, ...]:
+        return (min(self.fen, nets[0]), *(0 for _ in nets[1:]))
+
+    def later_fen(self, fen: int) -> int:
+        return min(self.later, fen)
+
+
+def test_equal_sets_of_a_group_go_to_the_lower_id_although_it_comes_later() -> None:
+    given = [Candidate("z", (0, 0, "z"), Off(100), "g"), Candidate("a", (1, 0, "a"), Off(100), "g")]
+    assert [one.candidate.id for one in best_set([500], given).taken] == ["a"]
+    three = [*given, Candidate("k", (2, 0, "k"), Off(50))]
+    assert [one.candidate.id for one in best_set([500], three).taken] == ["a", "k"]
+
+
+def test_a_group_may_be_strongest_in_effect_by_one_and_in_price_by_another() -> None:
+    given = [
+        Candidate("all", (0, 0, "all"), Off(300, later=300), "g"),
+        Candidate("half", (1, 0, "half"), Off(150), "g"),
+        Candidate("more", (2, 0, "more"), Off(100)),
+    ]
+    best = best_set([500], given)
+    assert ([one.candidate.id for one in best.taken], best.effective_fen) == (["half", "more"], 250)
+
+
+def test_nodes_are_the_sets_that_were_priced_and_their_bound_is_exact() -> None:
+    given = [Candidate(f"c{n}", (n, 0, f"c{n}"), Off(100 + n)) for n in range(6)]
+    assert (best_set([1000], []).nodes, best_set([1000], given[:1]).nodes) == (1, 2)
+    assert best_set([1000], given[:1], nodes_max=3).optimal
+    cut = best_set([350], given, nodes_max=5)
+    assert (cut.nodes, cut.optimal) == (5, False)
+
+
 def test_more_candidates_than_the_search_takes_are_cut_and_it_says_so() -> None:
     given = [voucher(f"v{n:02}", value_fen=n + 1) for n in range(CANDIDATES_MAX + 3)]
     made = candidates([line(1, 100_000)], given)
@@ -296,3 +340,12 @@ def test_the_light_benefit_gives_way_when_it_would_only_be_charged_later() -> No
 )
 def test_a_voucher_with_either_quota_is_counted(quotas: dict[str, Any], counted: bool) -> None:
     assert voucher(**quotas).counted is counted
+
+
+def test_what_is_not_said_of_a_voucher_is_nothing() -> None:
+    chain = LegalEntityId("chain")
+    whole = Voucher(VoucherId("v"), "V", Text("券", "v"), VoucherStage.ORDER, chain, basis_points=10_000)
+        VoucherId("v"), "V", Text("券", "v"), VoucherStage.ORDER, LegalEntityId("chain"), basis_points=10_000
+    )
+    assert (whole.value_fen, whole.threshold_fen, whole.cap_fen, whole.sale_quota) == (0, 0, None, 1)
+    assert replace(whole, basis_points=0, value_fen=1).basis_points == 0

@@ -53,6 +53,16 @@ def use(number: str, place: Place, fen: int, use_class: UseClass = UseClass.REGU
     return ledger.benefit_used(number, place=place, fen=fen, use_class=use_class, funder=CHAIN, business_date=DAY)
 
 
+def test_a_sale_of_which_nothing_else_is_said_is_takings_and_sales() -> None:
+    taken = (Taking(600, drawer="d1"), Taking(400, provider="alipay"))
+    sale = ledger.sale_paid("s1", place=OWN, takings=taken, due_fen=1000, business_date=DAY)
+    sums = {("chain", "till:s001:d1"): 600, ("chain", "provider_clearing:alipay"): 400,
+            ("chain", "sales_gross:s001"): -1000}  # fmt: skip
+    assert balances([sale]) == sums
+    back = ledger.sale_refunded("r1", "s1", place=OWN, takings=taken, due_fen=1000, business_date=DAY)
+    assert balances([back]) == {key: -fen for key, fen in sums.items()}
+
+
 def test_an_unbalanced_entity_is_a_bug_even_when_the_whole_sums_to_zero() -> None:
     legs = (Entry(0, CHAIN, "a", 5, DAY), Entry(1, FRANCHISEE, "b", -5, DAY))
     with pytest.raises(Bug, match="leaves"):

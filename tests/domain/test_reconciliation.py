@@ -19,6 +19,7 @@ from models.domain.differences import (
     Examined,
     Explained,
     FeeTerms,
+    Finding,
     Hold,
     OurLine,
     Verdict,
@@ -88,6 +89,11 @@ def test_each_difference_has_its_verdict(
     assert verdicts(found) == [expected]
     assert found.difference_fen == difference_fen
     sums_up(found)
+
+
+def test_what_is_not_said_of_a_difference_is_nothing() -> None:
+    one = Finding(Verdict.MATCHED, LineKind.PAYMENT, "o1", "r1")
+    assert (one.occurrence, one.provider_fen, one.ours_fen, one.hold_fen, one.difference_fen) == (1, 0, 0, 0, 0)
 
 
 def test_a_line_of_another_days_statement_comes_again() -> None:
