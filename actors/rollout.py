@@ -44,6 +44,8 @@ def tick(rollout: Rollout, seen: Observation, now: datetime) -> RolloutTurn:
     work.look()
     views = stage_views(work)
     decisions = _decide(work, views) if work.rollout.state in JUDGED else ()
+    if len(views) <= work.rollout.stage:
+        work.look(since=len(views))  # a stage has just opened: its stores are asked at once
     _give_orders(work, views)
     if work.rollout.state in RETURNING:
         _judge_return(work)

@@ -70,14 +70,15 @@ class Work:
 
     # ------------------------------------------------------------ looking
 
-    def places(self) -> Iterator[Place]:
-        """The stores of every stage that is open, in the order of asking; the tail last."""
+    def places(self, since: int = 0) -> Iterator[Place]:
+        """The stores of every stage that is open, from stage `since` on, in the order of asking; the tail last."""
         plan, last = self.rollout.plan, self.rollout.stage
-        for number, stage in enumerate(plan.stages[: last + 1]):
-            for store in stage.stores:
+        for number in range(since, last + 1):
+            for store in plan.stages[number].stores:
                 yield number, store
-        for store in self.rollout.tail:
-            yield max(last, 0), store
+        if not since:
+            for store in self.rollout.tail:
+                yield max(last, 0), store
 
     def policy(self, stage: int) -> StagePolicy:
         """The rules of a stage."""
@@ -87,15 +88,15 @@ class Work:
         """What is seen of a target; UNSEEN when nothing is."""
         return self.seen.targets.get(target, UNSEEN)
 
-    def look(self) -> None:
-        """Hold every target of an open stage against what it reports, and note which stores need anything.
+    def look(self, since: int = 0) -> None:
+        """Hold every target of the open stages against what it reports, and note which stores need anything.
 
         This loop is the whole cost of a tick in which nothing happens.
         """
         artefact, now, marks, seen = self.rollout.artefact, self.now, self.marks, self.seen.targets
         back, stages, found = self.rollout.policy.rollback, self.rollout.stages, self.found
         asking = self.rollout.state in (RolloutState.RUNNING, RolloutState.TAILING)
-        for place in self.places():
+        for place in self.places(since):
             number, store = place
             policy, stage = self.policy(number), stages[number]
             queued = way = failed = returning = asked = False
