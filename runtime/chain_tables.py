@@ -36,46 +36,15 @@ async def apply_chain(conn: AsyncConnection[Any], doc: ChainDoc, region: RegionI
                    ON CONFLICT (id) DO NOTHING""",
                 (entity.id, doc.chain, entity.name.zh, entity.name.en, provider_app_of(entity.id)),
             )
-        for store in doc.stores:
-            await cur.execute(
-                """INSERT INTO store (id, chain, region, shard, name_zh, name_en, zone, cutoff_hour, basket_owner,
-                     opened_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
-                (
-                    store.id,
-                    doc.chain,
-                    region,
-                    shard_of(StoreId(store.id)),
-                    store.name.zh,
-                    store.name.en,
-                    doc.zone,
-                    doc.cutoff_hour,
-                    store.basket_owner,
-                    now,
-                ),
-            )
-            if cur.rowcount and store.placement == "dedicated":  # afterwards `storeops hosts dedicate` rules
-                await cur.execute("INSERT INTO dedicated_store (store) VALUES (%s)", (store.id,))
-            await cur.execute(
-                "INSERT INTO store_entity (store, from_date, entity) VALUES (%s, '2000-01-01', %s)"
-                " ON CONFLICT DO NOTHING",
-                (store.id, store.entity),
-            )
-            labels = Jsonb(dict(store.labels))
-            await cur.execute("UPDATE store SET labels = %s WHERE id = %s AND labels <> %s", (labels, store.id, labels))
-        for terminal in terminals_of(doc, key):
-            await cur.execute(
-                """INSERT INTO terminal (id, store, lane, role, profile, secret_sha256, registered_at)
-                   VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
-                (
-                    terminal.terminal,
-                    terminal.store,
-                    terminal.lane,
-                    terminal.role,
-                    terminal.profile,
-                    secret_sha256(terminal.secret),
-                    now,
-                ),
-            )
+        await _save_stores(cur, doc, region, now)
+        await cur.executemany(
+            """INSERT INTO terminal (id, store, lane, role, profile, secret_sha256, registered_at)
+               VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
+            [
+                (one.terminal, one.store, one.lane, one.role, one.profile, secret_sha256(one.secret), now)
+                for one in terminals_of(doc, key)
+            ],
+        )
         await save_file_layers(cur, ChainId(doc.chain), _scopes(doc, region), _stored(doc, region), now)
         plans = [read_plan_document(plan) for plan in doc.plans]
         for plan in plans:
@@ -86,6 +55,41 @@ async def apply_chain(conn: AsyncConnection[Any], doc: ChainDoc, region: RegionI
         if vouchers:
             await save_vouchers(cur, doc.chain, vouchers)
         return await _save_book(cur, doc, plans, now)
+
+
+async def _save_stores(cur: Any, doc: ChainDoc, region: RegionId, now: datetime) -> None:
+    """Many at once: a chain may have thousands. Afterwards `storeops hosts dedicate` rules who has a host alone."""
+    await cur.execute("SELECT id FROM store WHERE id = ANY(%s)", ([store.id for store in doc.stores],))
+    known = {row[0] for row in await cur.fetchall()}
+    await cur.executemany(
+        """INSERT INTO store (id, chain, region, shard, name_zh, name_en, zone, cutoff_hour, basket_owner, opened_at,
+             labels) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+           ON CONFLICT (id) DO UPDATE SET labels = excluded.labels WHERE store.labels <> excluded.labels""",
+        [
+            (
+                store.id,
+                doc.chain,
+                region,
+                shard_of(StoreId(store.id)),
+                store.name.zh,
+                store.name.en,
+                doc.zone,
+                doc.cutoff_hour,
+                store.basket_owner,
+                now,
+                Jsonb(dict(store.labels)),
+            )
+            for store in doc.stores
+        ],
+    )
+    await cur.executemany(
+        "INSERT INTO dedicated_store (store) VALUES (%s)",
+        [(store.id,) for store in doc.stores if store.placement == "dedicated" and store.id not in known],
+    )
+    await cur.executemany(
+        "INSERT INTO store_entity (store, from_date, entity) VALUES (%s, '2000-01-01', %s) ON CONFLICT DO NOTHING",
+        [(store.id, store.entity) for store in doc.stores],
+    )
 
 
 def _scopes(doc: ChainDoc, region: RegionId) -> list[str]:
