@@ -345,7 +345,5 @@ def test_a_voucher_with_either_quota_is_counted(quotas: dict[str, Any], counted:
 def test_what_is_not_said_of_a_voucher_is_nothing() -> None:
     chain = LegalEntityId("chain")
     whole = Voucher(VoucherId("v"), "V", Text("券", "v"), VoucherStage.ORDER, chain, basis_points=10_000)
-        VoucherId("v"), "V", Text("券", "v"), VoucherStage.ORDER, LegalEntityId("chain"), basis_points=10_000
-    )
     assert (whole.value_fen, whole.threshold_fen, whole.cap_fen, whole.sale_quota) == (0, 0, None, 1)
     assert replace(whole, basis_points=0, value_fen=1).basis_points == 0
