@@ -166,7 +166,9 @@ def test_the_screen_follows_the_other_terminals_of_the_lane(console: Watched, se
     expect(page.locator("#totals")).to_contain_text("¥18.00")
 
 
-@pytest.mark.parametrize("path", ["/members", "/payments", "/stores", "/terminals", "/system", "/api/v1/docs"])
+@pytest.mark.parametrize(
+    "path", ["/members", "/payments", "/stores", "/terminals", "/switches", "/system", "/api/v1/docs"]
+)
 def test_every_page_opens_without_a_complaint(console: Watched, served: Served, path: str) -> None:
     console.page.goto(served.settings.base_url + path)
     if path.endswith("docs"):
@@ -181,7 +183,8 @@ def test_a_narrow_page_does_not_scroll_sideways(served: Served, chromium: Browse
         watched = watch(context, served.settings.base_url)
         page = watched.page
         page.goto(served.login_link())
-        for path in ("/wall", "/members", "/payments", "/stores", "/terminals", "/system", "/terminal/t-001-1"):
+        shown = ("/wall", "/members", "/payments", "/stores", "/terminals", "/switches", "/system", "/terminal/t-001-1")
+        for path in shown:
             page.goto(served.settings.base_url + path)
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
             assert page.evaluate("document.documentElement.lang") == "zh-CN"
