@@ -55,6 +55,8 @@ class StoreView(View):
     basket_owner: str
     entity: str | None
     terminals: int
+    labels: dict[str, str]
+    """What rollouts select by: city, district, format …"""
 
 
 class TerminalView(View):

@@ -33,6 +33,7 @@ def _store_view(row: StoreRow, entity: str | None, terminals: int) -> StoreView:
         basket_owner=row.basket_owner,
         entity=entity,
         terminals=terminals,
+        labels=row.labels,
     )
 
 

@@ -69,6 +69,7 @@ async def test_scope_narrows_every_list(console: Console) -> None:
 
 async def test_search_takes_text_as_text(console: Console) -> None:
     assert (await get(console, "/api/v1/stores?q=s-00&limit=200"))["items"][0]["id"] == "s-001"
+    assert (await get(console, "/api/v1/stores?q=s-00&limit=1"))["items"][0]["labels"] == {"city": "guangzhou"}
     assert (await get(console, "/api/v1/stores?q=%25"))["items"] == []
     assert (await get(console, "/api/v1/stores?q='; DROP TABLE store; --"))["items"] == []
 

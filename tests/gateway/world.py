@@ -59,6 +59,7 @@ def registry_rows(stores: int) -> list[SQLModel]:
                 name_en=f"{en} {again + 1}" if again else en,
                 zone="Asia/Shanghai",
                 opened_at=NOW - timedelta(days=400),
+                labels={"city": "guangzhou"},
             )
         )
         rows.append(StoreEntityRow(store=store, from_date="2025-01-01", entity="chain" if n % 2 else "franchise"))
