@@ -46,7 +46,8 @@ RISES_NAMED_MAX = 3
 
 
 def judge(rule: GateSpec, samples: Samples, days: int) -> Verdict:
-    """The verdict of the look that is due after `days` full days under the change.
+    """The verdict of the look that is due after `days` full days under the change: counted from the last store that
+    began, in a stage of waves from the first.
 
     `samples` has every metric of the rule, and in each every store that was planned: one without data stands there
     without days, so that its absence is seen. Days after the look's own are left out, so that looking late or twice
@@ -58,7 +59,9 @@ def judge(rule: GateSpec, samples: Samples, days: int) -> Verdict:
     wanted = [*rule.safety, *([rule.primary] if rule.primary else [])]
     if missing := [one for one in wanted if not samples.get(one)]:
         raise ValueError(f"no samples of {', '.join(missing)}")
-    cut = {one: _cut(samples[one], rule.before_days, rule.look_days[look - 1]) for one in dict.fromkeys(wanted)}
+    last = rule.look_days[look - 1]
+    waves = rule.kind is StageKind.STAGGERED
+    cut = {one: _cut(samples[one], rule.before_days, last, waves=waves) for one in dict.fromkeys(wanted)}
     lead = rule.primary or rule.safety[0]
     first = cut[lead]
     blank = Verdict(
@@ -89,7 +92,7 @@ def outlook(rule: GateSpec, samples: Sequence[StoreSample]) -> Outlook:
         raise ValueError("a stage of safety only has no primary metric")
     spec = metric_of(rule.primary)
     cut = _cut(samples, rule.before_days + rule.look_days[-1], 0)
-    held = min(rule.look_days[-1], rule.before_days // 2)
+    held = min(rule.look_days[-1], max((len(one.before) for one in cut), default=0) // 2)
     pretended = [
         replace(one, before=one.before[: len(one.before) - held], after=one.before[len(one.before) - held :])
         for one in cut
@@ -262,19 +265,25 @@ def _told(spec: MetricSpec, effect: float) -> float:
     return exp(min(effect, 50.0)) - 1 if spec.relative else effect
 
 
-def _cut(samples: Sequence[StoreSample], before_days: int, after_days: int) -> list[StoreSample]:
-    """The days that belong to a look: the last before, and the first after the first store began."""
-    starts = [day.day for one in samples if one.arm is Arm.TREATED for day in one.after]
-    end = min(starts) + timedelta(days=after_days) if starts else None
-    kept = []
-    for one in samples:
-        before = sorted(one.before, key=lambda day: day.day)
-        after = sorted((day for day in one.after if end is None or day.day < end), key=lambda day: day.day)
-        last = min(starts) if starts else (before[-1].day + timedelta(days=1) if before else None)
-        since = last - timedelta(days=before_days) if last else None
-        before = [day for day in before if since is None or (since <= day.day and (end is None or day.day < end))]
-        kept.append(replace(one, before=tuple(before), after=tuple(after)))
-    return sorted(kept, key=lambda one: (one.arm, one.store))
+def _cut(
+    samples: Sequence[StoreSample], before_days: int, after_days: int, *, waves: bool = False
+) -> list[StoreSample]:
+    """The days that belong to a look: the last before the first store began, and so many once the last one had (in
+    waves: once the first one had).
+    """
+    starts = [min(day.day for day in one.after) for one in samples if one.arm is Arm.TREATED and one.after]
+    if not starts:
+        starts = [max(day.day for day in one.before) + timedelta(days=1) for one in samples if one.before]
+    if not starts:
+        return sorted(samples, key=lambda one: (one.arm, one.store))
+    since = min(starts) - timedelta(days=before_days)
+    end = (min(starts) if waves else max(starts)) + timedelta(days=after_days)
+
+    def kept(days: Sequence[DayCount]) -> tuple[DayCount, ...]:
+        return tuple(sorted((day for day in days if since <= day.day < end), key=lambda day: day.day))
+
+    found = [replace(one, before=kept(one.before), after=kept(one.after)) for one in samples]
+    return sorted(found, key=lambda one: (one.arm, one.store))
 
 
 def _points(spec: MetricSpec, samples: Sequence[StoreSample]) -> tuple[Point, ...]:

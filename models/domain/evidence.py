@@ -21,6 +21,8 @@ MetricId = NewType("MetricId", str)
 """An id of models.domain.evidence_metrics."""
 
 LOOKS_MAX = 20
+WINDOW_DAYS_MAX = 180
+"""Days before and days under the change that a rule may ask for, together."""
 STORES_NAMED_MAX = 5
 """A why-line names so many stores, then a count."""
 
@@ -164,8 +166,8 @@ class GateSpec:
             raise ValueError(f"look_days: 1 to {LOOKS_MAX} days of 1 or more")
         if any(a >= b for a, b in zip(self.look_days, self.look_days[1:], strict=False)):
             raise ValueError("look_days: rising")
-        if self.before_days < 2:
-            raise ValueError("before_days: 2 or more")
+        if self.before_days < 2 or self.before_days + self.look_days[-1] > WINDOW_DAYS_MAX:
+            raise ValueError(f"before_days: 2 or more, with the last of look_days at most {WINDOW_DAYS_MAX}")
         if self.controls_per_store < 1:
             raise ValueError("controls_per_store: 1 or more")
         for name in ("alpha", "power", "sample_ratio_alpha"):

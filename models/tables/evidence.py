@@ -12,12 +12,12 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from models.domain.evidence import Arm, DayCount, MetricId, StoreSample
+from models.domain.evidence import WINDOW_DAYS_MAX, Arm, DayCount, MetricId, StoreSample
 from models.domain.facts import UNCLEAR_MONEY
 from models.domain.ids import StoreId
 
 STORES_MAX = 20_000
-DAYS_MAX = 200
+DAYS_MAX = 2 * WINDOW_DAYS_MAX
 STATEMENT_TIMEOUT_S = 30
 
 Days = dict[StoreId, tuple[DayCount, ...]]

@@ -92,6 +92,15 @@ def test_harm_in_one_store_is_unsafe_and_named() -> None:
     assert "payment failures" in verdict.why.en
 
 
+def test_more_looks_cost_more_at_each() -> None:
+    samples = {one: [calm("a", after=(7, 400)), calm("b")] for one in SAFETY.safety}
+    once = judge(SAFETY, samples, 3).findings
+    thrice = judge(replace(SAFETY, look_days=(1, 2, 3)), samples, 3).findings
+    for one, other in zip(once, thrice, strict=True):
+        assert other.p == one.p
+        assert other.p_adjusted == pytest.approx(min(1.0, 3 * one.p_adjusted)) or one.p_adjusted == 1.0
+
+
 def test_stores_are_added_up_day_by_day() -> None:
     verdict = judge(SAFETY, {FAILURES: [calm("a"), calm("b"), calm("c")], ERRORS: [calm("a")]}, 3)
     [together] = [one for one in verdict.findings if one.store is None]
@@ -171,6 +180,17 @@ def test_looking_late_or_twice_gives_the_same() -> None:
     assert judged(samples, 13) == first
     assert judged(samples, 14) != first
     assert judged(list(reversed(samples)), 14) == judged(samples, 14)
+
+
+def test_days_count_from_the_last_store_that_began() -> None:
+    samples = chain_of(20, 20, 0.3, n_after=20)
+    late = [
+        replace(one, before=(*one.before, *one.after[:5]), after=one.after[5:]) if one.store == "s0003" else one
+        for one in samples
+    ]
+    verdict = judged(late, 14)
+    assert verdict == judged([replace(one, after=one.after[:19]) for one in late], 14)
+    assert verdict != judged([replace(one, after=one.after[:14]) for one in late], 14)
 
 
 def test_the_first_look_has_the_wider_interval() -> None:
@@ -298,6 +318,7 @@ def test_other_counts_or_another_rule_have_another_digest() -> None:
         ("look_days", (7, 7)),
         ("look_days", (0,)),
         ("before_days", 1),
+        ("before_days", 167),
         ("controls_per_store", 0),
         ("alpha", 0.0),
         ("power", 1.0),

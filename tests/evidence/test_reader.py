@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel import Session, SQLModel
 
-from models.domain.evidence import Arm, DayCount, MetricId
+from models.domain.evidence import Arm, DayCount, GateSpec, MetricId, StageKind
 from models.domain.evidence_metrics import METRICS
 from models.domain.ids import StoreId
 from models.tables.entities import DeadLetterRow, OutboxRow
@@ -20,6 +21,7 @@ from models.tables.migrate import upgrade
 from models.tables.privacy import FaceDecisionDayRow
 from models.tables.registry import StoreRow
 from models.tables.sales import FaceDecisionRow, IncidentRow, SaleRow
+from runtime.evidence_desk import prepare, verdict_due
 from runtime.postgres import sqlalchemy_url
 
 A, B = StoreId("s-a"), StoreId("s-b")
@@ -262,3 +264,23 @@ async def test_samples_are_split_at_each_store_s_own_start(url: str) -> None:
     )
     assert (b.arm, len(b.before), len(b.after)) == (Arm.CONTROL, 2, 1)
     assert not unknown.seen
+
+
+async def test_a_stage_is_prepared_and_judged_from_the_database(url: str) -> None:
+    rule = GateSpec(StageKind.SAFETY, (MetricId("errors"),), look_days=(1,), before_days=3)
+    async with await AsyncConnection.connect(url) as conn:
+        ready = await prepare(conn, rule, [A], {A: {"region": "r"}, B: {"region": "r"}}, DAY)
+        assert (ready.all_controls, ready.short, ready.outlook) == ((B,), (), None)
+        assert await verdict_due(conn, rule, {A: DAY}, ready.all_controls, DAY) is None
+        first = await verdict_due(conn, rule, {A: DAY}, ready.all_controls, DAY + timedelta(days=1))
+        again = await verdict_due(conn, rule, {A: DAY}, ready.all_controls, DAY + timedelta(days=30))
+    assert first is not None
+    assert first == again
+    [finding] = first.findings
+    assert (finding.store, finding.before, finding.after) == (A, 0, 500)
+    primary = replace(rule, kind=StageKind.PRIMARY, primary=MetricId("takings_per_day"))
+    async with await AsyncConnection.connect(url) as conn:
+        ready = await prepare(conn, primary, [A], {A: {"region": "r"}, B: {"region": "q"}}, DAY)
+    assert (ready.all_controls, ready.short) == ((), (A,))
+    assert ready.outlook is not None
+    assert not ready.outlook.enough
