@@ -118,5 +118,5 @@ async def _paced(work: Any, count: int, took_ms: list[float]) -> None:
     await asyncio.gather(*(one(start + n / ENROLMENTS_PER_S) for n in range(count)))
 
 
-def _nobody(_: LegalEntityId) -> PaymentProvider:
+def _nobody(_: LegalEntityId, _provider: str = "") -> PaymentProvider:
     raise NeedsOperator("bench_provider", "no provider is asked here", "report it")
