@@ -177,7 +177,7 @@ def call_row(new: NewCall, standing: Standing) -> Call:
     return Call(
         membership=new.membership, owner=standing.owner, kind=new.kind, number=new.number, fen=new.fen,
         state=CallState.NEW, attempt=new.attempt, tries=0, not_before=new.not_before, lease_until=None, answer=None,
-        hold_no=standing.hold_no, captured_number="",
+        hold_no=standing.hold_no, captured_number="", provider=standing.provider, hold_order=standing.hold_order,
     )  # fmt: skip
 
 
