@@ -13,7 +13,7 @@ import typer
 
 from models.domain.drawers import MoveKind
 from models.domain.money import format_yuan
-from runtime.terminal_verbs import AsJson, Data, Demo, _print, err
+from runtime.terminal_verbs import AsJson, Data, Demo, _print, err, whole_fen
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ drawer_app = typer.Typer(no_args_is_help=True, help="Cash drawers: shifts, paid 
 
 Store = Annotated[str, typer.Argument(help="A store's id.")]
 DrawerName = Annotated[str, typer.Argument(help="A lane of it.")]
-Fen = Annotated[int, typer.Option("--fen", help="Integer fen.")]
+Fen = Annotated[int, typer.Option("--fen", parser=whole_fen, metavar="FEN", help="Integer fen.")]
 By = Annotated[str, typer.Option("--by", help="Who stands at the drawer; default: you.")]
 Number = Annotated[
     str | None, typer.Option("--number", help="A request number of your own: repeated, it has one effect.")
@@ -60,7 +60,9 @@ def _do(data: Path | None, demo: bool, as_json: bool, number: str | None, by: st
 def open_(
     store: Store,
     drawer: DrawerName,
-    float_fen: Annotated[int, typer.Option("--float", help="Change from the safe, integer fen.")],
+    float_fen: Annotated[
+        int, typer.Option("--float", parser=whole_fen, metavar="FEN", help="Change from the safe, integer fen.")
+    ],
     by: By = "",
     number: Number = None,
     data: Data = None,

@@ -13,7 +13,7 @@ import typer
 
 from models.domain.member_balance import BalanceMove, CounterMove, MoneyWay, MoveKind
 from models.domain.money import format_yuan
-from runtime.terminal_verbs import AsJson, Data, Demo, _print, err
+from runtime.terminal_verbs import AsJson, Data, Demo, _print, err, whole_fen
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ balance_app = typer.Typer(no_args_is_help=True, help="A member's stored value: t
 agreement_app = typer.Typer(no_args_is_help=True, help="A member's withholding agreements: sign, show, unsign.")
 
 Member = Annotated[str, typer.Argument(help="A member's id, as the console shows it.")]
-Fen = Annotated[int, typer.Option("--fen", help="Integer fen.")]
+Fen = Annotated[int, typer.Option("--fen", parser=whole_fen, metavar="FEN", help="Integer fen.")]
 Store = Annotated[str, typer.Option("--store", help="Where the money is taken or given.")]
 Drawer = Annotated[str, typer.Option("--drawer", help="The lane whose cash, or card slip, it is.")]
 Way = Annotated[MoneyWay, typer.Option("--by", help="cash or card.")]

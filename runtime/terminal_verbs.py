@@ -21,6 +21,13 @@ Terminal = Annotated[str, typer.Argument(help="The terminal's id.")]
 err = Console(stderr=True, highlight=False)
 
 
+def whole_fen(text: str) -> int:
+    """An amount of an option: 1000 for 10.00 yuan. `200.00` is refused: the reader of integers takes it for 200."""
+    if not text.strip().isdecimal():
+        raise typer.BadParameter(f"{text!r} is no amount in whole fen: write 1000 for 10.00 yuan")
+    return int(text)
+
+
 def _print(value: Any, as_json: bool, text: str) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)
 

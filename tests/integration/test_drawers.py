@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import typer
 
 from gateway.drawers import ShiftReport
 from models.domain.drawers import MoveKind
@@ -18,6 +19,7 @@ from models.domain.errors import Refused
 from models.domain.facts import SaleVoided
 from models.domain.ids import LaneId, TerminalId
 from runtime.day_close import DayClose
+from runtime.terminal_verbs import whole_fen
 from tests.integration.drawer_shop import LANE, Counter, open_counter, sold
 from tests.integration.money_shop import FRANCHISED
 
@@ -193,3 +195,10 @@ async def _sales(counter: Counter) -> int:
         row = await (await conn.execute("SELECT count(*) FROM sale")).fetchone()
     assert row is not None
     return int(row[0])
+
+
+@pytest.mark.parametrize("text", ["200.00", "2e2", "-5", "", "½"])
+def test_an_amount_that_is_not_whole_fen_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        whole_fen(text)
+    assert whole_fen("20000") == 20_000
