@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 kill_app = typer.Typer(no_args_is_help=True, help="Kill switches: face, benefits, offers; of a store, region or chain.")
 
-POLL_S = 0.2
+POLL_S = 0.1
 _SPAN = re.compile(r"(\d{1,5})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -143,19 +143,19 @@ async def reach(
 ) -> Reached:
     """Watch until every connected terminal reports what stands, or `wait_s` are over. `began_s`: monotonic."""
     half: float | None = None
-    while True:
-        far = await desk.applied(switch, scope)
-        elapsed = time.monotonic() - began_s
-        if half is None and far.connected and far.applied * 2 >= far.connected:
-            half = round(elapsed, 3)
-        everywhere = far.applied >= far.connected
-        reached = Reached(
-            far.terminals, far.connected, far.applied, half, round(elapsed, 3) if everywhere and far.connected else None
-        )
-        told(reached)
-        if everywhere or elapsed >= wait_s:
-            return reached
-        await asyncio.sleep(POLL_S)
+    async with desk.watch(switch, scope) as look:
+        while True:
+            far = await look()
+            elapsed = round(time.monotonic() - began_s, 3)
+            if half is None and far.connected and far.applied * 2 >= far.connected:
+                half = elapsed
+            everywhere = far.applied >= far.connected
+            done = elapsed if everywhere and far.connected else None
+            reached = Reached(far.terminals, far.connected, far.applied, half, done)
+            told(reached)
+            if everywhere or elapsed >= wait_s:
+                return reached
+            await asyncio.sleep(POLL_S)
 
 
 def document(outcome: KillOutcome, reached: Reached) -> dict[str, Any]:

@@ -6,7 +6,8 @@ Nobody is called: every host looks at its database each second, so what is commi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -55,18 +56,26 @@ class KillSwitchesOfAHouse:
             return DatabaseOutcome(regions, code="database_away", message=str(error).strip(), do=AWAY_DO)
         return DatabaseOutcome(regions, changed, stores)
 
-    async def applied(self, switch: Switch, scope: Scope) -> Applied:
-        """Terminals of the scope, connected ones, and those whose reported document agrees with what stands."""
-        urls = await self._databases(scope)
-        found = await asyncio.gather(*(self._applied_at(url, switch, scope) for url in urls))
-        return Applied(*(sum(getattr(one, name) for one in found) for name in ("terminals", "connected", "applied")))
+    @asynccontextmanager
+    async def watch(self, switch: Switch, scope: Scope) -> AsyncIterator[Callable[[], Awaitable[Applied]]]:
+        """Asked again and again: terminals of the scope, connected ones, and those whose reported document agrees with
+        what stands. A database that is away counts none.
+        """
+        async with AsyncExitStack() as open_ones:
+            connections = []
+            for url in await self._databases(scope):
+                with suppress(OperationalError):
+                    connections.append(await open_ones.enter_async_context(await _connect(url)))
 
-    async def _applied_at(self, url: str, switch: Switch, scope: Scope) -> Applied:
-        try:
-            async with await _connect(url) as conn:
-                return await table.applied(conn, switch, scope, self._wall())
-        except OperationalError:
-            return Applied(0, 0, 0)
+            async def look() -> Applied:
+                found = []
+                for conn in connections:
+                    with suppress(OperationalError):
+                        found.append(await table.applied(conn, switch, scope, self._wall()))
+                sums = (sum(getattr(one, name) for one in found) for name in ("terminals", "connected", "applied"))
+                return Applied(*sums)
+
+            yield look
 
     async def switches(self, *, limit: int = 50) -> Sequence[ThrownSwitch]:
         found: dict[tuple[str, str, str], ThrownSwitch] = {}
