@@ -51,7 +51,7 @@ def power(
     as_json: AsJson = False,
 ) -> None:
     """What a stage of so many stores can see, and how often its rule errs when nothing was changed (simulated)."""
-    from runtime.evidence_trial import Chain, Size, power_table
+    from runtime.evidence_trial import Chain, Size, power_table, steps
 
     days = tuple(sorted(set(look_day or (7, 14))))
     if days[0] < 1 or days[-1] > 91:
@@ -59,7 +59,7 @@ def power(
     sizes = [Size(n, controls or n, look_days=days) for n in stores or STORES]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
-        task = bar.add_task("A/A", total=len(sizes) * runs)
+        task = bar.add_task("A/A", total=steps(sizes, runs))
         document = power_table(Chain(), sizes, runs, seed, lambda: bar.advance(task))
     if plots is not None:
         from runtime.evidence_plots import draw_power

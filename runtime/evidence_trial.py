@@ -146,7 +146,16 @@ def _plain_z(values: Floats, size: Size, treated: NDArray[np.bool_]) -> bool:
     return bool(abs(a.mean() - b.mean()) > 1.959964 * sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)))
 
 
-def safety_trial(chain: Chain, stores: int, days: int, runs: int, seed: int, alpha: float = 0.05) -> dict[str, Any]:
+def safety_trial(
+    chain: Chain,
+    stores: int,
+    days: int,
+    runs: int,
+    seed: int,
+    *,
+    alpha: float = 0.05,
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Stage 1 on failed payments: how often harm is seen where there is none, and where failures rose.
 
     `events_one_by_one`: what the exact test alone would have done in the A/A runs.
@@ -163,10 +172,20 @@ def safety_trial(chain: Chain, stores: int, days: int, runs: int, seed: int, alp
             if times == 1.0:
                 bare = [exact_p(MetricKind.RATE, a, b, worse_is_more=True) for a, b in zip(history, now, strict=True)]
                 hits["events_one_by_one"] += min(holm(bare)) < alpha
+        tick()
     return {"stores": stores, "days": days, **{name: share_of(n, runs) for name, n in hits.items()}}
 
 
-def staggered_trial(chain: Chain, stores: int, waves: int, runs: int, seed: int, effect: float = 0.0) -> dict[str, Any]:
+def staggered_trial(
+    chain: Chain,
+    stores: int,
+    waves: int,
+    runs: int,
+    seed: int,
+    *,
+    effect: float = 0.0,
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Stage 3: a wave of stores each week, a last wave never; how often the 95 % interval held the effect."""
     rng = np.random.default_rng(seed)
     days = 28 + 7 * waves
@@ -180,23 +199,33 @@ def staggered_trial(chain: Chain, stores: int, waves: int, runs: int, seed: int,
         low, high = found[0].interval(0.05)
         held += low <= effect <= high
         errors.append(found[0].error)
+        tick()
     return {"stores": stores, "waves": waves, "covered": share_of(held, runs), "error": float(np.mean(errors))}
+
+
+SAFETY_DAYS = (1, 3, 7)
+
+
+def steps(sizes: Sequence[Size], runs: int) -> int:
+    """How often `power_table` ticks."""
+    return (len(sizes) + len(SAFETY_DAYS)) * runs + _fewer(runs)
+
+
+def _fewer(runs: int) -> int:
+    """A staggered run takes longer."""
+    return max(2, runs // 5)
 
 
 def power_table(
     chain: Chain, sizes: Sequence[Size], runs: int, seed: int, tick: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """`storeops rollout power`: a trial of each size; safety of two stores after 1, 3 and 7 days; staggered waves.
-
-    The last two take a tenth of the runs.
-    """
-    less = max(2, runs // 10)
+    """`storeops rollout power`: a trial of each size, safety of two stores, staggered waves."""
     return {
         "seed": seed,
         "chain": asdict(chain),
         "sizes": [trial(size, chain, runs, seed, tick) for size in sizes],
-        "safety": [safety_trial(chain, 2, days, less, seed) for days in (1, 3, 7)],
-        "staggered": staggered_trial(chain, 40, 3, less, seed),
+        "safety": [safety_trial(chain, 2, days, runs, seed, tick=tick) for days in SAFETY_DAYS],
+        "staggered": staggered_trial(chain, 40, 3, _fewer(runs), seed, tick=tick),
     }
 
 
