@@ -115,7 +115,7 @@ def keep_going(work: Work, *, start: bool) -> None:
     for number, store in work.found.on_the_way:
         for target in store.targets:
             mark = work.marks.get(target.terminal)
-            if mark is None or not mark.on_the_way or mark.asked_at == work.now:
+            if mark is None or not mark.on_the_way or target.terminal in work.ordered:
                 continue
             sight = work.sight(target.terminal)
             if sight is not UNSEEN and sight.part != artefact.payload:
@@ -198,7 +198,7 @@ def keep_returning(work: Work) -> None:
             if mark is None or mark.state is not TargetState.ROLLING_BACK or mark.previous is None:
                 continue
             sight = work.sight(target.terminal)
-            if sight is UNSEEN or mark.restored_at == work.now:
+            if sight is UNSEEN or target.terminal in work.ordered:
                 continue
             if sight.part != mark.previous or sight.gen <= mark.asked_gen:
                 work.restore(store, target.terminal, mark.previous)

@@ -10,7 +10,17 @@ from actors.rollout_effects import Activate, Observation, Restore, SetDesired
 from models.domain.calendar import zone_of
 from models.domain.ids import MessageId, TerminalId, derived_id
 from models.domain.rollout import LocalWindow, Observed, RolloutState, StagePolicy, TargetState
-from models.domain.rollout_journal import ON_THE_WAY, UNTOUCHED, Entry, Mark, Rollout, StageMark, TargetMoved, folded
+from models.domain.rollout_journal import (
+    ON_THE_WAY,
+    UNTOUCHED,
+    Entry,
+    Mark,
+    Rollout,
+    RolloutMoved,
+    StageMark,
+    TargetMoved,
+    folded,
+)
 from models.domain.rollout_plan import PlannedStore, PlannedTarget
 from models.domain.rollout_target import UNSEEN, assess, assess_return, fail_in_queue
 
@@ -34,6 +44,9 @@ class Found:
     returning: list[Place] = field(default_factory=list)
 
 
+_ENDS = (RolloutState.COMPLETED, RolloutState.TAILING, RolloutState.ROLLED_BACK)
+
+
 class Work:
     """One tick's scratch. `rollout` moves with each entry, its marks are in `marks`."""
 
@@ -44,6 +57,8 @@ class Work:
         self.marks = dict(rollout.marks)
         self.found = Found()
         self.orders: list[Order] = []
+        self.ordered: set[TerminalId] = set()
+        """Who got an order in this tick."""
         self._before = rollout
         self._entries: list[Entry] = []
         self._moved: dict[TerminalId, Mark] = {}
@@ -60,8 +75,14 @@ class Work:
         self._moved[target] = mark
 
     def entries(self) -> tuple[Entry, ...]:
-        """What is to be written: targets first, because what was decided rests on them."""
-        return (*(TargetMoved(self.now, target, mark) for target, mark in self._moved.items()), *self._entries)
+        """What is to be written, in an order in which any beginning of it makes sense by itself.
+
+        A stage is open before its targets are asked, a rollback has begun before they go back; what ends the rollout
+        comes after the targets on which it rests.
+        """
+        targets = (TargetMoved(self.now, target, mark) for target, mark in self._moved.items())
+        ends = [one for one in self._entries if isinstance(one, RolloutMoved) and one.state in _ENDS]
+        return (*(one for one in self._entries if one not in ends), *targets, *ends)
 
     def result(self) -> Rollout:
         """The rollout after this tick: the fold of what it began with and `entries()`."""
@@ -157,16 +178,20 @@ class Work:
         order = SetDesired(
             self._id("ask", target, gen), target, store.store, artefact.kind, artefact.payload, expected_gen=gen
         )
-        self.orders.append(order)
+        self._order(order)
 
     def restore(self, store: PlannedStore, target: TerminalId, part: str) -> None:
         """Ask for what stood there before."""
         kind, gen = self.rollout.artefact.kind, self.sight(target).gen
-        self.orders.append(Restore(self._id("restore", target, gen), target, store.store, kind, part, expected_gen=gen))
+        self._order(Restore(self._id("restore", target, gen), target, store.store, kind, part, expected_gen=gen))
 
     def activate(self, store: PlannedStore, target: TerminalId, version: str, attempt: int) -> None:
         """Tell it to start a fetched version; each attempt is a command of its own."""
-        self.orders.append(Activate(self._id(f"activate:{version}", target, attempt), target, store.store, version))
+        self._order(Activate(self._id(f"activate:{version}", target, attempt), target, store.store, version))
+
+    def _order(self, order: Order) -> None:
+        self.orders.append(order)
+        self.ordered.add(order.target)
 
     def _id(self, what: str, target: TerminalId, n: int) -> MessageId:
         return MessageId(derived_id(self.rollout.id, f"{what}:{target}:{n}"))

@@ -40,7 +40,7 @@ from models.domain.rollout import (
     StageState,
     TargetState,
 )
-from models.domain.rollout_feasible import plan_problems
+from models.domain.rollout_feasible import fitted, plan_problems
 from models.domain.rollout_gate import Counts, Way
 from models.domain.rollout_journal import NO_TEXT, UNTOUCHED, Rollout, drafted
 from models.domain.rollout_plan import draw, resolve
@@ -164,6 +164,7 @@ class Run:
             mandatory_roles=policy.mandatory_roles,
             stratify=policy.stratify,
         )
+        policy = fitted(policy, plan)
         if problems := plan_problems(policy, plan):
             text = "; ".join(f"{one.path}: {one.reason}" for one in problems)
             raise NeedsOperator("policy_wrong", text, "mend the policy, or rehearse with other stores")

@@ -157,8 +157,9 @@ class LocalWindow:
 class StagePolicy:
     """The rules of one stage. Percentages are whole per cent; a store is executed when it succeeded or failed.
 
-    Errors: failed, timed out, lying, flapping. An error halts when there are more than `error_stores_max` of them,
-    whatever was executed, or more than `error_percent_max` of the executed once `executed_min` are.
+    Errors: failed, timed out, lying, flapping. They halt when there are more than `error_stores_max` of them, whatever
+    was executed, or more than `error_percent_max` of the stores that were asked once `executed_min` are executed. (Not
+    of the executed: failures are quick and successes have to soak, so the first executed are the worst.)
     """
 
     success_percent_min: int

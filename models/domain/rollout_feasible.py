@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.domain.evidence import StageKind
 from models.domain.rollout import Following, LocalWindow, RolloutPolicy, Stage, StagePolicy
@@ -44,8 +44,24 @@ def contradictions(policy: RolloutPolicy) -> list[Problem]:
     return found
 
 
+def fitted(policy: RolloutPolicy, plan: FrozenPlan) -> RolloutPolicy:
+    """The policy for this plan: absolute numbers of the stage that takes all become at most what it can show.
+
+    A chain of 120 stores goes by the same file as one of 1,000; the fitted policy is what is frozen with the plan.
+    """
+    stage, stores = policy.stages[-1], len(plan.stages[-1].stores)
+    rules = stage.policy
+    reachable = stores - stores * rules.offline_percent_max // 100
+    rules = replace(
+        rules,
+        executed_min=max(1, min(rules.executed_min, reachable)),
+        error_stores_max=min(rules.error_stores_max, stores - 1),
+    )
+    return replace(policy, stages=(*policy.stages[:-1], replace(stage, policy=rules)))
+
+
 def plan_problems(policy: RolloutPolicy, plan: FrozenPlan) -> tuple[Problem, ...]:
-    """What only shows once the stores are counted: for the stage that takes all."""
+    """What only shows once the stores are counted, of a fitted policy."""
     found: list[Problem] = []
     for number, (stage, planned) in enumerate(zip(policy.stages, plan.stages, strict=True)):
         reasons = _of_count(stage.policy, len(planned.stores))

@@ -45,6 +45,11 @@ class Counts:
         return self.succeeded + self.errors
 
     @property
+    def asked(self) -> int:
+        """Those in which something was changed, whatever came of it so far."""
+        return self.stores - self.queued - self.offline
+
+    @property
     def reached(self) -> int:
         """All but the offline bucket."""
         return self.stores - self.offline
@@ -130,7 +135,7 @@ def evaluate(
 
 
 def _error(counts: Counts, policy: StagePolicy, verdict: Verdict | None) -> Gate | None:
-    errors, executed = counts.errors, counts.executed
+    errors, executed, asked = counts.errors, counts.executed, counts.asked
     if errors > policy.error_stores_max:
         return halt(
             GateCode.ERRORS_ABSOLUTE,
@@ -139,12 +144,12 @@ def _error(counts: Counts, policy: StagePolicy, verdict: Verdict | None) -> Gate
                 f"{errors} of {counts.stores} stores failed, {policy.error_stores_max} at most",
             ),
         )
-    if executed >= policy.executed_min and errors * 100 > policy.error_percent_max * executed:
+    if executed >= policy.executed_min and errors * 100 > policy.error_percent_max * asked:
         return halt(
             GateCode.ERRORS_PERCENT,
             Text(
-                f"已执行的 {executed} 家门店中有 {errors} 家失败，超过 {policy.error_percent_max}%",
-                f"{errors} of {executed} executed stores failed, more than {policy.error_percent_max} %",
+                f"已变更的 {asked} 家门店中有 {errors} 家失败，超过 {policy.error_percent_max}%",
+                f"{errors} of the {asked} stores that were asked failed, more than {policy.error_percent_max} %",
             ),
         )
     if policy.evidence is not None and verdict is not None and verdict.halts:

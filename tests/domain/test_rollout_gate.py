@@ -54,9 +54,12 @@ def verdict(outcome: Outcome, look: int = 1) -> Verdict:
         (Counts(50, succeeded=41, offline=5, soaking=4), Way.ADVANCE, GateCode.PASSED),
         (Counts(50, succeeded=44, offline=6), Way.HOLD, GateCode.OFFLINE_MANY),
         (Counts(50, succeeded=44, offline=6, queue_over=True), Way.HALT, GateCode.OFFLINE_CAP),
-        # Three of nineteen are more than 10 %, but nineteen are too few to say so.
-        (Counts(50, succeeded=16, failed=3, soaking=31), Way.HOLD, GateCode.FEW_EXECUTED),
-        (Counts(50, succeeded=17, failed=3, soaking=30), Way.HALT, GateCode.ERRORS_PERCENT),
+        # Six of fifty are more than 10 %, but nineteen executed are too few to say so.
+        (Counts(50, succeeded=13, failed=6, soaking=31), Way.HOLD, GateCode.FEW_EXECUTED),
+        (Counts(50, succeeded=14, failed=6, soaking=30), Way.HALT, GateCode.ERRORS_PERCENT),
+        # Failures are quick, successes soak: three of the first twenty are three of the fifty that were asked.
+        (Counts(50, succeeded=17, failed=3, soaking=30), Way.HOLD, GateCode.NOT_SOAKED),
+        (Counts(50, succeeded=17, failed=3, queued=30), Way.HALT, GateCode.ERRORS_PERCENT),
         (Counts(50, failed=3, timed_out=3, lying=3, soaking=41), Way.HALT, GateCode.ERRORS_ABSOLUTE),
     ],
 )
@@ -155,7 +158,7 @@ def test_who_advances_has_satisfied_every_rule(
         return
     assert counts.executed >= rule.executed_min
     assert counts.succeeded * 100 >= rule.success_percent_min * counts.reached
-    assert counts.errors * 100 <= rule.error_percent_max * counts.executed
+    assert counts.errors * 100 <= rule.error_percent_max * counts.asked
     assert counts.offline * 100 <= rule.offline_percent_max * counts.stores
     assert found is not None
     assert found.outcome in (Outcome.SAFE, Outcome.BETTER, Outcome.UNCLEAR)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from models.domain.rollout import Artefact, ArtefactKind, digest_of
-from models.domain.rollout_feasible import longest_gap_min, plan_problems
+from models.domain.rollout_feasible import fitted, longest_gap_min, plan_problems
 from models.domain.rollout_policy import RULE_FIELDS, PolicyError, misfits, policy_from
 from tests.domain.rollouts import CONFIG, SOFTWARE, document, policy, release, rollout, rules, site
 from tests.domain.test_rollout_gate import EVIDENCE
@@ -122,10 +122,14 @@ def test_what_all_stages_share_may_be_said_once_and_is_blamed_there() -> None:
 
 
 def test_the_stage_that_takes_all_is_judged_once_its_stores_are_counted() -> None:
-    rule = policy({"name": "all", "stores": "all"} | rules(executed_min=5))
-    assert plan_problems(rule, rollout(rule, *(site(n) for n in range(5))).plan) == ()
-    [problem] = plan_problems(rule, rollout(rule, *(site(n) for n in range(4))).plan)
-    assert (problem.path, "can never be met" in problem.reason) == ("stages[0].executed_min", True)
+    rule = policy({"name": "all", "stores": "all"} | rules(executed_min=5, error_stores_max=9, in_flight_stores_max=1))
+    plan = rollout(rule, *(site(n) for n in range(4))).plan
+    assert {one.path for one in plan_problems(rule, plan)} == {"stages[0].executed_min", "stages[0].error_stores_max"}
+    fits = fitted(rule, plan)
+    assert plan_problems(fits, plan) == ()
+    assert (fits.stages[0].policy.executed_min, fits.stages[0].policy.error_stores_max) == (4, 3)
+    many = rollout(rule, *(site(n) for n in range(80))).plan
+    assert [one.path for one in plan_problems(fitted(rule, many), many)] == ["stages[0].queue_deadline_s"]
 
 
 def test_windows_leave_gaps() -> None:
