@@ -298,6 +298,16 @@ def test_a_group_may_be_strongest_in_effect_by_one_and_in_price_by_another() -> 
     assert ([one.candidate.id for one in best.taken], best.effective_fen) == (["half", "more"], 250)
 
 
+def test_a_lower_price_at_the_same_effect_is_looked_for_behind_a_weaker_one() -> None:
+    given = [
+        Candidate("c", (0, 0, "c"), Off(150, later=50), "g"),
+        Candidate("a", (1, 0, "a"), Off(100), "g"),
+        Candidate("b", (2, 0, "b"), Off(300, later=200), "g"),
+    ]
+    best = best_set([500], given)
+    assert ([one.candidate.id for one in best.taken], best.effective_fen, best.price_fen) == (["b"], 400, 200)
+
+
 def test_nodes_are_the_sets_that_were_priced_and_their_bound_is_exact() -> None:
     given = [Candidate(f"c{n}", (n, 0, f"c{n}"), Off(100 + n)) for n in range(6)]
     assert (best_set([1000], []).nodes, best_set([1000], given[:1]).nodes) == (1, 2)
