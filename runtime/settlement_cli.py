@@ -67,7 +67,7 @@ def status(region: Region = None, data: Data = None, demo: Demo = False, as_json
     table.caption = "off: written off"
     for name, one in found.items():
         last = one.runs[0] if one.runs else None
-        told = [name]
+        told: list[str] = [name]
         if last is not None:
             told.append(f"{last.business_date} {last.state}, {last.booked} booked {last.problem}".rstrip())
         if one.switch.paused:
