@@ -176,8 +176,14 @@ def validate(
 
 @config_app.command("set")
 def set_(
-    settings: Annotated[list[str], typer.Argument(metavar="KEY=VALUE…", help="KEY=null: as if nobody above set it.")],
     reason: Annotated[str, typer.Option("--reason", help="Why: it stands in the history.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE…", help="KEY=null: as if nobody above set it.")
+    ] = None,
+    forget: Annotated[
+        list[str] | None,
+        typer.Option("--forget", metavar="KEY", help="What was set so counts no more; KEY or a group."),
+    ] = None,
     chain: Annotated[str | None, typer.Option("--chain", help="For the whole chain that runs here.")] = None,
     region: Annotated[str | None, typer.Option("--region", help="Or one region of it.")] = None,
     store: Annotated[str | None, typer.Option("--store", help="Or one store.")] = None,
@@ -193,10 +199,12 @@ def set_(
 
     if chain is None and region is None and store is None:
         raise Refused("which_scope", "for what?", "give --chain, --region or --store")
-    patch = _patch(settings)
+    if not settings and not forget:
+        raise Refused("bad_setting", "nothing to change", "write KEY=VALUE, or --forget KEY")
+    patch = _patch(settings or [])
     asked = Asked(chain, region, store)
     plants = administration.running_all(data, demo)
-    version = asyncio.run(change(plants, asked, patch, f"cli:{getpass.getuser()}", reason))
+    version = asyncio.run(change(plants, asked, patch, f"cli:{getpass.getuser()}", reason, forget or ()))
     _print({"ok": True, "version": version, "set": patch}, as_json, f"version {version}; terminals follow in seconds")
 
 

@@ -16,6 +16,7 @@ from models.domain.chain_config import Effective, Layer, Origin, completed, diff
 from models.domain.chain_settings import DERIVED, Level
 from models.domain.errors import Refused
 from models.domain.ids import ChainId
+from models.domain.twin import overlaid
 from models.tables.chain_books import newest_document
 from models.tables.config_layers import LayerChange, StoredLayer, change_layer, load_chain_layers
 from runtime.chain_check import layers_for, layers_of
@@ -316,11 +317,12 @@ async def flat_house(plants: Sequence[Plant], chain: str) -> dict[str, Any]:
             book = await newest_document(conn, chain)
             language = "zh" if book is None else str(book[1].get("language", "zh"))
             flat |= {"chain.language": language, "chain.zone": rows[0][5], "chain.cutoff_hour": rows[0][6]}
-            scopes: dict[tuple[str, str], list[Layer]] = {}
+            scopes: dict[tuple[str, str], Mapping[str, Any]] = {}
             for one in await load_chain_layers(conn, ChainId(chain)):
-                scopes.setdefault((str(one.level), one.scope), []).append(one.layer)
-            for (level, scope), layers in scopes.items():
-                flat |= _flat_layer(Layer(level, scope, effective(layers).document))
+                scope = (str(one.level), one.scope)
+                scopes[scope] = overlaid(scopes.get(scope, {}), one.patch)
+            for (level, name), patch in scopes.items():
+                flat |= _flat_layer(Layer(level, name, patch))
             for store, zh, en, owner, labels, *_ in rows:
                 flat |= _flat_store(store, zh, en, owner, labels)
     if not flat:
@@ -341,8 +343,16 @@ def _flat_store(store: str, zh: str, en: str, owner: str, labels: Mapping[str, s
 # ---------------------------------------------------------------- changed
 
 
-async def change(plants: Sequence[Plant], asked: Asked, patch: Mapping[str, Any], by: str, reason: str) -> int:
-    """Change a live layer of a running house, in each database that serves it; the layer's version. Raises Refused."""
+async def change(
+    plants: Sequence[Plant],
+    asked: Asked,
+    patch: Mapping[str, Any],
+    by: str,
+    reason: str,
+    forget: Sequence[str] = (),
+) -> int:
+    """Change a live layer of a running house, in each database that serves it; the layer's version. `forget`: dotted
+    paths of which it shall say nothing any more. Raises Refused."""
     spot = await _spot(plants, asked)
     level, scope = (Level.CHAIN, str(spot.chain))
     if asked.store is not None:
@@ -350,7 +360,8 @@ async def change(plants: Sequence[Plant], asked: Asked, patch: Mapping[str, Any]
     elif asked.region is not None:
         level, scope = Level.REGION, asked.region
     region = "" if level is Level.CHAIN else spot.region or ""
-    order = LayerChange(spot.chain, level, scope, region, patch, by, reason)
+    paths = tuple(tuple(path.split(".")) for path in forget)
+    order = LayerChange(spot.chain, level, scope, region, patch, by, reason, paths)
     urls = [spot.url] if level is not Level.CHAIN else await _serving(plants, spot.chain)
     version = 0
     for url in urls:

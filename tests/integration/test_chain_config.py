@@ -10,14 +10,16 @@ from typing import Any
 import psycopg
 import pytest
 
+from models.domain.chain_config import ABSENT
 from models.domain.chain_settings import Level
 from models.domain.errors import Refused
 from models.domain.ids import ChainId
 from models.tables.config_layers import LayerChange, change_layer
 from runtime import commands
+from runtime.chains import read_chain
 from runtime.commands import Change
-from runtime.config_views import Asked, change, of_house
-from tests.integration.house import House, eventually, storeops
+from runtime.config_views import Asked, change, flat_file, flat_house, of_house
+from tests.integration.house import CHAIN_FILE, House, eventually, storeops
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -59,6 +61,7 @@ async def test_a_layer_reaches_exactly_the_terminals_whose_document_it_changes(h
         patch = {"language": "en", "offers": {"enabled": False}, "sound": {"volume_percent": None}}
         await change(plants, Asked(store=STORE), patch, "tests", "tourists")
         await eventually(lambda: moved(between, documents(house)) == here, "every terminal of the store")
+        await eventually(lambda: terminal.agent.desired.get("switches") == ["offers"], "it says what is off")
         shown = await terminal.open_session()
         assert shown.prompt is not None
         assert shown.prompt.text.isascii(), "prompts are English now"
@@ -80,10 +83,19 @@ async def test_a_layer_reaches_exactly_the_terminals_whose_document_it_changes(h
         published = documents(house)[name][2]
         assert {path.split(".")[0] for path in rows} == published.keys()
 
+        # Held against its file: exactly what was changed live.
+        runs, file = await flat_house(plants, "sunrise"), flat_file(read_chain(CHAIN_FILE))
+        differs = {path for path in runs.keys() | file.keys() if runs.get(path, ABSENT) != file.get(path, ABSENT)}
+        assert {path for path in differs if path.startswith(f"store {STORE}")} == {
+            f"store {STORE}: language",
+            f"store {STORE}: offers.enabled",
+            f"store {STORE}: sound.volume_percent",
+        }
         others = {one for one, (store, _, _) in before.items() if store != STORE}
         assert not moved(before, documents(house)) & others, "nobody else heard of it"
 
-    await change(plants, Asked(store=STORE), {"language": None, "offers": None, "sound": None}, "tests", "over")
+    await change(plants, Asked(store=STORE), {}, "tests", "over", ["language", "offers", "sound.volume_percent"])
+    assert house.rows("SELECT patch, places FROM config_layer WHERE scope = %s", (STORE,)) == [({}, {})]
     history = house.rows(
         'SELECT version, "by", reason FROM config_change WHERE level = %s AND scope = %s ORDER BY version',
         ("store", STORE),
