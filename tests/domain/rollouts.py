@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -117,23 +118,21 @@ def rollout(rules_of: RolloutPolicy, *sites: Site, artefact: Artefact = CONFIG, 
     return drafted(RolloutId(name), ChainId("harbour"), artefact, Selector(all_stores=True), rules_of, plan, AUTHOR)
 
 
+OLD = Observed(
+    gen=1,
+    part="{}",
+    config_hash="old",
+    online=True,
+    applied_gen=1,
+    reported_hash="old",
+    software="1.0",
+    boot="b1",
+)
+
+
 def old(**over: Any) -> Observed:
     """A terminal that answers and has the old configuration."""
-    return Observed(
-        **(
-            {
-                "gen": 1,
-                "part": "{}",
-                "config_hash": "old",
-                "online": True,
-                "applied_gen": 1,
-                "reported_hash": "old",
-                "software": "1.0",
-                "boot": "b1",
-            }
-            | over
-        )
-    )
+    return replace(OLD, **over)
 
 
 def new(**over: Any) -> Observed:

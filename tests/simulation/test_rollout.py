@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from actors.rollout_effects import Decide, Journal, RolloutEffect, RolloutTurn
 from models.domain import rollout_target
 from models.domain.ids import TerminalId
-from models.domain.rollout import Observed, RolloutPolicy, RolloutState, TargetState
+from models.domain.rollout import Observed, Reason, RolloutPolicy, RolloutState, TargetState
 from models.domain.rollout_gate import Way
 from models.domain.rollout_journal import Entry, Rollout, folded
 from models.domain.rollout_policy import policy_from
@@ -77,6 +77,8 @@ def test_every_fault_is_found_out_where_the_rules_let_it_pass() -> None:
                 error_stores_max=39,
                 executed_min=20,
                 offline_percent_max=50,
+                soak_s=1000,
+                soak_deadline_s=3000,
             ),
             tail=True,
         )
@@ -99,7 +101,7 @@ def test_every_fault_is_found_out_where_the_rules_let_it_pass() -> None:
 def test_a_rehearsal_notices_rules_that_believe_liars(monkeypatch: pytest.MonkeyPatch) -> None:
     def gullible(mark: Any, artefact: Any, seen: Observed, *_: Any) -> Any:
         done = seen.part == artefact.payload and (seen.said_done_at is not None or seen.software == artefact.version)
-        return (rollout_target.Proof.YES if done else rollout_target.Proof.NO), rollout_target.Reason.NONE
+        return (rollout_target.Proof.YES if done else rollout_target.Proof.NO), Reason.NONE
 
     monkeypatch.setattr(rollout_target, "proof", gullible)
     monkeypatch.setattr(
