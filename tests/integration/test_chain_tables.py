@@ -70,6 +70,13 @@ async def test_an_edited_line_changes_the_documents_of_its_terminals_and_of_no_o
 
         directory = Directory(REGION)
         await directory.load(conn)
+        kinds: dict[object, set[str]] = {}
+        for one in directory.terminals():
+            place = directory.book_of(one.store, 0)
+            text = canonical(directory.desired_config(one, place))
+            kinds.setdefault(directory.config_key(one, place), set()).add(text)
+        assert all(len(texts) == 1 for texts in kinds.values()), "terminals of one kind are told the same"
+        assert len(kinds) < len(first), "and there are fewer kinds than terminals"
         book = directory.book_of(StoreId("bj-wudaokou"), 0)
         assert (book.language, book.off) == ("zh", (Switch.FACE,)), "its region's language, its own choice"
         assert await directory.refresh_switches(conn, datetime.now(UTC)) == [], "no switch was thrown"
