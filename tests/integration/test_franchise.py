@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from models.domain.accounts import store_of
 from models.domain.errors import Refused
-from models.domain.franchise import MONEY, Line, Statement
+from models.domain.franchise import MONEY, Line, Statement, days_of, line_of
 from models.domain.ids import LegalEntityId, RegionId
 from models.domain.ledger import Transaction
 from models.tables.directory import load_owners
@@ -185,3 +185,10 @@ def test_a_sale_is_its_owners_by_the_business_date() -> None:
 async def test_hosts_learn_of_it_while_they_run(books: AsyncConnection) -> None:
     owners = await load_owners(books, RegionId("east"))
     assert owners == {SECOND: (("2020-01-01", "north"), ("2026-11-20", "south"))}
+
+
+def test_a_discount_of_a_sale_or_of_points_is_one_and_february_has_its_days() -> None:
+    for kind, line in (("sale_paid", "discounts"), ("points_moved", "discounts"), ("settled", "clawed_back")):
+        assert line_of(kind, "discount_given:s1", absorbed=False) == (line, "")
+    assert days_of("2028-02") == ("2028-02-01", "2028-02-29")
+    assert days_of("2026-02") == ("2026-02-01", "2026-02-28")
