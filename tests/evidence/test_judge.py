@@ -201,6 +201,16 @@ def test_the_first_look_has_the_wider_interval() -> None:
     assert one.high > both.high
 
 
+def test_the_interval_of_all_looks_decides_not_the_p_of_one() -> None:
+    looks = (judged(chain_of(30, 30, step / 200), 7) for step in range(40))
+    verdict = next(one for one in looks if one.p is not None and one.p < 0.03)
+    assert verdict.p is not None
+    assert verdict.p > 0.005
+    assert verdict.estimate is not None
+    assert verdict.estimate > 0
+    assert verdict.outcome is Outcome.UNCLEAR
+
+
 def test_before_the_first_look_nothing_is_said() -> None:
     with pytest.raises(ValueError, match="first look"):
         judged(chain_of(4, 4), 6)

@@ -213,6 +213,10 @@ def test_staggered_is_the_imputation_from_store_and_day_effects() -> None:
     assert found[0].estimate == pytest.approx(float((y - design @ beta)[treated].mean()), abs=CLOSE)
     assert found[0].df == int((wave != 3).sum()) - 1
     assert found[0].estimate == pytest.approx(0.3, abs=4 * found[0].error)
+    without = [adopted(np.delete(values, n, axis=0), np.delete(under, n, axis=0)) for n in range(stores)]
+    others = np.array([one[0].estimate for one in without if one is not None])
+    error = sqrt((stores - 1) / stores * float(((others - others.mean()) ** 2).sum()))
+    assert found[0].error == pytest.approx(error, abs=CLOSE)
     assert found[1] == 0
 
 
