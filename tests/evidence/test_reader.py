@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -17,12 +18,12 @@ from models.domain.ids import StoreId
 from models.tables.entities import DeadLetterRow, OutboxRow
 from models.tables.evidence import DAYS_MAX, metrics_read, read_days, read_samples
 from models.tables.members import MemberRow, MembershipRow
-from models.tables.migrate import upgrade
 from models.tables.privacy import FaceDecisionDayRow
 from models.tables.registry import StoreRow
 from models.tables.sales import FaceDecisionRow, IncidentRow, SaleRow
 from runtime.evidence_desk import prepare, verdict_due
-from runtime.postgres import sqlalchemy_url
+from runtime.postgres import EmbeddedPostgres, sqlalchemy_url
+from tests.conftest import fresh_database
 
 A, B = StoreId("s-a"), StoreId("s-b")
 DAY = date(2026, 6, 10)
@@ -33,16 +34,16 @@ NIGHT = datetime(2026, 6, 10, 18, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def url(module_database_url: str) -> str:
-    upgrade(module_database_url)
-    engine = create_engine(sqlalchemy_url(module_database_url), poolclass=NullPool)
-    with Session(engine) as session:
-        for rows in (stores(), happened(), [member()], memberships()):
-            session.add_all(rows)
-            session.flush()
-        session.commit()
-    engine.dispose()
-    return module_database_url
+def url(embedded_postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    with fresh_database(embedded_postgres, migrated_template) as made:
+        engine = create_engine(sqlalchemy_url(made), poolclass=NullPool)
+        with Session(engine) as session:
+            for rows in (stores(), happened(), [member()], memberships()):
+                session.add_all(rows)
+                session.flush()
+            session.commit()
+        engine.dispose()
+        yield made
 
 
 def stores() -> list[SQLModel]:
