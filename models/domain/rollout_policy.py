@@ -39,6 +39,7 @@ from models.domain.rollout import (
     Unclear,
 )
 from models.domain.rollout_feasible import Problem, contradictions
+from models.domain.twin import canonical
 
 PRIVACY_ATTACHMENT = "privacy_assessment"
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -86,11 +87,22 @@ def misfits(policy: RolloutPolicy, artefact: Artefact) -> tuple[Problem, ...]:
         found.append(Problem("artefact.payload", f"must have 1..{PAYLOAD_CHARACTERS_MAX} characters"))
     if artefact.kind.boots:
         found.extend(_software_misfits(artefact))
+    elif artefact.kind in (ArtefactKind.CONFIG, ArtefactKind.FLAG) and not _canonical_patch(artefact.payload):
+        found.append(Problem("artefact.payload", "must be one JSON object with sorted keys and no spaces"))
     asked = PRIVACY_ATTACHMENT in policy.stages[0].policy.attachments
     if touches_faces(artefact) and not asked and len(policy.stages) > 1:
         reason = f"must name {PRIVACY_ATTACHMENT}: {artefact.key} touches faces"
         found.append(Problem("stages[0].attachments", reason))
     return tuple(found)
+
+
+def _canonical_patch(payload: str) -> bool:
+    """Parts are compared as text, so there is one way to write them."""
+    try:
+        document = json.loads(payload)
+    except ValueError:
+        return False
+    return isinstance(document, dict) and canonical(document) == payload
 
 
 def _software_misfits(artefact: Artefact) -> list[Problem]:

@@ -35,7 +35,7 @@ from models.domain.errors import Refused
 from models.domain.ids import StoreId, TerminalId
 from models.domain.rollout import Observed, RolloutId, RolloutState, Selector, Site, StageState, TargetState
 from models.domain.rollout_gate import Way
-from models.domain.rollout_journal import Rollout, folded
+from models.domain.rollout_journal import Rollout, StageMoved, folded
 from models.domain.rollout_plan import PlannedStore, planned
 from tests.domain.rollouts import (
     AUTHOR,
@@ -79,6 +79,8 @@ class Driver:
     def _took(self, turn: RolloutTurn) -> RolloutTurn:
         entries = [one.entry for one in turn.effects if isinstance(one, Journal)]
         assert folded(self.rollout, entries) == turn.rollout, "the rollout is the fold of its journal"
+        if any(isinstance(one, StageMoved) for one in entries):
+            assert isinstance(entries[0], StageMoved), "a stage is open before its targets are asked"
         orders = [n for n, one in enumerate(turn.effects) if isinstance(one, SetDesired | Restore | Activate)]
         assert not orders or min(orders) >= len(entries), "journal before publish"
         self.rollout, self.last = turn.rollout, turn
@@ -158,6 +160,15 @@ def test_the_author_cannot_approve_and_a_gate_is_never_skipped() -> None:
     assert own.value.code == "own_rollout"
     house.tell(Approve(OTHER), after(62))
     assert house.tell(Approve(OTHER), after(63)).effects == (), "twice is once"
+
+
+def test_an_approval_by_the_author_opens_nothing_even_if_it_is_in_the_journal() -> None:
+    house = driver(*CHAIN, stages=TWO)
+    to_approval(house)
+    forged = StageMoved(after(62), 0, replace(house.rollout.stages[0], approved_by=AUTHOR, approved_at=after(62)))
+    house.rollout = folded(house.rollout, (forged,))
+    house.tick(after(63))
+    assert house.rollout.stage == 0
 
 
 def test_an_approval_is_void_when_what_was_approved_has_gone() -> None:
@@ -288,6 +299,15 @@ def test_configuration_changes_in_the_store_s_own_window() -> None:
     assert [one.store for one in house.of(SetDesired)] == ["s-2"], "an hour earlier in Tokyo"
     house.tick(after(AT_NIGHT))
     assert [one.store for one in house.of(SetDesired) if one.store == "s-1"] == ["s-1"]
+
+
+def test_a_window_over_midnight_belongs_to_the_day_on_which_it_begins() -> None:
+    night = [{"begins": "22:00", "until": "02:00", "weekdays": [1]}]  # Monday night
+    stage = {"name": "all", "stores": "all"} | rules(windows=night, queue_deadline_s=700_000, jitter_s=0)
+    for hours, opens in ((12, False), (13, True), (16, True), (17, False), (16 - 24, False), (13 + 24, False)):
+        house = driver(site(1), stages=(stage,))
+        house.tick(after(hours * 3600))
+        assert bool(house.of(SetDesired)) is opens, hours
 
 
 def software(*sites: Site, **over: Any) -> Driver:

@@ -148,6 +148,8 @@ def test_an_artefact_must_fit_its_policy() -> None:
     assert misfits(rule, CONFIG) == ()
     assert [one.path for one in misfits(policy(kinds=["config"]), SOFTWARE)] == ["kinds"]
     assert [one.path for one in misfits(rule, replace(CONFIG, sha256="0"))] == ["artefact.sha256"]
+    loose = replace(CONFIG, payload='{"volume": 2}', sha256=digest_of('{"volume": 2}'))
+    assert [one.path for one in misfits(rule, loose)] == ["artefact.payload"]
     bare = replace(SOFTWARE, fallback="")
     assert [one.path for one in misfits(rule, bare)] == ["artefact.fallback"]
     other = replace(SOFTWARE, payload=release("3.0"), sha256=digest_of(release("3.0")))
