@@ -45,7 +45,7 @@ def check_chain(path: Path) -> Checked:
     doc, wrong = _validated(marked)
     findings += settings + wrong
     if doc is not None and not findings:
-        doc = doc.model_copy(update={"places": _places(marked, doc)})
+        doc = doc.model_copy(update={"places": _places(marked)})
         findings += _not_together(marked, doc)
     return Checked(doc, tuple(sorted(findings, key=_by_place)))
 
@@ -148,9 +148,8 @@ def _settings_findings(marked: Marked) -> Iterator[Finding]:
             yield Finding(marked.place(where), ".".join(str(part) for part in where), fault.message, fault.do)
 
 
-def _places(marked: Marked, doc: ChainDoc) -> dict[str, str]:
-    """`level:scope/path` -> file:line, of every setting; the region of each store is in the document."""
-    del doc
+def _places(marked: Marked) -> dict[str, str]:
+    """`level:scope/path` -> file:line, of every setting."""
     return {
         f"{section.level}:{section.scope}/{'.'.join(path)}": str(marked.place((*section.where, *path)))
         for section in _sections(marked.document)
