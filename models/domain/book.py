@@ -8,7 +8,7 @@ from datetime import datetime
 
 from models.domain.barcode import InStoreLayout
 from models.domain.calendar import business_date
-from models.domain.chain_settings import StoreSettings
+from models.domain.chain_settings import DEFAULT_SETTINGS, StoreSettings
 from models.domain.events import Purpose, TenderKind
 from models.domain.ids import ChainId, LegalEntityId, PlanId, RegionId, StoreId
 from models.domain.kill_switch import Switch
@@ -79,7 +79,7 @@ class StoreBook:
     """Legal entities with the business dates from which they own the store, ascending; empty: `entity`, for ever."""
     off: tuple[Switch, ...] = ()
     """What kill switches or the configuration stopped here, as of now: no version of the book pins it."""
-    settings: StoreSettings = StoreSettings()
+    settings: StoreSettings = DEFAULT_SETTINGS
     """The effective configuration, as of now likewise."""
 
     @property

@@ -335,6 +335,9 @@ class StoreSettings:
         return self.footer_zh if language == "zh" else self.footer_en
 
 
+DEFAULT_SETTINGS = StoreSettings()
+
+
 def store_settings(document: Mapping[str, Any]) -> StoreSettings:
     """Of a store's effective document."""
     return StoreSettings(

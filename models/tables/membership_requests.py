@@ -127,7 +127,5 @@ async def requests_of(cur: AsyncCursor[Any], membership: str, *, limit: int) -> 
 def _request(row: tuple[Any, ...]) -> MembershipRequest:
     number, membership, chain, region, owner, action, by, state, code, *rest = row
     *parts, made_at, until = rest
-    return MembershipRequest(
-        number, membership, chain, region, owner, action["asked"], action["told"], by, state, made_at, code,
-        *parts, until,
-    )  # fmt: skip
+    told = (action["asked"], action["told"], by, state, made_at, code)
+    return MembershipRequest(*(number, membership, chain, region, owner, *told, *parts, until))

@@ -40,8 +40,8 @@ async def desk(console: Console, filled_url: str) -> AsyncIterator[None]:
         yield
 
 
-def _nobody(entity: str) -> Any:
-    raise AssertionError(f"no provider is asked for {entity}")
+def _nobody(entity: str, provider: str = "", /) -> Any:
+    raise AssertionError(f"no provider {provider!r} is asked for {entity}")
 
 
 @pytest.fixture

@@ -110,7 +110,9 @@ async def rows_after(
             for entity, days in (("chain", 0), ("north", 2)) if closed else ():
                 await close_door(cur, entity, NOW.date() + timedelta(days=days))
         provider = cast("PaymentProvider", replay)
-        runner = SettlementRunner(CHAIN, REGION, pool, lambda *_: provider, limits, wall=lambda: NOW, between_steps=hook)
+        runner = SettlementRunner(
+            CHAIN, REGION, pool, lambda *_: provider, limits, wall=lambda: NOW, between_steps=hook
+        )
         with suppress(Enough):
             await runner.run(NOW)
         async with pool.connection() as conn:

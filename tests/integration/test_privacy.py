@@ -472,7 +472,7 @@ async def test_a_checkpoint_outside_finds_what_was_cut_off_and_no_one_can_write_
 # ---------------------------------------------------------------- at a terminal
 
 
-def _no_provider(_entity: LegalEntityId) -> PaymentProvider:
+def _no_provider(_entity: LegalEntityId, _provider: str = "", /) -> PaymentProvider:
     raise AssertionError("nothing is asked of the provider")
 
 
