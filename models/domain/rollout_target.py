@@ -41,7 +41,8 @@ def proof(mark: Mark, artefact: Artefact, seen: Observed, now: datetime, claim_g
         changed = mark.already or seen.boot != mark.boot_before
         return (Proof.YES, Reason.NONE) if changed else (Proof.LIE, Reason.OLD_BOOT)
     told, said = mark.activated_at, seen.said_done_at
-    if told and said and said >= told and now - said >= timedelta(seconds=claim_grace_s):
+    # Only who answers can lie: one that is starting has its old report standing.
+    if seen.online and told and said and said >= told and now - said >= timedelta(seconds=claim_grace_s):
         return Proof.LIE, Reason.SAID_DONE
     return Proof.NO, Reason.NONE
 

@@ -56,6 +56,14 @@ RUNS_2 = old(gen=2, part=release("2.0"), software="2.0", boot="b2", applied_gen=
             TargetState.LYING,
             Reason.SAID_DONE,
         ),
+        (
+            BOOTING,
+            SOFTWARE,
+            replace(RUNS_2, software="1.0", said_done_at=after(5), online=False),
+            99,
+            TargetState.ACTIVATING,
+            Reason.NONE,
+        ),
         # somebody else's part
         (CHANGING, CONFIG, old(gen=3, part='{"volume":9}'), 5, TargetState.SUPERSEDED, Reason.CHANGED_ELSEWHERE),
     ],
