@@ -218,6 +218,7 @@ class TerminalCare:
             asked.no_software,
             asked.reset,
             asked.expected_gen,
+            anew=asked.anew,
         )
 
     def switched(self, stores: Collection[StoreId]) -> None:

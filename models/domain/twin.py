@@ -84,6 +84,8 @@ class DesiredAsked:
     """Forget the overrides so far, back to the chain's configuration, before `patch`."""
     expected_gen: int | None = None
     leap: bool = False
+    anew: bool = False
+    """A new generation also when nothing differs: whoever asks against the present one after this finds another."""
 
 
 def canonical(document: Mapping[str, Any]) -> str:
@@ -156,7 +158,7 @@ def change(desired: Desired, asked: DesiredAsked, applied_gen: int) -> tuple[Des
     config = canonical(merged(base, json.loads(overrides)))
     next_hash, base_hash = hash_of(config), hash_of(asked.base)
     same = (next_hash, overrides, software) == (desired.config_hash, desired.overrides, desired.software)
-    if same and desired.gen and not asked.leap:
+    if same and desired.gen and not (asked.leap or asked.anew):
         return (desired if base_hash == desired.base_hash else replace(desired, base_hash=base_hash)), ""
     gen = max(desired.gen, applied_gen) + 1
     if gen > GEN_MAX:

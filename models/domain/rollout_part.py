@@ -1,0 +1,126 @@
+"""The part of a terminal's document that a rollout owns: how it is read there, laid in, and taken out again.
+
+A configuration's part are the paths of its patch in the terminal's own overrides, whatever stands at them; software's
+is the release. A part is text: canonical JSON, "" where nothing stands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from models.domain.errors import Refused
+from models.domain.ids import MessageId
+from models.domain.rollout import Artefact, ArtefactKey, ArtefactKind, digest_of
+from models.domain.twin import (
+    PROTECTED_CONFIG,
+    DesiredAsked,
+    SoftwareVersion,
+    canonical,
+    overlaid,
+    require_config,
+)
+
+PATCHED = (ArtefactKind.CONFIG, ArtefactKind.FLAG)
+CARRIED = (*PATCHED, ArtefactKind.SOFTWARE)
+"""Kinds that travel in a terminal's document. Books are a store's."""
+CONFIG_KEY = ArtefactKey("config")
+
+
+def taken(overrides: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands in the overrides at the paths of a patch; a null that hides a key of the base counts."""
+    found: dict[str, Any] = {}
+    for key, value in patch.items():
+        if key not in overrides:
+            continue
+        inside = overrides[key]
+        if isinstance(value, Mapping) and isinstance(inside, Mapping):
+            if below := taken(inside, value):
+                found[key] = below
+        else:
+            found[key] = inside
+    return found
+
+
+def without(overrides: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides without the paths of a patch; a group that is empty then goes too."""
+    left: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if key not in patch:
+            left[key] = value
+        elif isinstance(patch[key], Mapping) and isinstance(value, Mapping) and (below := without(value, patch[key])):
+            left[key] = below
+    return left
+
+
+def part_of(artefact: Artefact, overrides: str, software: Mapping[str, Any] | None) -> str:
+    """The artefact's part as it stands in one terminal's document."""
+    if artefact.kind is ArtefactKind.SOFTWARE:
+        return "" if software is None else canonical(software)
+    found = taken(json.loads(overrides), json.loads(artefact.payload))
+    return canonical(found) if found else ""
+
+
+def laid_in(order: MessageId, artefact: Artefact, part: str, expected_gen: int) -> DesiredAsked:
+    """Ask for the artefact against the generation that was seen."""
+    if artefact.kind is ArtefactKind.SOFTWARE:
+        return DesiredAsked(order, "", software=_release(part), expected_gen=expected_gen)
+    return DesiredAsked(order, "", part, expected_gen=expected_gen)
+
+
+def put_back(order: MessageId, artefact: Artefact, part: str, overrides: str, expected_gen: int) -> DesiredAsked:
+    """Ask for what stood there before, always as a new generation. `overrides`: as seen under `expected_gen`."""
+    if artefact.kind is ArtefactKind.SOFTWARE:
+        return DesiredAsked(order, "", software=_release(part), expected_gen=expected_gen, anew=True)
+    bare = without(json.loads(overrides), json.loads(artefact.payload))
+    whole = overlaid(bare, json.loads(part)) if part else bare
+    return DesiredAsked(order, "", canonical(whole), reset=True, expected_gen=expected_gen, anew=True)
+
+
+def _release(part: str) -> SoftwareVersion:
+    return SoftwareVersion(**json.loads(part))
+
+
+# ---------------------------------------------------------------- made
+
+
+def patch_artefact(patch: Mapping[str, Any], flag: str = "") -> Artefact:
+    """A change of configuration, or of the one setting that `flag` names. Raises Refused `bad_artefact`."""
+    require_config(patch)
+    if not patch or _hollow(patch):
+        raise Refused(
+            "bad_artefact", "a patch without a value changes nothing", 'say {"sound": {"volume_percent": 40}}'
+        )
+    if protected := PROTECTED_CONFIG & patch.keys():
+        raise Refused("bad_artefact", f"{', '.join(sorted(protected))} is no setting", "it comes from the chain's book")
+    payload = canonical(patch)
+    kind, key = (ArtefactKind.FLAG, ArtefactKey(flag)) if flag else (ArtefactKind.CONFIG, CONFIG_KEY)
+    sha256 = digest_of(payload)
+    return Artefact(kind, key, sha256[:12], payload, sha256)
+
+
+def software_artefact(release: Mapping[str, Any], fallback: Mapping[str, Any], family: str = "terminals") -> Artefact:
+    """A release of the software of one family, and the one to go back to where none was asked for.
+
+    Raises Refused `bad_artefact`.
+    """
+    parts = []
+    for name, document in (("the release", release), ("the release to go back to", fallback)):
+        if set(document) != {"version", "url", "sha256", "size_bytes"} or type(document["size_bytes"]) is not int:
+            raise Refused("bad_artefact", f"{name} is no release", "an object of version, url, sha256, size_bytes")
+        parts.append(canonical(document))
+    payload, back = parts
+    return Artefact(
+        ArtefactKind.SOFTWARE,
+        ArtefactKey(f"software/{family}"),
+        str(release["version"]),
+        payload,
+        digest_of(payload),
+        back,
+    )
+
+
+def _hollow(patch: Mapping[str, Any]) -> bool:
+    """Some group of it says nothing."""
+    return any(isinstance(value, Mapping) and (not value or _hollow(value)) for value in patch.values())

@@ -1,0 +1,483 @@
+"""The driver of a chain's rollouts: look at everything, tick, write, then do; again every few seconds.
+
+It remembers nothing that the tables do not say: whoever carries on after it, from whichever point, ends at the same.
+What it keeps between two rounds are folds that it could make again, each good for one length of its journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import msgspec
+import structlog
+from psycopg import AsyncConnection, OperationalError
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from actors.hosts import Hosts
+from actors.rollout import JUDGED, tick
+from actors.rollout_effects import Activate, Decide, Journal, Observation, Restore, SetDesired
+from actors.rollout_work import Order
+from models.domain.calendar import zone_of
+from models.domain.errors import Refused, RetryLater
+from models.domain.evidence import Verdict
+from models.domain.ids import ChainId, MessageId, RegionId, StoreId, TerminalId, derived_id
+from models.domain.rollout import Observed, RolloutId, Site, TargetState
+from models.domain.rollout_journal import Rollout
+from models.domain.rollout_part import laid_in, part_of, put_back
+from models.domain.rollout_plan import PlannedStore, planned
+from models.domain.twin import CommandAsked, CommandStatus, DesiredAsked, OrderResult
+from models.tables import rollouts as table
+from models.tables.rollout_sight import CommandAnswer, Twin, load_answers, load_sites, load_twins
+from runtime.clock import wall_now
+from runtime.orders import order
+from runtime.plant import Plant, open_pool
+
+log = structlog.get_logger()
+
+ORDERS_AT_ONCE_MAX = 64
+CONNECT_S_MAX = 5.0
+ARRIVALS_EVERY = timedelta(seconds=30)
+ACTIVATE_DEADLINE_S = 30
+NOT_YET = frozenset({"busy", "not_fetched", "nothing_to_activate"})
+"""A terminal that answers so has refused nothing: it serves somebody, or is told once more."""
+AWAY = (OperationalError, PoolTimeout)
+
+Hook = Callable[[str], Awaitable[None]]
+
+
+async def _no_hook(_: str) -> None:
+    return None
+
+
+@dataclass(slots=True)
+class RoundCounts:
+    """What a driver did since it began."""
+
+    ticks: int = 0
+    entries: int = 0
+    orders: int = 0
+    conflicts: int = 0
+    """Orders against a generation that had moved: looked at again."""
+    refused: int = 0
+    """Orders that a terminal's host refused for another reason."""
+    lost_races: int = 0
+    """Ticks whose journal somebody else had written meanwhile."""
+    errors: int = 0
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One rollout's fold, as long as its journal is."""
+
+    rollout: Rollout
+    outlooks: Sequence[table.StageOutlook | None]
+    arrivals: tuple[PlannedStore, ...] = ()
+    arrivals_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Look:
+    """What one observation found; `twins` too, because an order is made from what it was made against."""
+
+    seen: Observation
+    twins: Mapping[TerminalId, Twin] = field(default_factory=dict)
+
+
+class Databases:
+    """The databases of a chain: the home, where its rollouts are written, is the first region's."""
+
+    def __init__(self, plants: Sequence[Plant]) -> None:
+        self.chain = plants[0].chain
+        self._pools: dict[str, AsyncConnectionPool[AsyncConnection[Any]]] = {}
+        self.regions: dict[str, list[RegionId]] = {}
+        for plant in plants:
+            self.regions.setdefault(plant.database_url, []).append(plant.region)
+            if plant.database_url not in self._pools:
+                self._pools[plant.database_url] = open_pool(plant, 2)
+        self.home = plants[0].database_url
+
+    async def open(self) -> None:
+        """Connections follow in the background: a database that is away is waited for by who asks it."""
+        for pool in self._pools.values():
+            await pool.open()
+
+    async def close(self) -> None:
+        """All of them."""
+        for pool in self._pools.values():
+            await pool.close()
+
+    def at(self, url: str | None = None) -> Any:
+        """A connection as an async context: of the home, or of a named database. Raises PoolTimeout after 5 s."""
+        return self._pools[url or self.home].connection(CONNECT_S_MAX)
+
+    async def sites(self, chain: ChainId) -> tuple[list[Site], list[RegionId]]:
+        """Stores of every database that answers, and the regions of those that do not."""
+        found: list[Site] = []
+        away: list[RegionId] = []
+        for url, regions in self.regions.items():
+            try:
+                async with self.at(url) as conn:
+                    found += await load_sites(conn, chain, regions)
+            except AWAY:
+                away += regions
+        return found, away
+
+    async def twins(self, stores: Mapping[RegionId, Sequence[StoreId]]) -> dict[TerminalId, Twin]:
+        """Of these stores; a database that is away shows none of its terminals, so that they count as offline."""
+        found: dict[TerminalId, Twin] = {}
+        for url, regions in self.regions.items():
+            wanted = [store for region in regions for store in stores.get(region, ())]
+            if not wanted:
+                continue
+            try:
+                async with self.at(url) as conn:
+                    found |= await load_twins(conn, regions, wanted)
+            except AWAY as error:
+                log.warning("rollout_region_away", regions=regions, error=str(error))
+        return found
+
+    async def answers(self, commands: Mapping[RegionId, Sequence[MessageId]]) -> dict[MessageId, CommandAnswer]:
+        """What became of these commands, asked where their terminals stand."""
+        found: dict[MessageId, CommandAnswer] = {}
+        for url, regions in self.regions.items():
+            wanted = [one for region in regions for one in commands.get(region, ())]
+            if not wanted:
+                continue
+            try:
+                async with self.at(url) as conn:
+                    found |= await load_answers(conn, wanted)
+            except AWAY as error:
+                log.warning("rollout_region_away", regions=regions, error=str(error))
+        return found
+
+
+class RolloutDriver:
+    """Drives every active rollout of one chain. Several at once do no harm: one writes, and the orders are the same.
+
+    `between` is awaited after a commit and after each batch of orders; whatever it raises ends the round there, as a
+    crash would.
+    """
+
+    def __init__(
+        self,
+        databases: Databases,
+        hosts: Hosts,
+        wall: Callable[[], datetime] = wall_now,
+        between: Hook = _no_hook,
+    ) -> None:
+        self._databases = databases
+        self._hosts = hosts
+        self._wall = wall
+        self._between = between
+        self._kept: dict[RolloutId, _Kept] = {}
+        self.counts = RoundCounts()
+
+    async def round(self) -> int:
+        """One tick of each active rollout; returns how many there are. Raises what the home database raises."""
+        async with self._databases.at() as conn:
+            active = await table.list_headers(conn, [self._databases.chain], active=True)
+        self._kept = {one.id: self._kept[one.id] for one in active if one.id in self._kept}
+        for header in active:
+            try:
+                await self.tick(header.id)
+            except RetryLater as error:
+                log.info("rollout_waits", rollout=header.id, code=error.code)
+        return len(active)
+
+    async def tick(self, number: RolloutId) -> bool:
+        """One look and what follows of it; False: somebody else wrote meanwhile, and nothing was done."""
+        now = self._wall().astimezone(UTC)
+        kept = await self._load(number)
+        look = await self.observe(kept, now)
+        turn = tick(kept.rollout, look.seen, now)
+        self.counts.ticks += 1
+        entries = [one.entry for one in turn.effects if isinstance(one, Journal)]
+        if entries:
+            decided = [
+                table.Decision(one.stage, one.at, one.gate, one.counts, one.verdict)
+                for one in turn.effects
+                if isinstance(one, Decide)
+            ]
+            async with self._databases.at() as conn, conn.transaction():
+                written = await table.append(conn, kept.rollout, turn.rollout, entries, decided, now)
+            if not written:
+                self.counts.lost_races += 1
+                del self._kept[number]
+                return False
+            kept.rollout = turn.rollout
+            self.counts.entries += len(entries)
+            for one in decided:
+                log.info("rollout_decided", rollout=number, stage=one.stage, way=str(one.gate.way), why=one.gate.why.en)
+            await self._between("written")
+        orders = [one for one in turn.effects if isinstance(one, SetDesired | Restore | Activate)]
+        await self._perform(kept.rollout, orders, look)
+        return True
+
+    async def _load(self, number: RolloutId) -> _Kept:
+        """From memory as far as its journal still ends there, else from the tables."""
+        async with self._databases.at() as conn:
+            kept = self._kept.get(number)
+            if kept is None:
+                kept = _Kept(await table.load_rollout(conn, number), await table.load_outlooks(conn, number))
+                self._kept[number] = kept
+            else:
+                kept.rollout = await table.caught_up(conn, kept.rollout)
+        return kept
+
+    # ------------------------------------------------------------ seen
+
+    async def observe(self, kept: _Kept, now: datetime) -> _Look:
+        """The terminals of the open stages, the evidence that is due, and stores that opened since."""
+        rollout = kept.rollout
+        # The stage that this tick may open is looked at too: its stores are asked at once.
+        opened = rollout.plan.stages[: rollout.stage + 2]
+        stores = [store for stage in opened for store in stage.stores]
+        stores += rollout.tail
+        by_region: dict[RegionId, list[StoreId]] = {}
+        for store in stores:
+            by_region.setdefault(store.region, []).append(store.store)
+        twins = await self._databases.twins(by_region)
+        answers = await self._answers(rollout, stores)
+        targets = _observed(rollout, twins, answers)
+        verdicts = await self._verdicts(kept, now)
+        await self._let_arrive(kept, now)
+        return _Look(Observation(targets, verdicts, kept.arrivals), twins)
+
+    async def _answers(self, rollout: Rollout, stores: Sequence[PlannedStore]) -> dict[TerminalId, CommandAnswer]:
+        """To the last command to activate, of terminals that have not come to it yet."""
+        wanted: dict[RegionId, list[MessageId]] = {}
+        asked: dict[MessageId, TerminalId] = {}
+        if not rollout.artefact.kind.boots:
+            return {}
+        for store in stores:
+            for target in store.targets:
+                mark = rollout.marks.get(target.terminal)
+                if mark is None or not mark.told or mark.state not in _TOLD:
+                    continue
+                back = mark.state is TargetState.ROLLING_BACK
+                version = mark.previous_version if back else rollout.artefact.version
+                number = MessageId(derived_id(rollout.id, f"activate:{version}:{target.terminal}:{mark.told}"))
+                asked[number] = target.terminal
+                wanted.setdefault(store.region, []).append(number)
+        return {asked[number]: one for number, one in (await self._databases.answers(wanted)).items()}
+
+    async def _let_arrive(self, kept: _Kept, now: datetime) -> None:
+        rollout = kept.rollout
+        if not rollout.policy.tail or rollout.state not in JUDGED:
+            return
+        if kept.arrivals_at is not None and now - kept.arrivals_at < ARRIVALS_EVERY:
+            return
+        sites, _ = await self._databases.sites(rollout.chain)
+        known = {store.store for stage in rollout.plan.stages for store in stage.stores}
+        rules = rollout.policy
+        found = (
+            planned(site, rollout.selector, rules.mandatory_roles, rules.stratify)
+            for site in sites
+            if site.store not in known
+        )
+        kept.arrivals, kept.arrivals_at = tuple(one for one in found if one is not None), now
+
+    # ------------------------------------------------------------ evidence
+
+    async def _verdicts(self, kept: _Kept, now: datetime) -> dict[int, Verdict]:
+        """The latest look of each open stage with evidence; one that is due now is computed and kept first."""
+        rollout = kept.rollout
+        with_evidence = [
+            number for number in range(rollout.stage + 1) if rollout.policy.stages[number].policy.evidence is not None
+        ]
+        if not with_evidence:
+            return {}
+        async with self._databases.at() as conn:
+            found = await table.load_verdicts(conn, rollout.id)
+            for number in with_evidence:
+                verdict = await self._due(conn, kept, number, found.get(number), now)
+                if verdict is not None:
+                    found[number] = verdict
+        return found
+
+    async def _due(
+        self, conn: AsyncConnection[Any], kept: _Kept, number: int, known: Verdict | None, now: datetime
+    ) -> Verdict | None:
+        rollout = kept.rollout
+        rule = rollout.policy.stages[number].policy.evidence
+        assert rule is not None
+        treated = first_days(rollout, number)
+        looked = 0 if known is None else known.look
+        today = now.astimezone(zone_of(rollout.policy.zone)).date()
+        begun = max(treated.values(), default=today)
+        # No later look than this can be due; most ticks end here without a statement.
+        if looked >= rule.looks or (today - min(treated.values(), default=begun)).days < rule.look_days[looked]:
+            return None
+        outlook = kept.outlooks[number]
+        from runtime.evidence_desk import verdict_due
+
+        controls = outlook.controls if outlook is not None else ()
+        verdict = await verdict_due(conn, rule, treated, controls, today)
+        if verdict is None or verdict.look <= looked:
+            return None
+        await table.save_verdict(conn, rollout.id, number, verdict, now)
+        return verdict
+
+    # ------------------------------------------------------------ done
+
+    async def _perform(self, rollout: Rollout, orders: Sequence[Order], look: _Look) -> None:
+        """Give the orders in their order, region by region; a region that is away gets them again next time."""
+        regions = (
+            {
+                target.terminal: store.region
+                for store in (*(one for stage in rollout.plan.stages for one in stage.stores), *rollout.tail)
+                for target in store.targets
+            }
+            if orders
+            else {}
+        )
+        by_region: dict[RegionId, list[tuple[TerminalId, CommandAsked | DesiredAsked]]] = {}
+        for one in orders:
+            by_region.setdefault(regions[one.target], []).append((one.target, _asked(rollout, one, look)))
+        for region, asked in by_region.items():
+            for n in range(0, len(asked), ORDERS_AT_ONCE_MAX):
+                try:
+                    await self._give(rollout.id, region, asked[n : n + ORDERS_AT_ONCE_MAX])
+                except RetryLater as error:
+                    log.info("rollout_region_waits", rollout=rollout.id, region=region, code=error.code)
+                    break
+                await self._between("given")
+
+    async def _give(
+        self, rollout: RolloutId, region: RegionId, asked: Sequence[tuple[TerminalId, CommandAsked | DesiredAsked]]
+    ) -> None:
+        try:
+            answers = await self._hosts.deliver(region, [order(terminal, one) for terminal, one in asked])
+        except Refused as error:  # one of them is unknown there by now: each for itself
+            if len(asked) == 1:
+                self.counts.refused += 1
+                log.warning("rollout_order_refused", rollout=rollout, terminal=asked[0][0], code=error.code)
+                return
+            for one in asked:
+                await self._give(rollout, region, [one])
+            return
+        for (terminal, _), answer in zip(asked, answers, strict=True):
+            result = msgspec.json.decode(answer.reply, type=OrderResult)
+            if result.ok:
+                self.counts.orders += 1
+            elif result.code == "gen_conflict":
+                self.counts.conflicts += 1
+            else:
+                self.counts.refused += 1
+                log.warning("rollout_order_refused", rollout=rollout, terminal=terminal, code=result.code)
+
+
+_TOLD = (TargetState.ACTIVATING, TargetState.ROLLING_BACK)
+
+
+def _asked(rollout: Rollout, wanted: Order, look: _Look) -> CommandAsked | DesiredAsked:
+    match wanted:
+        case Activate():
+            return CommandAsked(wanted.id, "activate", (("version", wanted.version),), ACTIVATE_DEADLINE_S)
+        case Restore():
+            overrides = look.twins[wanted.target].overrides
+            return put_back(wanted.id, rollout.artefact, wanted.part, overrides, wanted.expected_gen)
+        case SetDesired():
+            return laid_in(wanted.id, rollout.artefact, wanted.part, wanted.expected_gen)
+
+
+def _observed(
+    rollout: Rollout, twins: Mapping[TerminalId, Twin], answers: Mapping[TerminalId, CommandAnswer]
+) -> dict[TerminalId, Observed]:
+    """Thousands of terminals have few different overrides and releases: each is taken apart once."""
+    parts: dict[tuple[str, str], str] = {}
+    artefact = rollout.artefact
+    found: dict[TerminalId, Observed] = {}
+    for terminal, twin in twins.items():
+        wanted = twin.software_wanted
+        key = (twin.overrides, "" if wanted is None else str(wanted))
+        part = parts.get(key)
+        if part is None:
+            part = parts[key] = part_of(artefact, twin.overrides, wanted)
+        fetched, well = _health(twin)
+        answer = answers.get(terminal)
+        said, refused = _said(answer) if answer is not None else (None, "")
+        found[terminal] = Observed(
+            twin.gen,
+            part,
+            twin.config_hash,
+            twin.online,
+            twin.applied_gen,
+            twin.reported_hash,
+            twin.software,
+            twin.boot,
+            well,
+            fetched,
+            said,
+            refused,
+        )
+    return found
+
+
+def _health(twin: Twin) -> tuple[str, bool]:
+    """The version that lies ready, and whether the terminal is well: it did not refuse its document."""
+    if not twin.health or ("software_fetched" not in twin.health and "desired_refused" not in twin.health):
+        return "", True
+    try:
+        told = json.loads(twin.health)
+    except ValueError:  # cut off where our record of it ends
+        return "", "desired_refused" not in twin.health
+    if not isinstance(told, dict):
+        return "", True
+    ready = told.get("software_fetched") is True and str(told.get("software_next", ""))
+    return ready or "", not told.get("desired_refused")
+
+
+def _said(answer: CommandAnswer) -> tuple[datetime | None, str]:
+    match CommandStatus(answer.status):
+        case CommandStatus.DONE:
+            return answer.answered_at, ""
+        case CommandStatus.FAILED | CommandStatus.REJECTED:
+            return None, "" if answer.detail in NOT_YET else answer.detail or answer.status
+        case _:
+            return None, ""
+
+
+def first_days(rollout: Rollout, number: int) -> dict[StoreId, date]:
+    """Each store of a stage that began, with its first full business day under the change, by its own clock."""
+    found: dict[StoreId, date] = {}
+    for store in rollout.plan.stages[number].stores:
+        begun = [
+            mark.proved_at
+            for target in store.targets
+            if (mark := rollout.marks.get(target.terminal)) is not None and mark.proved_at is not None
+        ]
+        if begun:
+            local = max(begun).astimezone(zone_of(store.zone or rollout.policy.zone))
+            found[store.store] = local.date() + timedelta(days=1)
+    return found
+
+
+# ---------------------------------------------------------------- for as long as the process lives
+
+TICK_EVERY_S = 2.0
+
+
+async def drive(databases: Databases, driver: RolloutDriver, told: Callable[[RoundCounts, int], None]) -> None:
+    """Round after round until it is cancelled; one that breaks is logged and the next one sees to it."""
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(databases.close)
+        await databases.open()
+        while True:
+            active = 0
+            try:
+                active = await driver.round()
+            except AWAY as error:
+                log.warning("rollouts_database_away", error=str(error))
+                driver.counts.errors += 1
+            except Exception:
+                log.exception("rollout_round_broke")
+                driver.counts.errors += 1
+            told(driver.counts, active)
+            await asyncio.sleep(TICK_EVERY_S)
