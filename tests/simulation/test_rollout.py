@@ -192,7 +192,15 @@ def ends(policy: RolloutPolicy, stride: int = 1) -> Iterator[tuple[int, tuple[An
         yield dies_at, killed.end()
 
 
-@pytest.mark.parametrize(("policy", "state"), [(CHANGE, "completed"), (BREAKS, "rolled_back"), (SOFTWARE, "completed")])
+@pytest.mark.parametrize(
+    ("policy", "state", "stride"),
+    [
+        (CHANGE, "completed", 1),
+        (BREAKS, "rolled_back", 1),
+        (SOFTWARE, "completed", 4),
+        pytest.param(SOFTWARE, "completed", 1, marks=pytest.mark.soak),
+    ],
+)
 def test_a_driver_killed_between_any_two_effects_ends_the_same(policy: RolloutPolicy, state: str, stride: int) -> None:
     every = ends(policy, stride)
     _, whole = next(every)
