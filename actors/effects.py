@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from actors.ports import AskRequest
 from models.domain.facts import Fact
 from models.domain.ids import MessageId, SessionId, TerminalId
-from models.domain.messages import Address, StoreMessage
+from models.domain.messages import Address, FamilyMoved, StoreMessage
 from models.domain.screen import LeaseGrant, ReplyError, Screen
 from models.domain.twin import PendingCommand, SoftwareVersion
 
@@ -64,7 +64,7 @@ class Tell:
     """A message to another entity of the same store, handled in the same commit."""
 
     to: Address
-    message: StoreMessage
+    message: StoreMessage | FamilyMoved
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 recognition (consent, face, digits) · turning · identifying · enrolling ·
 baskets (scan, the till's basket, amount, age check) · offers · paying · offline · voiding and returning · leasing ·
-switching (kill switches).
+switching (kill switches) · families (new software in the middle).
 Each chapter writes a `Stage`; nothing here awaits, reads a clock or touches a port.
 """
 
@@ -15,6 +15,7 @@ from typing import assert_never
 from actors import (
     baskets,
     enrolling,
+    families,
     identifying,
     leasing,
     offers,
@@ -62,6 +63,7 @@ from models.domain.messages import (
     EnrolAnswered,
     FaceAnswered,
     FaceWithdrawn,
+    FamilyMoved,
     LeaseEnded,
     LeaseGranted,
     MemberFound,
@@ -110,6 +112,7 @@ def receive(session: Session, message: SessionMessage, cause: str, now: datetime
         cause = event_cause(message.terminal, cause)
     stage = Stage(session, cause, now, book)
     switching.obey(stage, first=True)
+    message = families.heed(stage, message)
     match message:
         case Event():
             _event(stage, message)
@@ -138,7 +141,7 @@ def receive(session: Session, message: SessionMessage, cause: str, now: datetime
             leasing.ended(stage, message)
         case FaceWithdrawn():
             recognition.face_withdrawn(stage)
-        case ReleaseAnswered() | SwitchesMoved():
+        case ReleaseAnswered() | SwitchesMoved() | FamilyMoved():
             pass
         case _:
             assert_never(message)

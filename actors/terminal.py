@@ -10,11 +10,13 @@ from actors.effects import ClockKind, Command, Desire, Effect, Save, Tell, Turn,
 from models.domain.errors import Refused
 from models.domain.facts import Incident
 from models.domain.ids import MessageId, TerminalId, derived_id
-from models.domain.messages import Address, IncidentNoted, TimerFired
+from models.domain.messages import Address, FamilyMoved, IncidentNoted, TimerFired
 from models.domain.presence import (
     Birth,
     CommandResponse,
     Death,
+    FamilyClaimed,
+    FamilyFound,
     GapSkipped,
     PresenceAsked,
     Reported,
@@ -22,6 +24,7 @@ from models.domain.presence import (
     SkewFound,
     TerminalMessage,
 )
+from models.domain.software import RELEASES_REMEMBERED_MAX, Ran
 from models.domain.twin import (
     COMMANDS_PENDING_MAX,
     CommandAnswered,
@@ -31,6 +34,7 @@ from models.domain.twin import (
     Desired,
     DesiredAsked,
     DesiredRecord,
+    FamilyChanged,
     PendingCommand,
     PresenceRecord,
     Sync,
@@ -100,6 +104,18 @@ class Terminal:
     gaps: int = 0
     """Money events that went on over messages which never came."""
     gap_told_at: datetime | None = None
+    booted: str = ""
+    """The software that the present boot named in its first birth."""
+    releases: tuple[str, ...] = ()
+    """SHA-256 of the images that it was told to run, the newest last."""
+    claimed_boot: str = ""
+    """The boot whose untrue family was counted."""
+    claim_told_at: datetime | None = None
+
+    @property
+    def ran(self) -> Ran:
+        """What its family is judged by."""
+        return Ran(self.software, self.booted, self.releases)
 
     def awaits(self, command: MessageId) -> bool:
         """True when an answer under this id is no surprise."""
@@ -135,6 +151,10 @@ def receive(
             return _skewed(terminal, message, me, cause, now)
         case GapSkipped():
             return _over_a_gap(terminal, message, me, cause, now)
+        case FamilyFound():
+            return _another_family(terminal, message, me, now)
+        case FamilyClaimed():
+            return _untrue_family(terminal, message, me, cause, now)
         case Retired():
             return _retired(terminal, me, now)
         case TimerFired():
@@ -191,6 +211,7 @@ def _born(terminal: Terminal, birth: Birth, me: Address, cause: str, now: dateti
         conn=birth.conn,
         born_ts=birth.ts,
         software=birth.software,
+        booted=birth.software if birth.boot != terminal.boot else terminal.booted,
         profile=birth.profile,
         changed_at=now,
         births=terminal.births + (birth.conn != terminal.conn),
@@ -265,9 +286,40 @@ def _desired(terminal: Terminal, asked: DesiredAsked, me: Address, now: datetime
         return Turn(replace(terminal, desired=desired))
     leapt_boot = terminal.boot if asked.leap else terminal.leapt_boot
     since = terminal.behind_since if terminal.sync is not Sync.IN_SYNC else None
-    next_one = replace(terminal, desired=desired, leapt_boot=leapt_boot, behind_since=since)
+    next_one = replace(
+        terminal, desired=desired, leapt_boot=leapt_boot, behind_since=since, releases=_releases(terminal, desired)
+    )
     record = DesiredRecord(TerminalId(me.id), desired.gen, config, desired.config_hash, desired.software, now)
     return Turn(_compared(next_one, now), (Save(record), Desire(desired.gen, config, desired.software)))
+
+
+def _releases(terminal: Terminal, desired: Desired) -> tuple[str, ...]:
+    if desired.software is None or desired.software.sha256 in terminal.releases[-1:]:
+        return terminal.releases
+    others = tuple(one for one in terminal.releases if one != desired.software.sha256)
+    return (*others, desired.software.sha256)[-RELEASES_REMEMBERED_MAX:]
+
+
+# ---------------------------------------------------------------- its family
+
+
+def _another_family(terminal: Terminal, found: FamilyFound, me: Address, now: datetime) -> Turn[Terminal]:
+    """Nothing of the state moves: the registry says which family it is. The lane's visit goes on as it began."""
+    name = TerminalId(me.id)
+    changed = FamilyChanged(name, found.profile, terminal.software, terminal.boot, now)
+    lane = Address.session(me.region, me.store, found.lane)
+    return Turn(terminal, (Save(changed), Tell(lane, FamilyMoved(name, found.traits))))
+
+
+def _untrue_family(terminal: Terminal, claim: FamilyClaimed, me: Address, cause: str, now: datetime) -> Turn[Terminal]:
+    """Once a boot, and one incident an hour."""
+    if terminal.claimed_boot == terminal.boot:
+        return Turn(terminal)
+    noted = replace(terminal, claimed_boot=terminal.boot)
+    if not _over(terminal.claim_told_at, now):
+        return Turn(noted)
+    detail = f"claims {claim.claimed[:64]} with {terminal.software[:64]}, is {claim.in_force}"
+    return Turn(replace(noted, claim_told_at=now), _incident(me, cause, "family_claimed", detail, now))
 
 
 # ---------------------------------------------------------------- commands

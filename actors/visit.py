@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from models.domain.events import Purpose, ReturnLine, Tender
+from models.domain.events import Purpose, ReturnLine, Tender, Traits
 from models.domain.ids import (
     LaneId,
     LegalEntityId,
@@ -200,6 +200,14 @@ class PaidTxn:
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """What a terminal could do when the visit began."""
+
+    terminal: TerminalId
+    traits: Traits
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One customer at one lane, from the first tap to the receipt. `id` None: nobody came yet."""
 
@@ -253,6 +261,8 @@ class Session:
     """Kill switches that the screen was drawn under; the store's own may be ahead while money is on its way."""
     switched: tuple[Switched, ...] = ()
     """When they moved in this visit, oldest first."""
+    former: tuple[Former, ...] = ()
+    """Terminals that became another family in this visit."""
 
     def consent(self, purpose: Purpose) -> GivenConsent | None:
         """The consent given in this session for a purpose."""

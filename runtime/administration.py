@@ -205,7 +205,8 @@ async def add_terminal(
         cursor = await conn.execute(
             """INSERT INTO terminal (id, store, lane, role, profile, secret_sha256, registered_at)
                VALUES (%s, %s, %s, %s, %s, %s, now()) ON CONFLICT (id) DO UPDATE SET lane = excluded.lane,
-               role = excluded.role, profile = excluded.profile, secret_sha256 = excluded.secret_sha256,
+               role = excluded.role, profile = excluded.profile, delivered_profile = '',
+               secret_sha256 = excluded.secret_sha256,
                registered_at = excluded.registered_at, retired_at = NULL, revoked_at = NULL
                WHERE terminal.retired_at IS NOT NULL AND terminal.store = excluded.store RETURNING 1""",
             (name, store, lane, role, profile, secret_sha256(secret)),

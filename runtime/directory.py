@@ -18,8 +18,10 @@ from models.domain.chain_settings import get
 from models.domain.ids import ChainId, LaneId, RegionId, StoreId, TerminalId
 from models.domain.kill_switch import CONFIG_KEY, KillSwitch, Place, switches_off
 from models.domain.registry import RegisteredTerminal
+from models.domain.software import Recorded
 from models.tables.directory import load_books, load_owners, load_terminals
 from models.tables.kill_switches import load_standing
+from models.tables.software import load_changed, load_recorded
 from runtime.chain_config import Layers
 from runtime.offline_prices import offline_prices
 
@@ -41,10 +43,14 @@ class Directory:
         self._looked_up: OrderedDict[TerminalId, float] = OrderedDict()
         self._standing: list[KillSwitch] | None = None
         self._layers = Layers()
+        self._recorded: dict[str, Recorded] = {}
+        self._delivered: dict[TerminalId, str] = {}
 
     async def load(self, conn: AsyncConnection[TupleRow]) -> None:
         """Read everything of the region."""
         self._terminals = await load_terminals(conn, self._region)
+        self._recorded = await load_recorded(conn)
+        self._delivered = await load_changed(conn, self._region)
         self._lanes = {}
         for record in self._terminals.values():
             self._lanes.setdefault((record.store, record.lane), []).append(record)
@@ -112,6 +118,24 @@ class Directory:
     def lane(self, store: StoreId, lane: LaneId) -> list[RegisteredTerminal]:
         """The terminals that stand in a lane."""
         return self._lanes.get((store, lane), [])
+
+    def recorded(self, version: str) -> Recorded | None:
+        """The image that is recorded for a version of software."""
+        return self._recorded.get(version)
+
+    def delivered(self, record: RegisteredTerminal) -> str:
+        """The family that was registered, whatever software has made of the terminal."""
+        return self._delivered.get(record.terminal, record.profile)
+
+    def became(self, terminal: TerminalId, profile: str) -> None:
+        """The terminal is another family: what was committed is true here from the next message on."""
+        record = self._terminals.get(terminal)
+        if record is None or record.profile == profile:
+            return
+        self._delivered.setdefault(terminal, record.profile)
+        now = self._terminals[terminal] = replace(record, profile=profile)
+        lane = self._lanes[record.store, record.lane]
+        lane[lane.index(record)] = now
 
     def book_of(self, store: StoreId, version: int) -> StoreBook:
         """The store's book: a pinned version, or the newest for 0. Raises KeyError for a store without one."""

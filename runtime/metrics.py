@@ -81,6 +81,7 @@ HOST_COUNTERS = _metrics(
         "too_fast": "events above their terminal's rate: refused, or left to its repeat",
         "refused_entities": "events refused because the host holds as many entities as it may",
         "refused_outbox": "events refused because their store has as many open asks as it may",
+        "families_claimed": "births that named a family which no image makes of their terminal",
         "bad_topics": "messages on malformed topics",
     },
 )

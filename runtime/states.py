@@ -12,6 +12,7 @@ from actors.visit import Session
 from models.domain.events import Event
 from models.domain.ids import LaneId, RegionId, StoreId
 from models.domain.messages import Address
+from models.domain.presence import FamilyFound
 from models.tables.journal import Read
 from runtime.directory import Directory
 from runtime.engine import NEVER_REFUSED_FULL, Entity, Item, Work, decode_state
@@ -147,6 +148,10 @@ def _may_go(state: Entity) -> bool:
 
 
 def _touched(items: Iterable[Item]) -> list[Address]:
-    """The entities that these messages may change, the stores that sessions tell among them."""
-    addresses = {item.address for item in items if item.refuse is None}
+    """The entities that these messages may change, those that sessions and terminals tell among them."""
+    items = [item for item in items if item.refuse is None]
+    addresses = {item.address for item in items}
+    for item in items:
+        if isinstance(item.message, FamilyFound):
+            addresses.add(Address.session(item.address.region, item.address.store, item.message.lane))
     return sorted(addresses | {Address(at.region, at.store, "store", at.store) for at in addresses})

@@ -76,6 +76,7 @@ class HostCounts:
     too_fast: int = 0
     refused_entities: int = 0
     refused_outbox: int = 0
+    families_claimed: int = 0
     event_ms: dict[str, list[int]] = field(default_factory=dict)
     """Milliseconds from arrival to reply by kind (event, face), as counts of metrics.LATENCY_MS's buckets."""
 

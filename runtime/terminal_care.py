@@ -24,10 +24,11 @@ from devices.link import LinkError
 from devices.wire import SoftwareRelease
 from models.domain.ids import MessageId, RegionId, StoreId, TerminalId, derived_id
 from models.domain.messages import Address
-from models.domain.presence import Birth, CommandResponse, PresenceAsked, Reported, Retired
+from models.domain.presence import Birth, CommandResponse, FamilyClaimed, FamilyFound, PresenceAsked, Reported, Retired
 from models.domain.registry import RegisteredTerminal
 from models.domain.twin import DesiredAsked, PendingCommand, SoftwareVersion, Sync, canonical, hash_of
 from models.tables.journal import Slot, held
+from runtime import families
 from runtime.directory import Directory
 from runtime.engine import Item, Work
 from runtime.journal_port import Connection
@@ -170,6 +171,10 @@ class TerminalCare:
                     self._look(item.terminal, self._state(item.address, work))
                 case CommandResponse() if not self._state(item.address, work).awaits(item.message.command):
                     self._counts.unasked_responses += 1
+                case FamilyFound():
+                    self._became(TerminalId(item.address.id), item.message)
+                case FamilyClaimed():
+                    self._counts.families_claimed += 1
                 case Retired():
                     self._departing.discard(TerminalId(item.address.id))
                     self._observed.forget(TerminalId(item.address.id))
@@ -182,6 +187,10 @@ class TerminalCare:
 
     def _look(self, record: RegisteredTerminal, state: Terminal) -> None:
         """Hold a terminal against the chain's book and its own report."""
+        found = families.look(self._directory, record, state)
+        if found is not None:
+            cause = derived_id(record.terminal, f"family:{state.boot}:{found}")
+            self._put(Item(address_of(record), found, cause, terminal=record))
         base = self._base(record)
         if base is None:
             return
@@ -192,6 +201,14 @@ class TerminalCare:
             self._put(Item(address_of(record), DesiredAsked(change, base.text, leap=leap), change, terminal=record))
         elif state.sync is Sync.BEHIND and state.applied_gen != state.desired.gen:
             self._owed_desired[record.terminal] = None
+
+    def _became(self, terminal: TerminalId, found: FamilyFound) -> None:
+        """Committed: true for the next message, and its configuration is what the new family can use."""
+        self._directory.became(terminal, found.profile)
+        record = self._directory.terminal(terminal)
+        if record is not None:
+            log.info("family_changed", terminal=terminal, before=found.before, profile=found.profile)
+            self._look(record, self._state(address_of(record)))
 
     def _base(self, record: RegisteredTerminal) -> _Base | None:
         try:
@@ -208,7 +225,12 @@ class TerminalCare:
         return base
 
     def complete(self, record: RegisteredTerminal, asked: DesiredAsked) -> DesiredAsked:
-        """An administrator's change, over the chain's configuration as this host knows it."""
+        """An administrator's change, over the chain's configuration as this host knows it.
+
+        Raises Refused for software that would make the terminal what its lane cannot do with.
+        """
+        if asked.software is not None:
+            families.require_fit(self._directory, record, asked.software)
         base = self._base(record)
         return DesiredAsked(
             asked.id,

@@ -35,7 +35,9 @@ async def registered(plant: Plant, terminal: str, secret: str | None) -> AgentCo
     Raises Refused `unknown_terminal`, NeedsOperator `secret_missing`.
     """
     async with await AsyncConnection.connect(plant.database_url, autocommit=True) as conn:
-        cursor = await conn.execute("SELECT store, profile FROM terminal WHERE id = %s", (terminal,))
+        cursor = await conn.execute(
+            "SELECT store, coalesce(nullif(delivered_profile, ''), profile) FROM terminal WHERE id = %s", (terminal,)
+        )
         row = await cursor.fetchone()
     if row is None:
         raise Refused("unknown_terminal", f"no terminal {terminal!r}", "register it: storeops terminal add")

@@ -112,7 +112,7 @@ def terminal_tile(
         store=record.store,
         lane=record.lane,
         role=record.role,
-        profile=terminal.profile or record.profile,
+        profile=record.profile,
         online=terminal.online,
         state=str(session.state) if session is not None and live else "",
         prompt=session.prompt.code if session is not None and live and session.prompt is not None else "",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from models.domain.events import Event, TenderKind
+from models.domain.events import Event, TenderKind, Traits
 from models.domain.ids import (
     BenefitId,
     LaneId,
@@ -266,6 +266,14 @@ class SwitchesMoved:
 
 
 @dataclass(frozen=True, slots=True)
+class FamilyMoved:
+    """A terminal of the lane is another family from now on; what it could do when the visit began was `traits`."""
+
+    terminal: TerminalId
+    traits: Traits
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseAnswered:
     """Reserved uses were given back, or the uses of a voided sale reversed; or a sale's vouchers were booked."""
 
@@ -453,6 +461,7 @@ SessionMessage = (
     | LeaseEnded
     | FaceWithdrawn
     | SwitchesMoved
+    | FamilyMoved
     | TimerFired
 )
 StoreMessage = SaleNoted | IncidentNoted | VoidBegun | VoidEnded

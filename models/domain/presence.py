@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from models.domain.ids import MessageId
+from models.domain.events import Traits
+from models.domain.ids import LaneId, MessageId
 from models.domain.twin import CommandAsked, DesiredAsked
 
 
@@ -74,6 +75,27 @@ class GapSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class FamilyFound:
+    """The software that the terminal reports makes it another family: `profile`, in place of `before`.
+
+    `traits`: what `before` could do; a visit that is open at `lane` keeps them until it closes.
+    """
+
+    before: str
+    profile: str
+    lane: LaneId
+    traits: Traits
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyClaimed:
+    """The terminal's birth names another family than the registry, and no image is recorded that makes it one."""
+
+    claimed: str
+    in_force: str
+
+
+@dataclass(frozen=True, slots=True)
 class Retired:
     """The terminal was taken out of service and its retained topics are cleared."""
 
@@ -88,5 +110,7 @@ TerminalMessage = (
     | DesiredAsked
     | SkewFound
     | GapSkipped
+    | FamilyFound
+    | FamilyClaimed
     | Retired
 )

@@ -375,7 +375,18 @@ class TerminalRetired:
     at: datetime
 
 
-TwinFact = DesiredRecord | CommandRecord | CommandAnswered | TerminalRetired
+@dataclass(frozen=True, slots=True)
+class FamilyChanged:
+    """By the software that it reports the terminal is another family, in the registry from this commit on."""
+
+    terminal: TerminalId
+    profile: str
+    software: str
+    boot: str
+    at: datetime
+
+
+TwinFact = DesiredRecord | CommandRecord | CommandAnswered | FamilyChanged | TerminalRetired
 
 
 @dataclass(frozen=True, slots=True)

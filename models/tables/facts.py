@@ -32,7 +32,7 @@ from models.domain.payments import PROVIDERS
 from models.domain.points import POINTS
 from models.domain.privacy import STANDING_PURPOSE
 from models.domain.returns import cash_out_fen
-from models.domain.twin import CommandAnswered, CommandRecord, DesiredRecord, TerminalRetired
+from models.domain.twin import CommandAnswered, CommandRecord, DesiredRecord, FamilyChanged, TerminalRetired
 from models.tables.claims import release_sale
 from models.tables.keys import add_key
 from models.tables.ledger import Booking, load_transaction
@@ -64,7 +64,7 @@ async def save_facts(conn: AsyncConnection[TupleRow], facts: Sequence[tuple[Fact
                 await _standing(conn, fact)
             case TemplateMade():
                 await _template(conn, fact)
-            case DesiredRecord() | CommandRecord() | CommandAnswered() | TerminalRetired():
+            case DesiredRecord() | CommandRecord() | CommandAnswered() | FamilyChanged() | TerminalRetired():
                 await save_twin(conn, fact)
             case Incident():
                 await conn.execute(

@@ -60,6 +60,8 @@ class TerminalRow(SQLModel, table=True):
     lane: str
     role: str
     profile: str
+    delivered_profile: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    """What was registered, while the software makes it another family; "": `profile` is what was registered."""
     secret_sha256: str
     registered_at: datetime = instant()
     retired_at: datetime | None = maybe_instant()

@@ -21,6 +21,7 @@ from models.domain.twin import (
     CommandAnswered,
     CommandRecord,
     DesiredRecord,
+    FamilyChanged,
     PresenceRecord,
     SoftwareVersion,
     TerminalRetired,
@@ -73,6 +74,13 @@ async def save_twin(conn: Connection, fact: TwinFact) -> None:
             await conn.execute(
                 "UPDATE command SET status = %s, detail = %s, answered_at = %s WHERE id = %s",
                 (str(fact.status), fact.detail, fact.at, fact.command),
+            )
+        case FamilyChanged():
+            await conn.execute(
+                """UPDATE terminal SET profile = %(profile)s, delivered_profile = CASE
+                     WHEN %(profile)s = coalesce(nullif(delivered_profile, ''), profile) THEN ''
+                     ELSE coalesce(nullif(delivered_profile, ''), profile) END WHERE id = %(terminal)s""",
+                {"profile": fact.profile, "terminal": fact.terminal},
             )
         case TerminalRetired():
             for table in ("presence", "desired", "telemetry"):
@@ -143,15 +151,16 @@ async def load_desired(conn: Connection, terminals: Sequence[TerminalId]) -> lis
 
 
 async def registry_mark(conn: Connection, region: RegionId) -> str:
-    """Changes when a terminal of the region is registered, retired or revoked, a chain's book has a new version, or a
-    layer of a chain's configuration changed."""
+    """Changes when a terminal of the region is registered, retired or revoked, a chain's book has a new version, a
+    layer of a chain's configuration changed, or an image of software was recorded or removed."""
     cursor = await conn.execute(
         """SELECT (SELECT count(*) || ' '
                      || coalesce(max(greatest(t.registered_at, t.retired_at, t.revoked_at))::text, '')
                    FROM terminal t JOIN store s ON s.id = t.store WHERE s.region = %s)
                || (SELECT ' ' || count(*) || ' ' || coalesce(max(created_at)::text, '') FROM book)
                || (SELECT ' ' || count(*) || ' ' || coalesce(sum(version), 0) || ' '
-                     || coalesce(max(changed_at)::text, '') FROM config_layer)""",
+                     || coalesce(max(changed_at)::text, '') FROM config_layer)
+               || (SELECT ' ' || count(*) || ' ' || coalesce(max(added_at)::text, '') FROM software_image)""",
         (region,),
     )
     row = await cursor.fetchone()
