@@ -23,7 +23,7 @@ from devices.software import SoftwareStore, in_window
 from devices.told import Told, told
 from devices.topics import Up
 from devices.watchdog import last_restart, note_restart
-from models.domain.errors import RetryLater, StoreOpsError
+from models.domain.errors import Refused, RetryLater, StoreOpsError
 from models.domain.screen import ScreenState
 
 if TYPE_CHECKING:
@@ -102,6 +102,11 @@ class Duties:
         self._fetching: asyncio.Task[None] | None = None
         self._applying = asyncio.Lock()
         self.running = agent.config.software
+        self.profile = agent.config.profile
+        """The family that the running software makes of this device."""
+        self.fell_back = ""
+        """The version that failed its trial, and that is not activated again by itself."""
+        self._trial = False
         self.fetched = ""
         self.fetch_error = ""
         self.restarted: dict[str, str] | None = None
@@ -123,10 +128,27 @@ class Duties:
     async def boot(self) -> None:
         """Which version this boot runs, and why the one before it ended."""
         if self._store is not None:
-            self.running = (await asyncio.to_thread(self._store.running)).version
+            await asyncio.to_thread(self._begin, self._store)
         if self._note is not None:
             self.restarted = await asyncio.to_thread(last_restart, self._note)
         self.prefetch()
+
+    def _begin(self, store: SoftwareStore) -> None:
+        """An image on trial that is not what was fetched is a boot that failed, at once."""
+        running = store.begin()
+        while running.trial and not store.intact():
+            running = store.begin()
+        self.running, self.profile = running.version, running.profile or self._config.profile
+        self.fell_back, self._trial = store.fell_back, running.trial
+
+    async def proved(self) -> None:
+        """This boot is connected and has reported: what runs is healthy, and stays."""
+        if self._store is not None and self._trial:
+            self._trial = False
+            try:
+                await asyncio.to_thread(self._store.prove)
+            except OSError as error:  # the next boot is one of the trial again
+                self.fetch_error = f"disk: {error}"[:200]
 
     def stop(self) -> None:
         """No download goes on."""
@@ -144,6 +166,8 @@ class Duties:
         if wanted is not None and wanted.version != self.running:
             health["software_next"] = wanted.version
             health["software_fetched"] = self.fetched == wanted.version
+            if wanted.version == self.fell_back:
+                health["fell_back"] = self.fell_back
         if self.fetch_error:
             health["fetch_error"] = self.fetch_error
         return health
@@ -227,15 +251,27 @@ class Duties:
         except (StoreOpsError, OSError) as error:
             self.fetch_error = str(error)[:200]
 
-    async def _switch(self) -> None:
-        """Run the fetched release from the next boot on, and boot. Raises Rejected."""
+    async def _ready(self, *, again: bool) -> tuple[SoftwareStore, wire.SoftwareRelease]:
+        """What may be activated now. Raises Rejected."""
         wanted = self.twin.software
         if self._store is None or wanted is None or wanted.version == self.running:
             raise Rejected("nothing_to_activate")
         if not await asyncio.to_thread(self._store.ready, wanted):
             raise Rejected("not_fetched")
-        await asyncio.to_thread(self._store.activate, wanted)
+        if wanted.version == self.fell_back and not again:
+            raise Rejected("fell_back")
+        return self._store, wanted
+
+    async def _switch(self, *, again: bool = False) -> None:
+        """Run the fetched release from the next boot on, and boot. `again`: also one that failed its trial.
+
+        Raises Rejected, or Refused `fell_back` when the boot after it runs the version before.
+        """
+        store, wanted = await self._ready(again=again)
+        await asyncio.to_thread(store.activate, wanted)
         await self._agent.reboot(f"software {wanted.version}")
+        if self.running != wanted.version:
+            raise Refused("fell_back", f"{wanted.version} did not prove itself", "look at the image")
 
     # ------------------------------------------------------------ commands
 
@@ -258,6 +294,9 @@ class Duties:
                 raise Rejected("unknown_verb")  # noqa: TRY301 - one place answers
             if command.verb in ("reboot", "activate", "rotate"):
                 await self._respond(correlation, "accepted", "")
+            if command.verb == "activate":
+                await self._may_activate(command.args)
+                await self._respond(correlation, "running", "")
             status, detail = "done", await act(command.args)
         except Rejected as rejected:
             status, detail = "rejected", rejected.code
@@ -282,10 +321,13 @@ class Duties:
         await self._agent.reboot("asked by command")
         return self._agent.boot
 
-    async def _activate(self, args: Mapping[str, str | int]) -> str:
+    async def _may_activate(self, args: Mapping[str, str | int]) -> None:
         if not self._idle() and args.get("now") != 1:
             raise Rejected("busy")
-        await self._switch()
+        await self._ready(again=args.get("again") == 1)
+
+    async def _activate(self, args: Mapping[str, str | int]) -> str:
+        await self._switch(again=args.get("again") == 1)
         return self.running
 
     async def _show_text(self, args: Mapping[str, str | int]) -> str:

@@ -1,12 +1,13 @@
 """A terminal's software: fetched ahead by HTTP range, checked by SHA-256, activated in one step, later.
 
-A power cut at any moment leaves the old version running, and a download continues where it stopped.
+A power cut at any moment leaves the old version or the new one running, whole, and a download continues where it
+stopped. What was activated is on trial: the image before it is kept until the new one has proved itself in a boot, and
+runs again when two boots of the new one did not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -14,10 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime, time
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import httpx
+import msgspec
 
 from devices.durable import sync_folder, write_whole
 from devices.wire import SoftwareRelease
@@ -27,6 +29,7 @@ SOFTWARE_BYTES_MAX = 1024 * 1024 * 1024
 CHUNK_BYTES = 256 * 1024
 RELEASES_KEPT = 2
 """The running one and the one before, or the next."""
+_IMAGE_NAME = re.compile(r"[0-9a-f]{32}\.image")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,127}")
 
 
@@ -34,12 +37,54 @@ class FetchBroken(RetryLater):
     """The transfer ended early or the server refused; what came is kept, a later fetch continues it."""
 
 
+TRIAL_BOOTS_MAX = 2
+MANIFEST_BYTES_MAX = 4 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The version that a boot runs. `image` None: what the device was delivered with."""
+    """The version that a boot runs. `image` None: what the device was delivered with. `trial`: not proved yet.
+
+    `profile`: the family that the image says it makes of the device; "": that which it was registered as.
+    """
 
     version: str
     image: Path | None
+    trial: bool = False
+    profile: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The first line of an image that says what it is: `{"storeops_image":1,"profile":"dragonfly-2"}`."""
+
+    storeops_image: Literal[1]
+    profile: Annotated[str, msgspec.Meta(max_length=48)] = ""
+
+
+def manifest_of(image: Path) -> Manifest | None:
+    """What an image says of itself; None: it has no such line, as a vendor's own format has none. Blocking."""
+    with image.open("rb") as file:
+        line = file.readline(MANIFEST_BYTES_MAX)
+    try:
+        return msgspec.json.decode(line, type=Manifest)
+    except msgspec.DecodeError:
+        return None
+
+
+class _Pointer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`current.json`: which image runs. Written whole, so that a power cut leaves the one before or the new one."""
+
+    version: str
+    image: str
+    """The file's name; "": what the device was delivered with."""
+    sha256: str = ""
+    trial: bool = False
+    boots: int = 0
+    """Boots of the trial so far."""
+    before: _Pointer | None = None
+    """What runs again when the trial fails."""
+    fell_back: str = ""
+    """The version whose trial failed last."""
 
 
 class SoftwareStore:
@@ -50,14 +95,55 @@ class SoftwareStore:
         self._delivered = delivered
 
     def running(self) -> Running:
-        """What runs from the next start on: the last activated version whose image is whole, else the delivered."""
+        """What runs from the next start on: the last activated version whose image is there, else what was before it,
+        else the delivered."""
+        pointer = self._pointer()
+        image = self._folder / pointer.image if pointer.image else None
+        manifest = None if image is None else manifest_of(image)
+        return Running(pointer.version, image, pointer.trial, "" if manifest is None else manifest.profile)
+
+    @property
+    def fell_back(self) -> str:
+        """The version whose trial failed last; "" when none did since another one was activated."""
+        return self._pointer().fell_back
+
+    def begin(self) -> Running:
+        """A boot begins: count it, when what runs is on trial; after two boots that did not prove it, the version
+        before it runs again. On the disk when this returns: a boot that ends before it has proved itself has failed.
+        """
+        pointer = self._pointer()
+        if pointer.trial and pointer.boots >= TRIAL_BOOTS_MAX:
+            before = pointer.before or _Pointer(self._delivered, "")
+            self._write(msgspec.structs.replace(before, fell_back=pointer.version, trial=False, before=None))
+        elif pointer.trial:
+            self._write(msgspec.structs.replace(pointer, boots=pointer.boots + 1))
+        return self.running()
+
+    def intact(self) -> bool:
+        """Whether the image that runs still is what was fetched: the first thing that a trial looks at."""
+        pointer = self._pointer()
+        return not pointer.image or not pointer.sha256 or _measure(self._folder / pointer.image)[1] == pointer.sha256
+
+    def prove(self) -> None:
+        """What runs is healthy: the trial is over."""
+        pointer = self._pointer()
+        if pointer.trial:
+            self._write(msgspec.structs.replace(pointer, trial=False, boots=0, before=None))
+
+    def _pointer(self) -> _Pointer:
         try:
-            document = json.loads((self._folder / "current.json").read_text(encoding="utf-8"))
-            running = Running(str(document["version"]), self._folder / str(document["image"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            return Running(self._delivered, None)
-        assert running.image is not None
-        return running if running.image.is_file() else Running(self._delivered, None)
+            pointer: _Pointer | None = msgspec.json.decode((self._folder / "current.json").read_bytes(), type=_Pointer)
+        except (OSError, msgspec.DecodeError):
+            pointer = None
+        while pointer is not None and pointer.image and not self._is_here(pointer.image):
+            pointer = pointer.before  # the disk lost it
+        return pointer or _Pointer(self._delivered, "")
+
+    def _is_here(self, name: str) -> bool:
+        return _IMAGE_NAME.fullmatch(name) is not None and (self._folder / name).is_file()
+
+    def _write(self, pointer: _Pointer) -> None:
+        write_whole(self._folder / "current.json", msgspec.json.encode(pointer))
 
     def ready(self, release: SoftwareRelease) -> bool:
         """Fetched whole and checked."""
@@ -121,21 +207,24 @@ class SoftwareStore:
             await asyncio.to_thread(file.close)
 
     def activate(self, release: SoftwareRelease) -> Running:
-        """Make a fetched release the one that runs from the next start on, in one step. Blocking.
+        """Make a fetched release the one that runs from the next start on, on trial, in one step. Blocking.
 
         Raises Refused `not_fetched`.
         """
         image = self._image(release)
         if not image.is_file():
             raise Refused("not_fetched", f"{release.version} is not here yet", "wait for the download")
-        document = {"version": release.version, "image": image.name}
-        write_whole(self._folder / "current.json", json.dumps(document).encode())
-        self._tidy({image.name})
-        return Running(release.version, image)
+        before = self._pointer()
+        if before.trial and before.before is not None:
+            before = before.before  # never proved: not what to fall back to
+        kept = msgspec.structs.replace(before, trial=False, boots=0, before=None, fell_back="")
+        self._write(_Pointer(release.version, image.name, release.sha256, trial=True, before=kept))
+        self._tidy({image.name, kept.image})
+        return self.running()
 
     def _tidy(self, kept: set[str]) -> None:
         images = sorted(self._folder.glob("*.image"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in [path for path in images if path.name not in kept][RELEASES_KEPT - 1 :]:
+        for old in [path for path in images if path.name not in kept][max(0, RELEASES_KEPT - len(kept - {""})) :]:
             old.unlink(missing_ok=True)
 
     def _image(self, release: SoftwareRelease) -> Path:

@@ -360,12 +360,14 @@ class TerminalAgent:
             "boot": self.boot,
             "conn": self.conn,
             "software": self.duties.running,
-            "profile": self.config.profile,
+            "profile": self.duties.profile,
             "ts": _timestamp(self.now()),
         }
         with contextlib.suppress(LinkError):
             await self.publish(Up.PRESENCE, msgspec.json.encode(birth), retain=True)
         await self.report()
+        if self.online:
+            await self.duties.proved()
 
     async def report(self) -> None:
         """Say what runs, and how it is."""

@@ -31,7 +31,7 @@ from gateway.settings import GatewaySettings
 from models.domain.errors import RetryLater
 from models.tables.registry import LoginRow
 
-OPEN_PATHS = ("/healthz", "/readyz", "/login", "/static", "/language", "/theme", "/startup.json", "/m")
+OPEN_PATHS = ("/healthz", "/readyz", "/login", "/static", "/language", "/theme", "/startup.json", "/m", "/images")
 """Each with everything below it; below `/m` a member's own signed token is the key. The rest needs a session: deny by
 default."""
 OPEN_POSTS = frozenset({"/terminals/enrol", "/terminals/rotate"})

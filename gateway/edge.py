@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -75,6 +76,8 @@ class Edge:
     """How settlement stands, its switch, and what waits for a person."""
     kill_switches: KillSwitches | None = None
     """What is switched off at once, and where."""
+    images: Path | None = None
+    """Folder of terminals' software, by SHA-256."""
     drawers: Drawers | None = None
     """Cash drawers and their shifts."""
     memberships: MembershipDesk | None = None

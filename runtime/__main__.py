@@ -38,6 +38,7 @@ from runtime.reconciliation_cli import day_app, reconcile_app
 from runtime.rollout_cli import rollout_app
 from runtime.settings import CONFIGS, Settings, load_settings
 from runtime.settlement_cli import settle_app
+from runtime.software_cli import software_app
 from runtime.telemetry import configure_logs
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -67,6 +68,7 @@ app.add_typer(day_app, name="day")
 app.add_typer(settle_app, name="settle")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(kill_app, name="kill")
+app.add_typer(software_app, name="software")
 app.command()(fleet)
 verbs.register(app)
 terminal_verbs.register(terminal_app)

@@ -84,6 +84,7 @@ async def join(edge: Edge, data_dir: Path) -> None:
 
     credentials = await asyncio.to_thread(Credentials, plants)
     edge.enrols = credentials
+    edge.images = data_dir / "images"
     from runtime.provider_desk import ProvidersOfAHouse
 
     edge.providers = await asyncio.to_thread(ProvidersOfAHouse, plants)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,7 +66,9 @@ def desired(
         typer.Option("--set", help='Merge patch of the configuration, e.g. \'{"sound": {"volume_percent": 40}}\'.'),
     ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Back to the chain's configuration first.")] = False,
-    version: Annotated[str | None, typer.Option("--software", help="Version to run; needs --url.")] = None,
+    version: Annotated[
+        str | None, typer.Option("--software", help="Version to run: a recorded one, or with --url.")
+    ] = None,
     url: Annotated[str, typer.Option(help="Where that software is fetched.")] = "",
     sha256: Annotated[str, typer.Option(help="Its SHA-256 in hex.")] = "",
     size: Annotated[int, typer.Option(min=0, help="Its size in bytes.")] = 0,
@@ -78,8 +81,10 @@ def desired(
     """Change what terminals should run: each gets a new generation, which its host publishes at once."""
     from runtime import administration, commands
 
-    change = commands.Change(_json(patch), _software(version, url, sha256, size), no_software, reset, expect_gen)
-    if change == commands.Change(expected_gen=expect_gen):
+    recorded = version is not None and not url
+    software = None if recorded else _software(version, url, sha256, size)
+    change = commands.Change(_json(patch), software, no_software, reset, expect_gen)
+    if change == commands.Change(expected_gen=expect_gen) and not recorded:
         raise Refused("nothing_desired", "nothing to change", "give --set, --software, --no-software or --reset")
 
     async def run() -> dict[str, Any]:
@@ -90,10 +95,16 @@ def desired(
             plant = await administration.of_store(plants, store)
         else:
             plant = administration.running(data, demo_, region)
+        wanted = change
+        if version is not None and recorded:
+            from runtime.images import Images
+
+            images = Images(plants)
+            wanted = replace(change, software=images.release(await images.find(version)))
         chosen = await commands.selection(plant, terminal, store, everywhere)
         with err.status(f"{len(chosen)} terminals") as status:
             results = await commands.set_desired(
-                plant, chosen, change, lambda done: status.update(f"{done} of {len(chosen)} terminals")
+                plant, chosen, wanted, lambda done: status.update(f"{done} of {len(chosen)} terminals")
             )
         return {name: {"ok": one.ok, "gen": one.gen, "code": one.code, "do": one.do} for name, one in results.items()}
 

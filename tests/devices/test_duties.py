@@ -46,8 +46,8 @@ def files() -> Iterator[FileServer]:
 class Desk:
     """A terminal, its host and an operator."""
 
-    def __init__(self, broker: EmbeddedBroker, folder: Path, **changes: Any) -> None:
-        self.terminal = fresh()
+    def __init__(self, broker: EmbeddedBroker, folder: Path, profile: str = "dragonfly-2", **changes: Any) -> None:
+        self.terminal = fresh(profile)
         self.wall = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
         config = agent_config(broker, self.terminal, folder=folder, duties_every_s=0.02, **changes)
         self.host = SmallHost(broker, self.terminal)
@@ -100,7 +100,7 @@ async def test_software_is_fetched_ahead_and_activated_by_command(
         report = await desk.reported(applied_gen=1)
         assert report["software"] == desk.agent.config.software, "what is fetched does not run yet"
         answers = await desk.command("activate")
-        assert [one["status"] for one in answers] == ["accepted", "done"]
+        assert [one["status"] for one in answers] == ["accepted", "running", "done"]
         report = await desk.reported(software="agent 2")
         assert report["boot"] == desk.agent.boot != first_boot, "reported from the boot after the change"
         assert report["health"]["restarted"]["reason"] == "software agent 2"
@@ -361,3 +361,43 @@ async def test_rotation_connects_with_the_new_secret_before_it_forgets_the_old(
         assert kept is not None
         assert kept.enrolled.secret == new
         assert (await desk.agent.request("cancel")).ok
+
+
+async def test_an_image_that_does_not_prove_itself_falls_back_and_is_not_tried_again_by_itself(
+    shared_broker: EmbeddedBroker, files: FileServer, tmp_path: Path
+) -> None:
+    async with Desk(shared_broker, tmp_path) as desk:
+        await desk.host.bridge.publish_desired(desk.terminal, 1, {"software_window": NIGHT}, release(files))
+        await until(lambda: desk.agent.duties.fetched == "agent 2")
+        [image] = (tmp_path / "software").glob("*.image")
+        image.write_bytes(b"rotten" + IMAGE[6:])
+        answers = await desk.command("activate")
+        assert [one["status"] for one in answers] == ["accepted", "running", "failed"]
+        report = await desk.reported(boot=desk.agent.boot)
+        assert report["software"] == desk.agent.config.software
+        assert (report["health"]["software_next"], report["health"]["fell_back"]) == ("agent 2", "agent 2")
+        boots = desk.agent.counts.reboots
+        desk.wall = datetime(2026, 5, 2, 2, 0, tzinfo=UTC)
+        assert (await desk.command("activate"))[-1]["detail"] == "fell_back"
+        assert desk.agent.counts.reboots == boots, "neither the command nor the window tries it again"
+        image.write_bytes(IMAGE)
+        assert (await desk.command("activate", again=1))[-1]["status"] == "done"
+        report = await desk.reported(software="agent 2")
+        assert "fell_back" not in report["health"]
+
+
+async def test_the_image_says_which_family_it_makes_of_the_device(
+    shared_broker: EmbeddedBroker, files: FileServer, tmp_path: Path
+) -> None:
+    files.files["/two"] = image = b'{"storeops_image":1,"profile":"dragonfly-2"}\n' + IMAGE
+    wanted = SoftwareRelease("agent 2", f"{files.url}/two", sha256(image).hexdigest(), len(image))
+    async with Desk(shared_broker, tmp_path, profile="dragonfly-1") as desk:
+        await desk.host.bridge.publish_desired(desk.terminal, 1, {}, wanted)
+        await until(lambda: desk.agent.duties.fetched == "agent 2")
+        assert (await desk.command("activate"))[-1]["status"] == "done"
+        await desk.reported(software="agent 2")
+        births = [one for one in desk.host.presence if isinstance(one, Birth)]
+        assert [(one.software, one.profile) for one in births] == [
+            (desk.agent.config.software, "dragonfly-1"),
+            ("agent 2", "dragonfly-2"),
+        ]
