@@ -217,7 +217,7 @@ def test_a_sale_made_offline_says_which_vouchers_it_took() -> None:
     assert (sale.discount_fen, sale.due_fen, sale.suspense_fen) == (600, 2400, 0)
     assert [(one.voucher, one.fen, one.funder) for one in sale.vouchers] == [
         ("five", 500, "chain"),
-        ("no-book-has-it", 100, "franchisee"),
+        ("NO-BOOK-HAS-IT", 100, "franchisee"),
     ]
     by_line = [dict(one.lines) for one in sale.vouchers]
     assert [sum(shares.get(line.line, 0) for shares in by_line) for line in sale.lines] == [

@@ -48,7 +48,7 @@ def test_a_difference_is_resolved_and_its_day_closes(console: Watched, browsed: 
     page = console.page
     page.get_by_role("link", name="Reconciliation", exact=True).click()
     page.locator(f"section[aria-label='{browsed} alipay'] a.recon-day.open").click()
-    row = page.locator("tbody tr").first
+    row = page.locator("tr[id^=line-]").filter(has_text="in the statement, not in our books")
     expect(row).to_contain_text("in the statement, not in our books")
     page.get_by_role("button", name="Close the day").click()
     page.locator("#ask").get_by_role("button", name="Confirm").click()
