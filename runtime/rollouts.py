@@ -219,6 +219,12 @@ class RolloutDriver:
         await self._perform(kept.rollout, orders, look)
         return True
 
+    async def look(self, number: RolloutId) -> tuple[Rollout, Observation]:
+        """A rollout and what a tick would see now. Writes nothing but a look of evidence that is due."""
+        kept = await self._load(number)
+        found = await self.observe(kept, self._wall().astimezone(UTC))
+        return kept.rollout, found.seen
+
     async def _load(self, number: RolloutId) -> _Kept:
         """From memory as far as its journal still ends there, else from the tables."""
         async with self._databases.at() as conn:

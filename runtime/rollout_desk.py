@@ -1,0 +1,266 @@
+"""What people do with a chain's rollouts: plan, start, promote, stop, roll back, look. Nothing here asks a terminal.
+
+A command is a journal entry, written by compare-and-set on what it was decided upon; the driver sees it within a round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import uuid_utils
+from psycopg import AsyncConnection
+
+from actors.rollout import tick
+from actors.rollout_commands import conflict_with, receive
+from actors.rollout_effects import Decide, Journal, RolloutCommand, RolloutTurn, Start
+from models.domain.calendar import zone_of
+from models.domain.errors import Refused, RetryLater
+from models.domain.evidence import StageKind
+from models.domain.ids import StoreId
+from models.domain.rollout import Artefact, PersonId, RolloutId, RolloutPolicy, RolloutState, Selector, Site, digest_of
+from models.domain.rollout_feasible import fitted, plan_problems
+from models.domain.rollout_journal import Entry, Rollout, drafted
+from models.domain.rollout_part import CARRIED
+from models.domain.rollout_plan import resolve
+from models.domain.rollout_policy import misfits
+from models.tables import rollouts as table
+from models.tables.privacy import audit
+from models.tables.rollouts import Decision, Header, StageOutlook
+from runtime.clock import wall_now
+from runtime.rollouts import Databases, RolloutDriver
+
+ATTEMPTS_MAX = 5
+CONFLICTS_MAX = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A draft, what each of its stages will see, and which rollouts stand in its way."""
+
+    rollout: Rollout
+    outlooks: tuple[StageOutlook | None, ...]
+    conflict: RolloutId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A rollout as it stands at this moment: its turn has counts and gates of every open stage, and its why."""
+
+    header: Header
+    turn: RolloutTurn
+    outlooks: tuple[StageOutlook | None, ...]
+    decisions: tuple[Decision, ...]
+
+
+class RolloutDesk:
+    """One chain's. `databases` are open."""
+
+    def __init__(self, databases: Databases, wall: Callable[[], datetime] = wall_now) -> None:
+        self._databases = databases
+        self._wall = wall
+
+    async def plan(
+        self,
+        policy: RolloutPolicy,
+        artefact: Artefact,
+        selector: Selector,
+        author: PersonId,
+        *,
+        seed: int = 0,
+        number: str | None = None,
+    ) -> Planned:
+        """Resolve, freeze and keep a draft; nothing changes anywhere. `number` repeated gives the same draft.
+
+        Raises Refused: artefact_misfit, policy_misfit, region_away, evidence_one_database, and what `resolve` raises.
+        """
+        chain, now = self._databases.chain, self._wall().astimezone(UTC)
+        if artefact.kind not in CARRIED:
+            raise Refused("artefact_misfit", f"{artefact.kind} is not rolled out in stages", "config, flag or software")
+        sites, away = await self._databases.sites(chain)
+        if away:
+            raise RetryLater(
+                "region_away", f"the database of {', '.join(away)} does not answer", "plan when it is back"
+            )
+        rules = {"mandatory_roles": policy.mandatory_roles, "stratify": policy.stratify}
+        plan = resolve(sites, selector, policy.stages, seed, **rules)  # type: ignore[arg-type]
+        policy = fitted(policy, plan)
+        if problems := (*misfits(policy, artefact), *plan_problems(policy, plan)):
+            raise Refused(
+                "policy_misfit", "; ".join(f"{one.path}: {one.reason}" for one in problems), "mend the policy"
+            )
+        made = RolloutId(str(uuid_utils.uuid7()) if number is None else digest_of(f"{author}:{number}")[:32])
+        draft = drafted(made, chain, artefact, selector, policy, plan, author)
+        async with self._databases.at() as conn:
+            with suppress(Refused):
+                return await self._known(conn, await table.load_rollout(conn, made))
+            outlooks = await self._outlooks(conn, draft, sites)
+            async with conn.transaction():
+                if await table.insert_draft(conn, draft, scope_of(draft), outlooks, now):
+                    detail = {"artefact": str(artefact.key), "version": artefact.version, "plan": plan.sha256}
+                    await audit(conn, "rollout.planned", made, detail, author, now)
+            return Planned(draft, outlooks, await self._conflict(conn, draft))
+
+    async def _known(self, conn: AsyncConnection[Any], rollout: Rollout) -> Planned:
+        outlooks = await table.load_outlooks(conn, rollout.id)
+        return Planned(rollout, outlooks, await self._conflict(conn, rollout))
+
+    async def _outlooks(
+        self, conn: AsyncConnection[Any], draft: Rollout, sites: Sequence[Site]
+    ) -> tuple[StageOutlook | None, ...]:
+        """Controls and outlook of each stage with evidence: controls are stores that no stage has changed by then."""
+        specs = [stage.policy.evidence for stage in draft.policy.stages]
+        if any(specs) and len(self._databases.regions) > 1:
+            raise Refused(
+                "evidence_one_database",
+                "the evidence of stores in several databases cannot be compared yet",
+                "one rollout for each database, or a policy without evidence",
+            )
+        labels = {site.store: {"region": str(site.region), **site.labels} for site in sites}
+        found: list[StageOutlook | None] = []
+        for number, (rule, stage) in enumerate(zip(specs, draft.plan.stages, strict=True)):
+            if rule is None:
+                found.append(None)
+                continue
+            from runtime.evidence_desk import prepare
+
+            changed = {store.store for one in draft.plan.stages[:number] for store in one.stores}
+            pool = {store: those for store, those in labels.items() if store not in changed}
+            if rule.kind is StageKind.STAGGERED:
+                pool = {store.store: labels[store.store] for store in stage.stores}
+            today = self._wall().astimezone(zone_of(draft.policy.zone)).date()
+            ready = await prepare(conn, rule, [one.store for one in stage.stores], pool, today)
+            found.append(StageOutlook(ready.all_controls, ready.short, ready.outlook))
+        return tuple(found)
+
+    async def _conflict(self, conn: AsyncConnection[Any], candidate: Rollout) -> RolloutId | None:
+        headers = await table.list_headers(conn, [candidate.chain], active=True, limit=CONFLICTS_MAX)
+        same = [one.id for one in headers if one.artefact_key == candidate.artefact.key and one.id != candidate.id]
+        return conflict_with([await table.load_rollout(conn, one) for one in same], candidate)
+
+    # ------------------------------------------------------------ told
+
+    async def tell(self, number: RolloutId, told: RolloutCommand) -> RolloutTurn:
+        """Do what somebody says; durable when this returns, at the terminals from the driver's next round on.
+
+        Raises Refused with the rollout's own reasons, `rollout_conflict` and `unknown_rollout`; RetryLater
+        `rollout_busy` when others wrote in between again and again.
+        """
+        for _ in range(ATTEMPTS_MAX):
+            turn = await self._told(number, told)
+            if turn is not None:
+                return turn
+        raise RetryLater("rollout_busy", "it moved each time it was looked at", "say it again", after_s=1)
+
+    async def _told(self, number: RolloutId, told: RolloutCommand) -> RolloutTurn | None:
+        now = self._wall().astimezone(UTC)
+        rollout, seen = await RolloutDriver(self._databases, _NOBODY, self._wall).look(number)
+        turn = receive(rollout, told, seen, now)
+        entries: list[Entry] = [one.entry for one in turn.effects if isinstance(one, Journal)]
+        if not entries:
+            return turn
+        decided = [
+            Decision(one.stage, one.at, one.gate, one.counts, one.verdict)
+            for one in turn.effects
+            if isinstance(one, Decide)
+        ]
+        async with self._databases.at() as conn, conn.transaction():
+            if isinstance(told, Start):
+                await table.lock_starts(conn, rollout.chain)
+                if (other := await self._conflict(conn, rollout)) is not None:
+                    raise Refused(
+                        "rollout_conflict",
+                        f"rollout {other} changes {rollout.artefact.key} in some of these stores",
+                        f"see `storeops rollout status {other}`; end it first, or select other stores",
+                    )
+            if not await table.append(conn, rollout, turn.rollout, entries, decided, now):
+                return None
+            detail = {"state": str(turn.rollout.state), "why": turn.rollout.why.en[:400]}
+            await audit(conn, f"rollout.{type(told).__name__.lower()}", number, detail, told.by, now)
+        return turn
+
+    # ------------------------------------------------------------ shown
+
+    async def headers(self, *, active: bool = False, before: str = "", limit: int = 100) -> list[Header]:
+        """The newest first."""
+        async with self._databases.at() as conn:
+            return await table.list_headers(conn, [self._databases.chain], active=active, before=before, limit=limit)
+
+    async def show(self, number: RolloutId) -> Shown:
+        """As it stands now, held against what terminals report at this moment; nothing is written."""
+        now = self._wall().astimezone(UTC)
+        rollout, seen = await RolloutDriver(self._databases, _NOBODY, self._wall).look(number)
+        async with self._databases.at() as conn:
+            header = await table.load_header(conn, number)
+            outlooks = await table.load_outlooks(conn, number)
+            decided = await table.decisions(conn, number)
+        turn = tick(rollout, seen, now) if rollout.state is not RolloutState.DRAFT else RolloutTurn(rollout)
+        return Shown(header, RolloutTurn(rollout, (), turn.stages, turn.why), outlooks, tuple(decided))
+
+    async def journal(
+        self, number: RolloutId, *, target: str | None = None, since: int = 0, limit: int = 200
+    ) -> list[tuple[int, Entry]]:
+        """Entries in their order; `target` "" for those about no terminal. Raises Refused `unknown_rollout`."""
+        async with self._databases.at() as conn:
+            await table.load_header(conn, number)
+            return await table.journal(conn, number, since=since, target=target, limit=limit)
+
+
+class _Nobody:
+    """Hosts that nobody asks: the desk looks and writes, the driver orders."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the desk gives no orders: {name}")
+
+
+_NOBODY: Any = _Nobody()
+
+
+def scope_of(rollout: Rollout) -> str:
+    """The stores that a plan reaches, in one word: `all`, or the digest of their ids."""
+    if rollout.selector == Selector(all_stores=True):
+        return "all"
+    return digest_of(",".join(sorted(store.store for stage in rollout.plan.stages for store in stage.stores)))[:16]
+
+
+def selector_from(document: Mapping[str, Any]) -> Selector:
+    """From plain data as the API and the command line give it. Raises Refused `bad_selector`."""
+    try:
+        return msgspec.convert(dict(document), type=Selector, strict=True)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise Refused(
+            "bad_selector", str(error), "all, region=NAME, store=ID, label.NAME=VALUE, role=, profile="
+        ) from error
+
+
+def selected_by(words: Sequence[str]) -> Selector:
+    """From words as `all`, `region=guangzhou`, `store=a`, `label.format=street`, `role=till`, `profile=p`, each also
+    with `!` before it to leave out (stores, regions, labels, terminals). Raises Refused `bad_selector`."""
+    plain: dict[str, Any] = {}
+    names = {"region": "regions", "store": "stores", "profile": "profiles", "role": "roles"}
+    out = {"region": "excluded_regions", "store": "excluded_stores", "terminal": "excluded_terminals"}
+    for word in words:
+        if word == "all":
+            plain["all_stores"] = True
+            continue
+        leave, name = word.startswith("!"), word.removeprefix("!")
+        name, equals, value = name.partition("=")
+        known = out if leave else names
+        if equals and value and name in known:
+            plain.setdefault(known[name], []).append(value)
+        elif equals and value and name.startswith("label."):
+            labels = plain.setdefault("excluded_labels" if leave else "labels", {})
+            labels.setdefault(name.removeprefix("label."), []).append(value)
+        else:
+            raise Refused("bad_selector", f"{word!r}", "all, region=NAME, store=ID, label.NAME=VALUE, role=, profile=")
+    return selector_from(plain)
+
+
+def stores_named(rollout: Rollout) -> dict[StoreId, tuple[str, ...]]:
+    """Each store of the plan and the tail with its terminals."""
+    stores = (*(one for stage in rollout.plan.stages for one in stage.stores), *rollout.tail)
+    return {store.store: tuple(target.terminal for target in store.targets) for store in stores}
