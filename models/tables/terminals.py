@@ -77,8 +77,8 @@ async def save_twin(conn: Connection, fact: TwinFact) -> None:
             )
         case FamilyChanged():
             await conn.execute(
-                """UPDATE terminal SET profile = %(profile)s, delivered_profile = CASE
-                     WHEN %(profile)s = coalesce(nullif(delivered_profile, ''), profile) THEN ''
+                """UPDATE terminal SET profile = %(profile)s::text, delivered_profile = CASE
+                     WHEN %(profile)s::text = coalesce(nullif(delivered_profile, ''), profile) THEN ''
                      ELSE coalesce(nullif(delivered_profile, ''), profile) END WHERE id = %(terminal)s""",
                 {"profile": fact.profile, "terminal": fact.terminal},
             )

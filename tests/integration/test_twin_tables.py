@@ -17,12 +17,14 @@ from models.domain.twin import (
     CommandRecord,
     CommandStatus,
     DesiredRecord,
+    FamilyChanged,
     PendingCommand,
     PresenceRecord,
     Sync,
     TerminalRetired,
 )
 from models.tables import terminals as twins
+from models.tables.software import load_changed
 
 pytestmark = pytest.mark.integration
 
@@ -124,3 +126,14 @@ async def test_the_mark_moves_with_the_registry_and_the_departed_are_those_not_y
     await twins.save_twin(conn, TerminalRetired(TERMINAL, NOW))
     assert await twins.load_departed(conn, REGION) == []
     assert await rows(conn, "SELECT * FROM presence") == []
+
+
+async def test_the_family_that_was_registered_is_kept_while_software_makes_another_one(
+    conn: AsyncConnection[TupleRow],
+) -> None:
+    query = "SELECT profile, delivered_profile FROM terminal WHERE id = 't1'"
+    for profile, kept in (("kiosk", "till"), ("vending", "till"), ("vending", "till"), ("till", "")):
+        await twins.save_twin(conn, FamilyChanged(TERMINAL, profile, "agent 2", "b1", NOW))
+        assert await rows(conn, query) == [(profile, kept)]
+        changed = await load_changed(conn, REGION)
+        assert changed == ({TERMINAL: "till"} if kept else {})
