@@ -81,7 +81,7 @@ def desired(
     """Change what terminals should run: each gets a new generation, which its host publishes at once."""
     from runtime import administration, commands
 
-    recorded = version is not None and not url
+    recorded = version is not None and not (url or sha256 or size)
     software = None if recorded else _software(version, url, sha256, size)
     change = commands.Change(_json(patch), software, no_software, reset, expect_gen)
     if change == commands.Change(expected_gen=expect_gen) and not recorded:

@@ -19,7 +19,7 @@ GOOD = ["--url", "https://example.org/2.bin", "--sha256", "a" * 64, "--size", "1
     [
         (["desired", "t1"], "nothing_desired"),
         (["desired", "t1", "--set", "{"], "bad_config"),
-        (["desired", "t1", "--software", "2.0"], "bad_software"),
+        (["desired", "t1", "--software", "2.0", "--size", "5"], "bad_software"),
         (["desired", "t1", "--software", "2.0", *GOOD[:4], "--size", "0"], "bad_software"),
         (["command", "t1", "explode"], "unknown_verb"),
         (["command", "t1", "reboot", "--arg", "x"], "bad_args"),
