@@ -333,12 +333,12 @@ class House:
 
     def _start_actors(self) -> None:
         """All regions at once: each waits for its own processes."""
-        from runtime import hosting
-        from runtime.cluster import end_left_behind
+        from runtime import cluster, hosting
         from runtime.face_service import start_faces
 
         if self._ray_temp is None:
-            end_left_behind(self.plants)
+            cluster.end_left_behind(self.plants)
+        self._actors += hosting.start_rollouts(self.plants)
         started = []
         for plant in self.plants:
             faces, settlement = start_faces(plant), hosting.start_settlement(plant)

@@ -13,7 +13,7 @@ from runtime.deployment import Place
 from runtime.plant import Plant
 from runtime.ray_actors import NAMESPACE
 from runtime.ray_faces import face_names
-from runtime.ray_hosts import host_name, settlement_name
+from runtime.ray_hosts import host_name, rollouts_name, settlement_name
 
 LEFT_BEHIND_S_MAX = 10.0
 LOOK_EVERY_S = 0.05
@@ -42,9 +42,9 @@ def end_left_behind(plants: Sequence[Plant]) -> None:
     """
     for plant in plants:
         ours = (host_name(plant.region, 0)[:-1], face_names(plant.region))
-        settlement = settlement_name(plant.chain, plant.region)
+        named = (settlement_name(plant.chain, plant.region), rollouts_name(plant.chain))
         for name in ray.util.list_named_actors():
-            if name.startswith(ours) or name == settlement:
+            if name.startswith(ours) or name in named:
                 _end(name)
 
 

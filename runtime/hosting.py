@@ -1,4 +1,4 @@
-"""Which plain class becomes which Ray actor, its name, its resources: hosts and settlement (faces: face_service.py).
+"""Which plain class becomes which Ray actor, its name, its resources (faces: face_service.py).
 
 Ray is never a record: a killed actor is started again by Ray, reads PostgreSQL and goes on.
 """
@@ -25,8 +25,10 @@ from runtime.metrics import Pusher, push_host
 from runtime.plant import Plant, Providers, connector, open_pool
 from runtime.ray_actors import NAMESPACE, actor_options
 from runtime.ray_faces import RayFaces
-from runtime.ray_hosts import host_name, host_names, settlement_name
+from runtime.ray_hosts import RayHosts, host_name, host_names, rollouts_name, settlement_name
 from runtime.ray_metrics import RaySink, SettlementMetrics
+from runtime.region_hosts import RegionHosts
+from runtime.rollouts import Databases, RolloutDriver, drive
 from runtime.settlement import SettlementLimits, SettlementRunner
 from runtime.settlement_desk import BY_CLOCK, SettlementDesk
 from runtime.slot_host import SlotHost
@@ -91,6 +93,25 @@ class HostedSettlement:
         async with self._lock:
             await self._open()
         await self._desk.watch(lambda now: self.run(now, BY_CLOCK))
+
+
+# ---------------------------------------------------------------- rollouts
+
+
+class HostedRollouts:
+    """Drives the rollouts of one chain, in all its regions, from its start on: nobody has to call it."""
+
+    def __init__(self, plants: Sequence[Plant]) -> None:
+        origin.check()
+        configure_logs(plants[0].data_dir, f"rollouts-{plants[0].chain}")
+        hosts = RegionHosts({plant.region: RayHosts(plant) for plant in plants})
+        databases = Databases(plants)
+        self._driver = RolloutDriver(databases, hosts)
+        self._driving = asyncio.get_running_loop().create_task(drive(databases, self._driver))
+
+    async def counts(self) -> dict[str, int]:
+        """What it did since its process began."""
+        return asdict(self._driver.counts)
 
 
 # ---------------------------------------------------------------- starting them
@@ -213,3 +234,13 @@ def start_settlement(plant: Plant) -> Any:
     """A region's settlement actor, started or found."""
     options = actor_options(plant.region, settlement_name(plant.chain, plant.region), max_concurrency=4)
     return ray.remote(HostedSettlement).options(**options).remote(plant)
+
+
+def start_rollouts(plants: Sequence[Plant]) -> list[Any]:
+    """One actor for each chain, started or found; placed in the first region, whose database is the rollouts' home."""
+    handles = []
+    for chain in dict.fromkeys(plant.chain for plant in plants):
+        theirs = [plant for plant in plants if plant.chain == chain]
+        options = actor_options(theirs[0].region, rollouts_name(chain), max_concurrency=4)
+        handles.append(ray.remote(HostedRollouts).options(**options).remote(theirs))
+    return handles

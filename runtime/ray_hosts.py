@@ -44,6 +44,11 @@ def settlement_name(chain: str, region: str) -> str:
     return f"settlement/{chain}/{region}"
 
 
+def rollouts_name(chain: str) -> str:
+    """The name of a chain's rollout actor."""
+    return f"rollouts/{chain}"
+
+
 class RayHosts:
     """The Hosts port of one region over Ray handles. The layout in force says which host has which store."""
 

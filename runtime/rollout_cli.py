@@ -17,13 +17,14 @@ from rich.table import Table
 from models.domain.rollout import RolloutPolicy
 from models.domain.rollout_gate import Counts
 from models.domain.rollout_journal import Rollout
-from runtime import evidence_cli
+from runtime import evidence_cli, rollout_verbs
 from runtime.progress import language_of_environment
 from runtime.rehearsal import STORES_MAX, Rehearsal, Shown, rehearse
 from runtime.rollout_files import PolicyFileError, policy_path, read_policy, shipped
 
 rollout_app = typer.Typer(no_args_is_help=True, help="A change in stages: 2 stores, 50, all; each step by evidence.")
 evidence_cli.register(rollout_app)
+rollout_verbs.register(rollout_app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -470,20 +469,19 @@ def first_days(rollout: Rollout, number: int) -> dict[StoreId, date]:
 TICK_EVERY_S = 2.0
 
 
-async def drive(databases: Databases, driver: RolloutDriver, told: Callable[[RoundCounts, int], None]) -> None:
-    """Round after round until it is cancelled; one that breaks is logged and the next one sees to it."""
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(databases.close)
-        await databases.open()
+async def drive(databases: Databases, driver: RolloutDriver) -> None:
+    """Round after round until it is cancelled; one that breaks is logged and counted, and the next one sees to it."""
+    await databases.open()
+    try:
         while True:
-            active = 0
             try:
-                active = await driver.round()
+                await driver.round()
             except AWAY as error:
                 log.warning("rollouts_database_away", error=str(error))
                 driver.counts.errors += 1
             except Exception:
                 log.exception("rollout_round_broke")
                 driver.counts.errors += 1
-            told(driver.counts, active)
             await asyncio.sleep(TICK_EVERY_S)
+    finally:
+        await databases.close()
