@@ -15,9 +15,7 @@ from models.domain.chain_settings import Level
 from models.domain.errors import Refused
 from models.domain.ids import ChainId
 from models.tables.config_layers import LayerChange, change_layer
-from runtime import commands
 from runtime.chains import read_chain
-from runtime.commands import Change
 from runtime.config_views import Asked, change, flat_file, flat_house, of_house
 from tests.integration.house import CHAIN_FILE, House, eventually, storeops
 
@@ -68,8 +66,9 @@ async def test_a_layer_reaches_exactly_the_terminals_whose_document_it_changes(h
         assert "enrol" not in shown.actions, "memberships are not offered"
 
         # Where each value comes from, overrides included.
-        answers = await commands.set_desired(house.plant, [name], Change('{"screen":{"brightness_percent":30}}'))
-        assert answers[name].ok
+        # By the command line: a process that joined the engine does not outlive the house's next stop.
+        patch_words = ("--set", '{"screen":{"brightness_percent":30}}', "--data", str(house.data))
+        await asyncio.to_thread(storeops, "terminal", "desired", name, *patch_words)
         await eventually(lambda: terminal.agent.desired["screen"]["brightness_percent"] == 30, "the override is there")
         rows = (await of_house(plants, Asked(terminal=name))).rows()
         assert rows["screen.brightness_percent"]["origin"].startswith("override (a person or a rollout, generation")
