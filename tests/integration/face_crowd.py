@@ -71,16 +71,22 @@ class Crowd:
         heard.append((store, str(answer.outcome), time.monotonic() - began))
 
     async def storm(self) -> dict[str, Any]:
-        """One store asks without end, another one now and then."""
+        """One store asks without end, another one now and then.
+
+        `late_s`: how late this process itself was woken at worst, which its answers' times contain.
+        """
         heard: list[tuple[str, str, float]] = []
+        late_s = 0.0
         async with asyncio.TaskGroup() as group:
             for n in range(round(STORM_S / STORM_EVERY_S)):
                 for _ in range(STORM):
                     group.create_task(self.ask("storm", STORM_ANSWER_S, heard))
                 if n % 2:
                     group.create_task(self.ask("quiet", STORM_ANSWER_S, heard))
+                slept = time.monotonic()
                 await asyncio.sleep(STORM_EVERY_S)
-        return told(heard)
+                late_s = max(late_s, time.monotonic() - slept - STORM_EVERY_S)
+        return told(heard) | {"late_s": round(late_s, 3)}
 
     async def burst(self, strike: Callable[[], None]) -> dict[str, Any]:
         """Four stores at once; in the middle something is struck."""

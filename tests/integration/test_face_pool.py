@@ -13,7 +13,7 @@ import pytest
 from tests.integration.face_crowd import BURST, STORM_ANSWER_S
 from tests.integration.house import ROOT, House, Note, environment, storeops
 
-LATE_S = 1.5
+LATE_S = 0.5
 """What the machine of the tests may add to a deadline."""
 CROWD_S_MAX = 120.0
 pytestmark = pytest.mark.timeout(150)  # the first one starts a house and waits for the crowd
@@ -48,7 +48,7 @@ def test_a_storm_of_one_store_is_told_busy_in_time_and_another_store_has_its_tur
     assert set(storm["outcomes"]["quiet"]) == {"quality"}, "looked at, each of them"
     assert storm["outcomes"]["storm"]["busy"] > 100
     assert storm["outcomes"]["storm"]["quality"] > 10
-    assert storm["slowest_s"] <= STORM_ANSWER_S + LATE_S
+    assert storm["slowest_s"] <= STORM_ANSWER_S + LATE_S + storm["late_s"]
     note("slowest answer of a storm", storm["slowest_s"])
 
 

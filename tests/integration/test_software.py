@@ -63,7 +63,7 @@ async def looked(terminal: SimulatedTerminal) -> Screen:
     return await terminal.show(photograph(STRAIGHT))
 
 
-@pytest.mark.soak  # alone it passes; behind the other tests of a house its image was once not fetched in 30 s
+@pytest.mark.soak  # alone it passes; behind test_rollout_house its image is not fetched in 30 s
 @pytest.mark.skipif(not LFW10.is_dir(), reason="needs real photographs: ../shared/faces/lfw10 beside the project")
 async def test_digits_are_asked_for_before_and_not_after_and_again_after_going_back(house: House) -> None:
     plant = house.plant
