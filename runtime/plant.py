@@ -133,8 +133,12 @@ def connector(plant: Plant) -> Callable[[], Awaitable[AsyncConnection[tuple[Any,
     async def connect() -> AsyncConnection[tuple[Any, ...]]:
         options = f"{HOST_DATABASE_OPTIONS} {HOST_PLANNER_OPTIONS}"
         conn = await AsyncConnection.connect(plant.database_url, autocommit=True, options=options, connect_timeout=5)
-        await limit_transactions(conn)
-        quick_columns(conn)
+        try:
+            await limit_transactions(conn)
+            quick_columns(conn)
+        except BaseException:  # a host that stops at this moment would leave it open
+            await conn.close()
+            raise
         return conn
 
     return connect

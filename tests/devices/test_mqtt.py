@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import uuid
@@ -234,6 +235,7 @@ class RefusingBroker:
         """`puback` None: never acknowledges."""
         self.suback, self.puback, self.takes_over = suback, puback, takes_over
         self.publishes = 0
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> LinkConfig:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -243,8 +245,13 @@ class RefusingBroker:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         await self._server.wait_closed()
+        for writer in self._writers:  # before Python 3.12 the server does not wait for them
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         try:
             while True:
                 kind, length = await reader.readexactly(2)

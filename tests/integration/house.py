@@ -198,9 +198,17 @@ class House:
         return self.part("provider-sim")
 
     def postmaster(self) -> psutil.Process:
-        """The database server's parent process."""
-        [found] = self.data.rglob("postmaster.pid")
-        return psutil.Process(int(found.read_text().splitlines()[0]))
+        """The database server's parent process. Raises NoSuchProcess while none runs."""
+        for found in self.data.rglob("postmaster.pid"):
+            with contextlib.suppress(FileNotFoundError, IndexError):  # it ends, or begins, at this moment
+                return psutil.Process(int(found.read_text().splitlines()[0]))
+        raise psutil.NoSuchProcess(0, msg="no database server")
+
+    def has_another_postmaster(self, than: psutil.Process) -> bool:
+        """The database server was started again."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return self.postmaster().pid != than.pid
+        return False
 
     # ------------------------------------------------------------ the books
 
