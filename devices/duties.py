@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from devices.credentials import Credential, CredentialStore, rotate
 from devices.link import Delivery, LinkError
 from devices.outbox import Outbox
 from devices.profiles import PROFILES
-from devices.software import SoftwareStore, in_window
+from devices.software import Software, SoftwareStore, in_window
 from devices.told import Told, told
 from devices.topics import Up
 from devices.watchdog import last_restart, note_restart
@@ -90,16 +91,20 @@ class Twin:
 class Duties:
     """The operator's side of one agent. All calls on its event loop."""
 
-    def __init__(self, agent: TerminalAgent) -> None:
+    def __init__(self, agent: TerminalAgent, software: Software | None = None) -> None:
+        """`software`: where releases are kept; None: in the agent's folder, or nowhere without one."""
         self._agent = agent
         self._config = agent.config
         self.twin = Twin(agent.outbox)
         folder = agent.config.folder
-        self._store = SoftwareStore(folder / "software", agent.config.software) if folder is not None else None
+        self._store = software
+        if software is None and folder is not None:
+            self._store = SoftwareStore(folder / "software", agent.config.software)
         self._credentials = CredentialStore(folder) if folder is not None else None
         self._note = folder / "restart.json" if folder is not None else None
         self._commands: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self._fetching: asyncio.Task[None] | None = None
+        self._ended = False
         self._applying = asyncio.Lock()
         self.running = agent.config.software
         self.profile = agent.config.profile
@@ -127,13 +132,14 @@ class Duties:
 
     async def boot(self) -> None:
         """Which version this boot runs, and why the one before it ended."""
+        self._ended = False
         if self._store is not None:
             await asyncio.to_thread(self._begin, self._store)
         if self._note is not None:
             self.restarted = await asyncio.to_thread(last_restart, self._note)
         self.prefetch()
 
-    def _begin(self, store: SoftwareStore) -> None:
+    def _begin(self, store: Software) -> None:
         """An image on trial that is not what was fetched is a boot that failed, at once."""
         running = store.begin()
         while running.trial and not store.intact():
@@ -150,10 +156,12 @@ class Duties:
             except OSError as error:  # the next boot is one of the trial again
                 self.fetch_error = f"disk: {error}"[:200]
 
-    def stop(self) -> None:
-        """No download goes on."""
+    async def stop(self) -> None:
+        """No download goes on, and none begins: the next process may already look at the same folder."""
+        self._ended = True
         if self._fetching is not None:
             self._fetching.cancel()
+            await asyncio.wait({self._fetching})
 
     def health(self) -> dict[str, Any]:
         """What stands in `reported.health` beside the outbox."""
@@ -219,9 +227,12 @@ class Duties:
         if self._store is not None and wanted is not None and wanted.version != self.running:
             self._fetching = asyncio.get_running_loop().create_task(self._fetch(self._store, wanted))
 
-    async def _fetch(self, store: SoftwareStore, wanted: wire.SoftwareRelease) -> None:
+    def _client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+        return httpx.AsyncClient(timeout=HTTP_TIMEOUT_S)
+
+    async def _fetch(self, store: Software, wanted: wire.SoftwareRelease) -> None:
         pause_s = 1.0
-        async with httpx.AsyncClient(timeout=HTTP_TIMEOUT_S) as http:
+        async with self._client() as http:
             while True:
                 try:
                     await store.fetch(wanted, http)
@@ -251,7 +262,7 @@ class Duties:
         except (StoreOpsError, OSError) as error:
             self.fetch_error = str(error)[:200]
 
-    async def _ready(self, *, again: bool) -> tuple[SoftwareStore, wire.SoftwareRelease]:
+    async def _ready(self, *, again: bool) -> tuple[Software, wire.SoftwareRelease]:
         """What may be activated now. Raises Rejected."""
         wanted = self.twin.software
         if self._store is None or wanted is None or wanted.version == self.running:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, time
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import httpx
@@ -85,6 +85,27 @@ class _Pointer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What runs again when the trial fails."""
     fell_back: str = ""
     """The version whose trial failed last."""
+
+
+class Software(Protocol):
+    """Where a terminal keeps its releases. `SoftwareStore` is one and says what each promises; blocking but `fetch`."""
+
+    @property
+    def fell_back(self) -> str: ...
+
+    def running(self) -> Running: ...
+
+    def begin(self) -> Running: ...
+
+    def intact(self) -> bool: ...
+
+    def prove(self) -> None: ...
+
+    def ready(self, release: SoftwareRelease) -> bool: ...
+
+    async def fetch(self, release: SoftwareRelease, http: httpx.AsyncClient) -> object: ...
+
+    def activate(self, release: SoftwareRelease) -> Running: ...
 
 
 class SoftwareStore:

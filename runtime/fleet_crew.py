@@ -29,7 +29,7 @@ LINE_BYTES_MAX = 64 * 1024 * 1024
 class Command(msgspec.Struct):
     """One line to a crew. `path` for begin is the order's file, for report where the evidence goes."""
 
-    do: Literal["begin", "connect", "day", "measure", "settled", "quiet", "report", "backlog", "drained"]
+    do: Literal["begin", "connect", "day", "measure", "settled", "quiet", "report", "backlog", "drained", "software"]
     path: str = ""
     day: Day | None = None
     seconds: float = 0.0
@@ -76,6 +76,8 @@ class Player:
             case "drained":
                 assert self._backlog is not None
                 return await self._backlog.drained(command.seconds)
+            case "software":
+                return self.crew.software()
         return None
 
     async def stop(self) -> None:

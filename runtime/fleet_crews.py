@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from devices.fleet.evidence import CrewEvidence
-from devices.fleet.orders import CrewOrder, Day, Tick
+from devices.fleet.orders import CrewOrder, Day, Runs, Tick
 from models.domain.errors import Bug
 from runtime.datadir import write_private
 from runtime.fleet_crew import LINE_BYTES_MAX, Command
@@ -169,6 +169,11 @@ class Crews:
     async def drained(self, deadline_s: float) -> float:
         """The moment of the last reply to them, on the system's monotonic clock."""
         return float(max(await self.tell(lambda _: Command("drained", seconds=deadline_s))))
+
+    async def software(self) -> list[Runs]:
+        """What all terminals run."""
+        told = await self.tell(lambda _: Command("software"))
+        return [msgspec.convert(one, Runs) for each in told for one in each]
 
     async def report(self) -> list[CrewEvidence]:
         """What all terminals saw."""

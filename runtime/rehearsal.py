@@ -26,6 +26,7 @@ from actors.rollout_effects import (
     SetDesired,
     Start,
 )
+from devices.fleet.orders import Fault
 from models.domain.errors import NeedsOperator
 from models.domain.evidence import Outcome, StageKind, Verdict
 from models.domain.ids import ChainId
@@ -45,7 +46,7 @@ from models.domain.rollout_gate import Counts, Way
 from models.domain.rollout_journal import NO_TEXT, UNTOUCHED, Rollout, drafted
 from models.domain.rollout_plan import draw, resolve
 from models.domain.rollout_target import counts_of
-from runtime.rehearsal_world import BAD, GOOD, Fault, Shares, World, artefact_for, chain_of
+from runtime.rehearsal_world import BAD, GOOD, Shares, World, artefact_for, chain_of
 
 BEGINS = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
 """Monday, 09:00 in Shanghai."""

@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from heapq import heappop, heappush
 
 from actors.rollout_effects import Activate, SetDesired
 from actors.rollout_work import Order
+from devices.fleet.orders import Fault
 from models.domain.ids import RegionId, StoreId, TerminalId
 from models.domain.rollout import Artefact, ArtefactKey, ArtefactKind, Device, Observed, Site, digest_of, version_in
 from models.domain.rollout_plan import draw
@@ -24,25 +24,6 @@ FORMATS = ("street", "office", "station")
 ROLES = (("till", "till"), ("face", "dragonfly-1"), ("screen", "dragonfly-extension"))
 ZONE = "Asia/Shanghai"
 OLD, NEW = "1.0", "2.0"
-
-
-class Fault(StrEnum):
-    """What is wrong with a simulated terminal."""
-
-    NONE = "none"
-    REFUSES = "refuses"
-    """It answers "failed"."""
-    SILENT = "silent"
-    """It never comes to the new version."""
-    UNWELL = "unwell"
-    """It runs the new version and is not healthy with it."""
-    SAYS_DONE = "says_done"
-    """It answers "done" and goes on with the old version; for configuration: our generation, the old hash."""
-    OLD_BOOT = "old_boot"
-    """It reports the new version without having started anew."""
-    FLAPS = "flaps"
-    """It starts again and again with the new version."""
-    OFFLINE = "offline"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import msgspec
 
 from devices.agent_config import AgentConfig
 from devices.fleet.evidence import Intent, Witness
+from devices.fleet.software import FleetDuties, MemorySoftware
 from devices.link import Delivery
-from devices.mqtt import MqttLink, Will
+from devices.mqtt import MqttLink
 from devices.mqtt_paho import LinkConfig
 from devices.outbox import Outbox
 from devices.terminal import TerminalAgent
@@ -89,18 +91,31 @@ class FleetAgent(TerminalAgent):
 
     def __init__(self, config: AgentConfig, witness: Witness, executor: Executor, seed: int) -> None:
         """`executor` is shared by the whole process."""
-        super().__init__(config, outbox=MemoryOutbox(executor))
         self.witness = witness
         self.mischief = Mischief()
         self.topic = prefix(config.region, config.store, config.terminal)
         self.on_reply_id: Callable[[str], None] | None = None
         """Called with the id of each reply, also of what this terminal sent past its outbox."""
-        self.link = TappedLink(self.link.config, self._named_will, witness, self.mischief, seed)
-        self.link.listen(self, (f"{self.topic}/down/#",))
+        self._seed = seed
+        self._starting = asyncio.Lock()
+        self.software: FleetDuties | None = None
+        super().__init__(config, outbox=MemoryOutbox(executor))
         self.on_screen = self._witnessed
 
-    def _named_will(self) -> Will:
-        return self._will()
+    def take_software(self, software: MemorySoftware, http: httpx.AsyncClient) -> None:
+        """From now on it fetches and starts what it is told to; call it before the agent starts."""
+        self.duties = self.software = FleetDuties(self, software, http)
+
+    def _new_link(self, config: AgentConfig) -> MqttLink:
+        plain = super()._new_link(config)
+        link = TappedLink(plain.config, self._will, self.witness, self.mischief, self._seed)
+        link.listen(self, (f"{self.topic}/down/#",))
+        return link
+
+    async def reboot(self, reason: str) -> None:
+        """As the agent's; two at once, a crash and an order, follow each other."""
+        async with self._starting:
+            await super().reboot(reason)
 
     def delivered(self, delivery: Delivery) -> None:
         """First the witness, then the terminal itself."""

@@ -7,6 +7,7 @@ import contextlib
 import random
 import statistics
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 
@@ -15,7 +16,8 @@ from devices.fleet.agent import FleetAgent
 from devices.fleet.days import demand_until, hour_at
 from devices.fleet.evidence import CrewEvidence, Witness
 from devices.fleet.mischief import afflicted, trouble
-from devices.fleet.orders import CrewOrder, Day, FleetLane, Tick
+from devices.fleet.orders import CrewOrder, Day, FleetLane, Runs, Tick
+from devices.fleet.software import MemorySoftware
 from devices.fleet.visits import EVENTS_PER_VISIT, Counter
 from devices.simulator import ProviderUsers, SimulatedTerminal
 from models.domain.errors import NeedsOperator, StoreOpsError
@@ -63,7 +65,11 @@ class Crew:
                 reconnect_s_max=order.reconnect_s_max,
                 duties_every_s=DUTIES_EVERY_S,
             )
+            if order.software:
+                config = replace(config, software=order.software)
             agent = FleetAgent(config, self.witness, self._executor, order.seed + 1_000 * n + k)
+            if order.software:
+                agent.take_software(MemorySoftware(order.software, one.fault), self._http)
             agents.append(agent)
             name = one.role if one.role == "till" else one.terminal
             terminals[name] = SimulatedTerminal(agent, users)
@@ -207,6 +213,10 @@ class Crew:
             self.witness.evidence.reply_ms.clear()
             for agent in self.agents:
                 agent.timings.event_to_screen_ms.clear()
+
+    def software(self) -> list[Runs]:
+        """What each terminal that takes software runs, and what it says."""
+        return [agent.software.runs() for agent in self.agents if agent.software is not None]
 
     def report(self) -> CrewEvidence:
         """What the terminals saw, all of it."""

@@ -36,14 +36,34 @@ KILLS = (Chaos.BROKER, Chaos.HOST, Chaos.DATABASE, Chaos.GATEWAY)
 """Only in a house that the fleet started itself."""
 
 
+class Fault(StrEnum):
+    """What is wrong with a simulated terminal in a rollout."""
+
+    NONE = "none"
+    REFUSES = "refuses"
+    """It answers "failed"."""
+    SILENT = "silent"
+    """It never comes to the new version."""
+    UNWELL = "unwell"
+    """It runs the new version and is not healthy with it."""
+    SAYS_DONE = "says_done"
+    """It answers "done" and goes on with the old version; for configuration: our generation, the old hash."""
+    OLD_BOOT = "old_boot"
+    """It reports the new version without having started anew."""
+    FLAPS = "flaps"
+    """It starts again and again with the new version."""
+    OFFLINE = "offline"
+
+
 @dataclass(frozen=True, slots=True)
 class FleetTerminal:
-    """One registered terminal. `role` is face, till or kiosk."""
+    """One registered terminal. `role` is face, till or kiosk. `fault`: with any software but what it came with."""
 
     terminal: TerminalId
     role: str
     profile: str
     secret: str
+    fault: Fault = Fault.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +110,8 @@ class CrewOrder:
     """Codes that customers bring; without any they bring none."""
     cash_only: bool = False
     """Scans, cash and cancels alone: no provider, no members. For measurements."""
+    software: str = ""
+    """What the terminals were delivered with, and then take other software; "": they take none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +143,16 @@ class Tick:
     hour: float
     reply_p50_ms: float
     """Of the newest 512 replies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What one terminal runs at this moment, and what it says."""
+
+    terminal: TerminalId
+    version: str
+    """The truth."""
+    reported: str
+    applied_gen: int
+    config_hash: str
+    boots: int

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.rollout_effects import Decide, Journal, RolloutEffect, RolloutTurn
+from devices.fleet.orders import Fault
 from models.domain import rollout_target
 from models.domain.ids import TerminalId
 from models.domain.rollout import Observed, Reason, RolloutPolicy, RolloutState, TargetState
@@ -19,7 +20,7 @@ from models.domain.rollout_journal import Entry, Rollout, folded
 from models.domain.rollout_policy import policy_from
 from runtime.__main__ import app
 from runtime.rehearsal import Rehearsal, Run, rehearse
-from runtime.rehearsal_world import GOOD, Fault, Shares
+from runtime.rehearsal_world import GOOD, Shares
 from runtime.rollout_files import FOLDER, PolicyFileError, parse_policy, policy_path, read_policy, shipped
 from tests.domain.rollouts import document, rules
 
