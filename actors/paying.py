@@ -257,16 +257,21 @@ def payment_answered(stage: Stage, answer: PaymentAnswered) -> None:
     elif answer.outcome is PaymentOutcome.FAILED:
         _give_up(stage, payment, "pay_failed", answer.code)
     else:
-        _wait_on(stage, payment)
+        _wait_on(stage, payment, never_came=answer.outcome is PaymentOutcome.ABSENT)
 
 
-def _wait_on(stage: Stage, payment: Payment) -> None:
+def _wait_on(stage: Stage, payment: Payment, *, never_came: bool) -> None:
     polls = payment.polls + 1
     waiting = replace(payment, phase=Phase.COLLECTING, polls=polls)
     if polls >= POLLS_MAX:
         stage.change(state=ScreenState.REVERSING, payment=replace(waiting, phase=Phase.REVERSING))
         stage.prompt("not_paid")
         _ask_provider(stage, PayVerb.CANCEL)
+        return
+    if never_came and payment.phase is Phase.COLLECTING and not payment.code_shown:
+        # The provider was away and is back: the same number again, once more, while the customer still stands there.
+        stage.keep(payment=replace(waiting, phase=Phase.ASKING))
+        _ask_provider(stage, PayVerb.PAY)
         return
     stage.keep(payment=waiting)
     tender = _provider_tender(payment)

@@ -463,7 +463,8 @@ def _payment_message(
                 ask, request.session, request.order, verb, PaymentOutcome.FAILED, code=str(answer.reason)
             )
         case Unknown():
-            return PaymentAnswered(ask, request.session, request.order, verb, PaymentOutcome.UNKNOWN, code=answer.why)
+            outcome = PaymentOutcome.ABSENT if answer.absent else PaymentOutcome.UNKNOWN
+            return PaymentAnswered(ask, request.session, request.order, verb, outcome, code=answer.why)
 
 
 def _enrol_consent(request: TakeShot | EnrolFace) -> EnrolConsent:

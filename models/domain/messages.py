@@ -288,6 +288,8 @@ class PaymentOutcome(StrEnum):
     PENDING = "pending"
     FAILED = "failed"
     UNKNOWN = "unknown"
+    ABSENT = "absent"
+    """It answers, and knows nothing under this number: the request died on its way there."""
 
 
 @dataclass(frozen=True, slots=True)

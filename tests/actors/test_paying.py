@@ -188,6 +188,38 @@ def test_pending_is_answered_after_ten_seconds_and_polled_under_the_same_number(
     lane.nobody_waits()
 
 
+def test_a_number_that_the_provider_never_saw_is_sent_again_at_once() -> None:
+    """The provider died with the request and came back: nobody waits a minute for what never began."""
+    lane = shop("tea")
+    lane.later(Confirm(lane.session.rev, (face_pay(1200),)))
+    first = lane.pay_answer(PaymentOutcome.UNKNOWN)
+    lane.after(3)
+    assert lane.pay_answer(PaymentOutcome.UNKNOWN).verb is PayVerb.QUERY
+    lane.after(3)
+    assert lane.pay_answer(PaymentOutcome.ABSENT).verb is PayVerb.QUERY
+    again = lane.pay_answer(PaymentOutcome.SUCCEEDED)
+    assert (again.verb, again.order, again.auth) == (PayVerb.PAY, first.order, first.auth)
+    assert lane.state == "paid"
+    assert len(lane.sales) == 1
+    lane.nobody_waits()
+
+
+def test_after_a_cancel_an_unknown_number_is_not_paid_again() -> None:
+    lane = shop("tea")
+    lane.later(Confirm(lane.session.rev, (face_pay(1200),)))
+    lane.pay_answer(PaymentOutcome.UNKNOWN)
+    lane.later(Cancel())
+    lane.pay_answer(PaymentOutcome.FAILED, code="refused")
+    for _ in range(20):
+        lane.after(3)
+        if lane.state != "paying":
+            break
+        assert lane.waits_for() == [PayVerb.QUERY]
+        lane.pay_answer(PaymentOutcome.ABSENT)
+    assert PayVerb.PAY not in lane.waits_for()
+    assert lane.sales == []
+
+
 def test_after_sixty_seconds_the_order_is_cancelled_and_never_left_open() -> None:
     lane = shop("tea", who=True)
     lane.later(Confirm(lane.session.rev, (face_pay(400),)))
