@@ -31,7 +31,7 @@ from models.domain.evidence import (
     Verdict,
     samples_sha256,
 )
-from models.domain.evidence_metrics import metric_of
+from models.domain.evidence_metrics import effect_told, metric_of
 from models.domain.ids import StoreId
 from models.domain.plan_reader import Text
 from runtime import evidence_safety as safety
@@ -296,13 +296,6 @@ def _points(spec: MetricSpec, samples: Sequence[StoreSample]) -> tuple[Point, ..
 # ---------------------------------------------------------------- words
 
 
-def told(spec: MetricSpec, effect: float | None) -> str:
-    """An effect in words of both languages: "+4.1 %", "-0.30 per 1,000 sales"."""
-    if effect is None:
-        return "?"
-    return f"{100 * effect:+.1f} %" if spec.relative else f"{effect:+.2f} {spec.unit}"
-
-
 def _named(stores: Sequence[str]) -> str:
     rest = len(stores) - STORES_NAMED_MAX
     return ", ".join(stores[:STORES_NAMED_MAX]) + (f" +{rest}" if rest > 0 else "")
@@ -340,8 +333,10 @@ def _safe_why(findings: Sequence[Finding], stores: int) -> Text:
 def _effect_why(verdict: Verdict, spec: MetricSpec) -> Text:
     zh = {Outcome.BETTER: "变好", Outcome.WORSE: "变差", Outcome.UNCLEAR: "看不出差别"}[verdict.outcome]
     en = {Outcome.BETTER: "better", Outcome.WORSE: "worse", Outcome.UNCLEAR: "no difference seen"}[verdict.outcome]
-    said = f"{told(spec, verdict.estimate)} [{told(spec, verdict.low)}, {told(spec, verdict.high)}]"
-    sees = told(spec, verdict.mde).removeprefix("+")
+    said = (
+        f"{effect_told(spec, verdict.estimate)} [{effect_told(spec, verdict.low)}, {effect_told(spec, verdict.high)}]"
+    )
+    sees = effect_told(spec, verdict.mde).removeprefix("+")
     return Text(
         f"{spec.name.zh}{zh}：{said}；{verdict.treated} 家对 {verdict.controls} 家，第 {verdict.look}/{verdict.looks}"
         f" 次查看，可见的最小差别 {sees}",
@@ -358,12 +353,12 @@ def _outlook_why(
             f"{treated} 家对 {controls} 家：门店太少，看不出任何效果",
             f"{treated} stores against {controls}: too few to see any effect",
         )
-    sees = told(spec, mde).removeprefix("+")
+    sees = effect_told(spec, mde).removeprefix("+")
     days = rule.look_days[-1]
     zh = f"{treated} 家对 {controls} 家，{days} 天：{spec.name.zh}小于 {sees} 的差别看不出"
     en = f"{treated} stores against {controls} for {days} days: differences in {spec.name.en} below {sees} go unseen"
     if not enough:
-        wanted = told(spec, rule.mde).removeprefix("+")
+        wanted = effect_told(spec, rule.mde).removeprefix("+")
         return Text(
             f"{zh}；登记的是 {wanted}，需要更多门店或天数", f"{en}; {wanted} was registered: take more stores or days"
         )

@@ -9,9 +9,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
-
-from psycopg import AsyncConnection
 
 from models.domain.evidence import (
     Arm,
@@ -25,7 +22,7 @@ from models.domain.evidence import (
 )
 from models.domain.evidence_metrics import metric_of
 from models.domain.ids import StoreId
-from models.tables.evidence import read_days, read_samples
+from models.tables.evidence import Reader, read_samples
 
 Labels = Mapping[StoreId, Mapping[str, str]]
 
@@ -44,9 +41,7 @@ class Prepared:
         return tuple(sorted(one for those in self.controls.values() for one in those))
 
 
-async def prepare(
-    conn: AsyncConnection[Any], rule: GateSpec, stores: Sequence[StoreId], pool: Labels, today: date
-) -> Prepared:
+async def prepare(read: Reader, rule: GateSpec, stores: Sequence[StoreId], pool: Labels, today: date) -> Prepared:
     """Match controls for a stage and tell what it will see. `pool`: labels of every store, the stage's own too.
 
     Stores of `pool` that are to change within the stage must not be in it, except the stage's own. Matching and outlook
@@ -54,7 +49,7 @@ async def prepare(
     """
     metric = metric_of(rule.primary or rule.safety[0])
     since = today - timedelta(days=rule.before_days + rule.look_days[-1])
-    days = await read_days(conn, metric.id, sorted({*pool, *stores}), since, today)
+    days = await read(metric.id, sorted({*pool, *stores}), since, today)
     mine = [Candidate(one, pool.get(one, {}), days[one]) for one in stores]
     others = [Candidate(one, labels, days[one]) for one, labels in pool.items() if one not in set(stores)]
 
@@ -74,7 +69,7 @@ async def prepare(
 
 
 async def verdict_due(
-    conn: AsyncConnection[Any],
+    read: Reader,
     rule: GateSpec,
     treated: Mapping[StoreId, date],
     controls: Sequence[StoreId],
@@ -91,7 +86,7 @@ async def verdict_due(
         return None
     until = begun + timedelta(days=rule.look_days[look - 1])
     wanted: list[MetricId] = [*rule.safety, *([rule.primary] if rule.primary else [])]
-    samples = await read_samples(conn, wanted, treated, controls, rule.before_days, until)
+    samples = await read_samples(read, wanted, treated, controls, rule.before_days, until)
 
     def judged() -> Verdict:
         from runtime.evidence import judge

@@ -28,7 +28,8 @@ from runtime.ray_faces import RayFaces
 from runtime.ray_hosts import RayHosts, host_name, host_names, rollouts_name, settlement_name
 from runtime.ray_metrics import RaySink, SettlementMetrics
 from runtime.region_hosts import RegionHosts
-from runtime.rollouts import Databases, RolloutDriver, drive
+from runtime.rollout_databases import Databases
+from runtime.rollouts import RolloutDriver, drive
 from runtime.settlement import SettlementLimits, SettlementRunner
 from runtime.settlement_desk import BY_CLOCK, SettlementDesk
 from runtime.slot_host import SlotHost

@@ -30,9 +30,10 @@ from models.domain.rollout_plan import resolve
 from models.domain.rollout_policy import misfits
 from models.tables import rollouts as table
 from models.tables.privacy import audit
-from models.tables.rollouts import Decision, Header, StageOutlook
+from models.tables.rollouts import Decision, Header, Look, StageOutlook
 from runtime.clock import wall_now
-from runtime.rollouts import Databases, RolloutDriver
+from runtime.rollout_databases import Databases
+from runtime.rollouts import RolloutDriver
 
 ATTEMPTS_MAX = 5
 CONFLICTS_MAX = 50
@@ -76,7 +77,7 @@ class RolloutDesk:
     ) -> Planned:
         """Resolve, freeze and keep a draft; nothing changes anywhere. `number` repeated gives the same draft.
 
-        Raises Refused: artefact_misfit, policy_misfit, region_away, evidence_one_database, and what `resolve` raises.
+        Raises Refused: artefact_misfit, policy_misfit, region_away, and what `resolve` raises.
         """
         chain, now = self._databases.chain, self._wall().astimezone(UTC)
         if artefact.kind not in CARRIED:
@@ -98,7 +99,8 @@ class RolloutDesk:
         async with self._databases.at() as conn:
             with suppress(Refused):
                 return await self._known(conn, await table.load_rollout(conn, made))
-            outlooks = await self._outlooks(conn, draft, sites)
+        outlooks = await self._outlooks(draft, sites)
+        async with self._databases.at() as conn:
             async with conn.transaction():
                 if await table.insert_draft(conn, draft, scope_of(draft), outlooks, now):
                     detail = {"artefact": str(artefact.key), "version": artefact.version, "plan": plan.sha256}
@@ -109,17 +111,9 @@ class RolloutDesk:
         outlooks = await table.load_outlooks(conn, rollout.id)
         return Planned(rollout, outlooks, await self._conflict(conn, rollout))
 
-    async def _outlooks(
-        self, conn: AsyncConnection[Any], draft: Rollout, sites: Sequence[Site]
-    ) -> tuple[StageOutlook | None, ...]:
+    async def _outlooks(self, draft: Rollout, sites: Sequence[Site]) -> tuple[StageOutlook | None, ...]:
         """Controls and outlook of each stage with evidence: controls are stores that no stage has changed by then."""
         specs = [stage.policy.evidence for stage in draft.policy.stages]
-        if any(specs) and len(self._databases.regions) > 1:
-            raise Refused(
-                "evidence_one_database",
-                "the evidence of stores in several databases cannot be compared yet",
-                "one rollout for each database, or a policy without evidence",
-            )
         labels = {site.store: {"region": str(site.region), **site.labels} for site in sites}
         found: list[StageOutlook | None] = []
         for number, (rule, stage) in enumerate(zip(specs, draft.plan.stages, strict=True)):
@@ -133,7 +127,7 @@ class RolloutDesk:
             if rule.kind is StageKind.STAGGERED:
                 pool = {store.store: labels[store.store] for store in stage.stores}
             today = self._wall().astimezone(zone_of(draft.policy.zone)).date()
-            ready = await prepare(conn, rule, [one.store for one in stage.stores], pool, today)
+            ready = await prepare(self._databases.days, rule, [one.store for one in stage.stores], pool, today)
             found.append(StageOutlook(ready.all_controls, ready.short, ready.outlook))
         return tuple(found)
 
@@ -200,6 +194,18 @@ class RolloutDesk:
             decided = await table.decisions(conn, number)
         turn = tick(rollout, seen, now) if rollout.state is not RolloutState.DRAFT else RolloutTurn(rollout)
         return Shown(header, RolloutTurn(rollout, (), turn.stages, turn.why), outlooks, tuple(decided))
+
+    async def decisions(self, number: RolloutId) -> list[Decision]:
+        """Every gate's word that was journalled, with its counts and evidence. Raises Refused `unknown_rollout`."""
+        async with self._databases.at() as conn:
+            await table.load_header(conn, number)
+            return await table.decisions(conn, number)
+
+    async def looks(self, number: RolloutId) -> list[Look]:
+        """The evidence of each look that was spent, with what a picture needs. Raises Refused `unknown_rollout`."""
+        async with self._databases.at() as conn:
+            await table.load_header(conn, number)
+            return await table.looks(conn, number)
 
     async def journal(
         self, number: RolloutId, *, target: str | None = None, since: int = 0, limit: int = 200

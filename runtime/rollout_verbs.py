@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.domain.errors import Refused
+from models.domain.evidence_metrics import effect_told, metric_of
 from models.domain.ids import StoreId
 from models.domain.rollout import Artefact, PersonId, RolloutId
 from models.domain.rollout_journal import Entry, TargetMoved
@@ -24,10 +25,12 @@ from runtime.terminal_verbs import AsJson, Data, Demo, _print, err
 
 if TYPE_CHECKING:
     from actors.rollout_effects import RolloutCommand
+    from models.tables.rollouts import Decision
     from runtime.rollout_desk import Planned, RolloutDesk, Shown
 
 FOLLOW_EVERY_S = 1.0
 ENTRIES_SHOWN_MAX = 500
+FINDINGS_SHOWN_MAX = 20
 FILE_BYTES_MAX = 64 * 1024
 
 Result = TypeVar("Result")
@@ -45,7 +48,7 @@ def _run(data: Path | None, demo: bool, chain: str, work: Callable[[RolloutDesk]
     """With the desk of the house's chain. Raises Refused `which_chain`."""
     from runtime import administration
     from runtime.rollout_desk import RolloutDesk
-    from runtime.rollouts import Databases
+    from runtime.rollout_databases import Databases
 
     plants = administration.running_all(data, demo)
     chains = list(dict.fromkeys(plant.chain for plant in plants))
@@ -253,12 +256,13 @@ def explain(
     demo: Demo = False,
     as_json: AsJson = False,
 ) -> None:
-    """The journal in words: what was decided and why, and where a terminal or a store stands."""
+    """The journal in words: what was decided, on which figures, and why; and where a terminal or a store stands."""
     from runtime.rollout_desk import stores_named
 
     async def work(desk: RolloutDesk) -> tuple[list[tuple[int, Entry]], dict[str, Any]]:
         if where is None:
-            return await desk.journal(RolloutId(number), target="", limit=ENTRIES_SHOWN_MAX), {}
+            told = {"decisions": await desk.decisions(RolloutId(number)), "looks": await desk.looks(RolloutId(number))}
+            return await desk.journal(RolloutId(number), target="", limit=ENTRIES_SHOWN_MAX), told
         rollout = (await desk.show(RolloutId(number))).turn.rollout
         stores = stores_named(rollout)
         terminals = stores.get(StoreId(where)) or tuple(
@@ -270,15 +274,16 @@ def explain(
         for one in terminals:
             found += await desk.journal(RolloutId(number), target=one, limit=ENTRIES_SHOWN_MAX)
         stands = {one: msgspec.to_builtins(rollout.marks[one]) for one in terminals if one in rollout.marks}  # type: ignore[index]
-        return sorted(found, key=lambda pair: pair[0]), stands
+        return sorted(found, key=lambda pair: pair[0]), {"terminals": stands}
 
-    entries, stands = _run(data, demo, chain, work)
+    entries, told = _run(data, demo, chain, work)
     language = language_of_environment()
     lines = [f"{n:>6}  {entry.at:%m-%d %H:%M:%S}  {in_words(entry, language)}" for n, entry in entries]
+    lines += [decided_in_words(one, language) for one in told.get("decisions", ())]
     document = {
         "id": number,
         "entries": [{"n": n, "words": in_words(entry, "en"), **msgspec.to_builtins(entry)} for n, entry in entries],
-        "terminals": stands,
+        **msgspec.to_builtins(told),
     }
     _print(document, as_json, "\n".join(lines) or "nothing happened there yet")
 
@@ -301,6 +306,30 @@ def in_words(entry: Entry, language: str) -> str:
             return f"{entry.name}: {entry.reference} ({entry.by})"
         case _:
             return f"+ {entry.store.store}"
+
+
+def decided_in_words(decision: Decision, language: str) -> str:
+    """What a gate said, with the figures that it saw: stores by where they stood, and the evidence of its look."""
+    counts = {
+        name: count
+        for name, count in msgspec.to_builtins(decision.counts).items()
+        if count and not isinstance(count, bool)
+    }
+    figures = ", ".join(f"{name} {count}" for name, count in counts.items())
+    said = f"{decision.at:%m-%d %H:%M:%S}  {decision.stage + 1}. {decision.gate.way}: {decision.gate.why.to(language)}"
+    lines = [said, f"  {figures}"]
+    if (found := decision.verdict) is not None:
+        lines.append(f"  {found.look}/{found.looks} {found.outcome}, sha256 {found.inputs_sha256[:12]}")
+        if found.metric is not None and found.estimate is not None:
+            spec = metric_of(found.metric)
+            shown = [effect_told(spec, one) for one in (found.estimate, found.low, found.high, found.mde)]
+            lines.append("  {}: {} [{}, {}], mde {}".format(spec.name.to(language), *shown))
+        lines += [
+            f"  {metric_of(one.metric).name.to(language)} {one.store or '*'}: {one.before:.3g} -> {one.after:.3g}"
+            f" {metric_of(one.metric).unit}, p {one.p_adjusted:.2g}" + (" !" if one.unsafe else "")
+            for one in found.findings[:FINDINGS_SHOWN_MAX]
+        ]
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------- shown

@@ -11,12 +11,9 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import msgspec
 import structlog
-from psycopg import AsyncConnection, OperationalError
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from actors.hosts import Hosts
 from actors.rollout import JUDGED, tick
@@ -24,28 +21,30 @@ from actors.rollout_effects import Activate, Decide, Journal, Observation, Resto
 from actors.rollout_work import Order
 from models.domain.calendar import zone_of
 from models.domain.errors import Refused, RetryLater
-from models.domain.evidence import Verdict
-from models.domain.ids import ChainId, MessageId, RegionId, StoreId, TerminalId, derived_id
-from models.domain.rollout import Observed, RolloutId, Site, TargetState
+from models.domain.evidence import StageKind, Verdict
+from models.domain.ids import MessageId, RegionId, StoreId, TerminalId, derived_id
+from models.domain.rollout import Observed, RolloutId, TargetState
 from models.domain.rollout_journal import Rollout
 from models.domain.rollout_part import laid_in, part_of, put_back
 from models.domain.rollout_plan import PlannedStore, planned
+from models.domain.rollout_target import counts_of
 from models.domain.twin import CommandAsked, CommandStatus, DesiredAsked, OrderResult
 from models.tables import rollouts as table
-from models.tables.rollout_sight import CommandAnswer, Twin, load_answers, load_sites, load_twins
+from models.tables.rollout_sight import CommandAnswer, Twin
 from runtime.clock import wall_now
 from runtime.orders import order
-from runtime.plant import Plant, open_pool
+from runtime.rollout_databases import AWAY, Databases
 
 log = structlog.get_logger()
 
 ORDERS_AT_ONCE_MAX = 64
-CONNECT_S_MAX = 5.0
 ARRIVALS_EVERY = timedelta(seconds=30)
 ACTIVATE_DEADLINE_S = 30
+BOOKS_CLOSE_AFTER = timedelta(days=1)
+"""A business date may end as late as 23:00 of the next one, and what an offline terminal kept comes in after it."""
+LOOK_AGAIN_AFTER = timedelta(minutes=1)
 NOT_YET = frozenset({"busy", "not_fetched", "nothing_to_activate"})
 """A terminal that answers so has refused nothing: it serves somebody, or is told once more."""
-AWAY = (OperationalError, PoolTimeout)
 
 Hook = Callable[[str], Awaitable[None]]
 
@@ -78,6 +77,8 @@ class _Kept:
     outlooks: Sequence[table.StageOutlook | None]
     arrivals: tuple[PlannedStore, ...] = ()
     arrivals_at: datetime | None = None
+    look_failed_at: datetime | None = None
+    """When a database was away as a look of evidence was due."""
 
 
 @dataclass(slots=True)
@@ -86,74 +87,6 @@ class _Look:
 
     seen: Observation
     twins: Mapping[TerminalId, Twin] = field(default_factory=dict)
-
-
-class Databases:
-    """The databases of a chain: the home, where its rollouts are written, is the first region's."""
-
-    def __init__(self, plants: Sequence[Plant]) -> None:
-        self.chain = plants[0].chain
-        self._pools: dict[str, AsyncConnectionPool[AsyncConnection[Any]]] = {}
-        self.regions: dict[str, list[RegionId]] = {}
-        for plant in plants:
-            self.regions.setdefault(plant.database_url, []).append(plant.region)
-            if plant.database_url not in self._pools:
-                self._pools[plant.database_url] = open_pool(plant, 2)
-        self.home = plants[0].database_url
-
-    async def open(self) -> None:
-        """Connections follow in the background: a database that is away is waited for by who asks it."""
-        for pool in self._pools.values():
-            await pool.open()
-
-    async def close(self) -> None:
-        """All of them."""
-        for pool in self._pools.values():
-            await pool.close()
-
-    def at(self, url: str | None = None) -> Any:
-        """A connection as an async context: of the home, or of a named database. Raises PoolTimeout after 5 s."""
-        return self._pools[url or self.home].connection(CONNECT_S_MAX)
-
-    async def sites(self, chain: ChainId) -> tuple[list[Site], list[RegionId]]:
-        """Stores of every database that answers, and the regions of those that do not."""
-        found: list[Site] = []
-        away: list[RegionId] = []
-        for url, regions in self.regions.items():
-            try:
-                async with self.at(url) as conn:
-                    found += await load_sites(conn, chain, regions)
-            except AWAY:
-                away += regions
-        return found, away
-
-    async def twins(self, stores: Mapping[RegionId, Sequence[StoreId]]) -> dict[TerminalId, Twin]:
-        """Of these stores; a database that is away shows none of its terminals, so that they count as offline."""
-        found: dict[TerminalId, Twin] = {}
-        for url, regions in self.regions.items():
-            wanted = [store for region in regions for store in stores.get(region, ())]
-            if not wanted:
-                continue
-            try:
-                async with self.at(url) as conn:
-                    found |= await load_twins(conn, regions, wanted)
-            except AWAY as error:
-                log.warning("rollout_region_away", regions=regions, error=str(error))
-        return found
-
-    async def answers(self, commands: Mapping[RegionId, Sequence[MessageId]]) -> dict[MessageId, CommandAnswer]:
-        """What became of these commands, asked where their terminals stand."""
-        found: dict[MessageId, CommandAnswer] = {}
-        for url, regions in self.regions.items():
-            wanted = [one for region in regions for one in commands.get(region, ())]
-            if not wanted:
-                continue
-            try:
-                async with self.at(url) as conn:
-                    found |= await load_answers(conn, wanted)
-            except AWAY as error:
-                log.warning("rollout_region_away", regions=regions, error=str(error))
-        return found
 
 
 class RolloutDriver:
@@ -219,9 +152,9 @@ class RolloutDriver:
         return True
 
     async def look(self, number: RolloutId) -> tuple[Rollout, Observation]:
-        """A rollout and what a tick would see now. Writes nothing but a look of evidence that is due."""
+        """A rollout and what a tick would see now. Writes nothing: looks of evidence are spent by ticks alone."""
         kept = await self._load(number)
-        found = await self.observe(kept, self._wall().astimezone(UTC))
+        found = await self.observe(kept, self._wall().astimezone(UTC), spend=False)
         return kept.rollout, found.seen
 
     async def _load(self, number: RolloutId) -> _Kept:
@@ -237,7 +170,7 @@ class RolloutDriver:
 
     # ------------------------------------------------------------ seen
 
-    async def observe(self, kept: _Kept, now: datetime) -> _Look:
+    async def observe(self, kept: _Kept, now: datetime, *, spend: bool = True) -> _Look:
         """The terminals of the open stages, the evidence that is due, and stores that opened since."""
         rollout = kept.rollout
         # The stage that this tick may open is looked at too: its stores are asked at once.
@@ -250,7 +183,7 @@ class RolloutDriver:
         twins = await self._databases.twins(by_region)
         answers = await self._answers(rollout, stores)
         targets = _observed(rollout, twins, answers)
-        verdicts = await self._verdicts(kept, now)
+        verdicts = await self._verdicts(kept, now if spend else None)
         await self._let_arrive(kept, now)
         return _Look(Observation(targets, verdicts, kept.arrivals), twins)
 
@@ -290,8 +223,10 @@ class RolloutDriver:
 
     # ------------------------------------------------------------ evidence
 
-    async def _verdicts(self, kept: _Kept, now: datetime) -> dict[int, Verdict]:
-        """The latest look of each open stage with evidence; one that is due now is computed and kept first."""
+    async def _verdicts(self, kept: _Kept, now: datetime | None) -> dict[int, Verdict]:
+        """The latest look of each open stage with evidence. One that is due is computed and journalled first, and what
+        was journalled counts: a look is spent once, by whichever driver. `now` None: nothing is spent.
+        """
         rollout = kept.rollout
         with_evidence = [
             number for number in range(rollout.stage + 1) if rollout.policy.stages[number].policy.evidence is not None
@@ -300,34 +235,42 @@ class RolloutDriver:
             return {}
         async with self._databases.at() as conn:
             found = await table.load_verdicts(conn, rollout.id)
-            for number in with_evidence:
-                verdict = await self._due(conn, kept, number, found.get(number), now)
-                if verdict is not None:
-                    found[number] = verdict
+        if now is None or rollout.state not in JUDGED:
+            return found
+        for number in with_evidence:
+            verdict = await self._due(kept, number, found.get(number), now)
+            if verdict is not None:
+                async with self._databases.at() as conn:
+                    found[number] = await table.save_verdict(conn, rollout.id, number, verdict, now)
+                await self._between("looked")
         return found
 
-    async def _due(
-        self, conn: AsyncConnection[Any], kept: _Kept, number: int, known: Verdict | None, now: datetime
-    ) -> Verdict | None:
+    async def _due(self, kept: _Kept, number: int, known: Verdict | None, now: datetime) -> Verdict | None:
         rollout = kept.rollout
         rule = rollout.policy.stages[number].policy.evidence
         assert rule is not None
         treated = first_days(rollout, number)
         looked = 0 if known is None else known.look
-        today = now.astimezone(zone_of(rollout.policy.zone)).date()
-        begun = max(treated.values(), default=today)
+        today = (now - BOOKS_CLOSE_AFTER).astimezone(zone_of(rollout.policy.zone)).date()
         # No later look than this can be due; most ticks end here without a statement.
-        if looked >= rule.looks or (today - min(treated.values(), default=begun)).days < rule.look_days[looked]:
+        begun = min(treated.values(), default=today)
+        if looked >= rule.looks or (today - begun).days < rule.look_days[looked]:
             return None
-        outlook = kept.outlooks[number]
+        if rule.kind is not StageKind.STAGGERED and not settled(rollout, number):
+            return None
+        if kept.look_failed_at is not None and now - kept.look_failed_at < LOOK_AGAIN_AFTER:
+            return None
         from runtime.evidence_desk import verdict_due
 
+        outlook = kept.outlooks[number]
         controls = outlook.controls if outlook is not None else ()
-        verdict = await verdict_due(conn, rule, treated, controls, today)
-        if verdict is None or verdict.look <= looked:
+        try:
+            verdict = await verdict_due(self._databases.days, rule, treated, controls, today)
+        except AWAY as error:  # a look at half of the stores would be spent for nothing
+            log.warning("rollout_look_waits", rollout=rollout.id, stage=number, error=str(error))
+            kept.look_failed_at = now
             return None
-        await table.save_verdict(conn, rollout.id, number, verdict, now)
-        return verdict
+        return None if verdict is None or verdict.look <= looked else verdict
 
     # ------------------------------------------------------------ done
 
@@ -379,6 +322,7 @@ class RolloutDriver:
 
 
 _TOLD = (TargetState.ACTIVATING, TargetState.ROLLING_BACK)
+_GIVEN_BACK = (TargetState.ROLLING_BACK, TargetState.ROLLED_BACK, TargetState.SUPERSEDED)
 
 
 def _asked(rollout: Rollout, wanted: Order, look: _Look) -> CommandAsked | DesiredAsked:
@@ -449,16 +393,22 @@ def _said(answer: CommandAnswer) -> tuple[datetime | None, str]:
             return None, ""
 
 
+def settled(rollout: Rollout, number: int) -> bool:
+    """Every store of a stage that was reached has its outcome: who soaks, or is still to be asked, is waited for."""
+    counts = counts_of(rollout.plan.stages[number].stores, rollout.marks, queue_over=False)
+    return counts.succeeded > 0 and not (counts.queued or counts.in_progress or counts.soaking)
+
+
 def first_days(rollout: Rollout, number: int) -> dict[StoreId, date]:
-    """Each store of a stage that began, with its first full business day under the change, by its own clock."""
+    """Each store of a stage that has the change, with its first full business day under it, by its own clock.
+
+    A store that failed was given back what it had: its days say nothing of the change, the gate counts it as an error.
+    """
     found: dict[StoreId, date] = {}
     for store in rollout.plan.stages[number].stores:
-        begun = [
-            mark.proved_at
-            for target in store.targets
-            if (mark := rollout.marks.get(target.terminal)) is not None and mark.proved_at is not None
-        ]
-        if begun:
+        marks = [rollout.mark(target.terminal) for target in store.targets if target.mandatory]
+        begun = [mark.proved_at for mark in marks if mark.proved_at is not None]
+        if begun and not any(mark.error is not None or mark.state in _GIVEN_BACK for mark in marks):
             local = max(begun).astimezone(zone_of(store.zone or rollout.policy.zone))
             found[store.store] = local.date() + timedelta(days=1)
     return found

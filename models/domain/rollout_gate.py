@@ -224,12 +224,25 @@ def _evidence(policy: StagePolicy, verdict: Verdict | None, approved: bool) -> G
             GateCode.EVIDENCE_MISSING,
             Text(f"等待：{days} 个完整营业日后的首次评估", f"waits for: the first look, after {days} full days"),
         )
-    if verdict.outcome in (Outcome.SAFE, Outcome.BETTER):
+    if verdict.outcome is Outcome.BETTER or (verdict.outcome is Outcome.SAFE and verdict.final):
         return None
-    if verdict.outcome is Outcome.INVALID:
-        return hold(GateCode.EVIDENCE_INVALID, verdict.why)
+    if verdict.outcome is Outcome.INVALID and verdict.final:
+        return hold(
+            GateCode.EVIDENCE_INVALID,
+            Text(
+                f"最后一次评估无法判断，不再有下一次：{verdict.why.zh}；请回退，或重新制定计划",
+                f"the last look cannot be judged and no other follows: {verdict.why.en}; roll back, or plan again",
+            ),
+        )
     if not verdict.final:
-        return hold(GateCode.EVIDENCE_WAITS, verdict.why)
+        following = policy.evidence.look_days[verdict.look]
+        return hold(
+            GateCode.EVIDENCE_WAITS,
+            Text(
+                f"等待：{following} 个完整营业日后的第 {verdict.look + 1} 次评估；目前：{verdict.why.zh}",
+                f"waits for: look {verdict.look + 1}, after {following} full days; so far: {verdict.why.en}",
+            ),
+        )
     if policy.unclear is Unclear.HALT:
         return halt(GateCode.EVIDENCE_UNCLEAR, verdict.why)
     return None if approved else await_approval(GateCode.EVIDENCE_UNCLEAR, verdict.why)

@@ -6,7 +6,7 @@ their business date; what has an instant only, on the date that the store's zone
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -21,6 +21,8 @@ DAYS_MAX = 2 * WINDOW_DAYS_MAX
 STATEMENT_TIMEOUT_S = 30
 
 Days = dict[StoreId, tuple[DayCount, ...]]
+Reader = Callable[[MetricId, Sequence[StoreId], date, date], Awaitable[Days]]
+"""`read_days` of one database, or of those of a chain together."""
 
 # A host books in wall time and business time; a margin of two days around the instants covers every zone and cutoff.
 _GRID = """
@@ -130,7 +132,7 @@ async def read_days(
 
 
 async def read_samples(
-    conn: AsyncConnection[Any],
+    read: Reader,
     metrics: Sequence[MetricId],
     treated: Mapping[StoreId, date],
     controls: Sequence[StoreId],
@@ -148,7 +150,7 @@ async def read_samples(
     stores = [*treated, *controls]
     samples: dict[MetricId, tuple[StoreSample, ...]] = {}
     for metric in dict.fromkeys(metrics):
-        days = await read_days(conn, metric, stores, since, until)
+        days = await read(metric, stores, since, until)
         samples[metric] = tuple(
             StoreSample(
                 store,

@@ -156,6 +156,15 @@ class Decision:
     verdict: Verdict | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look of a stage that was spent, with its evidence."""
+
+    stage: int
+    at: datetime
+    verdict: Verdict
+
+
 _KINDS: dict[str, type[Any]] = {
     "rollout": RolloutMoved,
     "stage": StageMoved,
@@ -261,12 +270,13 @@ async def lock_starts(conn: Connection, chain: ChainId) -> None:
     await conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (START_LOCK, chain))
 
 
-async def save_verdict(conn: Connection, rollout: RolloutId, stage: int, verdict: Verdict, at: datetime) -> None:
-    """Keep the evidence of a look; the first one counts."""
+async def save_verdict(conn: Connection, rollout: RolloutId, stage: int, verdict: Verdict, at: datetime) -> Verdict:
+    """Spend a look: keep its evidence. Returns what is kept: the first one counts, whoever computed it."""
     await conn.execute(
         "INSERT INTO rollout_verdict VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
         (rollout, stage, verdict.look, at, _jsonb(verdict.document())),
     )
+    return (await load_verdicts(conn, rollout))[stage]
 
 
 # ---------------------------------------------------------------- reading
@@ -348,6 +358,14 @@ async def load_verdicts(conn: Connection, rollout: RolloutId) -> dict[int, Verdi
         (rollout,),
     )
     return {stage: verdict_of(doc) for stage, doc in await cursor.fetchall()}
+
+
+async def looks(conn: Connection, rollout: RolloutId) -> list[Look]:
+    """Every look that was spent, by stage and look."""
+    cursor = await conn.execute(
+        "SELECT stage, at, verdict FROM rollout_verdict WHERE rollout = %s ORDER BY stage, look", (rollout,)
+    )
+    return [Look(stage, at, verdict_of(doc)) for stage, at, doc in await cursor.fetchall()]
 
 
 async def decisions(conn: Connection, rollout: RolloutId) -> list[Decision]:

@@ -94,7 +94,8 @@ DONE = Counts(50, succeeded=50)
     [
         (None, "halt", True, Way.HOLD, GateCode.EVIDENCE_MISSING),
         (verdict(Outcome.BETTER), "halt", False, Way.ADVANCE, GateCode.PASSED),
-        (verdict(Outcome.SAFE), "halt", False, Way.ADVANCE, GateCode.PASSED),
+        (verdict(Outcome.SAFE, 1), "halt", True, Way.HOLD, GateCode.EVIDENCE_WAITS),
+        (verdict(Outcome.SAFE, 2), "halt", False, Way.ADVANCE, GateCode.PASSED),
         (verdict(Outcome.WORSE), "approval", True, Way.HALT, GateCode.EVIDENCE_HARM),
         (verdict(Outcome.UNSAFE), "approval", True, Way.HALT, GateCode.EVIDENCE_HARM),
         (verdict(Outcome.INVALID, 2), "approval", True, Way.HOLD, GateCode.EVIDENCE_INVALID),
@@ -163,6 +164,7 @@ def test_who_advances_has_satisfied_every_rule(
     assert found is not None
     assert found.outcome in (Outcome.SAFE, Outcome.BETTER, Outcome.UNCLEAR)
     assert found.outcome is not Outcome.UNCLEAR or (found.final and approved)
+    assert found.outcome is not Outcome.SAFE or found.final, "no harm so far is no pass"
     assert rule.following is Following.AUTOMATIC or approved
 
 

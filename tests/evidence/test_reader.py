@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
 import pytest
 from psycopg import AsyncConnection
@@ -252,9 +253,9 @@ async def test_a_shop_that_cuts_at_four_books_the_night_to_the_day_before(url: s
 async def test_samples_are_split_at_each_store_s_own_start(url: str) -> None:
     metric = MetricId("sales_per_day")
     async with await AsyncConnection.connect(url) as conn:
-        found = await read_samples(conn, [metric], {A: DAY}, [B, StoreId("unknown")], 3, DAY + timedelta(days=1))
+        found = await read_samples(partial(read_days, conn), [metric], {A: DAY}, [B, StoreId("unknown")], 3, DAY + timedelta(days=1))
         with pytest.raises(ValueError, match="no store"):
-            await read_samples(conn, [metric], {}, [B], 3, DAY)
+            await read_samples(partial(read_days, conn), [metric], {}, [B], 3, DAY)
         with pytest.raises(ValueError, match="days"):
             await read_days(conn, metric, [A], DAY, DAY + timedelta(days=DAYS_MAX + 1))
     a, b, unknown = found[metric]
@@ -270,18 +271,18 @@ async def test_samples_are_split_at_each_store_s_own_start(url: str) -> None:
 async def test_a_stage_is_prepared_and_judged_from_the_database(url: str) -> None:
     rule = GateSpec(StageKind.SAFETY, (MetricId("errors"),), look_days=(1,), before_days=3)
     async with await AsyncConnection.connect(url) as conn:
-        ready = await prepare(conn, rule, [A], {A: {"region": "r"}, B: {"region": "r"}}, DAY)
+        ready = await prepare(partial(read_days, conn), rule, [A], {A: {"region": "r"}, B: {"region": "r"}}, DAY)
         assert (ready.all_controls, ready.short, ready.outlook) == ((B,), (), None)
-        assert await verdict_due(conn, rule, {A: DAY}, ready.all_controls, DAY) is None
-        first = await verdict_due(conn, rule, {A: DAY}, ready.all_controls, DAY + timedelta(days=1))
-        again = await verdict_due(conn, rule, {A: DAY}, ready.all_controls, DAY + timedelta(days=30))
+        assert await verdict_due(partial(read_days, conn), rule, {A: DAY}, ready.all_controls, DAY) is None
+        first = await verdict_due(partial(read_days, conn), rule, {A: DAY}, ready.all_controls, DAY + timedelta(days=1))
+        again = await verdict_due(partial(read_days, conn), rule, {A: DAY}, ready.all_controls, DAY + timedelta(days=30))
     assert first is not None
     assert first == again
     [finding] = first.findings
     assert (finding.store, finding.before, finding.after) == (A, 0, 500)
     primary = replace(rule, kind=StageKind.PRIMARY, primary=MetricId("takings_per_day"))
     async with await AsyncConnection.connect(url) as conn:
-        ready = await prepare(conn, primary, [A], {A: {"region": "r"}, B: {"region": "q"}}, DAY)
+        ready = await prepare(partial(read_days, conn), primary, [A], {A: {"region": "r"}, B: {"region": "q"}}, DAY)
     assert (ready.all_controls, ready.short) == ((), (A,))
     assert ready.outlook is not None
     assert not ready.outlook.enough
