@@ -16,9 +16,10 @@ from models.domain.chain_config import Effective, Layer, Origin, completed, diff
 from models.domain.chain_settings import DERIVED, Level
 from models.domain.errors import Refused
 from models.domain.ids import ChainId
-from models.domain.twin import overlaid
+from models.domain.twin import canonical, overlaid
 from models.tables.chain_books import newest_document
 from models.tables.config_layers import LayerChange, StoredLayer, change_layer, load_chain_layers
+from models.tables.privacy import audit
 from runtime.chain_check import layers_for, layers_of
 from runtime.chain_config import capabilities
 from runtime.chain_documents import ChainDoc, StoreDoc
@@ -365,8 +366,12 @@ async def change(
     urls = [spot.url] if level is not Level.CHAIN else await _serving(plants, spot.chain)
     version = 0
     for url in urls:
-        async with await AsyncConnection.connect(url, autocommit=True) as conn:
-            version = max(version, await change_layer(conn, order, datetime.now(UTC)))
+        async with await AsyncConnection.connect(url, autocommit=True) as conn, conn.transaction():
+            now = datetime.now(UTC)
+            version = max(version, await change_layer(conn, order, now))
+            detail: dict[str, str | int] = {"version": version, "change": canonical(patch), "reason": reason}
+            detail["forget"] = " ".join(forget)
+            await audit(conn, "config.changed", f"{level}:{scope}", detail, by, now)
     return version
 
 

@@ -6,9 +6,11 @@ import inspect
 import re
 import string
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from actors.rollout_effects import RolloutCommand
 from gateway.console.language import language_of
 from gateway.console.texts import TEXTS
 from gateway.queries.members import STATE_GROUPS
@@ -16,16 +18,19 @@ from gateway.startup import PartState
 from models.domain import ledger
 from models.domain.charging import UseClass
 from models.domain.events import TenderKind
+from models.domain.member_balance import MoveKind
 from models.domain.membership import State
 from models.domain.plans import GuaranteeKind
 from models.domain.screen import ScreenState
 from models.domain.settlement import CallKind, CallState
 from models.domain.texts import prompt_codes
 
-CONSOLE = Path(__file__).resolve().parents[2] / "gateway" / "console"
+ROOT = Path(__file__).resolve().parents[2]
+CONSOLE = ROOT / "gateway" / "console"
 CJK = re.compile(r"[\u3400-\u9fff\uff00-\uffef\u3000-\u303f]")
 LITERAL = re.compile(r"""\b(?:t|t_or|textOr)\(\s*['"`]([a-z_]+\.[a-z_.]+)['"`]""")
 DYNAMIC = re.compile(r"""\b(?:t|t_or|textOr)\(\s*['"`]([a-z_]+)\.(?:['"`]\s*~|\$\{)""")
+AUDITED = re.compile(r"""\baudit(?:_sync)?\(\w+, *"([a-z_.]+)\"""")
 ANY_ID = re.compile(r"""['"`]([a-z_]+\.[a-z_]+)['"`]""")
 
 
@@ -78,6 +83,16 @@ def test_every_state_of_the_domain_has_its_words() -> None:
     assert len(booked) > 10
     wanted |= {f"txn.{kind}" for kind in booked}
     assert wanted - TEXTS.keys() == set()
+
+
+def test_every_event_of_the_audit_has_its_words() -> None:
+    """Those written with a literal kind, a counter's movements, and a person's commands to a rollout."""
+    files = [file for part in ("runtime", "models/tables") for file in (ROOT / part).rglob("*.py")]
+    written = {kind for file in files for kind in AUDITED.findall(file.read_text(encoding="utf-8"))}
+    assert len(written) > 15
+    written |= {f"balance_{kind}" for kind in (MoveKind.TOP_UP, MoveKind.PAY_OUT)}
+    written |= {f"rollout.{told.__name__.lower()}" for told in get_args(RolloutCommand)}
+    assert {f"audit_kind.{kind}" for kind in written} - TEXTS.keys() == set()
 
 
 def test_no_page_carries_words_of_its_own() -> None:

@@ -51,6 +51,8 @@ async def test_a_layer_reaches_exactly_the_terminals_whose_document_it_changes(h
         assert first == {"ok": True, "version": 1, "set": {"sound": {"volume_percent": 15}}}
         await eventually(lambda: terminal.agent.desired["sound"]["volume_percent"] == 15, "the terminal has it")
         await eventually(lambda: moved(before, documents(house)) == faces, "every face terminal of the store")
+        audited = house.rows("SELECT detail->>'change' FROM audit_event WHERE subject = %s", (f"store:{STORE}",))
+        assert audited[-1:] == [('{"sound":{"volume_percent":15}}',)]
         same = await change(plants, Asked(store=STORE), {"sound": {"volume_percent": 15}}, "tests", "again")
         assert same == 1, "the same again is no new version"
 
