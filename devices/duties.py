@@ -221,26 +221,31 @@ class Duties:
 
     def prefetch(self) -> None:
         """Fetch what is desired and does not run yet, in the background, until it is here."""
-        wanted = self.twin.software
-        if self._fetching is not None:
-            self._fetching.cancel()
-        if self._store is not None and wanted is not None and wanted.version != self.running:
-            self._fetching = asyncio.get_running_loop().create_task(self._fetch(self._store, wanted))
+        wanted, before = self.twin.software, self._fetching
+        if before is not None:
+            before.cancel()
+        if self._store is None or wanted is None or wanted.version == self.running or self._ended:
+            return
+        self._fetching = asyncio.get_running_loop().create_task(self._fetch(self._store, wanted, before))
 
     def _client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         return httpx.AsyncClient(timeout=HTTP_TIMEOUT_S)
 
-    async def _fetch(self, store: Software, wanted: wire.SoftwareRelease) -> None:
+    async def _fetch(self, store: Software, wanted: wire.SoftwareRelease, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait({before})
         pause_s = 1.0
         async with self._client() as http:
             while True:
                 try:
                     await store.fetch(wanted, http)
-                except RetryLater as error:
-                    self.fetch_error = f"{error.code}: {error.message}"[:200]
+                except (RetryLater, OSError) as error:
+                    # A disk may have room again; and a download that was given up may still put its file in place.
+                    said = f"{error.code}: {error.message}" if isinstance(error, RetryLater) else f"disk: {error}"
+                    self.fetch_error = said[:200]
                     await asyncio.sleep(min(pause_s, FETCH_PAUSE_S_MAX))
                     pause_s *= 2
-                except (StoreOpsError, OSError) as error:
+                except StoreOpsError as error:
                     self.fetch_error = str(error)[:200]
                     break
                 else:

@@ -122,7 +122,7 @@ class TerminalAgent:
 
     async def stop(self) -> None:
         """Say that it goes, disconnect in order, keep the outbox on disk."""
-        self.duties.stop()
+        await self.duties.stop()
         await self._leave()
         for task in list(self._tasks):
             task.cancel()

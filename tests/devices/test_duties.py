@@ -19,6 +19,7 @@ import httpx
 import msgspec
 import pytest
 
+from devices import codec
 from devices.credentials import Credential, CredentialStore, Enrolled, enrol
 from devices.terminal import NoReply, TerminalAgent
 from devices.topics import Up, prefix
@@ -137,6 +138,32 @@ async def test_a_cut_connection_and_a_killed_download_leave_the_old_version(
         files.cut_after = None
         await until(lambda: desk.agent.duties.fetched == "agent 2")
         assert any(asked.startswith("bytes=") for asked in files.asked)
+
+
+async def test_a_document_that_comes_while_it_stops_begins_no_download(
+    shared_broker: EmbeddedBroker, files: FileServer, tmp_path: Path
+) -> None:
+    async with Desk(shared_broker, tmp_path) as desk:
+        duties, wanted = desk.agent.duties, release(files)
+        await duties.stop()
+        document = {"v": 1, "gen": 1, "config": {}, "software": msgspec.to_builtins(wanted)}
+        payload = msgspec.json.encode(document)
+        await duties.desire(payload, codec.decode_desired(payload))
+        assert duties.twin.software == wanted, "it is kept for the next process"
+        assert not [task for task in asyncio.all_tasks() if "_fetch" in repr(task.get_coro())]
+        assert files.asked == []
+
+
+async def test_a_disk_that_refuses_is_asked_again(
+    shared_broker: EmbeddedBroker, files: FileServer, tmp_path: Path
+) -> None:
+    (tmp_path / "software").write_text("no folder")
+    async with Desk(shared_broker, tmp_path) as desk:
+        await desk.host.bridge.publish_desired(desk.terminal, 1, {}, release(files))
+        await until(lambda: desk.agent.duties.fetch_error.startswith("disk: "))
+        (tmp_path / "software").unlink()
+        await until(lambda: desk.agent.duties.fetched == "agent 2")
+        assert desk.agent.duties.fetch_error == ""
 
 
 async def test_reboot_is_a_new_boot_and_what_waits_keeps_its_own(shared_broker: EmbeddedBroker, tmp_path: Path) -> None:
