@@ -1,0 +1,522 @@
+"""Rollouts as lists read them: all of them, the terminals of one, its journal, its evidence. Live figures are the
+desk's (gateway.rollouts); what stands here was written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from gateway.paging import cut, decode_cursor, decode_instant, encode_cursor
+from gateway.queries.ledger_pages import psycopg_of
+from gateway.rollout_views import (
+    CountsView,
+    GateView,
+    OutlookView,
+    counts_view,
+    gate_view,
+    outlook_view,
+    text_view,
+)
+from gateway.views import Page, TextView, View
+from models.domain.evidence import Verdict, verdict_of
+from models.domain.ids import RegionId, StoreId, TerminalId
+from models.domain.plan_reader import Text
+from models.domain.rollout import RolloutId, RolloutState, TargetState
+from models.domain.rollout_journal import (
+    UNTOUCHED,
+    Attached,
+    Entry,
+    Mark,
+    RolloutMoved,
+    StageMoved,
+    TailJoined,
+    TargetMoved,
+)
+from models.domain.rollout_words import ROLLOUT_STATES, in_words, standing
+from models.tables import rollouts as table
+from models.tables.rollout_sight import load_twins
+
+DECISIONS_MAX = 500
+LOOKS_MAX = 400
+
+
+class RolloutRowView(View):
+    """A rollout in the list: stage `stage` of `stages`, 0 before the start; `why` as it was written last."""
+
+    id: str
+    chain: str
+    kind: str
+    artefact: str
+    version: str
+    policy: str
+    state: str
+    stage: int
+    stages: int
+    stage_name: str
+    stores: int
+    author: str
+    why: TextView
+    created_at: datetime
+    changed_at: datetime
+
+
+class TargetView(View):
+    """One terminal of a plan and where it stands. Stage 1 is the first; stores that opened later have the last one's.
+
+    `error`: the first failure, which stays through the way back. `asked_at` null: nothing was asked of it.
+    """
+
+    stage: int
+    store: str
+    region: str
+    terminal: str
+    role: str
+    mandatory: bool
+    state: str
+    reason: str
+    why: TextView
+    since: datetime | None
+    asked_at: datetime | None
+    activated_at: datetime | None
+    proved_at: datetime | None
+    soak_since: datetime | None
+    succeeded_at: datetime | None
+    error: str | None
+    fell: int
+
+
+class EntryView(View):
+    """One journal entry. `kind`: rollout, stage, target, attached or joined. `by` null: by the rules."""
+
+    n: int
+    at: datetime
+    kind: str
+    target: str | None
+    state: str | None
+    by: str | None
+    words: TextView
+
+
+class TwinView(View):
+    """What a terminal is to have, and what it says it has."""
+
+    online: bool
+    desired_gen: int
+    desired_hash: str
+    desired_software: str
+    applied_gen: int | None
+    reported_hash: str
+    software: str
+    boot: str
+    health: str
+
+
+class TargetDetailView(View):
+    """One terminal, whole. `previous`: the part that stood in its document when it was asked, null before that;
+    `boot_before`: the boot that ran when it was told to start. `twin` null: nobody ever heard of it."""
+
+    target: TargetView
+    previous: str | None
+    previous_version: str
+    boot_before: str
+    twin: TwinView | None
+    journal: list[EntryView]
+
+
+class FindingView(View):
+    """One safety test of a look (docs/rollout-evidence.md); rates in the metric's unit."""
+
+    metric: str
+    store: str | None
+    before: float
+    after: float
+    p: float
+    p_adjusted: float
+    unsafe: bool
+    mde: float | None
+
+
+class PointView(View):
+    """One store before and after, in the metric's unit."""
+
+    store: str
+    arm: str
+    before: float
+    after: float
+
+
+class LookView(View):
+    """One look at a stage's evidence. `estimate`, `low`, `high`, `mde`: ratios minus 1 where the metric is relative."""
+
+    look: int
+    looks: int
+    at: datetime
+    outcome: str
+    metric: str | None
+    estimate: float | None
+    low: float | None
+    high: float | None
+    mde: float | None
+    p: float | None
+    sample_ratio_p: float | None
+    treated: int
+    controls: int
+    why: TextView
+    findings: list[FindingView]
+    points: list[PointView]
+
+
+class DecisionView(View):
+    """What a gate decided, with the counts that it saw; `look`: of the evidence that it saw."""
+
+    at: datetime
+    gate: GateView
+    counts: CountsView
+    look: int | None
+
+
+class StageEvidenceView(View):
+    """A stage's series: what was registered before the start, each look, each decision."""
+
+    stage: int
+    name: str
+    outlook: OutlookView | None
+    looks: list[LookView]
+    decisions: list[DecisionView]
+
+
+# ---------------------------------------------------------------- all of them
+
+
+_ROWS = """
+SELECT r.id, r.chain, r.artefact->>'kind', r.artefact_key, r.artefact->>'version', r.policy->>'name', r.state,
+  coalesce(opened.stage, -1) + 1, jsonb_array_length(r.plan->'stages'),
+  coalesce(r.plan->'stages'->opened.stage->>'name', ''),
+  (SELECT sum(jsonb_array_length(s->'stores'))::int FROM jsonb_array_elements(r.plan->'stages') AS s),
+  r.author, said.why->>'zh', said.why->>'en', r.created_at, r.changed_at
+FROM rollout r
+LEFT JOIN LATERAL (
+  SELECT max((j.doc->>'stage')::int) AS stage FROM rollout_journal j WHERE j.rollout = r.id AND j.kind = 'stage'
+) AS opened ON true
+LEFT JOIN LATERAL (
+  SELECT CASE j.kind WHEN 'stage' THEN j.doc->'mark'->'why' ELSE j.doc->'why' END AS why
+  FROM rollout_journal j WHERE j.rollout = r.id AND j.kind IN ('rollout', 'stage') ORDER BY j.n DESC LIMIT 1
+) AS said ON true
+WHERE (%(chain)s = '' OR r.chain = %(chain)s) AND (%(states)s::text[] IS NULL OR r.state = ANY(%(states)s))
+  AND (%(at)s::timestamptz IS NULL OR (r.created_at, r.id) < (%(at)s, %(id)s))
+ORDER BY r.created_at DESC, r.id DESC LIMIT %(limit)s
+"""
+
+
+async def list_rollouts(
+    engines: Collection[AsyncEngine],
+    limit: int,
+    cursor: str | None = None,
+    *,
+    states: Sequence[RolloutState] = (),
+    chain: str = "",
+) -> Page[RolloutRowView]:
+    """The newest first, over the databases given; no `states`: all of them."""
+    key = decode_cursor(cursor, 2)
+    wanted = {
+        "chain": chain,
+        "states": [str(one) for one in states] or None,
+        "at": decode_instant(key[0]) if key else None,
+        "id": key[1] if key else "",
+        "limit": limit + 1,
+    }
+    found: list[RolloutRowView] = []
+    for engine in engines:
+        async with AsyncSession(engine) as session:
+            rows = await (await psycopg_of(session)).execute(_ROWS, wanted)
+            found += [_row(row) async for row in rows]
+    found.sort(key=lambda one: (one.created_at, one.id), reverse=True)
+    shown, more = cut(found, limit)
+    last = encode_cursor([shown[-1].created_at.isoformat(), shown[-1].id]) if more else None
+    return Page(items=shown, next=last)
+
+
+def _row(row: Sequence[Any]) -> RolloutRowView:
+    state = ROLLOUT_STATES[RolloutState(row[6])]
+    why = Text(row[12] or state.zh, row[13] or state.en)
+    names = list(RolloutRowView.model_fields)
+    values: dict[str, Any] = dict(zip(names, (*row[:12], text_view(why), *row[14:]), strict=True))
+    return RolloutRowView(**values)
+
+
+async def chain_of(session: AsyncSession, rollout: str) -> str | None:
+    """Whose rollout it is; None when there is none."""
+    cursor = await (await psycopg_of(session)).execute("SELECT chain FROM rollout WHERE id = %s", (rollout,))
+    row = await cursor.fetchone()
+    return None if row is None else str(row[0])
+
+
+async def places_of(session: AsyncSession, rollout: str) -> list[tuple[RegionId, StoreId]]:
+    """The stores that its plan reaches, and those that joined, with their regions."""
+    found = await (await psycopg_of(session)).execute(
+        """SELECT st->>'region', st->>'store' FROM rollout r, jsonb_array_elements(r.plan->'stages') AS sg,
+             jsonb_array_elements(sg->'stores') AS st WHERE r.id = %(id)s
+           UNION SELECT doc->'store'->>'region', doc->'store'->>'store' FROM rollout_journal
+           WHERE rollout = %(id)s AND kind = 'joined'""",
+        {"id": rollout},
+    )
+    return [(RegionId(region), StoreId(store)) async for region, store in found]
+
+
+# ---------------------------------------------------------------- terminals
+
+
+_TARGETS = """
+WITH planned AS (
+  SELECT sg.n::int AS stage, sg.st->>'store' AS store, sg.st->>'region' AS region, t
+  FROM (
+    SELECT sg.n, jsonb_array_elements(sg.s->'stores') AS st
+    FROM rollout r, jsonb_array_elements(r.plan->'stages') WITH ORDINALITY AS sg (s, n) WHERE r.id = %(id)s
+    UNION ALL
+    SELECT jsonb_array_length(r.plan->'stages'), j.doc->'store' FROM rollout r
+    JOIN rollout_journal j ON j.rollout = r.id AND j.kind = 'joined' WHERE r.id = %(id)s
+  ) AS sg, jsonb_array_elements(sg.st->'targets') AS t
+), marked AS (
+  SELECT DISTINCT ON (target) target, doc->'mark' AS mark FROM rollout_journal
+  WHERE rollout = %(id)s AND kind = 'target' ORDER BY target, n DESC
+)
+SELECT stage, store, region, t->>'terminal', t->>'role', (t->>'mandatory')::bool, mark::text
+FROM planned LEFT JOIN marked ON target = t->>'terminal'
+WHERE (%(states)s::text[] IS NULL OR coalesce(mark->>'state', 'queued') = ANY(%(states)s))
+  AND (%(stage)s::int IS NULL OR stage = %(stage)s) AND (%(store)s = '' OR store = %(store)s)
+  AND (%(terminal)s = '' OR t->>'terminal' = %(terminal)s)
+  AND (%(at)s::int IS NULL OR (stage, store, t->>'terminal') > (%(at)s, %(after_store)s, %(after)s))
+ORDER BY stage, store, t->>'terminal' LIMIT %(limit)s
+"""
+
+
+async def list_targets(
+    session: AsyncSession,
+    rollout: str,
+    limit: int,
+    cursor: str | None = None,
+    *,
+    states: Sequence[TargetState] = (),
+    stage: int | None = None,
+    store: str = "",
+) -> Page[TargetView]:
+    """Terminals by stage, store and id; no `states`: in any. `stage` counts from 1."""
+    key = decode_cursor(cursor, 3)
+    rows = await _targets(session, rollout, limit + 1, key, states, stage, store, "")
+    found, more = cut([_target(row) for row in rows], limit)
+    last = [str(found[-1].stage), found[-1].store, found[-1].terminal] if more else None
+    return Page(items=found, next=encode_cursor(last) if last else None)
+
+
+async def _targets(
+    session: AsyncSession,
+    rollout: str,
+    limit: int,
+    key: tuple[str, ...] | None,
+    states: Sequence[TargetState],
+    stage: int | None,
+    store: str,
+    terminal: str,
+) -> list[Sequence[Any]]:
+    at, after_store, after = key or (None, "", "")
+    wanted = {
+        "id": rollout,
+        "states": [str(one) for one in states] or None,
+        "stage": stage,
+        "store": store,
+        "terminal": terminal,
+        "at": int(at) if at is not None and at.isdecimal() else None,
+        "after_store": after_store,
+        "after": after,
+        "limit": limit,
+    }
+    cursor = await (await psycopg_of(session)).execute(_TARGETS, wanted)
+    return list(await cursor.fetchall())
+
+
+def _mark(row: Sequence[Any]) -> Mark:
+    return UNTOUCHED if row[6] is None else msgspec.json.decode(row[6], type=Mark)
+
+
+def _target(row: Sequence[Any]) -> TargetView:
+    stage, store, region, terminal, role, mandatory = row[:6]
+    mark = _mark(row)
+    return TargetView(
+        stage=stage,
+        store=store,
+        region=region,
+        terminal=terminal,
+        role=role,
+        mandatory=mandatory,
+        state=mark.state,
+        reason=mark.reason,
+        why=text_view(standing(mark)),
+        since=mark.since,
+        asked_at=mark.asked_at,
+        activated_at=mark.activated_at,
+        proved_at=mark.proved_at,
+        soak_since=mark.soak_since,
+        succeeded_at=mark.succeeded_at,
+        error=mark.error,
+        fell=mark.fell,
+    )
+
+
+async def target(
+    session: AsyncSession, region_session: AsyncSession | None, rollout: str, terminal: str, limit: int
+) -> TargetDetailView | None:
+    """One terminal with its latest entries, oldest first; None: it is not of this rollout.
+
+    `region_session`: of the database in which the terminal lives; None: that of the rollout itself.
+    """
+    rows = await _targets(session, rollout, 1, None, (), None, "", terminal)
+    if not rows:
+        return None
+    mark, view = _mark(rows[0]), _target(rows[0])
+    conn = await psycopg_of(region_session or session)
+    twins = await load_twins(conn, [RegionId(view.region)], [StoreId(view.store)])
+    twin = twins.get(TerminalId(terminal))
+    entries = await journal(session, rollout, limit, terminal=terminal)
+    return TargetDetailView(
+        target=view,
+        previous=mark.previous,
+        previous_version=mark.previous_version,
+        boot_before=mark.boot_before,
+        twin=None
+        if twin is None
+        else TwinView(
+            online=twin.online,
+            desired_gen=twin.gen,
+            desired_hash=twin.config_hash,
+            desired_software=str((twin.software_wanted or {}).get("version", "")),
+            applied_gen=twin.applied_gen,
+            reported_hash=twin.reported_hash,
+            software=twin.software,
+            boot=twin.boot,
+            health=twin.health,
+        ),
+        journal=entries.items,
+    )
+
+
+# ---------------------------------------------------------------- journal
+
+
+_KIND = {
+    RolloutMoved: "rollout",
+    StageMoved: "stage",
+    TargetMoved: "target",
+    Attached: "attached",
+    TailJoined: "joined",
+}
+
+
+async def journal(
+    session: AsyncSession, rollout: str, limit: int, cursor: str | None = None, *, terminal: str | None = None
+) -> Page[EntryView]:
+    """Entries in their order; `terminal` "": those about no terminal."""
+    key = decode_cursor(cursor, 1)
+    since = int(key[0]) if key and key[0].isdecimal() else 0
+    found = await table.journal(
+        await psycopg_of(session), RolloutId(rollout), since=since, target=terminal, limit=limit + 1
+    )
+    rows, more = cut(found, limit)
+    return Page(items=[_entry(n, one) for n, one in rows], next=encode_cursor([str(rows[-1][0])]) if more else None)
+
+
+def _entry(n: int, entry: Entry) -> EntryView:
+    state: str | None
+    by: str | None
+    about: str | None = None
+    match entry:
+        case RolloutMoved():
+            state, by = str(entry.state), entry.by
+        case StageMoved():
+            state, by = str(entry.mark.state), entry.mark.approved_by
+        case TargetMoved():
+            state, by, about = str(entry.mark.state), None, str(entry.target)
+        case Attached():
+            state, by = None, entry.by
+        case TailJoined():
+            state, by = None, None
+    return EntryView(
+        n=n, at=entry.at, kind=_KIND[type(entry)], target=about, state=state, by=by, words=text_view(in_words(entry))
+    )
+
+
+# ---------------------------------------------------------------- evidence
+
+
+async def evidence(
+    session: AsyncSession, rollout: str, *, stage: int | None = None, points: bool = False
+) -> list[StageEvidenceView]:
+    """The series of each stage, or of one; with `points` each look has every store's before and after."""
+    conn = await psycopg_of(session)
+    names = [
+        str(row[0])
+        async for row in await conn.execute(
+            """SELECT sg.s->>'name' FROM rollout r, jsonb_array_elements(r.plan->'stages') WITH ORDINALITY AS sg (s, n)
+               WHERE r.id = %s ORDER BY sg.n""",
+            (rollout,),
+        )
+    ]
+    looks = await conn.execute(
+        """SELECT stage, at, verdict FROM rollout_verdict WHERE rollout = %s
+           AND (%s::int IS NULL OR stage = %s - 1) ORDER BY stage, look LIMIT %s""",
+        (rollout, stage, stage, LOOKS_MAX),
+    )
+    seen: dict[int, list[LookView]] = {}
+    for number, at, document in await looks.fetchall():
+        seen.setdefault(number, []).append(_look(at, verdict_of(document), points))
+    decided: dict[int, list[DecisionView]] = {}
+    for one in (await table.decisions(conn, RolloutId(rollout)))[-DECISIONS_MAX:]:
+        decided.setdefault(one.stage, []).append(
+            DecisionView(
+                at=one.at,
+                gate=gate_view(one.gate),
+                counts=counts_view(one.counts),
+                look=None if one.verdict is None else one.verdict.look,
+            )
+        )
+    outlooks = await table.load_outlooks(conn, RolloutId(rollout))
+    return [
+        StageEvidenceView(
+            stage=number + 1,
+            name=name,
+            outlook=outlook_view(outlook),
+            looks=seen.get(number, []),
+            decisions=decided.get(number, []),
+        )
+        for number, (name, outlook) in enumerate(zip(names, outlooks, strict=True))
+        if stage is None or stage == number + 1
+    ]
+
+
+def _look(at: datetime, verdict: Verdict, points: bool) -> LookView:
+    return LookView(
+        look=verdict.look,
+        looks=verdict.looks,
+        at=at,
+        outcome=verdict.outcome,
+        metric=verdict.metric,
+        estimate=verdict.estimate,
+        low=verdict.low,
+        high=verdict.high,
+        mde=verdict.mde,
+        p=verdict.p,
+        sample_ratio_p=verdict.sample_ratio_p,
+        treated=verdict.treated,
+        controls=verdict.controls,
+        why=text_view(verdict.why),
+        findings=[
+            FindingView(**{name: getattr(one, name) for name in FindingView.model_fields}) for one in verdict.findings
+        ],
+        points=[PointView(store=one.store, arm=one.arm, before=one.before, after=one.after) for one in verdict.points]
+        if points
+        else [],
+    )

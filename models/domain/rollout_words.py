@@ -1,0 +1,96 @@
+"""A rollout's journal and its terminals in words, zh and en of equal rank."""
+
+from __future__ import annotations
+
+from models.domain.plan_reader import Text
+from models.domain.rollout import Reason, RolloutState, StageState, TargetState
+from models.domain.rollout_journal import Attached, Entry, Mark, RolloutMoved, StageMoved, TargetMoved
+
+ROLLOUT_STATES: dict[RolloutState, Text] = {
+    RolloutState.DRAFT: Text("草稿", "draft"),
+    RolloutState.RUNNING: Text("进行中", "running"),
+    RolloutState.PAUSED: Text("已暂停", "paused"),
+    RolloutState.HALTED: Text("已停止", "halted"),
+    RolloutState.ROLLING_BACK: Text("回退中", "rolling back"),
+    RolloutState.ROLLBACK_STUCK: Text("回退受阻", "rollback stuck"),
+    RolloutState.ROLLED_BACK: Text("已回退", "rolled back"),
+    RolloutState.COMPLETED: Text("已完成", "completed"),
+    RolloutState.TAILING: Text("已完成，新店跟进", "complete, new stores follow"),
+    RolloutState.SUPERSEDED: Text("已被取代", "superseded"),
+}
+STAGE_STATES: dict[StageState, Text] = {
+    StageState.WAITING: Text("未开放", "not open yet"),
+    StageState.OPEN: Text("开放", "open"),
+    StageState.AWAITS_APPROVAL: Text("等待批准", "waits for approval"),
+    StageState.PASSED: Text("已通过", "passed"),
+    StageState.HALTED: Text("已停止", "halted"),
+}
+TARGET_STATES: dict[TargetState, Text] = {
+    TargetState.QUEUED: Text("排队，尚未下发", "queued: nothing was asked of it"),
+    TargetState.OFFLINE: Text("离线，尚未下发", "offline: nothing was asked of it"),
+    TargetState.PREFETCHING: Text("正在下载", "fetches the release"),
+    TargetState.ACTIVATING: Text("等待终端报告新版本", "waits for the terminal to report the change"),
+    TargetState.SOAKING: Text("已报告新版本，观察中", "reports the change and soaks"),
+    TargetState.SUCCEEDED: Text("成功", "succeeded"),
+    TargetState.FAILED: Text("失败", "failed"),
+    TargetState.TIMED_OUT: Text("超时", "timed out"),
+    TargetState.LYING: Text("谎报", "lies"),
+    TargetState.ROLLING_BACK: Text("正在恢复原来的内容", "gets back what it had"),
+    TargetState.ROLLED_BACK: Text("已恢复原来的内容", "has what it had before"),
+    TargetState.SUPERSEDED: Text("已由别的变更接管", "somebody else changed this since"),
+}
+REASONS: dict[Reason, Text] = {
+    Reason.NONE: Text("", ""),
+    Reason.QUEUE_DEADLINE: Text("排队超过期限", "its turn did not come before the queue's deadline"),
+    Reason.WINDOW_MISSED: Text("错过了变更时段", "the window closed before it could start"),
+    Reason.PREFETCH_DEADLINE: Text("下载超过期限", "the download took longer than it may"),
+    Reason.ACTIVATE_DEADLINE: Text("变更超过期限", "the change took longer than it may"),
+    Reason.SOAK_DEADLINE: Text("未能在期限内连续正常", "it was not well for long enough before the deadline"),
+    Reason.REFUSED_BY_TERMINAL: Text("终端拒绝", "the terminal refused"),
+    Reason.SAID_DONE: Text("答复完成，却仍报告旧版本", "it said done and still reports the old version"),
+    Reason.OLD_BOOT: Text("未重启就报告新版本", "it reports the new version without a new boot"),
+    Reason.WRONG_HASH: Text("报告的配置与下发的不同", "it reports our generation with another configuration"),
+    Reason.FLAPPING: Text("反复退回", "it fell back again and again"),
+    Reason.UNHEALTHY: Text("自报不正常", "it is not well"),
+    Reason.REBOOTED: Text("又重启了", "it booted again"),
+    Reason.WENT_OFFLINE: Text("变更后失去联系", "it went silent after it was asked"),
+    Reason.FELL_BACK: Text("又报告旧版本", "it reports the old version again"),
+    Reason.ROLLBACK_DEADLINE: Text("未能在期限内恢复", "it is not back before the rollback's deadline"),
+    Reason.CHANGED_ELSEWHERE: Text("别处改动了同一内容", "the same was changed elsewhere"),
+}
+
+
+def standing(mark: Mark) -> Text:
+    """Where a terminal stands and why, in a line."""
+    state, reason = TARGET_STATES[mark.state], REASONS[mark.reason]
+    if not reason.en:
+        return state
+    return Text(f"{state.zh}：{reason.zh}", f"{state.en}: {reason.en}")
+
+
+def in_words(entry: Entry) -> Text:
+    """One journal entry as a line."""
+    match entry:
+        case RolloutMoved():
+            return _said(ROLLOUT_STATES[entry.state], entry.why)
+        case StageMoved():
+            number, mark = entry.stage + 1, entry.mark
+            by = f" ({mark.approved_by})" if mark.approved_by is not None else ""
+            state = STAGE_STATES[mark.state]
+            if mark.approved_by is not None:
+                state = Text("已批准", "approved")
+            return _said(Text(f"第 {number} 阶段{state.zh}{by}", f"stage {number} {state.en}{by}"), mark.why)
+        case TargetMoved():
+            said = standing(entry.mark)
+            return Text(f"{entry.target} {said.zh}", f"{entry.target} {said.en}")
+        case Attached():
+            return Text(
+                f"{entry.by} 附上 {entry.name}：{entry.reference}",
+                f"{entry.by} attached {entry.name}: {entry.reference}",
+            )
+        case _:
+            return Text(f"新店 {entry.store.store} 跟进", f"new store {entry.store.store} follows")
+
+
+def _said(what: Text, why: Text) -> Text:
+    return Text(f"{what.zh}：{why.zh}", f"{what.en}: {why.en}") if why.en else what
