@@ -54,6 +54,8 @@ _ADMITTED = {
     CreditOutcome.HOLD_NEEDED: State.HOLD_PENDING,
     CreditOutcome.REFUSED: State.REJECTED,
 }
+_TOLD = frozenset({"balance_short", "no_open_shift"})
+"""Why the member's own money cannot secure the fee, where member or clerk can do something about it."""
 RETRY_AFTER_S = 2.0
 
 
@@ -239,7 +241,8 @@ class Enrolment:
         return kind
 
     async def _reserved(self, cur: AsyncCursor[Any], standing: Standing, clerk: str | None, now: datetime) -> Standing:
-        """The member's own money secures it, in the transaction that opens it. Raises NotSecured `balance_short`, …
+        """The member's own money secures it, in the transaction that opens it. Raises NotSecured `balance_short`,
+        `no_open_shift`, …
 
         A deposit is cash that a clerk takes; where none stands (a renewal), it comes out of the balance.
         """
@@ -255,7 +258,7 @@ class Enrolment:
             )  # fmt: skip
         except Refused as refused:
             instead = tuple(str(one) for one in guarantees_instead(standing.plan, kind))
-            code = "balance_short" if refused.code == "balance_short" else "guarantee_unavailable"
+            code = refused.code if refused.code in _TOLD else "guarantee_unavailable"
             raise NotSecured(code, refused.message, instead) from refused
         return await self._held(cur, standing, HoldResult(hold.number, hold.fen, hold.fen), now)
 

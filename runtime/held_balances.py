@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from models.domain.drawers import ShiftState, may_move
 from models.domain.ids import StoreId
 from models.domain.ledger import Place, Transaction, clearing
 from models.domain.member_balance import (
@@ -47,14 +48,16 @@ async def reserve(
 ) -> None:
     """Secure `hold` in the caller's transaction: out of the balance, or as cash into the drawer beside `terminal`.
 
-    `business_date` is the plan owner's; cash is booked on its store's. Raises Refused: balance_short, unknown_drawer,
-    unknown_member.
+    `business_date` is the plan owner's; cash is booked on its store's. Unlike a sale a deposit waits for a shift:
+    nobody has to take it now, and somebody has to answer for it. Raises Refused: balance_short, unknown_drawer,
+    no_open_shift, unknown_member.
     """
     kind = MoveKind.DEPOSIT if cash else MoveKind.HOLD
     drawer, place = "", Place(StoreId(hold.store), hold.entity)
     if cash:
         drawer = await table.lane_of(conn, hold.store, terminal)
-        await lock_drawer(conn, hold.store, drawer)
+        shift = await lock_drawer(conn, hold.store, drawer)
+        may_move(None if shift is None else ShiftState(shift.state))
         at = await store_now(conn, hold.store, drawer, now)
         place, business_date = at.place, at.business_date
     await table.begin_balance(conn, hold.member)

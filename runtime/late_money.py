@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from models.domain.payments import AnyAnswer, Failed, FailReason, Succeeded, Unknown
+from models.domain.payments import (
+    AgreementState,
+    AnyAnswer,
+    CreditTotals,
+    Failed,
+    FailReason,
+    Succeeded,
+    Unknown,
+)
 from models.domain.settlement import Call
 from models.tables import clock
+from models.tables.credit_records import Agreement
 from models.tables.late_money import claim_left_open, collected_after_all, doubtful_failures, save_late_answer
 from runtime.clock import Pool, Wall
 from runtime.credits import Secured, secured_by_credit, settle
@@ -56,9 +65,10 @@ class LateMoney:
             secured = await secured_by_credit(cur, calls) if calls else {}
         collected = 0
         for call in calls:
-            answer: AnyAnswer = Unknown("asking a credit again would charge it")
-            if call.membership not in secured:
-                answer = await self._ask(call, secured, now)
+            if call.membership in secured:
+                answer = await self._ask_without_charging(call, *secured[call.membership], now)
+            else:
+                answer = await self._ask(call, {}, now)
             if isinstance(answer, Unknown) and answer.absent:
                 answer = Failed(FailReason.ORDER_UNKNOWN, answer.why)
             elif not isinstance(answer, Succeeded | Failed) and now - call.not_before > ASKED_FOR:
@@ -68,6 +78,18 @@ class LateMoney:
                     kept = await save_late_answer(cur, call, answer, now)
                 collected += kept and isinstance(answer, Succeeded)
         return collected
+
+    async def _ask_without_charging(
+        self, call: Call, agreement: Agreement, told: CreditTotals, now: datetime
+    ) -> AnyAnswer:
+        """Of a credit, whose query is its request: nobody may charge it now, so it is made only once the agreement has
+        ended at the provider. Such a one is settled, and never twice: the number's own answer comes, or a refusal.
+        """
+        account = self._holders.account(call.owner, call.provider)
+        known = await account.query_credit(number=agreement.number, agreement_no=agreement.agreement_no)
+        if not isinstance(known, Succeeded) or known.result.state is not AgreementState.ENDED:
+            return Unknown("not settled yet")
+        return await settle(account, call, agreement, told, now)
 
     async def _ask(self, call: Call, secured: Secured, now: datetime) -> AnyAnswer:
         if call.membership in secured:

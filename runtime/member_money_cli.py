@@ -26,6 +26,12 @@ agreement_app = typer.Typer(no_args_is_help=True, help="A member's withholding a
 
 Member = Annotated[str, typer.Argument(help="A member's id, as the console shows it.")]
 Fen = Annotated[int, typer.Option("--fen", parser=whole_fen, metavar="FEN", help="Integer fen.")]
+OneFen = Annotated[
+    int, typer.Option("--payment-fen", parser=whole_fen, metavar="FEN", help="The most of one payment; 0: 200 yuan.")
+]
+DayFen = Annotated[
+    int, typer.Option("--day-fen", parser=whole_fen, metavar="FEN", help="The most of one business day; 0: 500 yuan.")
+]
 Store = Annotated[str, typer.Option("--store", help="Where the money is taken or given.")]
 Drawer = Annotated[str, typer.Option("--drawer", help="The lane whose cash, or card slip, it is.")]
 Way = Annotated[MoneyWay, typer.Option("--by", help="cash or card.")]
@@ -119,8 +125,8 @@ def _line(move: BalanceMove) -> str:
 @agreement_app.command()
 def sign(
     member: Member,
-    payment: Annotated[int, typer.Option("--payment-fen", help="The most of one payment; 0: 200 yuan.")] = 0,
-    day: Annotated[int, typer.Option("--day-fen", help="The most of one business day; 0: 500 yuan.")] = 0,
+    payment: OneFen = 0,
+    day: DayFen = 0,
     entity: Annotated[str, typer.Option("--entity", help="Whose account; default: of the member's home store.")] = "",
     number: Number = None,
     data: Data = None,

@@ -10,7 +10,7 @@ import typer
 
 from models.domain.errors import Refused
 from models.domain.money import format_yuan
-from runtime.terminal_verbs import AsJson, Data, Demo, _print
+from runtime.terminal_verbs import AsJson, Data, Demo, _print, whole_fen
 
 if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession
@@ -29,7 +29,9 @@ def preview(
     line: Annotated[list[str], typer.Option("--line", help="CODE or CODE=PIECES; once for each line.")],
     voucher: Annotated[list[str] | None, typer.Option("--voucher", help="A voucher's code; more than once.")] = None,
     plan: Annotated[str, typer.Option("--plan", help="Priced for a member of this plan.")] = "",
-    used: Annotated[int, typer.Option("--used", min=0, help="Benefit used so far in the period, in fen.")] = 0,
+    used: Annotated[
+        int, typer.Option("--used", parser=whole_fen, metavar="FEN", help="Benefit used so far in the period, in fen.")
+    ] = 0,
     data: Data = None,
     demo: Demo = False,
     as_json: AsJson = False,

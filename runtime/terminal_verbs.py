@@ -22,9 +22,12 @@ Terminal = Annotated[str, typer.Argument(help="The terminal's id.")]
 err = Console(stderr=True, highlight=False)
 
 
-def whole_fen(text: str) -> int:
-    """An amount of an option: 1000 for 10.00 yuan. `200.00` is refused: the reader of integers takes it for 200."""
-    if not text.strip().isdecimal():
+def whole_fen(text: str | int) -> int:
+    """An amount of an option: 1000 for 10.00 yuan. `200.00` is refused: the reader of integers takes it for 200.
+
+    An option's default comes here as well, as the integer that it is.
+    """
+    if not str(text).strip().isdecimal():
         raise typer.BadParameter(f"{text!r} is no amount in whole fen: write 1000 for 10.00 yuan")
     return int(text)
 

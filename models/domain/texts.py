@@ -155,6 +155,12 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
         "show face or member code, then enter the last four digits",
     ),
     "balance_short": ("余额不足", "The balance is too small", "充值或换一种方式", "top it up, or use another tender"),
+    "no_open_shift": (
+        "收银抽屉未开班",
+        "No shift is open at this drawer",
+        "先开班再收押金",
+        "open a shift, then take the deposit",
+    ),
     "agreement_missing": ("未签约代扣", "No withholding agreement", "先签约或换方式", "sign one, or pay otherwise"),
     "payment_limit": ("超过单笔限额", "Above the limit for one payment", "换一种方式", "use another tender"),
     "day_limit": ("超过当日限额", "Above the limit for one day", "换一种方式", "use another tender"),

@@ -20,6 +20,7 @@ from models.domain.messages import EnrolAnswered
 from models.domain.payments import Succeeded
 from models.tables.member_money import require_settled
 from models.tables.plans import save_plan
+from runtime.drawers import DrawersOfADatabase
 from runtime.memberships import Memberships
 from runtime.stored_value import StoredValue
 from tests.gateway.providers.conftest import open_wechat
@@ -151,6 +152,12 @@ async def test_a_deposit_is_cash_in_the_drawer_and_its_rest_is_the_members(shop:
         plan=PlanId("own-10"), guarantee="cash_deposit", store=FRANCHISED, terminal=TerminalId("t-s-north"),
         clerk="7", auth=None, phone="13800001234",
     )  # fmt: skip
+    no_shift = await shop.ask(request, "ask-2")
+    assert isinstance(no_shift, EnrolAnswered)
+    assert (no_shift.member, no_shift.code, no_shift.instead) == (None, "no_open_shift", ("balance_hold",))
+    assert await shop.rows("SELECT 1 FROM membership UNION ALL SELECT 1 FROM drawer_cash") == []
+    desk = DrawersOfADatabase(shop.pool, shop.clock)
+    await desk.open_shift("shift-1", FRANCHISED, "lane-1", 0, "clerk:7")
     answers = [await shop.ask(request, "ask-2", attempts) for attempts in range(2)]
     answer = answers[0]
     assert isinstance(answer, EnrolAnswered)
@@ -168,6 +175,12 @@ async def test_a_deposit_is_cash_in_the_drawer_and_its_rest_is_the_members(shop:
     assert await state(shop, membership) == ("CLOSED", "balance", "ended", 800, 0)
     balances = StoredValue(shop.pool, shop.clock)
     assert (await balances.show(answer.member.id)).fen == 200
+    counted = await desk.count("count-1", FRANCHISED, "lane-1", 1000, "clerk:7")
+    assert (counted.expected_fen, counted.over_short_fen) == (1000, 0), "somebody answers for it"
+    again = replace(request, phone="13800005678")
+    late = await shop.ask(again, "ask-3")
+    assert isinstance(late, EnrolAnswered)
+    assert late.code == "no_open_shift", "a counted drawer is the next shift's"
     out = CounterMove("out-1", answer.member.id, 200, FRANCHISED, "lane-1", MoneyWay.CASH, "clerk:7")
     await balances.pay_out(out)
     assert await shop.account("north", drawer) == 800
