@@ -6,8 +6,6 @@ A command is a journal entry, written by compare-and-set on what it was decided 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +16,7 @@ from psycopg import AsyncConnection
 from actors.rollout import tick
 from actors.rollout_commands import conflict_with, receive
 from actors.rollout_effects import Decide, Journal, RolloutCommand, RolloutTurn, Start
+from gateway.rollouts import Planned, Shown
 from models.domain.calendar import zone_of
 from models.domain.errors import Refused, RetryLater
 from models.domain.evidence import StageKind
@@ -39,31 +38,14 @@ ATTEMPTS_MAX = 5
 CONFLICTS_MAX = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A draft, what each of its stages will see, and which rollouts stand in its way."""
-
-    rollout: Rollout
-    outlooks: tuple[StageOutlook | None, ...]
-    conflict: RolloutId | None
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A rollout as it stands at this moment: its turn has counts and gates of every open stage, and its why."""
-
-    header: Header
-    turn: RolloutTurn
-    outlooks: tuple[StageOutlook | None, ...]
-    decisions: tuple[Decision, ...]
-
-
 class RolloutDesk:
     """One chain's. `databases` are open."""
 
     def __init__(self, databases: Databases, wall: Callable[[], datetime] = wall_now) -> None:
         self._databases = databases
         self._wall = wall
+        self._eyes = RolloutDriver(databases, _NOBODY, wall)
+        """Keeps what it read of a journal, for whoever looks again."""
 
     async def plan(
         self,
@@ -77,9 +59,22 @@ class RolloutDesk:
     ) -> Planned:
         """Resolve, freeze and keep a draft; nothing changes anywhere. `number` repeated gives the same draft.
 
-        Raises Refused: artefact_misfit, policy_misfit, region_away, and what `resolve` raises.
+        Raises Refused: artefact_misfit, policy_misfit, number_reused, what `resolve` raises; RetryLater region_away.
         """
-        chain, now = self._databases.chain, self._wall().astimezone(UTC)
+        return await self.keep(await self.preview(policy, artefact, selector, author, seed=seed, number=number))
+
+    async def preview(
+        self,
+        policy: RolloutPolicy,
+        artefact: Artefact,
+        selector: Selector,
+        author: PersonId,
+        *,
+        seed: int = 0,
+        number: str | None = None,
+    ) -> Planned:
+        """As `plan`, and keeps nothing."""
+        chain = self._databases.chain
         if artefact.kind not in CARRIED:
             raise Refused("artefact_misfit", f"{artefact.kind} is not rolled out in stages", "config, flag or software")
         sites, away = await self._databases.sites(chain)
@@ -97,19 +92,31 @@ class RolloutDesk:
         made = RolloutId(str(uuid_utils.uuid7()) if number is None else digest_of(f"{author}:{number}")[:32])
         draft = drafted(made, chain, artefact, selector, policy, plan, author)
         async with self._databases.at() as conn:
-            with suppress(Refused):
-                return await self._known(conn, await table.load_rollout(conn, made))
+            if (known := await self._known(conn, made)) is not None:
+                if _asked_for(known.rollout) != _asked_for(draft):
+                    raise Refused("number_reused", "something else was planned under this number", "use a new number")
+                return known
         outlooks = await self._outlooks(draft, sites)
         async with self._databases.at() as conn:
-            async with conn.transaction():
-                if await table.insert_draft(conn, draft, scope_of(draft), outlooks, now):
-                    detail = {"artefact": str(artefact.key), "version": artefact.version, "plan": plan.sha256}
-                    await audit(conn, "rollout.planned", made, detail, author, now)
             return Planned(draft, outlooks, await self._conflict(conn, draft))
 
-    async def _known(self, conn: AsyncConnection[Any], rollout: Rollout) -> Planned:
-        outlooks = await table.load_outlooks(conn, rollout.id)
-        return Planned(rollout, outlooks, await self._conflict(conn, rollout))
+    async def keep(self, planned: Planned) -> Planned:
+        """Keep a previewed draft, with its line in the audit. Returns what is kept: the first one of its number."""
+        draft, now = planned.rollout, self._wall().astimezone(UTC)
+        artefact = draft.artefact
+        async with self._databases.at() as conn, conn.transaction():
+            if not await table.insert_draft(conn, draft, scope_of(draft), planned.outlooks, now):
+                return await self._known(conn, draft.id) or planned
+            detail = {"artefact": str(artefact.key), "version": artefact.version, "plan": draft.plan.sha256}
+            await audit(conn, "rollout.planned", draft.id, detail, draft.author, now)
+        return planned
+
+    async def _known(self, conn: AsyncConnection[Any], number: RolloutId) -> Planned | None:
+        try:
+            rollout = await table.load_rollout(conn, number)
+        except Refused:
+            return None
+        return Planned(rollout, await table.load_outlooks(conn, number), await self._conflict(conn, rollout))
 
     async def _outlooks(self, draft: Rollout, sites: Sequence[Site]) -> tuple[StageOutlook | None, ...]:
         """Controls and outlook of each stage with evidence: controls are stores that no stage has changed by then."""
@@ -187,7 +194,7 @@ class RolloutDesk:
     async def show(self, number: RolloutId) -> Shown:
         """As it stands now, held against what terminals report at this moment; nothing is written."""
         now = self._wall().astimezone(UTC)
-        rollout, seen = await RolloutDriver(self._databases, _NOBODY, self._wall).look(number)
+        rollout, seen = await self._eyes.look(number)
         async with self._databases.at() as conn:
             header = await table.load_header(conn, number)
             outlooks = await table.load_outlooks(conn, number)
@@ -224,6 +231,11 @@ class _Nobody:
 
 
 _NOBODY: Any = _Nobody()
+
+
+def _asked_for(rollout: Rollout) -> tuple[object, ...]:
+    """What somebody wanted; the plan follows from it and from the stores of that moment."""
+    return rollout.artefact, rollout.selector, rollout.policy.name, rollout.plan.seed
 
 
 def scope_of(rollout: Rollout) -> str:

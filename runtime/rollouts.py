@@ -38,6 +38,8 @@ from runtime.rollout_databases import AWAY, Databases
 log = structlog.get_logger()
 
 ORDERS_AT_ONCE_MAX = 64
+LOOKED_AT_MAX = 8
+"""Rollouts that a desk keeps in memory for the next look."""
 ARRIVALS_EVERY = timedelta(seconds=30)
 ACTIVATE_DEADLINE_S = 30
 BOOKS_CLOSE_AFTER = timedelta(days=1)
@@ -154,8 +156,11 @@ class RolloutDriver:
     async def look(self, number: RolloutId) -> tuple[Rollout, Observation]:
         """A rollout and what a tick would see now. Writes nothing: looks of evidence are spent by ticks alone."""
         kept = await self._load(number)
+        rollout = kept.rollout  # others may look at the same time, and read more of the journal meanwhile
         found = await self.observe(kept, self._wall().astimezone(UTC), spend=False)
-        return kept.rollout, found.seen
+        while len(self._kept) > LOOKED_AT_MAX:
+            self._kept.pop(next(iter(self._kept)))
+        return rollout, found.seen
 
     async def _load(self, number: RolloutId) -> _Kept:
         """From memory as far as its journal still ends there, else from the tables."""
