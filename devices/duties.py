@@ -267,25 +267,29 @@ class Duties:
         except (StoreOpsError, OSError) as error:
             self.fetch_error = str(error)[:200]
 
-    async def _ready(self, *, again: bool) -> tuple[Software, wire.SoftwareRelease]:
-        """What may be activated now. Raises Rejected."""
+    async def _ready(self, *, again: bool, version: object = None) -> tuple[Software, wire.SoftwareRelease]:
+        """What may be activated now; `version`: what the command named. Raises Rejected."""
         wanted = self.twin.software
         if self._store is None or wanted is None or wanted.version == self.running:
             raise Rejected("nothing_to_activate")
+        if version not in (None, wanted.version):
+            raise Rejected("other_version")  # the document has changed since: what it says counts
         if not await asyncio.to_thread(self._store.ready, wanted):
             raise Rejected("not_fetched")
         if wanted.version == self.fell_back and not again:
             raise Rejected("fell_back")
         return self._store, wanted
 
-    async def _switch(self, *, again: bool = False) -> None:
+    async def _switch(self, *, again: bool = False, version: object = None) -> None:
         """Run the fetched release from the next boot on, and boot. `again`: also one that failed its trial.
 
-        Raises Rejected, or Refused `fell_back` when the boot after it runs the version before.
+        A document that comes meanwhile waits for the boot: no report says that it is applied while this one still
+        starts what the one before wanted. Raises Rejected, or Refused `fell_back` when the version before runs again.
         """
-        store, wanted = await self._ready(again=again)
-        await asyncio.to_thread(store.activate, wanted)
-        await self._agent.reboot(f"software {wanted.version}")
+        async with self._applying:
+            store, wanted = await self._ready(again=again, version=version)
+            await asyncio.to_thread(store.activate, wanted)
+            await self._agent.reboot(f"software {wanted.version}")
         if self.running != wanted.version:
             raise Refused("fell_back", f"{wanted.version} did not prove itself", "look at the image")
 
@@ -340,10 +344,10 @@ class Duties:
     async def _may_activate(self, args: Mapping[str, str | int]) -> None:
         if not self._idle() and args.get("now") != 1:
             raise Rejected("busy")
-        await self._ready(again=args.get("again") == 1)
+        await self._ready(again=args.get("again") == 1, version=args.get("version"))
 
     async def _activate(self, args: Mapping[str, str | int]) -> str:
-        await self._switch(again=args.get("again") == 1)
+        await self._switch(again=args.get("again") == 1, version=args.get("version"))
         return self.running
 
     async def _show_text(self, args: Mapping[str, str | int]) -> str:

@@ -21,6 +21,7 @@ import pytest
 
 from devices import codec
 from devices.credentials import Credential, CredentialStore, Enrolled, enrol
+from devices.software import Running, SoftwareStore
 from devices.terminal import NoReply, TerminalAgent
 from devices.topics import Up, prefix
 from devices.watchdog import LoopWatch, last_restart, note_restart
@@ -164,6 +165,36 @@ async def test_a_disk_that_refuses_is_asked_again(
         (tmp_path / "software").unlink()
         await until(lambda: desk.agent.duties.fetched == "agent 2")
         assert desk.agent.duties.fetch_error == ""
+
+
+async def test_a_document_that_comes_while_a_version_starts_is_applied_by_the_boot_after_it(
+    shared_broker: EmbeddedBroker, files: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Desk(shared_broker, tmp_path) as desk:
+        duties, delivered = desk.agent.duties, desk.agent.config.software
+        await desk.host.bridge.publish_desired(desk.terminal, 1, {}, release(files))
+        await until(lambda: duties.fetched == "agent 2")
+        rejected = (await desk.command("activate", version="agent 3"))[-1]
+        assert (rejected["detail"], duties.running) == ("other_version", delivered)
+        assert isinstance(duties._store, SoftwareStore)
+        starting, goes_on, activate = threading.Event(), threading.Event(), duties._store.activate
+
+        def slowly(wanted: SoftwareRelease) -> Running:
+            starting.set()
+            assert goes_on.wait(10.0)
+            return activate(wanted)
+
+        monkeypatch.setattr(duties._store, "activate", slowly)
+        starts = asyncio.create_task(desk.command("activate", version="agent 2"))
+        await until(starting.is_set)
+        back = msgspec.structs.replace(release(files), version=delivered)
+        await desk.host.bridge.publish_desired(desk.terminal, 2, {}, back)
+        await until(lambda: any("Duties.desire" in repr(task.get_coro()) for task in asyncio.all_tasks()))
+        assert duties.twin.gen == 1
+        goes_on.set()
+        assert (await starts)[-1]["status"] == "done"
+        report = await desk.reported(applied_gen=2)
+        assert report["software"] == "agent 2", "whoever reads it knows that the way back still lies ahead"
 
 
 async def test_reboot_is_a_new_boot_and_what_waits_keeps_its_own(shared_broker: EmbeddedBroker, tmp_path: Path) -> None:
