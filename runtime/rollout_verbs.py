@@ -25,8 +25,9 @@ from runtime.terminal_verbs import AsJson, Data, Demo, _print, err
 
 if TYPE_CHECKING:
     from actors.rollout_effects import RolloutCommand
+    from gateway.rollouts import Planned, Shown
     from models.tables.rollouts import Decision
-    from runtime.rollout_desk import Planned, RolloutDesk, Shown
+    from runtime.rollout_desk import RolloutDesk
 
 FOLLOW_EVERY_S = 1.0
 ENTRIES_SHOWN_MAX = 500
@@ -47,8 +48,8 @@ def _person(name: str) -> PersonId:
 def _run(data: Path | None, demo: bool, chain: str, work: Callable[[RolloutDesk], Awaitable[Result]]) -> Result:
     """With the desk of the house's chain. Raises Refused `which_chain`."""
     from runtime import administration
-    from runtime.rollout_desk import RolloutDesk
     from runtime.rollout_databases import Databases
+    from runtime.rollout_desk import RolloutDesk
 
     plants = administration.running_all(data, demo)
     chains = list(dict.fromkeys(plant.chain for plant in plants))

@@ -253,7 +253,9 @@ async def test_a_shop_that_cuts_at_four_books_the_night_to_the_day_before(url: s
 async def test_samples_are_split_at_each_store_s_own_start(url: str) -> None:
     metric = MetricId("sales_per_day")
     async with await AsyncConnection.connect(url) as conn:
-        found = await read_samples(partial(read_days, conn), [metric], {A: DAY}, [B, StoreId("unknown")], 3, DAY + timedelta(days=1))
+        found = await read_samples(
+            partial(read_days, conn), [metric], {A: DAY}, [B, StoreId("unknown")], 3, DAY + timedelta(days=1)
+        )
         with pytest.raises(ValueError, match="no store"):
             await read_samples(partial(read_days, conn), [metric], {}, [B], 3, DAY)
         with pytest.raises(ValueError, match="days"):
@@ -275,7 +277,9 @@ async def test_a_stage_is_prepared_and_judged_from_the_database(url: str) -> Non
         assert (ready.all_controls, ready.short, ready.outlook) == ((B,), (), None)
         assert await verdict_due(partial(read_days, conn), rule, {A: DAY}, ready.all_controls, DAY) is None
         first = await verdict_due(partial(read_days, conn), rule, {A: DAY}, ready.all_controls, DAY + timedelta(days=1))
-        again = await verdict_due(partial(read_days, conn), rule, {A: DAY}, ready.all_controls, DAY + timedelta(days=30))
+        again = await verdict_due(
+            partial(read_days, conn), rule, {A: DAY}, ready.all_controls, DAY + timedelta(days=30)
+        )
     assert first is not None
     assert first == again
     [finding] = first.findings

@@ -36,7 +36,7 @@ PATCH = {"sound": {"volume_percent": 40}}
 BEGAN = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
 
 
-class KilledHere(Exception):
+class KilledHere(BaseException):
     """The driver's process ends."""
 
 
@@ -158,7 +158,11 @@ async def opened(url: str) -> AsyncIterator[Databases]:
 
 
 async def begun(desk: RolloutDesk) -> RolloutId:
-    made = await desk.plan(small_policy(), patch_artefact(PATCH), Selector(all_stores=True), AUTHOR, number="one")
+    return await begun_with(desk, small_policy())
+
+
+async def begun_with(desk: RolloutDesk, policy: RolloutPolicy) -> RolloutId:
+    made = await desk.plan(policy, patch_artefact(PATCH), Selector(all_stores=True), AUTHOR, number="one")
     await desk.tell(made.rollout.id, Start(AUTHOR))
     return made.rollout.id
 

@@ -13,9 +13,9 @@ from models.domain.ids import StoreId, TerminalId
 from models.domain.rollout import PersonId, RolloutId, RolloutPolicy, Selector
 from models.domain.rollout_part import patch_artefact
 from runtime.plant import read_plants
+from runtime.rollout_databases import Databases
 from runtime.rollout_desk import RolloutDesk
 from runtime.rollout_files import policy_path, read_policy
-from runtime.rollout_databases import Databases
 from tests.integration.house import House, Note, eventually, storeops
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
