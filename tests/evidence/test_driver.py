@@ -54,9 +54,10 @@ def sell(conn: psycopg.Connection[Any], stores: Sequence[str], since: date, days
     conn.execute(
         """INSERT INTO sale (id, receipt, session, store, lane, terminal, entity, business_date, at, gross_fen,
              discount_fen, due_fen, rounding_fen, suspense_fen, agency_fen, lines, tenders, uses, till_txn)
-           SELECT concat_ws('/', s, day, n), concat_ws('/', day, n), 'v', s, 'one', 't', 'e', day, now(), 500, 0, 500, 0, 0, 0, '[]', '[]', '[]', ''
+           SELECT concat_ws('/', s, day, n), concat_ws('/', day, n), 'v', s, 'one', 't', 'e', day, now(), 500, 0, 500,
+             0, 0, 0, '[]', '[]', '[]', ''
            FROM unnest(%(stores)s::text[]) s, generate_series(1, %(n)s) n,
-             (SELECT to_char(%(since)s::date + d, 'YYYY-MM-DD') FROM generate_series(0, %(days)s - 1) d) AS one (day)""",
+             (SELECT to_char(%(since)s::date + d, 'YYYY-MM-DD') FROM generate_series(0, %(days)s - 1) d) AS o (day)""",
         {"stores": list(stores), "since": since, "days": days, "n": SALES_A_DAY},
     )
 
