@@ -14,7 +14,7 @@ from models.domain.rollout_plan import PlannedStore, PlannedTarget, draw
 from models.domain.rollout_target import UNSEEN, restored
 
 TELL_AGAIN = timedelta(seconds=60)
-"""A command to activate expires after 30 s at most; who did nothing by then is told once more."""
+"""A command to activate expires after 30 s at most; who did nothing by then, or was busy, is told once more."""
 MINUTE = timedelta(minutes=1)
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -128,12 +128,14 @@ def _start(work: Work, number: int, store: PlannedStore, target: TerminalId, mar
     version, sight, now = work.rollout.artefact.version, work.sight(target), work.now
     if sight.fetched != version or sight.software == version:
         return
+    if mark.told_at is not None and now - mark.told_at < TELL_AGAIN:
+        return
+    up_min = work.policy(number).terminals_up_min
+    if not (start and work.window_open(store, number) and _one_can_go(work, store, target, up_min)):
+        return  # it still sells, whether it has been told before or not
     if mark.state is TargetState.PREFETCHING:
-        up_min = work.policy(number).terminals_up_min
-        if not (start and work.window_open(store, number) and _one_can_go(work, store, up_min)):
-            return
         mark = replace(mark, state=TargetState.ACTIVATING, since=now, activated_at=now, boot_before=sight.boot)
-    elif mark.told_at is None or now - mark.told_at < TELL_AGAIN or mark.state is not TargetState.ACTIVATING:
+    elif mark.told_at is None or mark.state is not TargetState.ACTIVATING:
         return
     _tell(work, store, target, mark, version)
 
@@ -144,19 +146,24 @@ def _tell(work: Work, store: PlannedStore, target: TerminalId, mark: Mark, versi
     work.activate(store, target, version, told.told)
 
 
-def _one_can_go(work: Work, store: PlannedStore, up_min: int) -> bool:
-    """True when the store keeps `up_min` terminals up without one more; with too few it gives up all but one's worth.
+def _one_can_go(work: Work, store: PlannedStore, target: TerminalId, up_min: int) -> bool:
+    """True when the store keeps `up_min` terminals up without this one; with too few it gives up all but one's worth.
 
     Up: it answers and is not starting another version.
     """
     up = 0
     for one in store.targets:
         mark = work.marks.get(one.terminal, UNTOUCHED)
-        starting = mark.told_at is not None and (
-            mark.state is TargetState.ACTIVATING or mark.state is TargetState.ROLLING_BACK
-        )
-        up += work.sight(one.terminal).online and not starting
-    return up - 1 >= min(up_min, len(store.targets) - 1)
+        up += one.terminal != target and work.sight(one.terminal).online and not _starting(mark)
+    return up >= min(up_min, len(store.targets) - 1)
+
+
+def _starting(mark: Mark) -> bool:
+    """It was told, and nothing says that it goes on with what it runs."""
+    if mark.told_at is None:
+        return False
+    returns = mark.state is TargetState.ROLLING_BACK and mark.reason in (Reason.NONE, Reason.NO_ANSWER)
+    return returns or mark.state is TargetState.ACTIVATING
 
 
 # ---------------------------------------------------------------- the way back
@@ -205,7 +212,7 @@ def keep_returning(work: Work) -> None:
             elif artefact.kind.boots and sight.online:
                 ready = sight.fetched == mark.previous_version != sight.software
                 due = mark.told_at is None or work.now - mark.told_at >= TELL_AGAIN
-                if ready and due and (mark.told_at is not None or _one_can_go(work, store, up_min)):
+                if ready and due and _one_can_go(work, store, target.terminal, up_min):
                     _tell(work, store, target.terminal, mark, mark.previous_version)
 
 

@@ -334,6 +334,19 @@ class Reason(StrEnum):
     """It reports the old version again."""
     ROLLBACK_DEADLINE = "rollback_deadline"
     CHANGED_ELSEWHERE = "changed_elsewhere"
+    BUSY = "busy"
+    """It was told to start the new version and serves somebody: it waits for its next turn, as those below do."""
+    NOT_FETCHED = "not_fetched"
+    NOTHING_TO_ACTIVATE = "nothing_to_activate"
+    OTHER_VERSION = "other_version"
+    """Its document wants another version than it was told to start."""
+    NO_ANSWER = "no_answer"
+    """It was told and has not said in time what became of it."""
+
+    @property
+    def put_off(self) -> bool:
+        """It answered "not now": it goes on with what it runs."""
+        return self in (Reason.BUSY, Reason.NOT_FETCHED, Reason.NOTHING_TO_ACTIVATE, Reason.OTHER_VERSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,8 +354,9 @@ class Observed:
     """One terminal as desired and reported have it at a tick.
 
     `part` and `gen`: what its desired document says where the artefact goes, in the form of `Artefact.payload`, and
-    the document's generation and hash. `said_done_at`: its answer "done" to the activation, `refused` its answer
-    "failed" or "rejected". `fetched`: the software version that lies ready. `healthy`: by its own report and ours.
+    the document's generation and hash. `said_done_at`: its answer "done" to the last command to activate, `refused`
+    its answer "failed" or "rejected", or why its host refuses the order; `not_yet`: why it did not do it now.
+    `fetched`: the software version that lies ready. `healthy`: by its own report and ours.
     """
 
     gen: int
@@ -357,3 +371,4 @@ class Observed:
     fetched: str = ""
     said_done_at: datetime | None = None
     refused: str = ""
+    not_yet: Reason = Reason.NONE

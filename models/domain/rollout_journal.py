@@ -64,6 +64,10 @@ class Mark:
     told_at: datetime | None = None
     """When it was last commanded to activate, forward or back: once more after a while."""
     told: int = 0
+    contradicted: int = 0
+    """How often it answered that there is nothing to start, although it reports that the version lies ready."""
+    answer: str = ""
+    """What was said when it failed: its own words, its host's, or the last reason why it waited."""
 
     @property
     def asked(self) -> bool:

@@ -19,6 +19,8 @@ from models.domain.rollout_gate import Counts
 from models.domain.rollout_journal import ON_THE_WAY, UNTOUCHED, Mark
 from models.domain.rollout_plan import PlannedStore
 
+CONTRADICTIONS_MAX = 5
+"""A terminal that says "ready" in its report and "not fetched" to a command so often has failed."""
 UNSEEN = Observed(gen=0, part="")
 """A terminal of which nothing is known."""
 
@@ -138,12 +140,12 @@ def _prefetching(
     if proved is Proof.YES:  # it started the new version by itself, in a window of its own
         return replace(_to(mark, TargetState.ACTIVATING, now), activated_at=now)
     if seen.refused:
-        return _failed(mark, TargetState.FAILED, Reason.REFUSED_BY_TERMINAL, now)
+        return _failed(mark, TargetState.FAILED, Reason.REFUSED_BY_TERMINAL, now, seen.refused)
     if mark.fetched_at is None and seen.fetched == artefact.version:
         return replace(mark, fetched_at=now)
     if mark.fetched_at is not None:
         missed = _over(mark.fetched_at, policy.queue_deadline_s, now)
-        return _failed(mark, TargetState.TIMED_OUT, Reason.WINDOW_MISSED, now) if missed else mark
+        return _failed(mark, TargetState.TIMED_OUT, Reason.WINDOW_MISSED, now, mark.reason) if missed else mark
     late = _over(mark.asked_at, policy.in_progress_deadline_s, now)
     return _failed(mark, TargetState.TIMED_OUT, Reason.PREFETCH_DEADLINE, now) if late else mark
 
@@ -158,13 +160,28 @@ def _activating(mark: Mark, seen: Observed, now: datetime, policy: StagePolicy, 
             soak_boot=seen.boot,
         )
     if seen.refused and mark.proved_at is None:
-        return _failed(mark, TargetState.FAILED, Reason.REFUSED_BY_TERMINAL, now)
+        return _failed(mark, TargetState.FAILED, Reason.REFUSED_BY_TERMINAL, now, seen.refused)
     if mark.proved_at is None and proved is Proof.YES:
         mark = replace(mark, proved_at=now, proved_gen=seen.gen)
-    if mark.proved_at is None:
-        late = _over(mark.activated_at, policy.in_progress_deadline_s, now)
-        return _failed(mark, TargetState.TIMED_OUT, Reason.ACTIVATE_DEADLINE, now) if late else mark
-    return _soak_late(mark, seen, now, policy)
+    if mark.proved_at is not None:
+        return _soak_late(mark, seen, now, policy)
+    if seen.not_yet.put_off:
+        return _put_off(mark, seen.not_yet, now)
+    if _over(mark.activated_at, policy.in_progress_deadline_s, now):
+        return _failed(mark, TargetState.TIMED_OUT, Reason.ACTIVATE_DEADLINE, now, mark.reason)
+    return mark if seen.not_yet in (Reason.NONE, mark.reason) else replace(mark, reason=seen.not_yet)
+
+
+def _put_off(mark: Mark, why: Reason, now: datetime) -> Mark:
+    """It goes on with what it runs, and is told again in its window; the queue's deadline counts from the download.
+
+    A shop may be busy for long; who contradicts its own report again and again has failed.
+    """
+    contradicted = mark.contradicted + (why is not Reason.BUSY)
+    mark = replace(mark, contradicted=contradicted, activated_at=None)
+    if contradicted > CONTRADICTIONS_MAX:
+        return _failed(mark, TargetState.FAILED, why, now, why)
+    return replace(_to(mark, TargetState.PREFETCHING, now, why), fetched_at=mark.fetched_at or now)
 
 
 def _soaking(mark: Mark, seen: Observed, now: datetime, policy: StagePolicy, proved: Proof) -> Mark:
@@ -215,10 +232,11 @@ def assess_return(mark: Mark, artefact: Artefact, seen: Observed, now: datetime,
         return _to(mark, TargetState.SUPERSEDED, now, Reason.CHANGED_ELSEWHERE)
     if restored(mark, artefact, seen):
         return _to(mark, TargetState.ROLLED_BACK, now)
-    late = seen.online and _over(mark.restored_at, policy.deadline_s, now)
-    if late and mark.reason is not Reason.ROLLBACK_DEADLINE:
-        return replace(mark, reason=Reason.ROLLBACK_DEADLINE)
-    return mark
+    if mark.reason is Reason.ROLLBACK_DEADLINE:
+        return mark
+    if seen.online and _over(mark.restored_at, policy.deadline_s, now):
+        return replace(mark, reason=Reason.ROLLBACK_DEADLINE, answer=mark.answer or mark.reason)
+    return mark if seen.not_yet in (Reason.NONE, mark.reason) else replace(mark, reason=seen.not_yet)
 
 
 # ---------------------------------------------------------------- by store
@@ -291,9 +309,10 @@ def _to(mark: Mark, state: TargetState, now: datetime, reason: Reason = Reason.N
     return replace(mark, state=state, since=now, reason=reason)
 
 
-def _failed(mark: Mark, state: TargetState, reason: Reason, now: datetime) -> Mark:
+def _failed(mark: Mark, state: TargetState, reason: Reason, now: datetime, answer: str = "") -> Mark:
     """The first failure is kept: a gate counts it whatever becomes of the target afterwards."""
-    return replace(_to(mark, state, now, reason), error=mark.error or state, error_reason=mark.error_reason or reason)
+    first = replace(mark, error=mark.error or state, error_reason=mark.error_reason or reason)
+    return replace(_to(first, state, now, reason), answer=first.answer or str(answer))
 
 
 def fail_in_queue(mark: Mark, now: datetime) -> Mark:
