@@ -15,7 +15,7 @@ from actors.rollout_effects import Decide, Journal, Observation, Publish, Rollou
 from actors.rollout_orders import ask_stores, bring_back, keep_going, keep_returning, restore_failed
 from actors.rollout_work import Work
 from models.domain.plan_reader import Text
-from models.domain.rollout import Reason, RolloutState, StageState, TargetState
+from models.domain.rollout import Reason, RolloutState, StageState, TargetState, same_person
 from models.domain.rollout_gate import Gate, Way, evaluate
 from models.domain.rollout_journal import (
     UNTOUCHED,
@@ -83,7 +83,7 @@ def stage_views(work: Work) -> tuple[StageView, ...]:
         counts = counts_of(
             stage.stores, work.marks, queue_over=now - since >= timedelta(seconds=policy.queue_deadline_s)
         )
-        approved = mark.approved_by is not None and mark.approved_by != rollout.author
+        approved = mark.approved_by is not None and not same_person(mark.approved_by, rollout.author)
         verdict = work.seen.verdicts.get(number)
         views.append(StageView(counts, evaluate(counts, policy, verdict, attached=attached, approved=approved)))
     return tuple(views)
@@ -101,7 +101,7 @@ def _decide(work: Work, views: Sequence[StageView]) -> tuple[Decide, ...]:
     view, mark = views[number], work.rollout.stages[number]
     match view.gate.way:
         case Way.ADVANCE:
-            return (_decision(work, number, view),) if _advanced(work, number, view) else ()
+            return (_decision(work, number, view),) if _advanced(work, number, views) else ()
         case Way.AWAIT_APPROVAL if mark.state is not StageState.AWAITS_APPROVAL:
             waits = replace(mark, state=StageState.AWAITS_APPROVAL, code=view.gate.code, why=view.gate.why)
             work.write(StageMoved(work.now, number, waits))
@@ -126,7 +126,7 @@ def _halt(work: Work, number: int, gate: Gate) -> None:
     work.write(RolloutMoved(work.now, state, gate.why, halted_at=number, code=gate.code))
 
 
-def _advanced(work: Work, number: int, view: StageView) -> bool:
+def _advanced(work: Work, number: int, views: Sequence[StageView]) -> bool:
     """Open the next stage; after the last one the rollout is complete once nobody is on the way any more."""
     if number + 1 < len(work.rollout.plan.stages):
         work.write(_opening(number + 1, work.now))
@@ -134,8 +134,23 @@ def _advanced(work: Work, number: int, view: StageView) -> bool:
     if _stragglers(work):
         return False
     state = RolloutState.TAILING if work.rollout.policy.tail else RolloutState.COMPLETED
-    work.write(RolloutMoved(work.now, state, view.gate.why))
+    work.write(RolloutMoved(work.now, state, _completed(work, views)))
     return True
+
+
+def _completed(work: Work, views: Sequence[StageView]) -> Text:
+    """The last gate's word, and what becomes of stores that nobody could ask."""
+    why, offline = views[-1].gate.why, sum(view.counts.offline for view in views)
+    if not offline:
+        return why
+    if work.rollout.policy.tail:
+        return Text(
+            f"{why.zh}；{offline} 家离线门店恢复联网后再更新", f"{why.en}; {offline} offline stores follow when they answer"
+        )
+    return Text(
+        f"{why.zh}；{offline} 家离线门店保留原有内容，此后不再更新",
+        f"{why.en}; {offline} offline stores keep what they had: another rollout has to reach them",
+    )
 
 
 def _stragglers(work: Work) -> int:

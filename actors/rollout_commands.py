@@ -30,7 +30,7 @@ from actors.rollout_effects import (
 from actors.rollout_work import Work
 from models.domain.errors import Refused
 from models.domain.plan_reader import Text
-from models.domain.rollout import PersonId, Reason, RolloutId, RolloutState, TargetState
+from models.domain.rollout import PersonId, Reason, RolloutId, RolloutState, TargetState, same_person
 from models.domain.rollout_gate import Way
 from models.domain.rollout_journal import (
     Attached,
@@ -48,13 +48,14 @@ REFERENCE_CHARACTERS_MAX = 200
 def receive(rollout: Rollout, told: RolloutCommand, seen: Observation, now: datetime) -> RolloutTurn:
     """The rollout after a command. Pure; the entries are written before anything else, as a tick's are.
 
-    Raises Refused: not_a_draft, not_running, not_waiting, own_rollout, already_over, bad_attachment, nothing_to_undo.
+    Raises Refused: not_a_draft, not_running, not_waiting, stage_moved, own_rollout, already_over, bad_attachment,
+    nothing_to_undo.
     """
     match told:
         case Start(by):
             return _begun(rollout, by, now)
-        case Approve(by) | Promote(by):
-            approved = _turned(rollout, _approval(rollout, by, seen, now), now)
+        case Approve() | Promote():
+            approved = _turned(rollout, _approval(rollout, told, seen, now), now)
             if isinstance(told, Approve):
                 return approved
             opened = tick(approved.rollout, seen, now)
@@ -115,14 +116,19 @@ def _begun(rollout: Rollout, by: PersonId, now: datetime) -> RolloutTurn:
     return _state(rollout, RolloutState.RUNNING, Text(f"{by} 启动", f"started by {by}"), by, now)
 
 
-def _approval(rollout: Rollout, by: PersonId, seen: Observation, now: datetime) -> tuple[Entry, ...]:
+def _approval(rollout: Rollout, told: Approve | Promote, seen: Observation, now: datetime) -> tuple[Entry, ...]:
     """The stage with its approval. The gate is asked now, not remembered: nobody approves what has gone."""
+    by, stage = told.by, told.stage
+    if stage is not None and 0 <= stage < rollout.stage and rollout.stages[stage].approved_by == by:
+        return ()
     _require(rollout.state is RolloutState.RUNNING, "not_running", f"it is {rollout.state}", "resume it first")
     _require(rollout.stage >= 0, "not_running", "no stage is open yet", "wait for the first one")
+    same = stage is None or stage == rollout.stage
+    _require(same, "stage_moved", f"stage {rollout.stage + 1} is open", "look at it, then say it again")
     mark = rollout.stages[rollout.stage]
     if mark.approved_by == by:
         return ()
-    _require(by != rollout.author, "own_rollout", "the author cannot approve it", "ask somebody else")
+    _require(not same_person(by, rollout.author), "own_rollout", "the author cannot approve it", "ask somebody else")
     gate = _looked(rollout, seen, now)[-1].gate
     _require(gate.way is Way.AWAIT_APPROVAL, "not_waiting", gate.why.en, "a gate is never skipped")
     return (StageMoved(now, rollout.stage, replace(mark, approved_by=by, approved_at=now)),)

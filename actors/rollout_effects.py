@@ -48,16 +48,21 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Approve:
-    """Say yes to what the gate of the open stage shows. Refused while the gate waits for anything but a person."""
+    """Say yes to what the gate of the open stage shows. Refused while the gate waits for anything but a person.
+
+    `stage`: the one that was looked at (0 the first); when another one is open by then, nobody approves it unseen.
+    """
 
     by: PersonId
+    stage: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """Approve, and open the next stage at once."""
+    """Approve, and open the next stage at once. `stage` as in Approve."""
 
     by: PersonId
+    stage: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

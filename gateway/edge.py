@@ -28,12 +28,14 @@ from gateway.notices import ProviderDesk
 from gateway.prices import PriceDesk
 from gateway.privacy import PrivacyDesk
 from gateway.reconciliation import Reconciliation
+from gateway.rollouts import Rollouts
 from gateway.settings import GatewaySettings
 from gateway.settlements import Settlements
 from gateway.startup import StartupReport, nothing_starts
 from models.domain.errors import RetryLater
 from models.tables.members import MembershipRow
 from models.tables.registry import ClockRow, StoreRow, TerminalRow
+from models.tables.rollouts import RolloutRow
 from models.tables.sales import SaleRow
 
 Settle = Callable[[str], Awaitable[Mapping[str, int | str]]]
@@ -76,6 +78,8 @@ class Edge:
     """How settlement stands, its switch, and what waits for a person."""
     kill_switches: KillSwitches | None = None
     """What is switched off at once, and where."""
+    rollouts: Rollouts | None = None
+    """Changes on their way through a chain, in stages."""
     images: Path | None = None
     """Folder of terminals' software, by SHA-256."""
     drawers: Drawers | None = None
@@ -139,6 +143,12 @@ class Edge:
         if self.kill_switches is None:
             raise RetryLater("starting", "the kill switches are still starting", "try again in a moment", after_s=1)
         return self.kill_switches
+
+    def require_rollouts(self) -> Rollouts:
+        """The rollouts' desks, or RetryLater while they start."""
+        if self.rollouts is None:
+            raise RetryLater("starting", "the rollouts' desk is still starting", "try again in a moment", after_s=1)
+        return self.rollouts
 
     def require_drawers(self) -> Drawers:
         """The drawers' desk, or RetryLater while it starts."""
@@ -229,3 +239,4 @@ OfStore = Annotated[AsyncSession, Depends(session_with(StoreRow, "store"), scope
 OfTerminal = Annotated[AsyncSession, Depends(session_with(TerminalRow, "terminal"), scope="function")]
 OfMembership = Annotated[AsyncSession, Depends(session_with(MembershipRow, "membership"), scope="function")]
 OfSale = Annotated[AsyncSession, Depends(session_with(SaleRow, "sale"), scope="function")]
+OfRollout = Annotated[AsyncSession, Depends(session_with(RolloutRow, "rollout"), scope="function")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from fastapi import FastAPI, Request
@@ -21,11 +21,14 @@ PROBLEM_JSON = "application/problem+json"
 
 
 class Problem(StoreOpsError):
-    """An error of the HTTP edge itself, with its status."""
+    """An error of the HTTP edge itself, with its status; `errors` name what is wrong one by one."""
 
-    def __init__(self, status: int, code: str, message: str, do: str = "") -> None:
+    def __init__(
+        self, status: int, code: str, message: str, do: str = "", errors: Sequence[FieldProblemView] = ()
+    ) -> None:
         super().__init__(code, message, do)
         self.status = status
+        self.errors = list(errors)
 
 
 def not_found(what: str, name: str) -> Problem:
@@ -79,7 +82,15 @@ def _respond(request: Request, view: ProblemView, retry_after_s: float | None = 
 def answer(request: Request, error: StoreOpsError) -> Response:
     """The response to one of our own errors."""
     status, code = status_of(error), error.code
-    view = ProblemView(status=status, code=code, title=code.replace("_", " "), detail=error.message, do=error.do)
+    errors = error.errors if isinstance(error, Problem) else []
+    view = ProblemView(
+        status=status,
+        code=code,
+        title=code.replace("_", " "),
+        detail=error.message,
+        do=error.do,
+        errors=errors or None,
+    )
     return _respond(request, view, error.after_s if isinstance(error, RetryLater) else None)
 
 

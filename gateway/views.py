@@ -19,10 +19,12 @@ class View(BaseModel):
 
 
 class FieldProblemView(View):
-    """One field of a request and what is wrong with it."""
+    """One field of a request and what is wrong with it; of a text that was sent along, where it stands (from 1)."""
 
     field: str
     problem: str
+    line: int | None = None
+    column: int | None = None
 
 
 class ProblemView(View):

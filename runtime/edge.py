@@ -100,6 +100,9 @@ async def join(edge: Edge, data_dir: Path) -> None:
     from runtime.kill_switches import KillSwitchesOfAHouse
 
     edge.kill_switches = KillSwitchesOfAHouse(plants)
+    from runtime.rollout_desks import RolloutsOfAHouse
+
+    edge.rollouts = rollouts = RolloutsOfAHouse(plants)
     from runtime.price_desk import PricesOfAHouse
 
     edge.prices = PricesOfAHouse(plants)
@@ -117,7 +120,10 @@ async def join(edge: Edge, data_dir: Path) -> None:
     from runtime.points_expiry import PointsExpiry
 
     duties = (DailyStatements(plants, reconciliation), PointsExpiry(plants))
-    await asyncio.gather(credentials.watch(), desk.watch(), *(duty.watch() for duty in duties))
+    try:
+        await asyncio.gather(credentials.watch(), desk.watch(), *(duty.watch() for duty in duties))
+    finally:
+        await rollouts.close()
 
 
 def _tokens(data_dir: Path, plant: Plant) -> tuple[str, str]:

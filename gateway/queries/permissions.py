@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.errors import Problem
 from gateway.queries.ledger_pages import psycopg_of
 from models.domain.kill_switch import Place, Scope
-from models.domain.permissions import Permission, may, missing
+from models.domain.permissions import Permission, may, missing, uncovered
 from models.tables.permissions import load_grants, place_of
 
 
@@ -16,6 +18,14 @@ async def require(session: AsyncSession, person: str, permission: Permission, st
     conn = await psycopg_of(session)
     place = await place_of(conn, store)
     if not may(await load_grants(conn, person), person, permission, place):
+        said = missing(person, permission, place)
+        raise Problem(403, said.code, said.message, said.do)
+
+
+async def require_each(session: AsyncSession, person: str, permission: Permission, places: Iterable[Place]) -> None:
+    """As `require`, at each of these places. Raises Problem 403 for the first where it is missing."""
+    place = uncovered(await load_grants(await psycopg_of(session), person), person, permission, places)
+    if place is not None:
         said = missing(person, permission, place)
         raise Problem(403, said.code, said.message, said.do)
 

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from gateway.edge import Edge
 from gateway.paging import cut, decode_cursor, decode_instant, encode_cursor
 from gateway.queries.ledger_pages import psycopg_of
 from gateway.rollout_views import (
@@ -23,7 +24,7 @@ from gateway.rollout_views import (
     text_view,
 )
 from gateway.views import Page, TextView, View
-from models.domain.evidence import Verdict, verdict_of
+from models.domain.evidence import Verdict
 from models.domain.ids import RegionId, StoreId, TerminalId
 from models.domain.plan_reader import Text
 from models.domain.rollout import RolloutId, RolloutState, TargetState
@@ -42,7 +43,6 @@ from models.tables import rollouts as table
 from models.tables.rollout_sight import load_twins
 
 DECISIONS_MAX = 500
-LOOKS_MAX = 400
 
 
 class RolloutRowView(View):
@@ -213,6 +213,16 @@ ORDER BY r.created_at DESC, r.id DESC LIMIT %(limit)s
 """
 
 
+def home_of(edge: Edge, chain: str) -> AsyncEngine:
+    """The database in which a chain's rollouts are written: its first region's."""
+    return edge.database_of(next((one.name for one in edge.settings.regions if one.chain == chain), ""))
+
+
+def homes(edge: Edge) -> list[AsyncEngine]:
+    """Every database that has rollouts, each once."""
+    return list(dict.fromkeys(home_of(edge, one.chain) for one in edge.settings.regions))
+
+
 async def list_rollouts(
     engines: Collection[AsyncEngine],
     limit: int,
@@ -367,19 +377,14 @@ def _target(row: Sequence[Any]) -> TargetView:
     )
 
 
-async def target(
-    session: AsyncSession, region_session: AsyncSession | None, rollout: str, terminal: str, limit: int
-) -> TargetDetailView | None:
-    """One terminal with its latest entries, oldest first; None: it is not of this rollout.
-
-    `region_session`: of the database in which the terminal lives; None: that of the rollout itself.
-    """
+async def target(edge: Edge, session: AsyncSession, rollout: str, terminal: str, limit: int) -> TargetDetailView | None:
+    """One terminal with its first entries; None: it is not of this rollout. Its twin is read where it lives."""
     rows = await _targets(session, rollout, 1, None, (), None, "", terminal)
     if not rows:
         return None
     mark, view = _mark(rows[0]), _target(rows[0])
-    conn = await psycopg_of(region_session or session)
-    twins = await load_twins(conn, [RegionId(view.region)], [StoreId(view.store)])
+    async with AsyncSession(edge.database_of(view.region)) as there:
+        twins = await load_twins(await psycopg_of(there), [RegionId(view.region)], [StoreId(view.store)])
     twin = twins.get(TerminalId(terminal))
     entries = await journal(session, rollout, limit, terminal=terminal)
     return TargetDetailView(
@@ -465,14 +470,9 @@ async def evidence(
             (rollout,),
         )
     ]
-    looks = await conn.execute(
-        """SELECT stage, at, verdict FROM rollout_verdict WHERE rollout = %s
-           AND (%s::int IS NULL OR stage = %s - 1) ORDER BY stage, look LIMIT %s""",
-        (rollout, stage, stage, LOOKS_MAX),
-    )
     seen: dict[int, list[LookView]] = {}
-    for number, at, document in await looks.fetchall():
-        seen.setdefault(number, []).append(_look(at, verdict_of(document), points))
+    for look in await table.looks(conn, RolloutId(rollout)):
+        seen.setdefault(look.stage, []).append(_look(look.at, look.verdict, points))
     decided: dict[int, list[DecisionView]] = {}
     for one in (await table.decisions(conn, RolloutId(rollout)))[-DECISIONS_MAX:]:
         decided.setdefault(one.stage, []).append(

@@ -20,6 +20,12 @@ class Permission(StrEnum):
     """Approve that goods brought back are paid for in cash, where a provider refuses for good to give back."""
     KILL_SWITCH = "kill.switch"
     """Switch face, benefits or offers off at once, and on again, as far as the scope reaches."""
+    ROLLOUT_CREATE = "rollout.create"
+    """Plan and start rollouts that reach these stores, attach what their stages require."""
+    ROLLOUT_PROMOTE = "rollout.promote"
+    """Let a rollout of somebody else go on: approve, promote, resume."""
+    ROLLOUT_HALT = "rollout.halt"
+    """Pause a rollout, halt it, roll it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,12 @@ def may(grants: Iterable[Grant], person: str, permission: Permission, place: Pla
     return bool(person) and any(
         one.person == person and one.permission is permission and place.within(one.scope) for one in grants
     )
+
+
+def uncovered(grants: Iterable[Grant], person: str, permission: Permission, places: Iterable[Place]) -> Place | None:
+    """The first of these places where this person may not do it; None: everywhere."""
+    theirs = [one for one in grants if one.person == person and one.permission is permission]
+    return next((place for place in places if not may(theirs, person, permission, place)), None)
 
 
 def missing(person: str, permission: Permission, place: Place) -> Refused:

@@ -21,8 +21,10 @@ from models.domain.plan_reader import Text
 RolloutId = NewType("RolloutId", str)
 ArtefactKey = NewType("ArtefactKey", str)
 """What two rollouts may not change at the same time: `software/dragonfly-2`, `config`, `prices`, a flag's name."""
+BOOK_KEY = ArtefactKey("book")
+"""Of plans and of prices: a store has one book."""
 PersonId = NewType("PersonId", str)
-"""Who gave a command: an account or a key of the control gateway."""
+"""Who gave a command, by which way: `console:ann`, `cli:ann`. To four eyes the way makes no difference."""
 
 STAGES_MAX = 16
 STORES_MAX = 20_000
@@ -30,6 +32,11 @@ TERMINALS_PER_STORE_MAX = 64
 PAYLOAD_CHARACTERS_MAX = 4_096
 ALL_STORES = "all"
 RULE_SECONDS_MAX = 90 * 24 * 3600
+
+
+def same_person(one: PersonId, other: PersonId) -> bool:
+    """Whether two names, whichever way each came, are one pair of eyes."""
+    return one.rpartition(":")[2] == other.rpartition(":")[2]
 
 
 class ArtefactKind(StrEnum):

@@ -1,0 +1,154 @@
+"""What the API is sent about rollouts: an artefact, whom it reaches, under which policy; and what people tell one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.errors import Problem
+from gateway.rollouts import PolicyWrong, Rollouts
+from gateway.views import FieldProblemView
+from models.domain.ids import RegionId, StoreId, TerminalId
+from models.domain.rollout import Artefact, RolloutPolicy, Selector
+from models.domain.rollout_part import patch_artefact, software_artefact
+
+REASON_CHARACTERS_MAX = 400
+POLICY_CHARACTERS_MAX = 128 * 1024
+
+Word = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
+Words = Annotated[list[Word], Field(max_length=5_000)]
+Labels = dict[Word, Words]
+
+
+class Body(BaseModel):
+    """Closed: a field that nobody knows is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ConfigBody(Body):
+    """A merge patch of settings (RFC 7396), e.g. {"sound": {"volume_percent": 40}}."""
+
+    kind: Literal["config"]
+    patch: dict[str, Any]
+
+
+class FlagBody(Body):
+    """One setting: `name` as a.b."""
+
+    kind: Literal["flag"]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$", max_length=100)]
+    value: Any
+
+
+class ReleaseBody(Body):
+    """A release of terminals' software."""
+
+    version: Word
+    url: Annotated[str, Field(min_length=1, max_length=500)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=1, le=2**40)]
+
+
+class SoftwareBody(Body):
+    """A release, and the one to go back to where none was asked for. Two families do not conflict."""
+
+    kind: Literal["software"]
+    release: ReleaseBody
+    fallback: ReleaseBody
+    family: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")] = "all"
+
+
+class SelectorBody(Body):
+    """Which stores, and which of their terminals. What is empty does not narrow; exclusions win."""
+
+    all_stores: bool = False
+    regions: Words = []
+    stores: Words = []
+    labels: Labels = {}
+    profiles: Words = []
+    roles: Words = []
+    excluded_stores: Words = []
+    excluded_regions: Words = []
+    excluded_labels: Labels = {}
+    excluded_terminals: Words = []
+
+
+class PlanBody(Body):
+    """`policy`: the name of a shipped one; or `policy_yaml`: its whole text. `chain`: where a house has several."""
+
+    artefact: Annotated[ConfigBody | FlagBody | SoftwareBody, Field(discriminator="kind")]
+    selector: SelectorBody
+    policy: Annotated[str, Field(max_length=64)] = ""
+    policy_yaml: Annotated[str, Field(max_length=POLICY_CHARACTERS_MAX)] = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    chain: Annotated[str, Field(max_length=48)] = ""
+
+
+class StageBody(Body):
+    """The stage that was looked at, 1 the first: another one is not approved unseen."""
+
+    stage: Annotated[int, Field(ge=1, le=16)]
+
+
+class ReasonBody(Body):
+    """Why: it stands in the journal and in the audit."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX, pattern=r"^[^\x00]*\S[^\x00]*$")]
+
+
+class AttachBody(Body):
+    """`name` as the policy calls it, e.g. privacy_assessment; `reference` says where the document is kept."""
+
+    name: Word
+    reference: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*\S[^\x00]*$")]
+
+
+def artefact_of(body: ConfigBody | FlagBody | SoftwareBody) -> Artefact:
+    """Raises Refused `bad_artefact`."""
+    match body:
+        case ConfigBody():
+            return patch_artefact(body.patch)
+        case FlagBody():
+            patch: Any = body.value
+            for part in reversed(body.name.split(".")):
+                patch = {part: patch}
+            return patch_artefact(patch, body.name)
+        case SoftwareBody():
+            return software_artefact(body.release.model_dump(), body.fallback.model_dump(), body.family)
+
+
+def selector_of(body: SelectorBody) -> Selector:
+    """As the resolver takes it."""
+    return Selector(
+        all_stores=body.all_stores,
+        regions=frozenset(RegionId(one) for one in body.regions),
+        stores=frozenset(StoreId(one) for one in body.stores),
+        labels={name: frozenset(values) for name, values in body.labels.items()},
+        profiles=frozenset(body.profiles),
+        roles=frozenset(body.roles),
+        excluded_stores=frozenset(StoreId(one) for one in body.excluded_stores),
+        excluded_regions=frozenset(RegionId(one) for one in body.excluded_regions),
+        excluded_labels={name: frozenset(values) for name, values in body.excluded_labels.items()},
+        excluded_terminals=frozenset(TerminalId(one) for one in body.excluded_terminals),
+    )
+
+
+def policy_of(rollouts: Rollouts, name: str, text: str) -> RolloutPolicy:
+    """A shipped policy by its name, or one that was sent. Raises Problem 422, each wrong value with line and column."""
+    if bool(name) == bool(text):
+        raise Problem(422, "which_policy", "name a policy or send one", "give one of policy and policy_yaml")
+    if name:
+        known = {one.policy.name: one.policy for one in rollouts.policies()}
+        if name not in known:
+            raise Problem(422, "unknown_policy", f"no policy {name!r}", f"one of: {', '.join(sorted(known))}")
+        return known[name]
+    try:
+        return rollouts.policy_in(text)
+    except PolicyWrong as error:
+        errors = [
+            FieldProblemView(field=one.path or "policy", problem=one.reason, line=one.line, column=one.column)
+            for one in error.problems
+        ]
+        raise Problem(422, error.code, error.message, error.do, errors) from error
