@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from devices.fleet.checks import SHOWN_MAX, Books, violations
 from devices.fleet.evidence import CrewEvidence
-from devices.fleet.orders import KILLS, Chaos, CrewOrder, Day
+from devices.fleet.orders import KILLS, Chaos, CrewOrder, Day, FleetLane
 from models.domain.errors import NeedsOperator, Refused, StoreOpsError
 from models.domain.ids import ChainId
 from runtime import fleet_books
@@ -35,15 +35,20 @@ from runtime.fleet_books import Mark
 from runtime.fleet_chain import articles_of, fleet_chain, lanes_of, vouchers_of
 from runtime.fleet_crews import Crews, latencies
 from runtime.fleet_parts import Kill, Parts, data_folder, kill_through_the_day
+from runtime.fleet_rollout import FleetRollout, away, delivered, markdown, with_faults
 from runtime.fleet_switches import Turned, throw_through_the_day
 from runtime.plant import Plant
 from runtime.progress import Progress as StartProgress
+from runtime.rehearsal_world import Shares
+from runtime.rollout_files import policy_path, read_policy
 from runtime.settings import Settings
 
 T = TypeVar("T")
 QUIET_S_MAX = 150.0
 REGION = "south-china"
 PROBE_EVERY_S = 0.5
+LONGER_S = 5.0
+"""A day that waits for its rollout goes on for so long at a time."""
 CONNECT_PER_S = 150
 """Terminals that connect in a second at the start of a day; a storm is a chaos of its own."""
 
@@ -63,6 +68,10 @@ class FleetPlan:
     """Terminals repeat after 1 s and reconnect within 2 s instead of the protocol's 5 and 60: for short runs."""
     switches: bool = False
     """Each kill switch is thrown for the chain and lifted again through the day."""
+    rollout: str | None = None
+    """A policy for software, by its name or file: it is rolled out through the day, which lasts until it is over."""
+    software_faults: Shares | None = None
+    """Stores with a terminal that is not as it should be with new software."""
 
 
 def parse_chaos(text: str) -> tuple[Chaos, ...]:
@@ -79,8 +88,8 @@ def parse_chaos(text: str) -> tuple[Chaos, ...]:
 
 
 def order_of(plan: FleetPlan, plant: Plant, chain: ChainDoc, key: str) -> CrewOrder:
-    """The order for all crews together."""
-    lanes = tuple(lanes_of(chain, key, plan.seed))
+    """The order for all crews together. Stores that are away have no terminal in it."""
+    lanes = tuple(lane for lane in lanes_with_faults(plan, chain, key) if not away(lane))
     busy_s = max(0.0, len(lanes) / max(0.1, plan.rate_per_s / 4.2) / 3)
     return CrewOrder(
         crew=0,
@@ -99,7 +108,13 @@ def order_of(plan: FleetPlan, plant: Plant, chain: ChainDoc, key: str) -> CrewOr
         reconnect_s_min=0.2 if plan.brisk else 1.0,
         reconnect_s_max=2.0 if plan.brisk else 60.0,
         think_s=min(1.0, busy_s / 8),
+        software="" if plan.rollout is None else delivered(),
     )
+
+
+def lanes_with_faults(plan: FleetPlan, chain: ChainDoc, key: str) -> tuple[FleetLane, ...]:
+    """Every lane of the fleet."""
+    return with_faults(lanes_of(chain, key, plan.seed), plan.software_faults, plan.seed)
 
 
 # ---------------------------------------------------------------- the house
@@ -142,16 +157,22 @@ class Run:
     crews: Crews
     console: Console
     kills: list[Kill]
+    rollout: FleetRollout | None = None
     turned: list[Turned] = field(default_factory=list)
+    told: dict[str, Any] | None = None
+    """What became of the rollout."""
     began_mark: Mark | None = None
     phase: str = "connecting"
     connected_s: float = 0.0
+    day_s: float = 0.0
     quiet_s: float = 0.0
     host_cpu_s: float = 0.0
 
     async def play(self) -> tuple[list[CrewEvidence], Books]:
         """Connect, live through the day, become quiet, read both sides."""
         self.began_mark = await fleet_books.mark(self.plant)
+        if self.rollout is not None:
+            await self.rollout.prepare()
         await self.crews.start()
         self.connected_s = await self.crews.connect()
         self._enter("day")
@@ -161,19 +182,24 @@ class Run:
         killing = asyncio.create_task(
             kill_through_the_day(self.plant, self.plan.chaos, self.plan.seconds, rng, self._say)
         )
-        switching = asyncio.create_task(self._throw())
+        switching, rolling = asyncio.create_task(self._throw()), asyncio.create_task(self._roll())
+        began = time.monotonic()
         try:
             await self.crews.day(day)
-            await switching
+            while not rolling.done():
+                await self.crews.day(replace(day, seconds=LONGER_S, flat=True))
+            await asyncio.gather(switching, rolling)
         finally:
-            killing.cancel()
-            switching.cancel()
-            with_kills = await asyncio.gather(killing, switching, return_exceptions=True)
-            self.kills = with_kills[0] if isinstance(with_kills[0], list) else self.kills
-        self.host_cpu_s = self._host_cpu() - cpu
+            for one in (killing, switching, rolling):
+                one.cancel()
+            with_kills, *_ = await asyncio.gather(killing, switching, rolling, return_exceptions=True)
+            self.kills = with_kills if isinstance(with_kills, list) else self.kills
+        self.day_s, self.host_cpu_s = time.monotonic() - began, self._host_cpu() - cpu
         self._enter("becoming quiet")
         self.quiet_s = await self.crews.quiet(QUIET_S_MAX)
         self.quiet_s += await fleet_books.quiet(self.plant)
+        if self.rollout is not None:
+            self.told = await self.rollout.document(await self.crews.software())
         self._enter("reading the books")
         evidence = await self.crews.report()
         stores = sorted({lane.store for one in self.crews.processes for lane in one.order.lanes})
@@ -182,6 +208,10 @@ class Run:
     async def _throw(self) -> None:
         if self.plan.switches:
             await throw_through_the_day(self.plant, self.plan.seconds, self.turned, self._say)
+
+    async def _roll(self) -> None:
+        if self.rollout is not None:
+            await self.rollout.play()
 
     def _host_cpu(self) -> float:
         try:
@@ -210,10 +240,11 @@ class Run:
             for name in ("events", "replies", "duplicate_replies", "members")
         }
         return {
-            "ok": not found,
+            "ok": not found and (self.told is None or self.told["ok"]),
             "plan": asdict(self.plan),
             "terminals": sum(len(lane.terminals) for one in self.crews.processes for lane in one.order.lanes),
             "connected_s": round(self.connected_s, 1),
+            "day_s": round(self.day_s, 1),
             "quiet_s": round(self.quiet_s, 1),
             **sums,
             "visits": self.crews.tick.visits,
@@ -225,6 +256,7 @@ class Run:
             "chaos": dict(sum((Counter(one.mischief) for one in evidence), Counter[str]())),
             "kills": [asdict(kill) for kill in self.kills],
             "switches": [one.document() for one in self.turned],
+            "rollout": self.told,
             "outages_s": sorted((s for one in evidence for s in one.outages_s), reverse=True)[:SHOWN_MAX],
             "latency_ms": {
                 "event_to_reply": latencies([ms for one in evidence for ms in one.reply_ms]),
@@ -233,7 +265,7 @@ class Run:
             "cpu": {
                 "crews_s": round(self.crews.cpu_s, 1),
                 "hosts_s": round(self.host_cpu_s, 1),
-                "hosts_core": round(self.host_cpu_s / max(0.1, self.plan.seconds), 3),
+                "hosts_core": round(self.host_cpu_s / max(0.1, self.day_s), 3),
             },
             "ledger": {
                 "sum_fen": books.sum_fen,
@@ -250,6 +282,9 @@ async def play_fleet(plan: FleetPlan, plant: Plant, chain: ChainDoc, key: str, c
     """One run against a house that is up; the report. `plan.chaos` with kills: the house must be ours."""
     crews = Crews(order_of(plan, plant, chain, key), data_folder(plant))
     run = Run(plan, plant, crews, console, [])
+    if plan.rollout is not None:
+        policy = read_policy(policy_path(plan.rollout))
+        run.rollout = FleetRollout(plant, policy, lanes_with_faults(plan, chain, key), plan.seed, run._say)
     showing = asyncio.create_task(_show(run))
     try:
         evidence, books = await run.play()
@@ -378,4 +413,6 @@ def summary(report: dict[str, Any]) -> str:
         else f"VIOLATIONS: {report['violations']['rules']}",
     ]
     lines += [f"  {one['rule']}: {one['what']}" for one in report["shown"]]
+    if report["rollout"] is not None:
+        lines += ["", markdown(report["rollout"])]
     return "\n".join(lines)

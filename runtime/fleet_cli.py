@@ -34,6 +34,17 @@ def fleet(
     switches: Annotated[
         bool, typer.Option("--switches", help="Throw and lift each kill switch through the day, and time it.")
     ] = False,
+    rollout: Annotated[
+        str | None,
+        typer.Option("--rollout", help="Roll software out through the day: a policy of configs/rollouts, or a file."),
+    ] = None,
+    software_faults: Annotated[
+        str,
+        typer.Option(
+            help="Stores that cannot do with new software: none, good (5 % are offline), defaults (3 % fail, 5 % are"
+            " offline, 1 % lie, 1 % flap), or a YAML file of failing, offline, lying, flapping in per mille."
+        ),
+    ] = "none",
     data: Annotated[Path | None, typer.Option("--data", help="Folder of the fleet's own house; emptied first.")] = None,
     attach: Annotated[
         Path | None, typer.Option("--attach", help="Instead: data folder of a house that runs; it is not killed.")
@@ -42,7 +53,9 @@ def fleet(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """A chain of simulated stores over real MQTT, with chaos, held against the books. Exit code 1 on a violation."""
+    from models.domain.errors import Refused
     from runtime.fleet import REGION, FleetPlan, parse_chaos, run_fleet
+    from runtime.fleet_rollout import shares_of
 
     overrides: dict[str, Any] = {
         "data_dir": str(data or default_data_dir().with_name(FLEET_DATA)),
@@ -51,5 +64,9 @@ def fleet(
         "clock": {"may_jump": True},
     }
     settings = load_settings(config, overrides)
-    plan = FleetPlan(stores, terminals, rate, seconds, parse_chaos(chaos), seed, flat, brisk, switches)
+    faults = shares_of(software_faults)
+    if faults is not None and rollout is None:
+        raise Refused("faults_of_nothing", "these faults show in a rollout of software", "give --rollout software too")
+    chaos_kinds = parse_chaos(chaos)
+    plan = FleetPlan(stores, terminals, rate, seconds, chaos_kinds, seed, flat, brisk, switches, rollout, faults)
     raise typer.Exit(run_fleet(plan, settings, as_json=as_json, attach_to=attach))
