@@ -54,14 +54,14 @@ class Clock:
 class Region:
     """Hosts of one region: the terminal's turn decides each order, its row keeps it. Dies before order `dies_at`."""
 
-    def __init__(self, url: str, clock: Clock) -> None:
-        self._url, self._clock = url, clock
+    def __init__(self, url: str, clock: Clock, region: RegionId = REGION) -> None:
+        self._url, self._clock, self._region = url, clock, region
         self.given = 0
         self.dies_at: int | None = None
         self.commands: list[CommandAsked] = []
 
     async def deliver(self, region: RegionId, batch: Sequence[Delivery]) -> list[Delivered]:
-        assert region == REGION
+        assert region == self._region
         answers = []
         with psycopg.connect(self._url, autocommit=True) as conn:
             for one in batch:
@@ -75,7 +75,7 @@ class Region:
         assert delivery.channel == DESIRED_CHANNEL
         asked = replace(msgspec.json.decode(delivery.payload, type=DesiredAsked), base=BASE)
         store, before = read_twin(conn, delivery.terminal)
-        me = Address(REGION, store, "terminal", delivery.terminal)
+        me = Address(self._region, store, "terminal", delivery.terminal)
         try:
             after = receive(before, asked, me, asked.id, self._clock.now).state
         except Refused as error:
@@ -114,13 +114,13 @@ def documents(url: str) -> dict[str, str]:
         return dict(rows)
 
 
-def plant(conn: psycopg.Connection[Any]) -> None:
-    """Six stores with a till and a face terminal each, all connected; one of them has a volume of its own."""
-    for store in STORES:
+def plant(conn: psycopg.Connection[Any], region: RegionId = REGION, stores: Sequence[StoreId] = STORES) -> None:
+    """Stores with a till and a face terminal each, all connected; one of six has a volume of its own."""
+    for store in stores:
         conn.execute(
             "INSERT INTO store (id, chain, region, shard, name_zh, name_en, zone, cutoff_hour, basket_owner, opened_at)"
             " VALUES (%s, %s, %s, %s, '', '', 'Asia/Shanghai', 0, 'storeops', now())",
-            (store, CHAIN, REGION, shard_of(store)),
+            (store, CHAIN, region, shard_of(store)),
         )
         for role in ("till", "face"):
             terminal = f"{store}-{role}"
@@ -133,7 +133,7 @@ def plant(conn: psycopg.Connection[Any]) -> None:
             twin = Terminal(online=True, boot=f"{terminal}/1", software="1.0", desired=Desired(gen=1, overrides=own))
             conn.execute(
                 "INSERT INTO entity VALUES (%s, %s, 'terminal', %s, %s, %s, 1, now())",
-                (REGION, store, terminal, shard_of(store), Jsonb(msgspec.to_builtins(twin))),
+                (region, store, terminal, shard_of(store), Jsonb(msgspec.to_builtins(twin))),
             )
 
 
