@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -18,8 +19,8 @@ from gateway.app import create_app
 from gateway.auth import make_login_link
 from gateway.edge import Edge
 from gateway.settings import GatewaySettings
-from models.tables.migrate import upgrade
-from runtime.postgres import sqlalchemy_url
+from runtime.postgres import EmbeddedPostgres, sqlalchemy_url
+from tests.conftest import fresh_database
 from tests.gateway.shop import SmallShop, tiles
 from tests.gateway.world import fill
 
@@ -27,19 +28,26 @@ SETTINGS = GatewaySettings(port=8000, demo=True, stream_frame_s=0.01)
 BASE = SETTINGS.base_url
 
 
+@pytest.fixture(scope="session")
+def filled_template(embedded_postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """The name of a migrated database with a small world in it, to copy from."""
+    with fresh_database(embedded_postgres, migrated_template) as url:
+
+        async def fill_it() -> None:
+            made = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
+            async with AsyncSession(made) as session:
+                await fill(session)
+            await made.dispose()
+
+        asyncio.run(fill_it())
+        yield urlsplit(url).path.lstrip("/")
+
+
 @pytest.fixture(scope="module")
-def filled_url(module_database_url: str) -> str:
-    """A migrated database with a small world in it, shared by a module: tests here only read it and sign in."""
-    upgrade(module_database_url)
-
-    async def fill_it() -> None:
-        made = create_async_engine(sqlalchemy_url(module_database_url), poolclass=NullPool)
-        async with AsyncSession(made) as session:
-            await fill(session)
-        await made.dispose()
-
-    asyncio.run(fill_it())
-    return module_database_url
+def filled_url(embedded_postgres: EmbeddedPostgres, filled_template: str) -> Iterator[str]:
+    """A small world, shared by a module: tests here only read it and sign in."""
+    with fresh_database(embedded_postgres, filled_template) as url:
+        yield url
 
 
 @pytest_asyncio.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -34,6 +35,7 @@ from runtime.plant import Plant, read_plant
 from runtime.ports import free_port
 from runtime.processes import has_ended, kill_all, log_tail, wait_ended
 from runtime.settings import ENV_PREFIX
+from tests.integration.warm_cli import WarmCli
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAIN_FILE = ROOT / "configs" / "chains" / "demo.yaml"
@@ -53,20 +55,29 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith((ENV_PREFIX, "RAY_"))}
 
 
-def storeops(*arguments: str, timeout_s: float = 60.0) -> dict[str, Any]:
-    """One verb of the command line with `--json`; its object."""
-    done = subprocess.run(
-        [sys.executable, "-m", "runtime", *arguments, "--json"],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
+def storeops(*arguments: str, timeout_s: float = 60.0, cold: bool = False) -> dict[str, Any]:
+    """One verb of the command line with `--json`; its object. `cold`: by `python -m runtime`, as a person starts it."""
+    if cold:
+        done = subprocess.run(
+            [sys.executable, "-m", "runtime", *arguments, "--json"],
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        code, told, errors = done.returncode, done.stdout, done.stderr
+    else:
+        code, told, errors = _warm_cli().run((*arguments, "--json"), environment(), timeout_s)
+    assert code == 0, errors
+    result: dict[str, Any] = json.loads(told)
     return result
+
+
+@functools.cache
+def _warm_cli() -> WarmCli:
+    return WarmCli(environment())
 
 
 class House:
