@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
 import msgspec
@@ -23,7 +23,7 @@ from models.domain.calendar import zone_of
 from models.domain.errors import Refused, RetryLater
 from models.domain.evidence import StageKind, Verdict
 from models.domain.ids import MessageId, RegionId, StoreId, TerminalId, derived_id
-from models.domain.rollout import Observed, RolloutId, TargetState
+from models.domain.rollout import Observed, Reason, RolloutId, TargetState
 from models.domain.rollout_journal import Rollout
 from models.domain.rollout_part import laid_in, part_of, put_back
 from models.domain.rollout_plan import PlannedStore, planned
@@ -45,7 +45,7 @@ ACTIVATE_DEADLINE_S = 30
 BOOKS_CLOSE_AFTER = timedelta(days=1)
 """A business date may end as late as 23:00 of the next one, and what an offline terminal kept comes in after it."""
 LOOK_AGAIN_AFTER = timedelta(minutes=1)
-NOT_YET = frozenset({"busy", "not_fetched", "nothing_to_activate"})
+NOT_YET = {str(one): one for one in Reason if one.put_off}
 """A terminal that answers so has refused nothing: it serves somebody, or is told once more."""
 
 Hook = Callable[[str], Awaitable[None]]
@@ -110,6 +110,8 @@ class RolloutDriver:
         self._wall = wall
         self._between = between
         self._kept: dict[RolloutId, _Kept] = {}
+        self._refused: dict[tuple[RolloutId, TerminalId], str] = {}
+        """Changes that hosts refuse to make, by their code."""
         self.counts = RoundCounts()
 
     async def round(self) -> int:
@@ -117,6 +119,7 @@ class RolloutDriver:
         async with self._databases.at() as conn:
             active = await table.list_headers(conn, [self._databases.chain], active=True)
         self._kept = {one.id: self._kept[one.id] for one in active if one.id in self._kept}
+        self._refused = {key: code for key, code in self._refused.items() if key[0] in self._kept}
         for header in active:
             try:
                 await self.tick(header.id)
@@ -188,6 +191,10 @@ class RolloutDriver:
         twins = await self._databases.twins(by_region)
         answers = await self._answers(rollout, stores)
         targets = _observed(rollout, twins, answers)
+        for (number, terminal), code in self._refused.items():
+            sight = targets.get(terminal)
+            if number == rollout.id and sight is not None and sight.part != rollout.artefact.payload:
+                targets[terminal] = replace(sight, refused=code)
         verdicts = await self._verdicts(kept, now if spend else None)
         await self._let_arrive(kept, now)
         return _Look(Observation(targets, verdicts, kept.arrivals), twins)
@@ -307,23 +314,29 @@ class RolloutDriver:
     ) -> None:
         try:
             answers = await self._hosts.deliver(region, [order(terminal, one) for terminal, one in asked])
-        except Refused as error:  # one of them is unknown there by now: each for itself
+        except Refused as error:  # one of them is unknown there by now, or unfit for it: each for itself
             if len(asked) == 1:
-                self.counts.refused += 1
-                log.warning("rollout_order_refused", rollout=rollout, terminal=asked[0][0], code=error.code)
+                self._refuse(rollout, *asked[0], error.code)
                 return
             for one in asked:
                 await self._give(rollout, region, [one])
             return
-        for (terminal, _), answer in zip(asked, answers, strict=True):
+        for (terminal, wanted), answer in zip(asked, answers, strict=True):
             result = msgspec.json.decode(answer.reply, type=OrderResult)
             if result.ok:
                 self.counts.orders += 1
+                self._refused.pop((rollout, terminal), None)
             elif result.code == "gen_conflict":
                 self.counts.conflicts += 1
             else:
-                self.counts.refused += 1
-                log.warning("rollout_order_refused", rollout=rollout, terminal=terminal, code=result.code)
+                self._refuse(rollout, terminal, wanted, result.code)
+
+    def _refuse(self, rollout: RolloutId, terminal: TerminalId, asked: CommandAsked | DesiredAsked, code: str) -> None:
+        """Remembered until the next look: whoever drives after us is told the same, for the order is given again."""
+        self.counts.refused += 1
+        if isinstance(asked, DesiredAsked) and code != "unknown_terminal":
+            self._refused[rollout, terminal] = code
+        log.warning("rollout_order_refused", rollout=rollout, terminal=terminal, code=code)
 
 
 _TOLD = (TargetState.ACTIVATING, TargetState.ROLLING_BACK)
@@ -356,7 +369,7 @@ def _observed(
             part = parts[key] = part_of(artefact, twin.overrides, wanted)
         fetched, well = _health(twin)
         answer = answers.get(terminal)
-        said, refused = _said(answer) if answer is not None else (None, "")
+        said, refused, not_yet = _said(answer) if answer is not None else (None, "", Reason.NONE)
         found[terminal] = Observed(
             twin.gen,
             part,
@@ -370,6 +383,7 @@ def _observed(
             fetched,
             said,
             refused,
+            not_yet,
         )
     return found
 
@@ -388,14 +402,18 @@ def _health(twin: Twin) -> tuple[str, bool]:
     return ready or "", not told.get("desired_refused")
 
 
-def _said(answer: CommandAnswer) -> tuple[datetime | None, str]:
+def _said(answer: CommandAnswer) -> tuple[datetime | None, str, Reason]:
     match CommandStatus(answer.status):
         case CommandStatus.DONE:
-            return answer.answered_at, ""
+            return answer.answered_at, "", Reason.NONE
+        case CommandStatus.REJECTED if answer.detail in NOT_YET:
+            return None, "", NOT_YET[answer.detail]
         case CommandStatus.FAILED | CommandStatus.REJECTED:
-            return None, "" if answer.detail in NOT_YET else answer.detail or answer.status
+            return None, answer.detail or answer.status, Reason.NONE
+        case CommandStatus.EXPIRED:
+            return None, "", Reason.NO_ANSWER
         case _:
-            return None, ""
+            return None, "", Reason.NONE
 
 
 def settled(rollout: Rollout, number: int) -> bool:

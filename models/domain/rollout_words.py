@@ -57,15 +57,32 @@ REASONS: dict[Reason, Text] = {
     Reason.FELL_BACK: Text("又报告旧版本", "it reports the old version again"),
     Reason.ROLLBACK_DEADLINE: Text("未能在期限内恢复", "it is not back before the rollback's deadline"),
     Reason.CHANGED_ELSEWHERE: Text("别处改动了同一内容", "the same was changed elsewhere"),
+    Reason.BUSY: Text("正在服务顾客", "it serves somebody"),
+    Reason.NOT_FETCHED: Text("终端答复尚未下载", "it answers that nothing is fetched"),
+    Reason.NOTHING_TO_ACTIVATE: Text("终端答复无可启用", "it answers that there is nothing to start"),
+    Reason.OTHER_VERSION: Text("终端的文档要的是别的版本", "its document wants another version"),
+    Reason.NO_ANSWER: Text("尚无答复", "it has not answered yet"),
 }
+
+_CODES = frozenset(str(one) for one in Reason)
 
 
 def standing(mark: Mark) -> Text:
     """Where a terminal stands and why, in a line."""
     state, reason = TARGET_STATES[mark.state], REASONS[mark.reason]
+    if mark.reason.put_off and mark.state is TargetState.PREFETCHING:
+        state = Text("已下载，等待下一次机会", "lies ready and waits for its next turn")
     if not reason.en:
         return state
-    return Text(f"{state.zh}：{reason.zh}", f"{state.en}: {reason.en}")
+    said = Text("", "")
+    if mark.state.error and mark.answer:
+        known = REASONS.get(Reason(mark.answer)) if mark.answer in _CODES else None
+        said = (
+            Text(f"（{mark.answer}）", f" ({mark.answer})")
+            if known is None
+            else Text(f"（{known.zh}）", f" ({known.en})")
+        )
+    return Text(f"{state.zh}：{reason.zh}{said.zh}", f"{state.en}: {reason.en}{said.en}")
 
 
 def in_words(entry: Entry) -> Text:
