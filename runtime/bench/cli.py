@@ -17,6 +17,7 @@ BENCHES = {
     "chain": "runtime.bench.chain_scale",
     "faces": "runtime.bench.faces",
     "money": "runtime.bench.money",
+    "rollouts": "runtime.bench.rollouts",
 }
 """Name -> module with `run(console) -> Report`. A new benchmark is one file and one line here."""
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -68,6 +69,16 @@ def bench_money(
     about 12 minutes and 6 GB; a machine that plants slowly measures fewer, and says how many.
     """
     raise typer.Exit(0 if measure("money", as_json, keep, memberships=memberships) else 1)
+
+
+@bench_app.command("rollouts")
+def bench_rollouts(
+    as_json: AsJson = False,
+    keep: Keep = None,
+    stores: Annotated[int, typer.Option(min=60, help="With three terminals each; 1,000 for the record.")] = 1_000,
+) -> None:
+    """What driving a rollout costs: whole ticks on a database, the rules alone, rehearsals. About 90 s."""
+    raise typer.Exit(0 if measure("rollouts", as_json, keep, stores=stores) else 1)
 
 
 @bench_app.command("all")

@@ -23,6 +23,12 @@ interleaved. Trust the ratios: figures move with the machine and with what else 
 """
 COLOURS = ("#2563eb", "#94a3b8", "#cbd5e1")
 NOTES = {
+    "rollouts": """\
+Measure with `storeops bench rollouts --json --keep docs/benchmarks`, about a minute. The last stage of a rollout over
+1,000 stores with three terminals each is open and everybody soaks. A whole tick reads the end of the journal and every
+row, decides, and finds nothing to do; without "CPU" the figure is the time that passes, the database's work in it.
+How rollouts work: [rollouts.md](rollouts.md).
+""",
     "money": """\
 Measure with `storeops bench money --json --keep docs/benchmarks`: a million due memberships in eight regions and a
 million statement lines, 6 GB, about 12 minutes. `--memberships 100000` measures the same on a tenth.
