@@ -10,8 +10,9 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
 from hashlib import shake_256
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ NAME, DELIVERED, NEXT = "fleet", "1.0.0", "2.0.0"
 IMAGE_BYTES = 8 * 1024
 FILE_BYTES_MAX = 64 * 1024
 PER_MILLE = 1_000
+SHARES = (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
 AUTHOR, OTHER = PersonId("fleet:author"), PersonId("fleet:approver")
 LOOK_EVERY_S = 1.0
 ROLLOUT_S_MAX = 280.0
@@ -186,6 +188,7 @@ class FleetRollout:
     times: list[StageTimes] = field(default_factory=list)
     started_at: float = 0.0
     halted_s: float | None = None
+    halted_why: str = ""
     seconds: float = 0.0
 
     @property
@@ -270,7 +273,7 @@ class FleetRollout:
     def _note(self, rollout: Rollout) -> None:
         now = round(self._passed_s, 1)
         if self.halted_s is None and rollout.halted_at is not None:
-            self.halted_s = now
+            self.halted_s, self.halted_why = now, rollout.why.en
             self.say(f"halted in stage {rollout.halted_at + 1} after {now:.0f} s: {rollout.why.en}")
         for mark, times in zip(rollout.stages, self.times, strict=True):
             if times.opened_s is None and mark.opened_at is not None:
@@ -332,11 +335,19 @@ class FleetRollout:
             ],
             "halted_at": None if rollout.halted_at is None else rollout.halted_at + 1,
             "halted_s": self.halted_s,
+            "halted_why": self.halted_why,
             "rolled_back": back,
             "left_between_versions": len(between),
             "versions": dict(Counter(one.version for one in runs)),
             "boots": sum(one.boots for one in runs),
             "journal": rollout.entries,
+            "proved_s": _spans((mark.asked_at, mark.proved_at) for mark in rollout.marks.values()),
+            "returned_s": _spans(
+                (mark.restored_at, mark.since)
+                for mark in rollout.marks.values()
+                if mark.state is TargetState.ROLLED_BACK
+            ),
+            "told_again": sum(mark.told > 1 for mark in rollout.marks.values()),
             "seconds": round(self.seconds, 1),
             "broken": broken[:20],
         }
@@ -380,6 +391,15 @@ def _asks(rollout: Rollout) -> bool:
     return rollout.stage >= 0 and rollout.stages[rollout.stage].state is StageState.AWAITS_APPROVAL
 
 
+def _spans(pairs: Iterable[tuple[datetime | None, datetime | None]]) -> dict[str, float | int]:
+    """n, p50, p99 and the longest, in seconds, of spans that have an end."""
+    ordered = sorted((until - since).total_seconds() for since, until in pairs if since and until)
+    if not ordered:
+        return {"n": 0, "p50": 0.0, "p99": 0.0, "max": 0.0}
+    ranks = {name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] for name, share in SHARES}
+    return {"n": len(ordered), **{name: round(value, 1) for name, value in ranks.items()}}
+
+
 # ---------------------------------------------------------------- shown
 
 
@@ -394,14 +414,25 @@ def markdown(found: Mapping[str, Any]) -> str:
     for number, stage in enumerate(found["stages"], 1):
         times = (_seconds(stage["opened_s"]), _seconds(stage["passed_s"]))
         lines.append(f"| {' | '.join((str(number), *(str(stage[key]) for key in keys), *times))} |")
-    halted = "" if found["halted_at"] is None else f"Halted in stage {found['halted_at']} after {found['halted_s']} s. "
+    halted = (
+        ""
+        if found["halted_at"] is None
+        else (f"Halted in stage {found['halted_at']} after {found['halted_s']} s: {found['halted_why']}. ")
+    )
     lines += [
         "",
         f"{halted}{found['state']} after {found['seconds']} s: {found['why']['en']}. {found['rolled_back']} stores were"
-        f" given back what they had; {found['left_between_versions']} terminals are left between versions;"
-        f" {found['boots']} starts; {found['journal']} entries of the journal.",
+        f" given back what they had; {found['left_between_versions']} terminals are left between versions.",
+        "",
+        f"{found['boots']} starts; {found['told_again']} terminals were told to start more than once;"
+        f" {found['journal']} entries of the journal. From the asking to the proof {_span(found['proved_s'])};"
+        f" from the order to return to the return {_span(found['returned_s'])}.",
     ]
     return "\n".join([*lines, *(f"- BROKEN: {one}" for one in found["broken"])])
+
+
+def _span(spans: Mapping[str, Any]) -> str:
+    return f"p50 {spans['p50']} s, p99 {spans['p99']} s, {spans['max']} s at most ({spans['n']})"
 
 
 def _seconds(value: float | None) -> str:
