@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -39,7 +40,10 @@ def _imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def sleeps(text: str) -> Iterator[str]:
     """time.sleep in a test, or an asyncio.sleep that is longer than a poll."""
-    for line, name, call in _calls(ast.parse(text)):
+    if "sleep" not in text and "wait_for_timeout" not in text:
+        return
+    tree = ast.parse(text)
+    for line, name, call in _calls(tree):
         if name == "time.sleep" or name.endswith(".wait_for_timeout"):
             yield f"{line}: {name}"
         if name in {"asyncio.sleep", "anyio.sleep"} and call.args:
@@ -50,7 +54,7 @@ def sleeps(text: str) -> Iterator[str]:
                 and seconds.value > POLL_S_MAX
             ):
                 yield f"{line}: {name}({seconds.value})"
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "time" and any(n.name == "sleep" for n in node.names):
             yield f"{node.lineno}: from time import sleep"
 
@@ -100,6 +104,8 @@ def floats(text: str) -> Iterator[str]:
 
 def class_names(text: str) -> Iterator[str]:
     """A class called a model of something; a table class not called a row."""
+    if not re.search(r"class\s+\w*model|table\s*=", text, re.IGNORECASE):
+        return
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.ClassDef):
             continue
@@ -179,6 +185,8 @@ def real_parts(text: str) -> Iterator[str]:
 
 def ray_decorators(text: str) -> Iterator[str]:
     """Where a class becomes a Ray actor."""
+    if "remote" not in text:
+        return
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "ray.remote":
             yield f"{node.lineno}: ray.remote"
@@ -222,8 +230,12 @@ def text_files() -> list[Path]:
     ]
 
 
+@cache
+def text_of(path: Path) -> str:
+    """Read once for all rules."""
+    return path.read_text(encoding="utf-8")
+
+
 def offences(files: list[Path], rule: Rule) -> list[str]:
     """All findings of `rule`, each with its file."""
-    return [
-        f"{path.relative_to(ROOT)}:{finding}" for path in files for finding in rule(path.read_text(encoding="utf-8"))
-    ]
+    return [f"{path.relative_to(ROOT)}:{finding}" for path in files for finding in rule(text_of(path))]

@@ -6,6 +6,7 @@ import json
 import re
 import runpy
 import struct
+from functools import cache
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ FACES = (ROOT / "docs" / "faces.md").read_text("utf-8")
 RUNNING = (ROOT / "docs" / "running.md").read_text("utf-8")
 
 
+@cache
 def verbs() -> dict[str, set[str]]:
     """Every visible command of the command line, and what stands below it."""
     group: Any = typer.main.get_command(app)
