@@ -145,7 +145,8 @@ def _completed(work: Work, views: Sequence[StageView]) -> Text:
         return why
     if work.rollout.policy.tail:
         return Text(
-            f"{why.zh}；{offline} 家离线门店恢复联网后再更新", f"{why.en}; {offline} offline stores follow when they answer"
+            f"{why.zh}；{offline} 家离线门店恢复联网后再更新",
+            f"{why.en}; {offline} offline stores follow when they answer",
         )
     return Text(
         f"{why.zh}；{offline} 家离线门店保留原有内容，此后不再更新",

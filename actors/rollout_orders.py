@@ -26,7 +26,7 @@ def ask_stores(work: Work) -> None:
     in_flight, lately = _busy(work)
     for number, store in work.found.queued:
         waiting = [one for one in store.targets if _can_be_asked(work, one.terminal)]
-        if not waiting:
+        if not waiting or (work.at_store and _went_back(work, store)):
             continue
         policy = work.policy(number)
         if not work.rollout.artefact.kind.boots and not work.window_open(store, number):
@@ -44,7 +44,13 @@ def ask_stores(work: Work) -> None:
 
 def _can_be_asked(work: Work, target: TerminalId) -> bool:
     mark = work.marks.get(target, UNTOUCHED)
-    return mark.state is TargetState.QUEUED and not mark.asked and work.sight(target).online
+    return mark.state is TargetState.QUEUED and (mark.inherited or not mark.asked) and work.sight(target).online
+
+
+def _went_back(work: Work, store: PlannedStore) -> bool:
+    """The store as a whole has what it had: its other terminals are not to bring the change back."""
+    marks = (work.marks.get(one.terminal, UNTOUCHED) for one in store.targets)
+    return any(mark.restored_at is not None or mark.error is not None for mark in marks)
 
 
 def _busy(work: Work) -> tuple[set[StoreId], int]:
@@ -83,10 +89,14 @@ def _ask(work: Work, store: PlannedStore, target: TerminalId) -> None:
     artefact, sight, now = work.rollout.artefact, work.sight(target), work.now
     boots = artefact.kind.boots
     already = boots and sight.software == artefact.version
-    previous = sight.part or artefact.fallback
+    known = work.marks.get(target, UNTOUCHED)
+    previous = known.previous if known.inherited else _previous_of_store(work, store)
+    if previous is None:
+        previous = sight.part or artefact.fallback
     ahead = boots and not already
     mark = replace(
-        work.marks.get(target, UNTOUCHED),
+        known,
+        inherited=False,
         state=TargetState.PREFETCHING if ahead else TargetState.ACTIVATING,
         since=now,
         reason=Reason.NONE,
@@ -101,6 +111,14 @@ def _ask(work: Work, store: PlannedStore, target: TerminalId) -> None:
     work.move(target, mark)
     if sight.part != artefact.payload:
         work.set_desired(store, target)
+
+
+def _previous_of_store(work: Work, store: PlannedStore) -> str | None:
+    """What the whole store had when the first of its terminals was asked; None for what each terminal has alone."""
+    if not work.at_store:
+        return None
+    marks = (work.marks.get(one.terminal, UNTOUCHED) for one in store.targets)
+    return next((mark.previous for mark in marks if mark.asked), None)
 
 
 # ---------------------------------------------------------------- what is under way

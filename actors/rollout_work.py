@@ -21,6 +21,7 @@ from models.domain.rollout_journal import (
     TargetMoved,
     folded,
 )
+from models.domain.rollout_part import at_store
 from models.domain.rollout_plan import PlannedStore, PlannedTarget
 from models.domain.rollout_target import UNSEEN, assess, assess_return, fail_in_queue
 
@@ -59,6 +60,8 @@ class Work:
         self.orders: list[Order] = []
         self.ordered: set[TerminalId] = set()
         """Who got an order in this tick."""
+        self.at_store = at_store(rollout.artefact)
+        """What is asked of one terminal of a store is asked of the store."""
         self._before = rollout
         self._entries: list[Entry] = []
         self._moved: dict[TerminalId, Mark] = {}
@@ -92,14 +95,24 @@ class Work:
     # ------------------------------------------------------------ looking
 
     def places(self, since: int = 0) -> Iterator[Place]:
-        """The stores of every stage that is open, from stage `since` on, in the order of asking; the tail last."""
+        """The stores of every stage that is open, from stage `since` on, in the order of asking; the tail last.
+
+        Of later stages those that were taken over from another rollout: they are asked in their turn, and a rollback
+        brings them back.
+        """
         plan, last = self.rollout.plan, self.rollout.stage
         for number in range(since, last + 1):
             for store in plan.stages[number].stores:
                 yield number, store
-        if not since:
-            for store in self.rollout.tail:
-                yield max(last, 0), store
+        if since:
+            return
+        for store in self.rollout.tail:
+            yield max(last, 0), store
+        if self.rollout.supersedes is not None:
+            for number in range(last + 1, len(plan.stages)):
+                for store in plan.stages[number].stores:
+                    if any(one.terminal in self.marks for one in store.targets):
+                        yield number, store
 
     def policy(self, stage: int) -> StagePolicy:
         """The rules of a stage."""
@@ -116,7 +129,7 @@ class Work:
         """
         artefact, now, marks, seen = self.rollout.artefact, self.now, self.marks, self.seen.targets
         back, stages, found = self.rollout.policy.rollback, self.rollout.stages, self.found
-        asking = self.rollout.state in (RolloutState.RUNNING, RolloutState.TAILING)
+        asking, last = self.rollout.state in (RolloutState.RUNNING, RolloutState.TAILING), self.rollout.stage
         for place in self.places(since):
             number, store = place
             policy, stage = self.policy(number), stages[number]
@@ -136,7 +149,7 @@ class Work:
                 if after is not mark:
                     self.move(terminal, after)
                 if state is TargetState.QUEUED:
-                    queued = queued or sight.online
+                    queued = queued or (sight.online and number <= last)
                 elif state in ON_THE_WAY:
                     way = True
                 elif state is TargetState.ROLLING_BACK:

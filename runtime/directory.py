@@ -19,6 +19,7 @@ from models.domain.ids import ChainId, LaneId, RegionId, StoreId, TerminalId
 from models.domain.kill_switch import CONFIG_KEY, KillSwitch, Place, switches_off
 from models.domain.registry import RegisteredTerminal
 from models.domain.software import Recorded
+from models.domain.twin import STORE_GEN
 from models.tables.directory import load_books, load_owners, load_terminals
 from models.tables.kill_switches import load_standing
 from models.tables.software import load_changed, load_recorded
@@ -147,7 +148,8 @@ class Directory:
 
     def config_key(self, record: RegisteredTerminal, book: StoreBook) -> Hashable:
         """Equal for terminals of the same desired configuration."""
-        return (book.chain_book.chain, book.version, book.basket_owner, book.off, self._layers.key(record, book))
+        settings = self._layers.key(record, book)
+        return (book.chain_book.chain, book.version, book.gen, book.basket_owner, book.off, settings)
 
     def desired_config(self, record: RegisteredTerminal, book: StoreBook) -> dict[str, Any]:
         """The configuration half of `desired`: the terminal's settings, and what comes from the chain's book."""
@@ -158,6 +160,7 @@ class Directory:
             **settings,
             **({} if offline is None else {"offline": offline}),
             **({CONFIG_KEY: [str(switch) for switch in book.off]} if book.off else {}),
+            **({"book": book.version, STORE_GEN: book.gen} if book.gen else {}),
             "language": book.language,
             "basket_owner": book.basket_owner,
             "consents": [

@@ -157,7 +157,7 @@ class Enrolment:
         store = await memberships.load_store(cur, request.store)
         if store is None:
             raise Bug("unknown_store", f"a terminal of the unknown store {request.store} enrolled a member")
-        plan = await latest_plan(cur, store.chain, request.plan)
+        plan = await latest_plan(cur, store.chain, request.plan, request.store)
         if plan is None:
             raise Refused("unknown_plan", request.plan)
         guarantee = self._guarantee_of(request, plan)

@@ -13,7 +13,15 @@ from psycopg import AsyncConnection
 from models.domain.errors import Refused
 from models.domain.price_file import Diff, PriceFile, PriceFileError, difference, next_items, read_price_file
 from models.domain.taxes import read_taxes
-from models.tables.chain_books import PRICE_FILE, insert_book, lock_books, newest_document
+from models.tables.chain_books import (
+    PRICE_FILE,
+    insert_book,
+    last_version,
+    lock_books,
+    newest_document,
+    require_no_rollout,
+    save_candidate,
+)
 from models.tables.items import changes, load_assortment
 
 JUMPS_SHOWN_MAX = 20
@@ -21,7 +29,10 @@ JUMPS_SHOWN_MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which file for which chain, and how. `jump_percent`: more needs `force`. `digest`: SHA-256 of the file, hex."""
+    """Which file for which chain, and how. `jump_percent`: more needs `force`. `digest`: SHA-256 of the file, hex.
+
+    `candidate`: for a rollout in stages; nobody uses it until then.
+    """
 
     chain: str
     digest: str
@@ -29,6 +40,7 @@ class Wanted:
     dry_run: bool = False
     force: bool = False
     jump_percent: int = 50
+    candidate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +116,8 @@ def read_checked(
 
 
 async def import_prices(conn: AsyncConnection[Any], file: PriceFile, wanted: Wanted, now: datetime) -> Imported:
-    """Write the next book of this database, in one transaction. Raises Refused `price_jumps` unless forced.
+    """Write the next book of this database, in one transaction. Raises Refused `price_jumps` unless forced, and
+    `book_on_its_way` while a rollout brings another one.
 
     The same file again changes nothing. `now`: business time, which decides what a price is until then; the book's
     row carries the database's own time.
@@ -115,20 +128,27 @@ async def import_prices(conn: AsyncConnection[Any], file: PriceFile, wanted: Wan
         if newest is None:
             raise Refused("unknown_chain", f"there is no chain {wanted.chain!r} with a book", "see `storeops status`")
         version, document = newest
-        old = (await load_assortment(conn, wanted.chain)).at(version)
+        known = await load_assortment(conn, wanted.chain)
+        old = known.at(version)
         new = next_items(file, old, now, wanted.effective)
         diff = difference(old, new, now, wanted.jump_percent)
-        changed = changes(old, new.values())
-        if wanted.dry_run or not changed:
+        if wanted.dry_run or not changes(old, new.values()):
             return Imported(wanted.chain, 0, file.lines, diff, wanted.dry_run)
         if diff.jumps and not wanted.force:
             raise _jumps(diff, wanted.jump_percent)
         cursor = await cur.execute("SELECT clock_timestamp()")
         row = await cursor.fetchone()
         assert row is not None
-        document = {**document, PRICE_FILE: {"sha256": wanted.digest, "version": version + 1, "lines": file.lines}}
-        await insert_book(cur, wanted.chain, version + 1, document, changed, row[0])
-    return Imported(wanted.chain, version + 1, file.lines, diff, False)
+        last = await last_version(cur, wanted.chain)
+        source = {"sha256": wanted.digest, "lines": file.lines}
+        if wanted.candidate:
+            goods = list(new.values())
+            made = await save_candidate(cur, wanted.chain, document, (PRICE_FILE, source), goods, row[0])
+            return Imported(wanted.chain, made, file.lines, diff, False)
+        await require_no_rollout(cur, wanted.chain)
+        document = {**document, PRICE_FILE: {**source, "version": last + 1}}
+        await insert_book(cur, wanted.chain, last + 1, document, changes(known.at(last), new.values()), row[0])
+    return Imported(wanted.chain, last + 1, file.lines, diff, False)
 
 
 def _jumps(diff: Diff, percent: int) -> Refused:

@@ -46,7 +46,8 @@ def preview(
 
     async def work(session: AsyncSession) -> str:
         row = await pricing.store_of(session, store)
-        book = None if row is None else await pricing.newest_book(session, row.chain, [one.code for one in asked.lines])
+        codes = [one.code for one in asked.lines]
+        book = None if row is None else await pricing.newest_book(session, row.chain, codes, store)
         if row is None or book is None:
             raise Refused("unknown_store", f"there is no store {store!r} with a book", "see `storeops status`")
         return price(asked, book, row, wall_now()).model_dump_json()

@@ -15,6 +15,7 @@ from models.domain.ids import ChainId, MessageId, RegionId, StoreId, TerminalId
 from models.domain.rollout import Site
 from models.tables.evidence import Days, read_days
 from models.tables.rollout_sight import CommandAnswer, Twin, load_answers, load_sites, load_twins
+from models.tables.store_books import StoreSight, load_store_sights
 from runtime.plant import Plant, open_pool
 
 log = structlog.get_logger()
@@ -72,6 +73,25 @@ class Databases:
             try:
                 async with self.at(url) as conn:
                     found |= await load_twins(conn, regions, wanted)
+            except AWAY as error:
+                log.warning("rollout_region_away", regions=regions, error=str(error))
+        return found
+
+    def database_of(self, region: RegionId) -> str:
+        """Where a region's stores are."""
+        return next(url for url, regions in self.regions.items() if region in regions)
+
+    async def store_sights(self, stores: Mapping[RegionId, Sequence[StoreId]]) -> dict[StoreId, StoreSight]:
+        """Of these stores; one whose database is away is missing. Ask after the twins: what their hosts had read by
+        then must not be newer than what is found here."""
+        found: dict[StoreId, StoreSight] = {}
+        for url, regions in self.regions.items():
+            wanted = [store for region in regions for store in stores.get(region, ())]
+            if not wanted:
+                continue
+            try:
+                async with self.at(url) as conn:
+                    found |= await load_store_sights(conn, self.chain, wanted)
             except AWAY as error:
                 log.warning("rollout_region_away", regions=regions, error=str(error))
         return found

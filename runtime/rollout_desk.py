@@ -24,14 +24,16 @@ from models.domain.ids import StoreId
 from models.domain.rollout import Artefact, PersonId, RolloutId, RolloutPolicy, RolloutState, Selector, Site, digest_of
 from models.domain.rollout_feasible import fitted, plan_problems
 from models.domain.rollout_journal import Entry, Rollout, drafted
-from models.domain.rollout_part import CARRIED
+from models.domain.rollout_part import BOOKS, at_store
 from models.domain.rollout_plan import resolve
 from models.domain.rollout_policy import misfits
 from models.tables import rollouts as table
 from models.tables.privacy import audit
 from models.tables.rollouts import Decision, Header, Look, StageOutlook
 from runtime.clock import wall_now
+from runtime.rollout_books import require_one_database, settle
 from runtime.rollout_databases import Databases
+from runtime.rollout_takeover import taken_over
 from runtime.rollouts import RolloutDriver
 
 ATTEMPTS_MAX = 5
@@ -59,7 +61,7 @@ class RolloutDesk:
     ) -> Planned:
         """Resolve, freeze and keep a draft; nothing changes anywhere. `number` repeated gives the same draft.
 
-        Raises Refused: artefact_misfit, policy_misfit, number_reused, what `resolve` raises; RetryLater region_away.
+        Raises Refused: books_one_database, policy_misfit, number_reused, what `resolve` raises; RetryLater region_away.
         """
         return await self.keep(await self.preview(policy, artefact, selector, author, seed=seed, number=number))
 
@@ -75,15 +77,22 @@ class RolloutDesk:
     ) -> Planned:
         """As `plan`, and keeps nothing."""
         chain = self._databases.chain
-        if artefact.kind not in CARRIED:
-            raise Refused("artefact_misfit", f"{artefact.kind} is not rolled out in stages", "config, flag or software")
+        if artefact.kind in BOOKS:
+            require_one_database(self._databases)
         sites, away = await self._databases.sites(chain)
         if away:
             raise RetryLater(
                 "region_away", f"the database of {', '.join(away)} does not answer", "plan when it is back"
             )
-        rules = {"mandatory_roles": policy.mandatory_roles, "stratify": policy.stratify}
-        plan = resolve(sites, selector, policy.stages, seed, **rules)  # type: ignore[arg-type]
+        plan = resolve(
+            sites,
+            selector,
+            policy.stages,
+            seed,
+            mandatory_roles=policy.mandatory_roles,
+            stratify=policy.stratify,
+            mandatory_only=at_store(artefact),
+        )
         policy = fitted(policy, plan)
         if problems := (*misfits(policy, artefact), *plan_problems(policy, plan)):
             raise Refused(
@@ -180,9 +189,21 @@ class RolloutDesk:
                     )
             if not await table.append(conn, rollout, turn.rollout, entries, decided, now):
                 return None
+            await settle(conn, rollout, turn.rollout)
             detail = {"state": str(turn.rollout.state), "why": turn.rollout.why.en[:400]}
             await audit(conn, f"rollout.{type(told).__name__.lower()}", number, detail, told.by, now)
         return turn
+
+    async def supersede(self, old: RolloutId, new: RolloutId, by: PersonId) -> RolloutTurn:
+        """The draft `new` begins and takes over what `old` changed, which ends: one commit. Returns the new one's turn.
+
+        Raises Refused with `actors.rollout_takeover`'s reasons, `rollout_conflict`, `book_moved`, `unknown_rollout`;
+        RetryLater `rollout_busy`, `region_away`.
+        """
+        for _ in range(ATTEMPTS_MAX):
+            if (turn := await taken_over(self._databases, old, new, by, self._wall().astimezone(UTC))) is not None:
+                return turn
+        raise RetryLater("rollout_busy", "it moved each time it was looked at", "say it again", after_s=1)
 
     # ------------------------------------------------------------ shown
 

@@ -25,7 +25,7 @@ from models.domain.evidence import StageKind, Verdict
 from models.domain.ids import MessageId, RegionId, StoreId, TerminalId, derived_id
 from models.domain.rollout import Observed, Reason, RolloutId, TargetState
 from models.domain.rollout_journal import Rollout
-from models.domain.rollout_part import laid_in, part_of, put_back
+from models.domain.rollout_part import at_store, laid_in, part_of, put_back
 from models.domain.rollout_plan import PlannedStore, planned
 from models.domain.rollout_target import counts_of
 from models.domain.twin import CommandAsked, CommandStatus, DesiredAsked, OrderResult
@@ -33,7 +33,9 @@ from models.tables import rollouts as table
 from models.tables.rollout_sight import CommandAnswer, Twin
 from runtime.clock import wall_now
 from runtime.orders import order
+from runtime.rollout_books import settle
 from runtime.rollout_databases import AWAY, Databases
+from runtime.rollout_stores import StoreOrders, seen_by_store
 
 log = structlog.get_logger()
 
@@ -107,6 +109,7 @@ class RolloutDriver:
     ) -> None:
         self._databases = databases
         self._hosts = hosts
+        self._stores = StoreOrders(databases, hosts)
         self._wall = wall
         self._between = between
         self._kept: dict[RolloutId, _Kept] = {}
@@ -143,6 +146,8 @@ class RolloutDriver:
             ]
             async with self._databases.at() as conn, conn.transaction():
                 written = await table.append(conn, kept.rollout, turn.rollout, entries, decided, now)
+                if written:
+                    await settle(conn, kept.rollout, turn.rollout)
             if not written:
                 self.counts.lost_races += 1
                 del self._kept[number]
@@ -182,7 +187,7 @@ class RolloutDriver:
         """The terminals of the open stages, the evidence that is due, and stores that opened since."""
         rollout = kept.rollout
         # The stage that this tick may open is looked at too: its stores are asked at once.
-        opened = rollout.plan.stages[: rollout.stage + 2]
+        opened = rollout.plan.stages[: None if rollout.supersedes is not None else rollout.stage + 2]
         stores = [store for stage in opened for store in stage.stores]
         stores += rollout.tail
         by_region: dict[RegionId, list[StoreId]] = {}
@@ -195,6 +200,9 @@ class RolloutDriver:
             sight = targets.get(terminal)
             if number == rollout.id and sight is not None and sight.part != rollout.artefact.payload:
                 targets[terminal] = replace(sight, refused=code)
+        if at_store(rollout.artefact):
+            whole = await self._databases.store_sights(by_region)
+            targets = seen_by_store(rollout.artefact, stores, targets, twins, whole)
         verdicts = await self._verdicts(kept, now if spend else None)
         await self._let_arrive(kept, now)
         return _Look(Observation(targets, verdicts, kept.arrivals), twins)
@@ -227,7 +235,13 @@ class RolloutDriver:
         known = {store.store for stage in rollout.plan.stages for store in stage.stores}
         rules = rollout.policy
         found = (
-            planned(site, rollout.selector, rules.mandatory_roles, rules.stratify)
+            planned(
+                site,
+                rollout.selector,
+                rules.mandatory_roles,
+                rules.stratify,
+                mandatory_only=at_store(rollout.artefact),
+            )
             for site in sites
             if site.store not in known
         )
@@ -297,6 +311,12 @@ class RolloutDriver:
             if orders
             else {}
         )
+        if at_store(rollout.artefact):
+            given, refused = await self._stores.give(rollout, orders, regions, self._wall().astimezone(UTC))
+            self.counts.orders, self.counts.refused = self.counts.orders + given, self.counts.refused + refused
+            if orders:
+                await self._between("given")
+            return
         by_region: dict[RegionId, list[tuple[TerminalId, CommandAsked | DesiredAsked]]] = {}
         for one in orders:
             by_region.setdefault(regions[one.target], []).append((one.target, _asked(rollout, one, look)))

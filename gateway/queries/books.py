@@ -49,13 +49,14 @@ class Shelf(msgspec.Struct, frozen=True):
 
 async def shelf(session: AsyncSession, chain: str) -> Shelf:
     """A few articles and the consent texts in force; an empty shelf when the chain has no book yet."""
-    query = select(BookRow.doc).where(col(BookRow.chain) == chain).order_by(col(BookRow.version).desc()).limit(1)
-    doc = (await session.exec(query)).first()
-    if doc is None:
+    in_force = col(BookRow.chain) == chain, ~col(BookRow.candidate)
+    query = select(BookRow).where(*in_force).order_by(col(BookRow.version).desc()).limit(1)
+    book = (await session.exec(query)).first()
+    if book is None:
         return Shelf()
     newest = (
         select(ItemRow.code, ItemRow.doc)
-        .where(col(ItemRow.chain) == chain)
+        .where(col(ItemRow.chain) == chain, col(ItemRow.version) <= book.version)
         .ext(distinct_on(col(ItemRow.code)))
         .order_by(col(ItemRow.code), col(ItemRow.version).desc())
         .limit(2 * SHELF_ITEMS_MAX)
@@ -63,7 +64,7 @@ async def shelf(session: AsyncSession, chain: str) -> Shelf:
     listed = [{"code": code, **item} for code, item in (await session.exec(newest)).all() if item is not None]
     return Shelf(
         tuple(msgspec.convert(entry, ShelfItem) for entry in listed[:SHELF_ITEMS_MAX]),
-        tuple(_entries(doc, "consents", ConsentWords)),
+        tuple(_entries(book.doc, "consents", ConsentWords)),
     )
 
 

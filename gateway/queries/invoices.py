@@ -67,7 +67,8 @@ async def invoice_of(session: AsyncSession, ident: str) -> Invoice | None:
 
 async def _terms(session: AsyncSession, chain: str, codes: Collection[str]) -> _Terms:
     """The rates of the book in force; of an article what it was listed with last, also when it is gone."""
-    book = select(BookRow.doc).where(col(BookRow.chain) == chain).order_by(col(BookRow.version).desc()).limit(1)
+    in_force = col(BookRow.chain) == chain, ~col(BookRow.candidate)
+    book = select(BookRow.doc).where(*in_force).order_by(col(BookRow.version).desc()).limit(1)
     doc = (await session.exec(book)).first() or {}
     listed = (
         select(ItemRow.code, ItemRow.doc)

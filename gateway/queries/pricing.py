@@ -18,7 +18,7 @@ from models.domain.pricing import Item
 from models.tables.directory import chain_book
 from models.tables.items import ItemRow, item_from_json
 from models.tables.members import PlanRow
-from models.tables.registry import BookRow, StoreRow
+from models.tables.registry import BookRow, StoreBookRow, StoreRow
 from models.tables.vouchers import VoucherUseRow
 
 PLAN_VERSIONS_MAX = 100
@@ -33,20 +33,28 @@ class VoucherFigures:
     given_fen: int
 
 
-async def newest_book(session: AsyncSession, chain: str, codes: Collection[str] = ()) -> ChainBook | None:
-    """The book in force, with those of its articles that `codes` names; None when the chain has none."""
-    query = select(BookRow).where(col(BookRow.chain) == chain).order_by(col(BookRow.version).desc()).limit(1)
+async def newest_book(
+    session: AsyncSession, chain: str, codes: Collection[str] = (), store: str = ""
+) -> ChainBook | None:
+    """The book in force, at a store the one that is pinned there, with those of its articles that `codes` names; None
+    when the chain has none."""
+    of_chain = col(BookRow.chain) == chain
+    pinned = select(StoreBookRow.version).where(col(StoreBookRow.store) == store)
+    version = (await session.exec(pinned)).first() if store else None
+    wanted = ~col(BookRow.candidate) if version is None else col(BookRow.version) == version
+    query = select(BookRow).where(of_chain, wanted).order_by(col(BookRow.version).desc()).limit(1)
     row = (await session.exec(query)).first()
     if row is None:
         return None
-    return chain_book(ChainId(chain), row.version, {"plans": [], **row.doc}, await items_of(session, chain, codes))
+    items = await items_of(session, chain, codes, row.version)
+    return chain_book(ChainId(chain), row.version, {"plans": [], **row.doc}, items)
 
 
-async def items_of(session: AsyncSession, chain: str, codes: Collection[str]) -> dict[str, Item]:
-    """Those of these articles that the book in force has."""
+async def items_of(session: AsyncSession, chain: str, codes: Collection[str], version: int) -> dict[str, Item]:
+    """Those of these articles that this version of the book has."""
     newest = (
         select(ItemRow.code, ItemRow.doc)
-        .where(col(ItemRow.chain) == chain, col(ItemRow.code).in_(codes))
+        .where(col(ItemRow.chain) == chain, col(ItemRow.code).in_(codes), col(ItemRow.version) <= version)
         .ext(distinct_on(col(ItemRow.code)))
         .order_by(col(ItemRow.code), col(ItemRow.version).desc())
     )

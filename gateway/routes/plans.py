@@ -114,7 +114,7 @@ async def _preview(database: AsyncSession, edge: Edge, asked: PreviewRequest) ->
     store = await pricing.store_of(database, asked.store)
     if store is None:
         raise not_found("store", asked.store)
-    book = await pricing.newest_book(database, store.chain, [line.code for line in asked.lines])
+    book = await pricing.newest_book(database, store.chain, [line.code for line in asked.lines], store.id)
     if book is None:
         raise not_found("book of chain", store.chain)
     return preview(asked, book, store, await edge.business_now(database))
@@ -126,7 +126,7 @@ async def _offers(database: AsyncSession, edge: Edge, region: str) -> OffersView
     if book is None:
         return None
     plans = await pricing.plan_versions(database, chain)
-    newest = {plan.id: plan.version for plan in reversed(plans)}
+    newest = {plan.id: plan.version for plan in (*reversed(plans), *book.plans.values())}
     figures = await pricing.voucher_figures(database, chain)
     return OffersView(
         chain=chain,

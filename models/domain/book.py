@@ -81,6 +81,8 @@ class StoreBook:
     """What kill switches or the configuration stopped here, as of now: no version of the book pins it."""
     settings: StoreSettings = DEFAULT_SETTINGS
     """The effective configuration, as of now likewise."""
+    gen: int = 0
+    """How often a rollout changed something for the whole store."""
 
     @property
     def version(self) -> int:

@@ -294,6 +294,7 @@ DERIVED: Mapping[str, str] = {
     "offline": "prices come from the chain's book; whether a terminal may sell alone is `offline_sales.enabled`",
     "basket_owner": "who keeps the basket is said of the store itself, not under settings",
     "book": "the version of a store's book is pinned by a rollout",
+    "store_gen": "how often a rollout changed something for the whole store",
     "switches": "what is off at once is thrown by kill switches; a lasting choice is face.enabled, benefits.enabled or"
     " offers.enabled",
 }

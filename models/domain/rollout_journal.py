@@ -68,6 +68,10 @@ class Mark:
     """How often it answered that there is nothing to start, although it reports that the version lies ready."""
     answer: str = ""
     """What was said when it failed: its own words, its host's, or the last reason why it waited."""
+    inherited: bool = False
+    """A rollout that this one superseded had asked it, and this one has not yet."""
+    earlier: tuple[str, ...] = ()
+    """Digests of what superseded rollouts may have put there: ours, though neither the old part nor the new one."""
 
     @property
     def asked(self) -> bool:
@@ -120,6 +124,8 @@ class Rollout:
     since: datetime | None = None
     why: Text = NO_TEXT
     superseded_by: RolloutId | None = None
+    supersedes: RolloutId | None = None
+    """Whose changed targets it took over, with what stood there before that one."""
     entries: int = 0
     """How many journal entries this is the fold of: compare-and-set for the driver."""
 
@@ -160,6 +166,7 @@ class RolloutMoved:
     halted_at: int | None = None
     code: str = ""
     superseded_by: RolloutId | None = None
+    supersedes: RolloutId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +261,7 @@ def _moved(rollout: Rollout, entry: RolloutMoved) -> Rollout:
         stages=stages,
         halted_at=rollout.halted_at if entry.halted_at is None else entry.halted_at,
         superseded_by=entry.superseded_by or rollout.superseded_by,
+        supersedes=entry.supersedes or rollout.supersedes,
     )
 
 

@@ -1,18 +1,21 @@
 """The part of a terminal's document that a rollout owns: how it is read there, laid in, and taken out again.
 
 A configuration's part are the paths of its patch in the terminal's own overrides, whatever stands at them; software's
-is the release. A part is text: canonical JSON, "" where nothing stands.
+is the release. What the store's host reads, its settings and its book, is one part for the whole store: the paths in
+the store's live layer, or the version that is pinned. A part is text: canonical JSON, "" where nothing stands.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from models.domain.chain_refusals import faults
+from models.domain.chain_settings import BY_PATH, Level, Path, Reader
 from models.domain.errors import Refused
 from models.domain.ids import MessageId
-from models.domain.rollout import Artefact, ArtefactKey, ArtefactKind, digest_of
+from models.domain.rollout import BOOK_KEY, Artefact, ArtefactKey, ArtefactKind, digest_of
 from models.domain.twin import (
     PROTECTED_CONFIG,
     DesiredAsked,
@@ -23,8 +26,7 @@ from models.domain.twin import (
 )
 
 PATCHED = (ArtefactKind.CONFIG, ArtefactKind.FLAG)
-CARRIED = (*PATCHED, ArtefactKind.SOFTWARE)
-"""Kinds that travel in a terminal's document. Books are a store's."""
+BOOKS = (ArtefactKind.PLAN, ArtefactKind.PRICES)
 CONFIG_KEY = ArtefactKey("config")
 
 
@@ -54,10 +56,52 @@ def without(overrides: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str,
     return left
 
 
+def at_store(artefact: Artefact) -> bool:
+    """True for what the store's host reads: it changes for the whole store at once."""
+    if artefact.kind in BOOKS:
+        return True
+    return artefact.kind in PATCHED and Reader.HOST in _readers(json.loads(artefact.payload))
+
+
+def _readers(patch: Mapping[str, Any]) -> set[Reader]:
+    """Who acts by what a patch says; keys of a terminal's vendor are the terminal's."""
+    found: set[Reader] = set()
+    for path in leaf_paths(patch):
+        below = {one.read_by for keys, one in BY_PATH.items() if keys[: len(path)] == path}
+        found |= below or {Reader.TERMINAL}
+    return found
+
+
+def leaf_paths(patch: Mapping[str, Any], under: Path = ()) -> Iterator[Path]:
+    """Where a patch says something."""
+    for key, value in patch.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaf_paths(value, (*under, key))
+        else:
+            yield (*under, key)
+
+
+def store_part(artefact: Artefact, version: int, layer: Mapping[str, Any]) -> str:
+    """The artefact's part of a store that uses this version of the book, under this live layer."""
+    if artefact.kind in BOOKS:
+        return str(version)
+    found = taken(layer, json.loads(artefact.payload))
+    return canonical(found) if found else ""
+
+
+def layer_change(artefact: Artefact, part: str) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """The patch that gives a store's live layer this part, and the paths of which it is to say nothing any more."""
+    patch: dict[str, Any] = json.loads(part) if part else {}
+    said = set(leaf_paths(patch))
+    return patch, tuple(path for path in leaf_paths(json.loads(artefact.payload)) if path not in said)
+
+
 def part_of(artefact: Artefact, overrides: str, software: Mapping[str, Any] | None) -> str:
     """The artefact's part as it stands in one terminal's document."""
     if artefact.kind is ArtefactKind.SOFTWARE:
         return "" if software is None else canonical(software)
+    if artefact.kind in BOOKS:
+        return ""
     found = taken(json.loads(overrides), json.loads(artefact.payload))
     return canonical(found) if found else ""
 
@@ -94,10 +138,26 @@ def patch_artefact(patch: Mapping[str, Any], flag: str = "") -> Artefact:
         )
     if protected := PROTECTED_CONFIG & patch.keys():
         raise Refused("bad_artefact", f"{', '.join(sorted(protected))} is no setting", "it comes from the chain's book")
+    readers = _readers(patch)
+    if Reader.HOST in readers:
+        for fault in faults(patch, Level.STORE):
+            raise Refused("bad_artefact", f"{fault.key}: {fault.message}", fault.do)
+        if Reader.TERMINAL in readers:
+            raise Refused(
+                "bad_artefact",
+                "some of it is read by the store's host and some by terminals",
+                "one rollout for each: docs/configuration.md says who reads what",
+            )
     payload = canonical(patch)
     kind, key = (ArtefactKind.FLAG, ArtefactKey(flag)) if flag else (ArtefactKind.CONFIG, CONFIG_KEY)
     sha256 = digest_of(payload)
     return Artefact(kind, key, sha256[:12], payload, sha256)
+
+
+def book_artefact(kind: ArtefactKind, version: int, base: int) -> Artefact:
+    """A version of the chain's book over the one in force."""
+    payload = str(version)
+    return Artefact(kind, BOOK_KEY, payload, payload, digest_of(payload), str(base))
 
 
 def software_artefact(release: Mapping[str, Any], fallback: Mapping[str, Any], family: str = "terminals") -> Artefact:

@@ -96,11 +96,17 @@ def selected(selector: Selector, site: Site) -> bool:
 
 
 def planned(
-    site: Site, selector: Selector, mandatory_roles: frozenset[str], stratify: Sequence[str] = ()
+    site: Site,
+    selector: Selector,
+    mandatory_roles: frozenset[str],
+    stratify: Sequence[str] = (),
+    *,
+    mandatory_only: bool = False,
 ) -> PlannedStore | None:
     """The store as a plan has it; None when no terminal of it is reached.
 
-    Without a terminal of a mandatory role each of its terminals is mandatory.
+    Without a terminal of a mandatory role each of its terminals is mandatory. `mandatory_only`: what changes for the
+    whole store is proved by these; the others get it with them and cannot go back alone.
     """
     devices = sorted(
         (
@@ -115,12 +121,13 @@ def planned(
     if not devices or not selected(selector, site):
         return None
     every = not any(one.role in mandatory_roles for one in devices)
+    targets = (PlannedTarget(one.terminal, one.role, every or one.role in mandatory_roles) for one in devices)
     return PlannedStore(
         site.store,
         site.region,
         site.zone,
         "|".join(site.region if label == REGION else site.labels.get(label, "") for label in stratify),
-        tuple(PlannedTarget(one.terminal, one.role, every or one.role in mandatory_roles) for one in devices),
+        tuple(one for one in targets if one.mandatory or not mandatory_only),
     )
 
 
@@ -132,9 +139,12 @@ def resolve(
     *,
     mandatory_roles: frozenset[str] = frozenset(),
     stratify: Sequence[str] = (),
+    mandatory_only: bool = False,
 ) -> FrozenPlan:
     """The frozen plan. Raises Refused: nothing_selected, named_store_unknown, too_few_stores, stores_left_over."""
-    found = (planned(site, selector, mandatory_roles, stratify) for site in inventory)
+    found = (
+        planned(site, selector, mandatory_roles, stratify, mandatory_only=mandatory_only) for site in inventory
+    )
     pool = {one.store: one for one in found if one is not None}
     if not pool:
         raise Refused("nothing_selected", "the selector reaches no terminal", "widen it, or say all_stores")

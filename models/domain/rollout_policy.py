@@ -23,6 +23,7 @@ from models.domain.ids import StoreId, is_topic_level
 from models.domain.plan_reader import Text
 from models.domain.rollout import (
     ALL_STORES,
+    BOOK_KEY,
     PAYLOAD_CHARACTERS_MAX,
     RULE_SECONDS_MAX,
     STAGES_MAX,
@@ -89,6 +90,8 @@ def misfits(policy: RolloutPolicy, artefact: Artefact) -> tuple[Problem, ...]:
         found.extend(_software_misfits(artefact))
     elif artefact.kind in (ArtefactKind.CONFIG, ArtefactKind.FLAG) and not _canonical_patch(artefact.payload):
         found.append(Problem("artefact.payload", "must be one JSON object with sorted keys and no spaces"))
+    if artefact.key == BOOK_KEY and policy.tail:
+        found.append(Problem("tail", "a store that opens later starts with the chain's book: write false"))
     asked = PRIVACY_ATTACHMENT in policy.stages[0].policy.attachments
     if touches_faces(artefact) and not asked and len(policy.stages) > 1:
         reason = f"must name {PRIVACY_ATTACHMENT}: {artefact.key} touches faces"

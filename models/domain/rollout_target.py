@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import NewType
 
 from models.domain.ids import TerminalId
-from models.domain.rollout import Artefact, Observed, Reason, RollbackPolicy, StagePolicy, TargetState
+from models.domain.rollout import Artefact, Observed, Reason, RollbackPolicy, StagePolicy, TargetState, digest_of
 from models.domain.rollout_gate import Counts
 from models.domain.rollout_journal import ON_THE_WAY, UNTOUCHED, Mark
 from models.domain.rollout_plan import PlannedStore
@@ -113,8 +113,11 @@ def _taken_over(mark: Mark, artefact: Artefact, seen: Observed) -> bool:
 
 
 def _stood(mark: Mark, artefact: Artefact, part: str) -> bool:
-    """True for the part that was there before the change: what is restored, or nothing where that is the fallback."""
-    return part == mark.previous or (not part and mark.previous == artefact.fallback)
+    """True for the part that was there before the change: what is restored, or nothing where that is the fallback, or
+    what a superseded rollout had put there."""
+    if part == mark.previous or (not part and mark.previous == artefact.fallback):
+        return True
+    return bool(mark.earlier) and digest_of(part) in mark.earlier
 
 
 def _on_the_way(mark: Mark, artefact: Artefact, seen: Observed, now: datetime, policy: StagePolicy) -> Mark:

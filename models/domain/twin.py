@@ -23,8 +23,11 @@ GEN_MAX = 2**31 - 1
 OVERRIDES_CHARACTERS_MAX = 4_096
 CONFIG_DEPTH_MAX = 8
 CHANGES_REMEMBERED_MAX = 8
-PROTECTED_CONFIG = frozenset({"consents", "switches"})
-"""The texts that customers agree to come from the chain's book alone, what is switched off from its kill switches."""
+STORE_GEN = "store_gen"
+"""In a terminal's document: how often a rollout changed something for its whole store, as its host has read it."""
+PROTECTED_CONFIG = frozenset({"consents", "switches", "book", STORE_GEN})
+"""The texts that customers agree to come from the chain's book alone, what is switched off from its kill switches,
+and what a rollout changed for the store is told by the host that acts by it."""
 
 
 class Sync(StrEnum):
@@ -64,6 +67,8 @@ class Desired:
     software: SoftwareVersion | None = None
     changes: tuple[str, ...] = ()
     """The last changes by id: the same one asked again makes no new generation."""
+    store_gen: int = 0
+    """Of the document: see STORE_GEN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,7 @@ def change(desired: Desired, asked: DesiredAsked, applied_gen: int) -> tuple[Des
     if gen > GEN_MAX:
         raise Refused("gen_exhausted", "the terminal claims the last generation there is", "register it anew")
     changes = (*desired.changes, asked.id)[-CHANGES_REMEMBERED_MAX:]
-    return Desired(gen, base_hash, next_hash, overrides, software, changes), config
+    return Desired(gen, base_hash, next_hash, overrides, software, changes, int(base.get(STORE_GEN, 0))), config
 
 
 def _patched(overrides: str, patch: str) -> str:

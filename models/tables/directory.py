@@ -47,12 +47,12 @@ async def load_books(
     today: str,
     assortments: dict[ChainId, Assortment] | None = None,
 ) -> tuple[dict[StoreId, StoreBook], dict[tuple[ChainId, int], ChainBook]]:
-    """The newest book of each store of the region, and all versions of their chains' books.
+    """The book of each store of the region, pinned or its chain's, and all versions of their chains' books.
 
     `assortments`: the articles that are known already; only what changed since is read, and put in.
     """
     cursor = await conn.execute(
-        """SELECT b.chain, b.version, b.doc FROM book b
+        """SELECT b.chain, b.version, b.doc, b.candidate FROM book b
            WHERE b.chain IN (SELECT DISTINCT chain FROM store WHERE region = %s) ORDER BY b.chain, b.version""",
         (region,),
     )
@@ -63,21 +63,18 @@ async def load_books(
     versions = {
         (ChainId(row[0]), row[1]): chain_book(ChainId(row[0]), row[1], row[2], known[row[0]].at(row[1])) for row in rows
     }
-    newest: dict[ChainId, ChainBook] = {}
-    for (chain, version), book in versions.items():
-        if chain not in newest or newest[chain].version < version:
-            newest[chain] = book
+    in_force = {ChainId(row[0]): int(row[1]) for row in rows if not row[3]}  # the highest is the last
     owners = await load_owners(conn, region)
     cursor = await conn.execute(
         """SELECT s.id, s.chain, s.zone, s.cutoff_hour, s.basket_owner,
              (SELECT e.entity FROM store_entity e WHERE e.store = s.id AND e.from_date <= %s
-              ORDER BY e.from_date DESC LIMIT 1)
-           FROM store s WHERE s.region = %s""",
+              ORDER BY e.from_date DESC LIMIT 1), b.version, coalesce(b.gen, 0)
+           FROM store s LEFT JOIN store_book b ON b.store = s.id WHERE s.region = %s""",
         (today, region),
     )
     stores = {
         StoreId(row[0]): StoreBook(
-            chain_book=newest[ChainId(row[1])],
+            chain_book=versions[ChainId(row[1]), row[6] or in_force[ChainId(row[1])]],
             store=StoreId(row[0]),
             region=region,
             entity=LegalEntityId(row[5]),
@@ -85,9 +82,10 @@ async def load_books(
             cutoff_hour=row[3],
             basket_owner=row[4],
             owners=owners.get(StoreId(row[0]), ()),
+            gen=row[7],
         )
         for row in await cursor.fetchall()
-        if ChainId(row[1]) in newest and row[5] is not None
+        if ChainId(row[1]) in in_force and row[5] is not None
     }
     return stores, versions
 

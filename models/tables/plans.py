@@ -50,8 +50,20 @@ async def load_plan(cur: AsyncCursor[Any], plan: str, version: int) -> Plan:
     return _cache[key]
 
 
-async def latest_plan(cur: AsyncCursor[Any], chain: str, plan: PlanId) -> Plan | None:
-    """The version of a plan that new members get; None when the chain does not offer it."""
-    await cur.execute("SELECT max(version) FROM plan WHERE id = %s AND chain = %s", (plan, chain))
+async def latest_plan(cur: AsyncCursor[Any], chain: str, plan: PlanId, store: str = "") -> Plan | None:
+    """The version of a plan that new members get, by the book that is pinned for the store where they join; None when
+    the chain does not offer it. A version that only candidates have is nobody's else."""
+    await cur.execute(
+        """SELECT coalesce(
+             (SELECT (p->>'version')::int
+              FROM store_book s JOIN book b ON b.chain = %(chain)s AND b.version = s.version,
+                jsonb_array_elements(b.doc->'plans') AS p WHERE s.store = %(store)s AND p->>'id' = %(plan)s),
+             (SELECT max(n.version) FROM plan n WHERE n.id = %(plan)s AND n.chain = %(chain)s AND NOT (
+                EXISTS (SELECT 1 FROM book b, jsonb_array_elements(b.doc->'plans') AS p WHERE b.chain = n.chain
+                  AND b.candidate AND p->>'id' = n.id AND (p->>'version')::int = n.version)
+                AND NOT EXISTS (SELECT 1 FROM book b, jsonb_array_elements(b.doc->'plans') AS p WHERE b.chain = n.chain
+                  AND NOT b.candidate AND p->>'id' = n.id AND (p->>'version')::int = n.version))))""",
+        {"chain": chain, "plan": plan, "store": store},
+    )
     row = await cur.fetchone()
     return None if row is None or row[0] is None else await load_plan(cur, plan, row[0])

@@ -58,6 +58,7 @@ async def taken_files(
         """SELECT b.version, b.created_at, b.doc -> 'price_file' ->> 'sha256', (b.doc -> 'price_file' ->> 'lines')::int,
                   (SELECT count(*) FROM item i WHERE i.chain = b.chain AND i.version = b.version)
            FROM book b WHERE b.chain = %(chain)s AND (b.doc -> 'price_file' ->> 'version')::int = b.version
+             AND NOT b.candidate
              AND (%(before)s::int IS NULL OR b.version < %(before)s::int) ORDER BY b.version DESC LIMIT %(limit)s""",
         {"chain": chain, "before": before, "limit": limit},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Column, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -121,6 +121,23 @@ class BookRow(SQLModel, table=True):
     version: int = Field(primary_key=True)
     doc: dict[str, object] = document()
     created_at: datetime = instant()
+    candidate: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+    """In force only where a rollout pinned it. The chain's book is the highest version that is none."""
+
+
+class StoreBookRow(SQLModel, table=True):
+    """What rollouts made of a whole store; a store that none ever reached has no row.
+
+    `version`: the pinned version of its chain's book, null: it follows the chain. `gen` rises with each order of a
+    rollout to the store, and stands in its terminals' documents: so they prove that the host has read it.
+    """
+
+    __tablename__ = "store_book"
+    __table_args__ = (CheckConstraint("gen >= 0 AND coalesce(version, 1) > 0", name="store_book_formed"),)
+    store: str = Field(primary_key=True, foreign_key="store.id")
+    version: int | None = None
+    gen: int
+    changed_at: datetime = instant()
 
 
 class LoginRow(SQLModel, table=True):

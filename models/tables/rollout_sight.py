@@ -29,6 +29,8 @@ class Twin:
     software: str
     boot: str
     health: str
+    store_gen: int = 0
+    """Of its desired document: which order to its whole store the host had read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ async def load_twins(
         """SELECT e.id, coalesce((d->>'gen')::int, 0), coalesce(d->>'config_hash', ''), coalesce(d->>'overrides', '{}'),
              nullif(d->'software', 'null'::jsonb),
              (e.state->>'online')::bool AND (e.state->>'known')::bool, (e.state->>'applied_gen')::int,
-             e.state->>'config_hash', e.state->>'software', e.state->>'boot', e.state->>'health'
+             e.state->>'config_hash', e.state->>'software', e.state->>'boot', e.state->>'health',
+             coalesce((d->>'store_gen')::int, 0)
            FROM entity e, LATERAL (SELECT e.state->'desired' AS d) AS wanted
            WHERE e.region = ANY(%s) AND e.store = ANY(%s) AND e.kind = 'terminal'""",
         (list(regions), list(stores)),

@@ -265,6 +265,12 @@ async def append(
     return True
 
 
+async def stands_at(conn: Connection, rollout: RolloutId, entries: int) -> bool:
+    """True while the journal is as long as that; until the caller's transaction ends nobody writes more of it."""
+    cursor = await conn.execute("SELECT 1 FROM rollout WHERE id = %s AND entries = %s FOR SHARE", (rollout, entries))
+    return await cursor.fetchone() is not None
+
+
 async def lock_starts(conn: Connection, chain: ChainId) -> None:
     """Starts of one chain wait for one another, until the caller's transaction ends."""
     await conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (START_LOCK, chain))

@@ -151,13 +151,15 @@ async def load_desired(conn: Connection, terminals: Sequence[TerminalId]) -> lis
 
 
 async def registry_mark(conn: Connection, region: RegionId) -> str:
-    """Changes when a terminal of the region is registered, retired or revoked, a chain's book has a new version, a
-    layer of a chain's configuration changed, or an image of software was recorded or removed."""
+    """Changes when a terminal of the region is registered, retired or revoked, a chain's book has a new version,
+    a store another one, a layer of a chain's configuration changed, or an image of software was recorded or removed."""
     cursor = await conn.execute(
         """SELECT (SELECT count(*) || ' '
                      || coalesce(max(greatest(t.registered_at, t.retired_at, t.revoked_at))::text, '')
                    FROM terminal t JOIN store s ON s.id = t.store WHERE s.region = %s)
-               || (SELECT ' ' || count(*) || ' ' || coalesce(max(created_at)::text, '') FROM book)
+               || (SELECT ' ' || count(*) || ' ' || count(*) FILTER (WHERE candidate) || ' '
+                     || coalesce(max(created_at)::text, '') FROM book)
+               || (SELECT ' ' || coalesce(sum(gen), 0) || ' ' || coalesce(max(changed_at)::text, '') FROM store_book)
                || (SELECT ' ' || count(*) || ' ' || coalesce(sum(version), 0) || ' '
                      || coalesce(max(changed_at)::text, '') FROM config_layer)
                || (SELECT ' ' || count(*) || ' ' || coalesce(max(added_at)::text, '') FROM software_image)""",
