@@ -16,7 +16,6 @@ from models.domain.messages import RecognitionDecision
 from models.domain.recognition import Candidate, RecognitionPolicy, SearchResult, SearchScope, decide, reason_of
 from models.tables import trace
 from models.tables.facts import save_facts
-from models.tables.migrate import upgrade
 
 pytestmark = pytest.mark.integration
 
@@ -35,8 +34,7 @@ DECISION = decide(
 FACT = FaceDecided("d-1", SessionId("v-1"), StoreId("s-1"), AT, "digits", MemberId("m-1"), DECISION)
 
 
-async def test_it_is_kept_whole_and_an_auditor_finds_the_same_reason(module_database_url: str) -> None:
-    upgrade(module_database_url)
+async def test_it_is_kept_whole_and_an_auditor_finds_the_same_reason(migrated_database_url: str) -> None:
     nobody = replace(
         FACT,
         id="d-2",
@@ -44,7 +42,7 @@ async def test_it_is_kept_whole_and_an_auditor_finds_the_same_reason(module_data
         member=None,
         decision=decide(SearchResult(None, None, 0), RecognitionPolicy(), net_sha256="n").record,
     )
-    async with await psycopg.AsyncConnection.connect(module_database_url, row_factory=dict_row) as conn:
+    async with await psycopg.AsyncConnection.connect(migrated_database_url, row_factory=dict_row) as conn:
         for _ in range(2):
             await save_facts(conn, [(FACT, "t"), (nobody, "t")])  # type: ignore[arg-type]
         rows = await (await conn.execute("SELECT * FROM face_decision ORDER BY id")).fetchall()
@@ -57,9 +55,8 @@ async def test_it_is_kept_whole_and_an_auditor_finds_the_same_reason(module_data
     assert asdict(DECISION)["reason"] == "amount_limit"
 
 
-async def test_a_trace_shows_what_was_weighed_and_not_of_whom(module_database_url: str) -> None:
-    upgrade(module_database_url)
-    async with await psycopg.AsyncConnection.connect(module_database_url) as conn:
+async def test_a_trace_shows_what_was_weighed_and_not_of_whom(migrated_database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(migrated_database_url) as conn:
         await save_facts(conn, [(replace(FACT, id="d-3", session=SessionId("v-3")), "t")])
         steps = await trace.steps(conn, trace.Anchor("v-3", "s-1", "session"), [])
     (step,) = [one for one in steps if one.table == "face_decision"]
