@@ -15,6 +15,8 @@ from models.domain.rollout_part import patch_artefact, software_artefact
 
 REASON_CHARACTERS_MAX = 400
 POLICY_CHARACTERS_MAX = 128 * 1024
+SAID = r"^[^\x00]*[^\s\x00][^\x00]*$"
+"""Something, and nothing that no table keeps."""
 
 Word = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
 Words = Annotated[list[Word], Field(max_length=5_000)]
@@ -95,14 +97,14 @@ class StageBody(Body):
 class ReasonBody(Body):
     """Why: it stands in the journal and in the audit."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX, pattern=r"^[^\x00]*\S[^\x00]*$")]
+    reason: Annotated[str, Field(min_length=1, max_length=REASON_CHARACTERS_MAX, pattern=SAID)]
 
 
 class AttachBody(Body):
     """`name` as the policy calls it, e.g. privacy_assessment; `reference` says where the document is kept."""
 
     name: Word
-    reference: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*\S[^\x00]*$")]
+    reference: Annotated[str, Field(min_length=1, max_length=200, pattern=SAID)]
 
 
 def artefact_of(body: ConfigBody | FlagBody | SoftwareBody) -> Artefact:

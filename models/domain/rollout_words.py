@@ -92,11 +92,12 @@ def in_words(entry: Entry) -> Text:
             return _said(ROLLOUT_STATES[entry.state], entry.why)
         case StageMoved():
             number, mark = entry.stage + 1, entry.mark
-            by = f" ({mark.approved_by})" if mark.approved_by is not None else ""
-            state = STAGE_STATES[mark.state]
             if mark.approved_by is not None:
-                state = Text("已批准", "approved")
-            return _said(Text(f"第 {number} 阶段{state.zh}{by}", f"stage {number} {state.en}{by}"), mark.why)
+                return Text(
+                    f"{mark.approved_by} 批准第 {number} 阶段", f"stage {number} approved by {mark.approved_by}"
+                )
+            state = STAGE_STATES[mark.state]
+            return _said(Text(f"第 {number} 阶段{state.zh}", f"stage {number} {state.en}"), mark.why)
         case TargetMoved():
             said = standing(entry.mark)
             return Text(f"{entry.target} {said.zh}", f"{entry.target} {said.en}")
