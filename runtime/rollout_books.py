@@ -18,6 +18,7 @@ from models.domain.rollout_part import BOOKS, book_artefact
 from models.domain.twin import canonical
 from models.tables import store_books
 from models.tables.chain_books import PLAN_FILE, lock_books, newest_document, save_candidate
+from models.tables.clock import business_now
 from models.tables.items import load_assortment
 from models.tables.plans import save_plan
 from runtime.price_import import Wanted, digest_of, import_prices, read_for_chain
@@ -35,7 +36,7 @@ def require_one_database(databases: Databases) -> None:
 
 
 async def candidate_of_prices(databases: Databases, body: bytes, now: datetime, *, force: bool = False) -> Artefact:
-    """A price file as a candidate over the book in force. `now`: business time.
+    """A price file as a candidate over the book in force. `now`: wall time.
 
     Raises Refused `unknown_chain`, `prices_wrong`, `price_jumps`, `nothing_changes`, `too_many_candidates`.
     """
@@ -43,6 +44,8 @@ async def candidate_of_prices(databases: Databases, body: bytes, now: datetime, 
     chain = databases.chain
     async with databases.at() as conn:
         file = await read_for_chain(conn, chain, body)
+        async with conn.cursor() as cur:
+            now = await business_now(cur, now)
         done = await import_prices(conn, file, Wanted(chain, digest_of(body), force=force, candidate=True), now)
         base = await store_books.in_force(conn, chain)
     if not done.version:

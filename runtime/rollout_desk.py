@@ -30,8 +30,8 @@ from models.domain.rollout_policy import misfits
 from models.tables import rollouts as table
 from models.tables.privacy import audit
 from models.tables.rollouts import Decision, Header, Look, StageOutlook
+from runtime import rollout_books
 from runtime.clock import wall_now
-from runtime.rollout_books import require_one_database, settle
 from runtime.rollout_databases import Databases
 from runtime.rollout_takeover import taken_over
 from runtime.rollouts import RolloutDriver
@@ -78,7 +78,7 @@ class RolloutDesk:
         """As `plan`, and keeps nothing."""
         chain = self._databases.chain
         if artefact.kind in BOOKS:
-            require_one_database(self._databases)
+            rollout_books.require_one_database(self._databases)
         sites, away = await self._databases.sites(chain)
         if away:
             raise RetryLater(
@@ -108,6 +108,18 @@ class RolloutDesk:
         outlooks = await self._outlooks(draft, sites)
         async with self._databases.at() as conn:
             return Planned(draft, outlooks, await self._conflict(conn, draft))
+
+    async def candidate_of_prices(self, body: bytes, *, force: bool = False) -> Artefact:
+        """See runtime.rollout_books; what a price is until later files is decided by business time."""
+        return await rollout_books.candidate_of_prices(self._databases, body, self._wall(), force=force)
+
+    async def candidate_of_plans(self, plans: Sequence[Mapping[str, Any]]) -> Artefact:
+        """See runtime.rollout_books."""
+        return await rollout_books.candidate_of_plans(self._databases, plans)
+
+    async def candidate_of_version(self, version: int) -> Artefact:
+        """See runtime.rollout_books."""
+        return await rollout_books.candidate_of_version(self._databases, version)
 
     async def keep(self, planned: Planned) -> Planned:
         """Keep a previewed draft, with its line in the audit. Returns what is kept: the first one of its number."""
@@ -189,7 +201,7 @@ class RolloutDesk:
                     )
             if not await table.append(conn, rollout, turn.rollout, entries, decided, now):
                 return None
-            await settle(conn, rollout, turn.rollout)
+            await rollout_books.settle(conn, rollout, turn.rollout)
             detail = {"state": str(turn.rollout.state), "why": turn.rollout.why.en[:400]}
             await audit(conn, f"rollout.{type(told).__name__.lower()}", number, detail, told.by, now)
         return turn

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -17,9 +16,10 @@ from rich.table import Table
 from models.domain.errors import Refused
 from models.domain.evidence_metrics import effect_told, metric_of
 from models.domain.ids import StoreId
-from models.domain.rollout import Artefact, PersonId, RolloutId
+from models.domain.rollout import PersonId, RolloutId
 from models.domain.rollout_journal import Entry, TargetMoved
 from runtime.progress import language_of_environment
+from runtime.rollout_artefacts import Given, artefact_of
 from runtime.rollout_files import policy_path, read_policy
 from runtime.terminal_verbs import AsJson, Data, Demo, _print, err
 
@@ -68,44 +68,6 @@ def _run(data: Path | None, demo: bool, chain: str, work: Callable[[RolloutDesk]
     return asyncio.run(run())
 
 
-def _document(text: str) -> dict[str, Any]:
-    """A JSON object: given, or in a file. Raises Refused `bad_artefact`."""
-    try:
-        if not text.lstrip().startswith("{"):
-            text = Path(text).read_bytes()[: FILE_BYTES_MAX + 1].decode()
-        document = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise Refused("bad_artefact", str(error), "a JSON object, or a file with one") from error
-    if not isinstance(document, dict):
-        raise Refused("bad_artefact", "is no JSON object", 'for example {"sound": {"volume_percent": 40}}')
-    return document
-
-
-def _artefact(
-    config: str | None, flag: str | None, software: str | None, fallback: str | None, family: str
-) -> Artefact:
-    from models.domain.rollout_part import patch_artefact, software_artefact
-
-    if [config, flag, software].count(None) != 2:
-        raise Refused("which_artefact", "what is rolled out?", "give one of --config, --flag and --software")
-    if config is not None:
-        return patch_artefact(_document(config))
-    if flag is not None:
-        name, equals, value = flag.partition("=")
-        try:
-            patch: Any = json.loads(value)
-        except ValueError:
-            patch = value
-        if not (name and equals):
-            raise Refused("bad_artefact", f"{flag!r}", "write --flag face.enabled=true")
-        for part in reversed(name.split(".")):
-            patch = {part: patch}
-        return patch_artefact(patch, name)
-    if software is None or fallback is None:
-        raise Refused("bad_artefact", "software needs a release to go back to", "give --fallback FILE.json")
-    return software_artefact(_document(software), _document(fallback), family)
-
-
 def plan(
     policy: Annotated[str, typer.Option("--policy", help="A policy of configs/rollouts by its name, or a YAML file.")],
     select: Annotated[
@@ -118,6 +80,14 @@ def plan(
     ] = None,
     fallback: Annotated[str | None, typer.Option("--fallback", help="The release to go back to, likewise.")] = None,
     family: Annotated[str, typer.Option("--family", help="Of the software: two families do not conflict.")] = "all",
+    prices: Annotated[Path | None, typer.Option("--prices", help="A price file (CSV): the chain's next book.")] = None,
+    plan_files: Annotated[
+        list[Path] | None, typer.Option("--plan", help="A plan (YAML), new or its next version; more than once.")
+    ] = None,
+    book: Annotated[
+        int | None, typer.Option("--book", help="A candidate made before, or the book in force for stores left behind.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Prices that move by more than half are meant so.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same stages.", min=0)] = 0,
     number: Annotated[str | None, typer.Option("--number", help="Repeated, it gives the same draft.")] = None,
     who: As = "",
@@ -129,15 +99,16 @@ def plan(
     """Decide once who is asked in which stage, show what each stage can see, and keep a draft. Nothing changes yet."""
     from runtime.rollout_desk import selected_by
 
-    rules, artefact = read_policy(policy_path(policy)), _artefact(config, flag, software, fallback, family)
-    selector = selected_by(select)
+    rules, selector = read_policy(policy_path(policy)), selected_by(select)
+    given = Given(config, flag, software, prices, plan_files, book, fallback, family, force)
+    given.require_one()
+
+    async def work(desk: RolloutDesk) -> Planned:
+        artefact = await artefact_of(given, desk)
+        return await desk.plan(rules, artefact, selector, _person(who), seed=seed, number=number)
+
     with err.status("resolving"):
-        planned = _run(
-            data,
-            demo,
-            chain,
-            lambda desk: desk.plan(rules, artefact, selector, _person(who), seed=seed, number=number),
-        )
+        planned = _run(data, demo, chain, work)
     if as_json:
         _print(plan_document(planned), True, "")
     else:
@@ -211,6 +182,23 @@ def attach(
     told = Attach(_person(who), name, reference)
     turn = _run(data, demo, chain, lambda desk: desk.tell(RolloutId(number), told))
     _print({"id": number, "attachments": dict(turn.rollout.attachments)}, as_json, f"{name}: {reference}")
+
+
+def supersede(
+    number: Number,
+    successor: Annotated[str, typer.Option("--with", help="The draft that takes over, as `plan` shows it.")],
+    who: As = "",
+    chain: Chain = "",
+    data: Data = None,
+    demo: Demo = False,
+    as_json: AsJson = False,
+) -> None:
+    """End a rollout and start a draft in its place; a rollback of that gives back what stood before the first."""
+    old, new = RolloutId(number), RolloutId(successor)
+    rollout = _run(data, demo, chain, lambda desk: desk.supersede(old, new, _person(who))).rollout
+    taken = sum(mark.inherited for mark in rollout.marks.values())
+    found = {"id": successor, "state": str(rollout.state), "supersedes": number, "terminals_taken_over": taken}
+    _print(found, as_json, f"{successor}: {rollout.why.to(language_of_environment())} ({taken})")
 
 
 def status(
@@ -455,5 +443,6 @@ def register(app: typer.Typer) -> None:
     ):
         app.command(name)(_teller(name, text, reason=reason))
     app.command("attach")(attach)
+    app.command("supersede")(supersede)
     app.command("status")(status)
     app.command("explain")(explain)
