@@ -202,6 +202,18 @@ class FaceDesk:
         self.counts.answered += self._open.pop(question, None) is not None
         return self._drained(one, now_s) + self._dispatch(now_s)
 
+    def unsent(self, worker: int, life: int, question: str, now_s: float) -> list[Act]:
+        """It was given up before it went out: the worker never had it, and is not stuck with it."""
+        one = self._alive(worker, life)
+        asked = next((each for each in one.with_it if each.question == question), None) if one is not None else None
+        if one is None or asked is None:
+            return []
+        self._see(now_s)
+        if one.with_it[0] is asked:
+            one.head_s = now_s
+        one.with_it.remove(asked)
+        return self._drained(one, now_s) + self._dispatch(now_s)
+
     def is_open(self, question: str) -> bool:
         """Whether somebody still waits for the answer."""
         return question in self._open

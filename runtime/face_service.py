@@ -255,7 +255,8 @@ class HostedFaceDesk:
     async def _send(self, question: str, worker: int, life: int) -> None:
         """Ask a worker; its death is told to the desk, which asks another."""
         waiting, handle = self._waiting.get(question), self._handles.get(worker)
-        if waiting is None or handle is None:
+        if waiting is None or handle is None:  # a busy loop: it was given up before it was this task's turn
+            self._do(self._desk.unsent(worker, life, question, self._clock()))
             return
         try:
             answer: FaceAnswer = await getattr(handle, waiting.verb).remote(*waiting.arguments)

@@ -231,6 +231,18 @@ def test_a_late_answer_is_nobodys() -> None:
     assert (desk.counts.answered, desk.counts.expired) == (0, 1)
 
 
+def test_what_was_given_up_before_it_went_out_does_not_look_stuck() -> None:
+    desk = FaceDesk(ONE, 0.0, [0])
+    life = desk.life_of(0)
+    assert life is not None
+    desk.ready(0, life, 0.0)
+    assert [type(act) for act in desk.ask("q", SHOP, Verb.IDENTIFY, 1.0, 0.0)] == [Send]
+    assert [type(act) for act in desk.tick(1.1)] == [Busy]
+    desk.unsent(0, life, "q", 1.1)
+    assert desk.snapshot(1.1)["workers"][0]["with_it"] == 0
+    assert desk.tick(1.1 + ONE.stuck_s_max + 1) == [], "a healthy worker is not ended for it"
+
+
 def test_soon_while_anybody_waits() -> None:
     desk = FaceDesk(ONE, 0.0)
     desk.tick(0.0)

@@ -89,7 +89,7 @@ class Crowd:
         return told(heard) | {"late_s": round(late_s, 3)}
 
     async def burst(self, strike: Callable[[], None]) -> dict[str, Any]:
-        """Four stores at once; in the middle something is struck."""
+        """Four stores at once; in the middle something is struck. Who was frozen before has questions of it then."""
         heard: list[tuple[str, str, float]] = []
         async with asyncio.TaskGroup() as group:
             for n in range(BURST):
@@ -144,6 +144,7 @@ async def run(plant: Plant) -> dict[str, Any]:
     done["up"] = len((await workers_ready(2))["workers"])
     done["storm"] = await crowd.storm()
     victim = (await snapshot())["workers"][0]
+    os.kill(victim["pid"], signal.SIGSTOP)  # what it is asked stays with it
     done["burst"] = await crowd.burst(lambda: os.kill(victim["pid"], signal.SIGKILL))
     done["after_burst"] = await snapshot()
     back = await seen(lambda found: found["workers"][0].get("pid") not in (None, victim["pid"]))
@@ -151,7 +152,7 @@ async def run(plant: Plant) -> dict[str, Any]:
     desk = ray.get_actor(face_desk_name(REGION), namespace=NAMESPACE)
     done["desk_killed"] = await crowd.burst(lambda: ray.kill(desk, no_restart=False))
     after = await workers_ready(1)
-    done["found_again"] = (after["workers"][0]["pid"] == back["workers"][0]["pid"], after["pid"] != back["pid"])
+    done["before_and_after"] = back, after
     done["afterwards"] = await crowd.burst(lambda: None)
     return done
 

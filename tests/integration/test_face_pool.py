@@ -76,8 +76,15 @@ def test_a_desk_killed_finds_its_workers_again_and_everybody_gets_an_answer(crow
     assert killed["answers"] == BURST
     assert {what for store in killed["outcomes"].values() for what in store} <= {"quality", "busy"}
     assert killed["slowest_s"] <= 3.0 + LATE_S
-    assert crowd["found_again"] == [True, True], "the same worker, another desk"
+    before, after = crowd["before_and_after"]
+    told = [[desk["pid"], desk["stuck"], *map(who, desk["workers"])] for desk in (before, after)]
+    assert after["workers"][0]["pid"] == before["workers"][0]["pid"], f"the same worker: {told}"
+    assert after["pid"] != before["pid"], f"another desk: {told}"
     assert sum(store.get("quality", 0) for store in crowd["afterwards"]["outcomes"].values()) > 0
+
+
+def who(worker: dict[str, Any]) -> str:
+    return " ".join(f"{key}={worker.get(key)}" for key in ("n", "pid", "state", "deaths", "since_s", "start_ms"))
 
 
 def test_the_house_tells_of_its_own_desk(house: House) -> None:
