@@ -148,6 +148,8 @@ def _start(work: Work, number: int, store: PlannedStore, target: TerminalId, mar
         return
     if mark.told_at is not None and now - mark.told_at < TELL_AGAIN:
         return
+    if mark.activated_at and sight.said_done_at and sight.said_done_at >= mark.activated_at:
+        return  # it says that it did: asked once more it would say so anew, and never be found out
     up_min = work.policy(number).terminals_up_min
     if not (start and work.window_open(store, number) and _one_can_go(work, store, target, up_min)):
         return  # it still sells, whether it has been told before or not

@@ -16,9 +16,24 @@ from actors.rollout_effects import Activate, SetDesired
 from actors.rollout_work import Order
 from devices.fleet.orders import Fault
 from models.domain.ids import RegionId, StoreId, TerminalId
-from models.domain.rollout import Artefact, ArtefactKey, ArtefactKind, Device, Observed, Site, digest_of, version_in
+from models.domain.rollout import (
+    Artefact,
+    ArtefactKey,
+    ArtefactKind,
+    Device,
+    Observed,
+    Reason,
+    Site,
+    digest_of,
+    version_in,
+)
 from models.domain.rollout_plan import draw
 
+BUSY_PER_MILLE, BUSY_ANSWERS = 100, 2
+"""Terminals that serve somebody when they are told to start, and how often each says so."""
+LOST_PER_MILLE = 30
+"""Terminals to which the first command does not come."""
+COMMAND_S = 30
 REGIONS = ("guangzhou", "shenzhen", "foshan", "dongguan", "zhuhai")
 FORMATS = ("street", "office", "station")
 ROLES = (("till", "till"), ("face", "dragonfly-1"), ("screen", "dragonfly-extension"))
@@ -78,7 +93,13 @@ class _Device:
 
     runs: str
     fault: Fault
+    wants: str
+    """The version in the document that it applied; "": none."""
     boots: int = 1
+    busy: int = 0
+    """How often it will say so."""
+    deaf: bool = False
+    """The next command is lost."""
 
 
 class World:
@@ -97,10 +118,13 @@ class World:
         for site in self.sites:
             for one in site.terminals:
                 fault = self.faults.get(one.terminal, Fault.NONE)
-                self._devices[one.terminal] = _Device(OLD, fault)
                 # A fifth of the chain was delivered with its software and never told to run any.
                 bare = artefact.kind.boots and draw(seed, "bare", one.terminal) % 5 == 0
                 part = "" if bare else self._before
+                busy = BUSY_ANSWERS if draw(seed, "busy", one.terminal) % 1000 < BUSY_PER_MILLE else 0
+                deaf = draw(seed, "deaf", one.terminal) % 1000 < LOST_PER_MILLE
+                wants = version_in(artefact.kind, part)
+                self._devices[one.terminal] = _Device(OLD, fault, wants, busy=busy, deaf=deaf)
                 self.seen[one.terminal] = Observed(
                     gen=1,
                     part=part,
@@ -118,8 +142,9 @@ class World:
         """Carry one order out, as the hosts do: a desired document by compare-and-set, a command to who is there."""
         sight = self.seen[order.target]
         if isinstance(order, Activate):
-            if sight.online:
-                self._later(order.target, now, 1, 3, "activate", order.version)
+            # A command of its own: what was said to the one before counts no more.
+            self.seen[order.target] = replace(sight, refused="", said_done_at=None, not_yet=Reason.NONE)
+            self._later(order.target, now, 1, 3, "activate", order.version)
             return
         if order.expected_gen != sight.gen:
             return
@@ -130,10 +155,7 @@ class World:
         )
         if not sight.online:
             return
-        if self.artefact.kind.boots:
-            self._later(order.target, now, 60, 1200, "fetch", version_in(self.artefact.kind, order.part))
-        else:
-            self._later(order.target, now, 1, 10, "apply", "")
+        self._later(order.target, now, 1, 10, "document" if self.artefact.kind.boots else "apply", "")
 
     def _later(self, target: TerminalId, now: datetime, low_s: int, high_s: int, what: str, about: str) -> None:
         self._count += 1
@@ -156,16 +178,23 @@ class World:
     def _happens(self, target: TerminalId, what: str, about: str, at: datetime) -> None:
         device, sight = self._devices[target], self.seen[target]
         match what:
-            case "fetch":
-                self.seen[target] = replace(
-                    sight, fetched=about, applied_gen=sight.gen, reported_hash=sight.config_hash
-                )
+            case "document" if sight.online:  # else the boot applies it
+                self._document(target, device, sight, at)
+            case "fetch" if about == device.wants:
+                self.seen[target] = replace(sight, fetched=about)
             case "apply":
                 self._apply(target, device, sight, at)
-            case "activate" if about == sight.software or sight.fetched != about:
-                pass
+            case "activate" if not sight.online or device.deaf:
+                device.deaf = False
+                self._later(target, at, COMMAND_S, COMMAND_S, "expired", "")
             case "activate":
-                self._activate(target, device, sight, about, at)
+                not_yet = self._not_yet(device, sight, about)
+                if not_yet is Reason.NONE:
+                    self._activate(target, device, sight, about, at)
+                else:
+                    self.seen[target] = replace(sight, not_yet=not_yet)
+            case "expired" if sight.online:
+                self.seen[target] = replace(sight, not_yet=Reason.NO_ANSWER)
             case "up":
                 device.runs = about
                 self._boot(target, device)
@@ -173,9 +202,7 @@ class World:
                 self.seen[target] = replace(
                     self.seen[target], online=True, software=about, healthy=well, said_done_at=None
                 )
-                wanted = version_in(self.artefact.kind, sight.part)
-                if wanted not in ("", about):  # its document changed while it was starting
-                    self._later(target, at, 60, 1200, "fetch", wanted)
+                self._document(target, device, self.seen[target], at)
                 if device.fault is Fault.FLAPS and self._new(about):
                     self._later(target, at, 300, 900, "flap", about)
             case "flap" if device.runs == about:
@@ -190,6 +217,28 @@ class World:
             case _:
                 pass
 
+    def _document(self, target: TerminalId, device: _Device, sight: Observed, at: datetime) -> None:
+        """The newest document is applied; what it wants and does not run is fetched."""
+        device.wants = version_in(self.artefact.kind, sight.part)
+        fetched = sight.fetched if sight.fetched == device.wants else ""
+        self.seen[target] = replace(sight, fetched=fetched, applied_gen=sight.gen, reported_hash=sight.config_hash)
+        if device.wants not in ("", sight.software, fetched):
+            self._later(target, at, 60, 1200, "fetch", device.wants)
+
+    @staticmethod
+    def _not_yet(device: _Device, sight: Observed, version: str) -> Reason:
+        """What a terminal answers that does not start now: its document decides, whenever a command comes."""
+        if device.wants in ("", sight.software):
+            return Reason.NOTHING_TO_ACTIVATE
+        if device.wants != version:
+            return Reason.OTHER_VERSION
+        if sight.fetched != version:
+            return Reason.NOT_FETCHED
+        if device.busy:
+            device.busy -= 1
+            return Reason.BUSY
+        return Reason.NONE
+
     def _new(self, version: str) -> bool:
         return version == self.artefact.version
 
@@ -203,7 +252,7 @@ class World:
             case Fault.REFUSES:
                 self.seen[target] = replace(sight, refused="self test failed")
             case Fault.SILENT:
-                pass
+                self._later(target, at, COMMAND_S, COMMAND_S, "expired", "")
             case Fault.SAYS_DONE:
                 self.seen[target] = replace(sight, said_done_at=at)
             case Fault.OLD_BOOT:

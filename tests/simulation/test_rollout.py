@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from actors.rollout_effects import Decide, Journal, RolloutEffect, RolloutTurn
+from actors.rollout_effects import Activate, Decide, Journal, Restore, RolloutEffect, RolloutTurn, SetDesired
 from devices.fleet.orders import Fault
 from models.domain import rollout_target
-from models.domain.ids import TerminalId
-from models.domain.rollout import Observed, Reason, RolloutPolicy, RolloutState, TargetState
+from models.domain.ids import MessageId, StoreId, TerminalId
+from models.domain.rollout import ArtefactKind, Observed, Reason, RolloutPolicy, RolloutState, TargetState
 from models.domain.rollout_gate import Way
 from models.domain.rollout_journal import Entry, Rollout, folded
 from models.domain.rollout_policy import policy_from
 from runtime.__main__ import app
 from runtime.rehearsal import Rehearsal, Run, rehearse
-from runtime.rehearsal_world import GOOD, Shares
+from runtime.rehearsal_world import GOOD, NEW, OLD, Shares
 from runtime.rollout_files import FOLDER, PolicyFileError, parse_policy, policy_path, read_policy, shipped
 from tests.domain.rollouts import document, rules
 
@@ -47,8 +48,14 @@ def test_a_bad_artefact_halts_and_goes_back_whole(seed: int) -> None:
 
 @pytest.mark.parametrize("name", ["software", "prices"])
 def test_a_good_artefact_comes_through_with_those_who_answer(name: str) -> None:
-    found = rehearse(read_policy(policy_path(name)), stores=STORES, seed=3, good=True)
+    waited: set[Reason] = set()
+
+    def looked(rollout: Rollout, *_: object) -> None:
+        waited.update(mark.reason for mark in rollout.marks.values())
+
+    found = rehearse(read_policy(policy_path(name)), stores=STORES, seed=3, good=True, shown=looked)
     assert found.ok, found.faults
+    assert waited >= {Reason.BUSY, Reason.NO_ANSWER} or name != "software", "some serve somebody, some do not hear"
     assert (found.halted_at, found.rolled_back, found.left_between_versions) == (None, 0, 0)
     for stage in found.stages:
         assert stage.counts.succeeded + stage.counts.offline == stage.counts.stores
@@ -232,6 +239,23 @@ def test_terminals_are_asked_by_compare_and_set() -> None:
     run.step()
     target = next(TerminalId(one) for one, mark in run.rollout.marks.items() if mark.asked)
     assert run.world.seen[target].gen == 2
+
+
+def test_an_activation_that_comes_after_a_restore_starts_nothing() -> None:
+    run = Run(SOFTWARE, 2, 1, 1, GOOD, expect_complete=False)
+    world, target = run.world, next(iter(run.world.seen))
+    back = world.seen[target].part or world.artefact.fallback
+    number, store = MessageId("m"), StoreId("s")
+    world.take(SetDesired(number, target, store, ArtefactKind.SOFTWARE, world.artefact.payload, 1), run.now)
+    world.advance(run.now + timedelta(hours=1))
+    assert world.seen[target].fetched == NEW
+    later = run.now + timedelta(hours=1)
+    world.take(Restore(number, target, store, ArtefactKind.SOFTWARE, back, 2), later)
+    world.advance(later + timedelta(seconds=10))
+    world.take(Activate(number, target, store, NEW), later + timedelta(seconds=10))
+    world.advance(later + timedelta(minutes=5))
+    seen = world.seen[target]
+    assert (seen.software, seen.not_yet, seen.applied_gen) == (OLD, Reason.NOTHING_TO_ACTIVATE, 3)
 
 
 # ---------------------------------------------------------------- files and commands
