@@ -17,7 +17,8 @@ from models.domain.errors import Refused
 from models.domain.evidence_metrics import effect_told, metric_of
 from models.domain.ids import StoreId
 from models.domain.rollout import PersonId, RolloutId
-from models.domain.rollout_journal import Entry, TargetMoved
+from models.domain.rollout_journal import Entry
+from models.domain.rollout_words import in_words
 from runtime.progress import language_of_environment
 from runtime.rollout_artefacts import Given, artefact_of
 from runtime.rollout_files import policy_path, read_policy
@@ -267,34 +268,14 @@ def explain(
 
     entries, told = _run(data, demo, chain, work)
     language = language_of_environment()
-    lines = [f"{n:>6}  {entry.at:%m-%d %H:%M:%S}  {in_words(entry, language)}" for n, entry in entries]
+    lines = [f"{n:>6}  {entry.at:%m-%d %H:%M:%S}  {in_words(entry).to(language)}" for n, entry in entries]
     lines += [decided_in_words(one, language) for one in told.get("decisions", ())]
     document = {
         "id": number,
-        "entries": [{"n": n, "words": in_words(entry, "en"), **msgspec.to_builtins(entry)} for n, entry in entries],
+        "entries": [{"n": n, "words": in_words(entry).en, **msgspec.to_builtins(entry)} for n, entry in entries],
         **msgspec.to_builtins(told),
     }
     _print(document, as_json, "\n".join(lines) or "nothing happened there yet")
-
-
-def in_words(entry: Entry, language: str) -> str:
-    """One journal entry as a line."""
-    from models.domain.rollout_journal import Attached, RolloutMoved, StageMoved
-
-    match entry:
-        case RolloutMoved():
-            return f"{entry.state}: {entry.why.to(language)}"
-        case StageMoved():
-            said = entry.mark.why.to(language)
-            approved = f" ({entry.mark.approved_by})" if entry.mark.approved_by is not None else ""
-            return f"{entry.stage + 1}. {entry.mark.state}{approved}" + (f": {said}" if said else "")
-        case TargetMoved():
-            reason = f": {entry.mark.reason}" if entry.mark.reason else ""
-            return f"{entry.target} {entry.mark.state}{reason}"
-        case Attached():
-            return f"{entry.name}: {entry.reference} ({entry.by})"
-        case _:
-            return f"+ {entry.store.store}"
 
 
 def decided_in_words(decision: Decision, language: str) -> str:
