@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import pytest_asyncio
 import yaml
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
 from gateway.app import create_app
 from gateway.auth import make_login_link
@@ -47,9 +47,14 @@ GRANTS = (
 )
 
 
+@cache
+def shipped() -> str:
+    return json.dumps(yaml.safe_load(policy_path("configuration").read_text(encoding="utf-8")))
+
+
 def policy_yaml(*, tail: bool = False, **pilot: Any) -> str:
     """Two stores, then all; nobody soaks, a person lets the second stage begin."""
-    document = yaml.safe_load(policy_path("configuration").read_text(encoding="utf-8"))
+    document = json.loads(shipped())
     document |= {"name": "small", "tail": tail, "stages": [document["stages"][0], document["stages"][-1]]}
     for stage in document["stages"]:
         stage |= {"soak_s": 0, "jitter_s": 0, "evidence": None, "attachments": []}
@@ -129,7 +134,7 @@ class House:
 @pytest_asyncio.fixture
 async def house(url: str) -> AsyncIterator[House]:
     clock, plants = Clock(), [Plant(Path("/nowhere"), CHAIN, REGION, database_url=url)]
-    engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
+    engine = create_async_engine(sqlalchemy_url(url))
     databases, desks = Databases(plants), RolloutsOfAHouse(plants, clock)
     await databases.open()
     app = create_app(SETTINGS, database=engine)
