@@ -160,10 +160,17 @@ class MemoryWorld:
 
 UNCLEAR = (Does.EFFECT_UNHEARD, Does.EFFECT_UNCLEAR, Does.NO_EFFECT, Does.ARRIVES_LATE, Does.PENDS_THEN_SUCCEEDS)
 SINGLE = tuple((one,) for one in Does)
+TOLD = tuple(
+    product(
+        (Does.FAILS_AND_COLLECTS_TOLD_MEANWHILE, Does.FAILS_AND_COLLECTS_TOLD_LAST),
+        (Does.PENDS_THEN_FAILS, Does.EFFECT_UNHEARD),
+    )
+)
+"""Collected after all, which is told while the next attempt is open, or when that has failed as well."""
 SCRIPTS = (
     *SINGLE,
     *product((Does.FAILS, Does.PENDS_THEN_FAILS), Does),  # the dunning attempt
-    *product((Does.FAILS_AND_COLLECTS_TOLD_MEANWHILE,), (Does.PENDS_THEN_FAILS, Does.EFFECT_UNHEARD)),
+    *TOLD,
     *product((Does.SUCCEEDS,), UNCLEAR),  # the refund
     *product((Does.FAILS,), (Does.FAILS,), (Does.FAILS, Does.PENDS_THEN_SUCCEEDS)),  # the second dunning attempt
 )
@@ -190,7 +197,7 @@ async def enumerated() -> AsyncIterator[Schedule]:
                 yield replace(plain, reversal=point)
                 yield replace(plain, reversal=point, back_fen=1)
     for plain, of_it in points.items():
-        if plain.script in SINGLE and USES[plain.profile]:
+        if plain.script in (*SINGLE, *TOLD) and USES[plain.profile]:
             for crash, reversal in product(of_it, of_it):
                 yield replace(plain, crash=crash, reversal=reversal)
 

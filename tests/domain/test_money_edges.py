@@ -1,0 +1,133 @@
+"""Edges of the money rules that no story comes by: each was a mutant that nothing else found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from models.domain.charging import Cancellation, CancelledBy, UseClass, classify_use, effective_fee_fen
+from models.domain.ids import BenefitId, MembershipId, UsageId
+from models.domain.member_balance import BALANCE
+from models.domain.membership import State
+from models.domain.membership_events import Guarantee, HoldState
+from models.domain.membership_guarantee import guarantees_instead, holder_of
+from models.domain.membership_state import Attempt, Membership, Outcome, Use, broken_invariant
+from models.domain.payments import PROVIDERS
+from models.domain.plans import GuaranteeKind, MerchantCancel, plan_from_dict
+from models.domain.settlement import CALL_LEASE, CallKind, NewCall
+from tests.actors.test_settlement import call_of, standing
+from tests.domain.test_plans import shipped
+
+PLAN = plan_from_dict(shipped())
+START = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
+COUPON = BenefitId("coupon8")
+ALIPAY, WECHAT = PROVIDERS
+
+
+@pytest.mark.parametrize(
+    ("kind", "holder"),
+    [
+        (GuaranteeKind.HUABEI_HOLD, ALIPAY),
+        (GuaranteeKind.SESAME_CREDIT, ALIPAY),
+        (GuaranteeKind.MERCHANT_TRUST, ALIPAY),
+        (GuaranteeKind.PAY_SCORE, WECHAT),
+        (GuaranteeKind.BALANCE_HOLD, BALANCE),
+        (GuaranteeKind.CASH_DEPOSIT, BALANCE),
+    ],
+)
+def test_who_secures_and_collects(kind: GuaranteeKind, holder: str) -> None:
+    assert holder_of(kind) == holder
+
+
+def test_whatever_is_refused_the_others_with_money_behind_them_are_offered() -> None:
+    kinds = (GuaranteeKind.HUABEI_HOLD, GuaranteeKind.CASH_DEPOSIT, GuaranteeKind.BALANCE_HOLD)
+    plan = replace(PLAN, guarantees=kinds)
+    for refused in kinds:
+        assert guarantees_instead(plan, refused) == tuple(kind for kind in kinds if kind != refused)
+
+
+@pytest.mark.parametrize(("taken", "use_class"), [(4, UseClass.REGULAR), (5, UseClass.OVERUSE), (6, UseClass.OVERUSE)])
+def test_a_plan_with_fewer_uses_than_were_made_has_none_left(taken: int, use_class: UseClass) -> None:
+    """More than the quota may be taken: somebody went over to a smaller plan."""
+    at = START + timedelta(days=1)
+    found = classify_use(
+        PLAN, {COUPON: taken}, COUPON, enrolled_at=START, expiry=at + timedelta(days=1), cut_off=False, biz_time=at,
+        offline=True,
+    )  # fmt: skip
+    assert found is use_class
+
+
+@pytest.mark.parametrize("quota", [1, 1000])
+def test_the_last_place_is_taken_by_number_and_not_by_object(quota: int) -> None:
+    [benefit] = [one for one in PLAN.benefits if one.id == COUPON]
+    plan = replace(PLAN, benefits=(replace(benefit, quota=quota),))
+    at = START + timedelta(days=1)
+    classes = [
+        classify_use(
+            plan, taken, COUPON, enrolled_at=START, expiry=at + timedelta(days=1), cut_off=False, biz_time=at,
+            offline=True,
+        )
+        for taken in (Counter[str](), Counter[str]({COUPON: int(str(quota))}))
+    ]  # fmt: skip
+    assert classes == [UseClass.REGULAR, UseClass.OVERUSE]
+
+
+def test_a_cancel_on_a_day_before_the_enrolment_leaves_nothing_and_never_less() -> None:
+    plan = replace(PLAN, on_merchant_cancel=MerchantCancel.PRORATE, exemption_days=0)
+    early = Cancellation(CancelledBy.MERCHANT, START - timedelta(days=3))
+    assert effective_fee_fen(plan, START, early) == 0
+
+
+def test_what_a_row_says_by_itself() -> None:
+    row = standing()
+    assert (row.task_target, row.task_done, row.guarantee, row.renews, row.first_at) == (None, 0, "", False, None)
+    assert (row.cycle, row.cancelled_by, row.provider) == (1, "", ALIPAY)
+    assert replace(row, charge_fen=None).due_fen == 0
+    assert replace(row, task_target=1).preview_fen == 1000, "a task of which nothing is done"
+    new = NewCall(row.id, CallKind.CAPTURE, "S1", 800, START)
+    assert new.attempt == 0
+    assert (call_of(new).provider, call_of(new).hold_order) == (ALIPAY, "")
+    assert timedelta(seconds=60) == CALL_LEASE, "settlement.md says so"
+
+
+def test_what_an_event_does_by_itself_is_nothing() -> None:
+    m = Membership(MembershipId("m1"), PLAN, Guarantee(GuaranteeKind.HUABEI_HOLD), State.ACTIVE)
+    none = Outcome(m)
+    assert (none.collected_fen, none.refund_fen, none.release_hold_fen) == (0, 0, 0)
+    assert not none.cancel_refused
+    assert not none.change_refused
+    assert (m.generation, m.cycle, m.captured_fen, m.refunded_fen, m.cancels_refused) == (1, 1, 0, 0, 0)
+    assert not m.task_kept
+
+
+HELD = Guarantee(GuaranteeKind.HUABEI_HOLD, 1000, HoldState.HELD)
+SOUND = Membership(
+    MembershipId("m1"), PLAN, HELD, State.SETTLING, enrolled_at=START, charge_fen=800,
+    uses=(Use(UsageId("u1"), COUPON, 800, START, START, False, UseClass.REGULAR),),
+)  # fmt: skip
+CLOSED = replace(SOUND, state=State.CLOSED, captured_fen=800, guarantee=replace(HELD, hold=HoldState.ENDED))
+"""u is 800, the fee 1000."""
+
+
+@pytest.mark.parametrize(
+    ("m", "why"),
+    [
+        (SOUND, ""),
+        (CLOSED, ""),
+        (replace(CLOSED, captured_fen=1), "paid 1 fen is not what is due, 800"),
+        (replace(CLOSED, captured_fen=799), "paid 799 fen is not what is due, 800"),
+        (replace(CLOSED, captured_fen=801), "paid 801 fen is outside 0..min(fee 1000, used 800)"),
+        (replace(CLOSED, charge_fen=700), "paid 800 fen is not what is due, 700"),
+        (replace(CLOSED, captured_fen=0, refunded_fen=1), "paid -1 fen is outside 0..min(fee 1000, used 800)"),
+        (replace(SOUND, guarantee=replace(HELD, hold_fen=999)), "held 999 fen, less than the fee of 1000"),
+        (replace(SOUND, guarantee=replace(HELD, hold_fen=1001)), ""),
+        (replace(CLOSED, guarantee=HELD), "closed while the hold is still open"),
+        (replace(SOUND, attempt=Attempt("S", 0, 1000, True)), ""),
+        (replace(SOUND, attempt=Attempt("S", 0, 1001, True)), "capture of 1001 fen exceeds the fee of 1000"),
+    ],
+)
+def test_the_invariants_say_what_is_wrong(m: Membership, why: str) -> None:
+    assert broken_invariant(m) == why
