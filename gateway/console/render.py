@@ -40,6 +40,7 @@ NAVIGATION = (
     ("stores", "/stores"),
     ("terminals", "/terminals"),
     ("faces", "/faces"),
+    ("rollouts", "/rollouts"),
     ("switches", "/switches"),
     ("privacy", "/privacy"),
     ("system", "/system"),

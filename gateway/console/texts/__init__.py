@@ -14,6 +14,7 @@ from gateway.console.texts.papers import PAPERS
 from gateway.console.texts.plans import PLANS
 from gateway.console.texts.privacy import PRIVACY
 from gateway.console.texts.reconciliation import RECONCILIATION
+from gateway.console.texts.rollouts import ROLLOUTS
 from gateway.console.texts.settlement import SETTLEMENT
 from gateway.console.texts.shell import SHELL
 from gateway.console.texts.states import STATES
@@ -36,5 +37,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     **DRAWERS,
     **KILL_SWITCHES,
     **PAPERS,
+    **ROLLOUTS,
 }
 """id -> (zh, en)"""

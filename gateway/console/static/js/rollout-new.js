@@ -1,0 +1,241 @@
+// A new rollout: the preview is the resolver's own answer; what is wrong in a policy is shown line by line.
+import { say } from "./console.js";
+
+const form = document.getElementById("rollout");
+const { elements } = form;
+const words = document.getElementById("words").dataset;
+const texts = JSON.parse(document.getElementById("policy-texts").textContent);
+const releases = JSON.parse(document.getElementById("releases").textContent);
+const faults = document.getElementById("faults");
+const said = document.getElementById("said");
+const shown = document.getElementById("preview");
+const copy = document.getElementById("copy");
+const token = document.querySelector('meta[name="csrf"]').content;
+let key = crypto.randomUUID();
+
+const split = (text) => text.split(/[\s,，;；]+/).filter(Boolean);
+const chosen = (select) => [...select.selectedOptions].map((one) => one.value);
+const shipped = () => elements.policy.value && elements.yaml.value === texts[elements.policy.value];
+
+/** Who is asked, as the API takes it. Throws for a label without a value. */
+function selector() {
+  const found = {};
+  if (elements.reach.value === "all") found.all_stores = true;
+  else {
+    const labels = {};
+    for (const line of split(elements.labels.value)) {
+      const [name, value] = line.split("=");
+      if (!name || !value) throw new Error(words.noKey.replace("{}", line));
+      (labels[name] ??= []).push(value);
+    }
+    if (Object.keys(labels).length) found.labels = labels;
+    if (chosen(elements.regions).length) found.regions = chosen(elements.regions);
+    if (split(elements.stores.value).length) found.stores = split(elements.stores.value);
+  }
+  if (split(elements.roles.value).length) found.roles = split(elements.roles.value);
+  if (split(elements.without.value).length) found.excluded_stores = split(elements.without.value);
+  return found;
+}
+
+/** A value as JSON where it is JSON, else as text. */
+function value(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+const release = (version) => releases.find((one) => one.version === version);
+const read = { text: "", patch: null };
+
+/** The patch that was written as YAML, read by the server; null when it was refused. */
+async function patch() {
+  const text = elements.patch.value;
+  if (read.text !== text || !read.patch) {
+    read.patch = await send("/rollouts/new/patch", { text });
+    read.text = text;
+  }
+  return read.patch;
+}
+
+async function artefact() {
+  const kind = elements.kind.value;
+  if (kind === "config") return { kind, patch: await patch() };
+  if (kind === "flag") return { kind, name: elements.flag.value.trim(), value: value(elements.value.value) };
+  return { kind, release: release(elements.release?.value), fallback: release(elements.fallback?.value) };
+}
+
+/** What the API takes; null when the patch was refused. */
+async function body() {
+  const what = await artefact();
+  if (what.kind === "config" && !what.patch) return null;
+  const policy = shipped() ? { policy: elements.policy.value } : { policy_yaml: elements.yaml.value };
+  const chain = elements.chain ? { chain: elements.chain.value } : {};
+  return { artefact: what, selector: selector(), ...policy, ...chain, seed: Number(elements.seed.value || 0) };
+}
+
+// ---------------------------------------------------------------- copy as
+
+const quoted = (text) => `'${String(text).replaceAll("'", `'\\''`)}'`;
+
+function asCli(wanted) {
+  const { artefact: what, selector: whom } = wanted;
+  const parts = ["storeops rollout plan", `--policy ${wanted.policy ?? "my-policy.yaml"}`];
+  if (whom.all_stores) parts.push("--select all");
+  for (const [name, word] of [["regions", "region"], ["stores", "store"], ["roles", "role"]]) {
+    for (const one of whom[name] ?? []) parts.push(`--select ${word}=${one}`);
+  }
+  for (const [name, values] of Object.entries(whom.labels ?? {})) {
+    for (const one of values) parts.push(`--select label.${name}=${one}`);
+  }
+  for (const one of whom.excluded_stores ?? []) parts.push(`--select ${quoted(`!store=${one}`)}`);
+  if (what.kind === "config") parts.push(`--config ${quoted(JSON.stringify(what.patch))}`);
+  else if (what.kind === "flag") parts.push(`--flag ${quoted(`${what.name}=${JSON.stringify(what.value)}`)}`);
+  else parts.push(`--software ${quoted(JSON.stringify(what.release))}`, `--fallback ${quoted(JSON.stringify(what.fallback))}`);
+  if (wanted.chain) parts.push(`--chain ${wanted.chain}`);
+  if (wanted.seed) parts.push(`--seed ${wanted.seed}`);
+  return parts.join(" \\\n  ");
+}
+
+function asCurl(wanted) {
+  return [
+    `curl -X POST ${location.origin}/api/v1/rollouts`,
+    `-H 'Content-Type: application/json' -H "Idempotency-Key: $(uuidgen)"`,
+    `-H "X-CSRF-Token: $CSRF" -b "storeops=$SESSION"`,
+    `-d ${quoted(JSON.stringify(wanted))}`,
+  ].join(" \\\n  ");
+}
+
+function copies(wanted) {
+  document.getElementById("as-cli").textContent = asCli(wanted);
+  document.getElementById("as-curl").textContent = asCurl(wanted);
+  copy.hidden = false;
+}
+
+// ---------------------------------------------------------------- asked and answered
+
+function tell(text, kind) {
+  said.textContent = text;
+  said.className = `notice ${kind}`;
+  said.hidden = !text;
+}
+
+/** Select what is wrong, where it stands. */
+function jump(area, line, column) {
+  if (area === elements.yaml) document.getElementById("rules").open = true;
+  const lines = area.value.split("\n");
+  const at = lines.slice(0, line - 1).reduce((sum, one) => sum + one.length + 1, 0) + column - 1;
+  area.focus();
+  area.setSelectionRange(at, at + Math.max(1, (lines[line - 1] ?? "").length - column + 1));
+  area.scrollTop = Math.max(0, ((line - 4) * area.scrollHeight) / lines.length);
+}
+
+function wrong(problem, area) {
+  shown.hidden = true;
+  copy.hidden = true;
+  const placed = (problem.errors ?? []).filter((one) => one.line);
+  const others = (problem.errors ?? []).filter((one) => !one.line).map((one) => `${one.field}: ${one.problem}`);
+  tell([problem.detail, ...others, problem.do].filter(Boolean).join(" → "), "bad");
+  faults.replaceChildren(
+    ...placed.map((one) => {
+      const item = document.createElement("li");
+      const button = Object.assign(document.createElement("button"), { type: "button", className: "button" });
+      button.textContent = `${words.line.replace("{}", `${one.line}:${one.column}`)} ${one.field}: ${one.problem}`;
+      button.addEventListener("click", () => jump(area, one.line, one.column));
+      item.append(button);
+      return item;
+    }),
+  );
+  faults.hidden = placed.length === 0;
+  said.scrollIntoView({ block: "nearest" });
+}
+
+function cell(text, name = "") {
+  return Object.assign(document.createElement("td"), { textContent: text, className: name });
+}
+
+function seen(stage) {
+  const outlook = stage.outlook;
+  if (!outlook) return words.none;
+  const mde = outlook.mde === null ? "" : `±${(100 * outlook.mde).toFixed(0)} % · `;
+  return mde + outlook.why[document.documentElement.lang.startsWith("zh") ? "zh" : "en"];
+}
+
+function previewed(plan) {
+  tell(words.fine, "");
+  faults.hidden = true;
+  shown.querySelector("[data-field=plan_sha256]").textContent = plan.plan_sha256;
+  const conflict = document.getElementById("conflict");
+  conflict.textContent = plan.conflict ? words.conflict.replace("{}", plan.conflict) : "";
+  conflict.hidden = !plan.conflict;
+  const rows = plan.stages.map((stage, n) => {
+    const row = document.createElement("tr");
+    row.className = "group-start";
+    const strata = Object.entries(stage.strata).map(([name, count]) => `${name || "–"} ${count}`).join(", ");
+    row.append(cell(`${n + 1} · ${stage.name}`), cell(stage.stores, "number"), cell(stage.terminals, "number"), cell(strata), cell(seen(stage)));
+    return row;
+  });
+  shown.querySelector("tbody").replaceChildren(...rows);
+  shown.hidden = false;
+  shown.scrollIntoView({ block: "nearest" });
+}
+
+async function send(address, wanted) {
+  const response = await fetch(address, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-CSRF-Token": token, "Idempotency-Key": key },
+    body: JSON.stringify(wanted),
+  });
+  const answer = await response.json();
+  if (!response.ok) wrong(answer, answer.code === "patch_wrong" ? elements.patch : elements.yaml);
+  return response.ok ? answer : null;
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const buttons = form.querySelectorAll("p.buttons button");
+  for (const one of buttons) one.disabled = true;
+  try {
+    const wanted = await body();
+    if (!wanted) return;
+    if (event.submitter.value === "preview") {
+      const plan = await send("/api/v1/rollouts/preview", wanted);
+      if (!plan) return;
+      previewed(plan);
+      copies(wanted);
+    } else {
+      const made = await send("/api/v1/rollouts", wanted);
+      if (!made) return;
+      say(words.made);
+      location.assign(`/rollouts/${encodeURIComponent(made.id)}`);
+    }
+  } catch (error) {
+    tell(error.message, "bad");
+  } finally {
+    for (const one of buttons) one.disabled = false;
+  }
+});
+
+// ---------------------------------------------------------------- the form follows itself
+
+function follow() {
+  for (const part of form.querySelectorAll("[data-kind]")) part.hidden = part.dataset.kind !== elements.kind.value;
+  for (const part of form.querySelectorAll("[data-reach]")) part.hidden = part.dataset.reach !== elements.reach.value;
+}
+
+form.addEventListener("change", (event) => {
+  if (event.target.name === "kind" && elements.kind.value === "software") elements.policy.value = "software";
+  if (event.target.name === "kind" && elements.kind.value !== "software") elements.policy.value = "configuration";
+  if (event.target.name === "policy" || event.target.name === "kind") {
+    elements.yaml.value = texts[elements.policy.value] ?? elements.yaml.value;
+    if (event.target.name === "policy" && !elements.policy.value) document.getElementById("rules").open = true;
+  }
+  follow();
+});
+form.addEventListener("input", () => {
+  key = crypto.randomUUID();
+  copy.hidden = true;
+});
+elements.yaml.value = texts[elements.policy.value] ?? "";
+follow();

@@ -1,0 +1,114 @@
+// One rollout: its buttons ask first, one key per press, locked until answered; the ladder follows while it is live.
+import { say } from "./console.js";
+
+const FOLLOW_MS = 3000;
+const token = document.querySelector('meta[name="csrf"]').content;
+const toast = document.getElementById("toast");
+const ask = document.getElementById("ask");
+const reason = ask.querySelector("input");
+
+function confirmed(button) {
+  const why = button.dataset.why === "yes";
+  document.getElementById("ask-title").textContent = button.dataset.title;
+  document.getElementById("ask-sure").textContent = button.dataset.sure;
+  document.getElementById("ask-why").hidden = !why;
+  reason.required = why;
+  reason.value = "";
+  ask.returnValue = "";
+  ask.showModal();
+  return new Promise((done) => ask.addEventListener("close", () => done(ask.returnValue === "yes"), { once: true }));
+}
+
+async function post(address, body) {
+  const response = await fetch(address, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-CSRF-Token": token, "Idempotency-Key": crypto.randomUUID() },
+    body: Object.keys(body).length ? JSON.stringify(body) : undefined,
+  });
+  const answer = await response.json();
+  if (!response.ok) throw new Error([answer.detail, answer.do].filter(Boolean).join(" → "));
+}
+
+const pending = new Set();
+
+async function press(control, address, body) {
+  pending.add(address);
+  control.disabled = true;
+  try {
+    await post(address, body);
+    say(ask.dataset.done);
+  } catch (error) {
+    say(`${toast.dataset.failed} (${error.message})`);
+  } finally {
+    pending.delete(address);
+    control.disabled = false;
+    await look().catch(() => {});
+  }
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-do]");
+  if (!button || pending.has(button.dataset.do) || !(await confirmed(button))) return;
+  const { stage, why } = button.dataset;
+  await press(button, button.dataset.do, { ...(why === "yes" ? { reason: reason.value } : {}), ...(stage ? { stage: Number(stage) } : {}) });
+});
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target.closest("form[data-attach]");
+  if (!form) return;
+  event.preventDefault();
+  if (pending.has(form.dataset.attach)) return;
+  const { reference } = form.elements;
+  const body = { name: form.dataset.name, reference: reference.value };
+  reference.value = "";
+  reference.blur();
+  await press(form.querySelector("button"), form.dataset.attach, body);
+});
+
+/** Take what is new, keep what somebody has opened, focused or begun to write. */
+function take(id, html) {
+  const old = document.getElementById(id);
+  const next = new DOMParser().parseFromString(html, "text/html").getElementById(id);
+  if (!next) return null;
+  for (const opened of old.querySelectorAll("details[open][id]")) next.querySelector(`#${opened.id}`)?.setAttribute("open", "");
+  if (next.outerHTML === old.outerHTML) return old;
+  const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
+  const taken = document.adoptNode(next);
+  old.replaceWith(taken);
+  window.htmx.process(taken);
+  if (focused) document.getElementById(focused)?.focus();
+  return taken;
+}
+
+function busy(live) {
+  return ask.open || pending.size > 0 || [...live.querySelectorAll("input")].some((one) => one.value);
+}
+
+async function fetched(address) {
+  const response = await fetch(address, { headers: { "HX-Request": "true" } });
+  if (!response.ok || response.redirected) throw new Error(String(response.status));
+  return response.text();
+}
+
+async function look() {
+  const live = document.getElementById("live");
+  const follow = live.dataset.follow;
+  if (!follow || document.hidden || busy(live)) return;
+  const html = await fetched(follow);
+  if (busy(live)) return;
+  const taken = take("live", html);
+  if (taken && taken.dataset.at !== live.dataset.at) take("rest", await fetched(location.href));
+}
+
+async function go() {
+  const mark = () => document.querySelector("#live .live");
+  try {
+    await look();
+    if (mark()) mark().dataset.state = "live";
+  } catch {
+    if (mark()) mark().dataset.state = "lost";
+  }
+  setTimeout(go, FOLLOW_MS);
+}
+
+setTimeout(go, FOLLOW_MS);

@@ -1,0 +1,314 @@
+"""The page Rollouts: the list, one rollout with its ladder, one terminal of it, and the form for a new one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from gateway.auth import ConsoleSession
+from gateway.console import rollout_charts
+from gateway.console.charts import Chart
+from gateway.console.render import page
+from gateway.console.rollout_ladder import STANDS, ladder
+from gateway.edge import Database, Edge, EdgeOf, OfRollout
+from gateway.errors import not_found
+from gateway.paging import Cursor
+from gateway.patch_text import PatchText, patch_from
+from gateway.queries import rollouts as queries
+from gateway.queries.ledger_pages import psycopg_of
+from gateway.queries.rollouts import FindingView, LookView, RolloutRowView, StageEvidenceView
+from gateway.rollout_views import OutlookView
+from gateway.rollouts import Shown
+from models.domain.chain_settings import SETTINGS
+from models.domain.errors import RetryLater
+from models.domain.evidence import GateSpec
+from models.domain.evidence_metrics import metric_of
+from models.domain.kill_switch import Place
+from models.domain.permissions import Permission, uncovered
+from models.domain.plan_reader import Text
+from models.domain.rollout import RolloutId, RolloutState, StageState, TargetState
+from models.domain.rollout_journal import Rollout
+from models.domain.rollout_words import ROLLOUT_STATES
+from models.tables.permissions import load_grants
+from models.tables.software import list_images
+
+router = APIRouter(tags=["rollouts"])
+
+ENTRIES_SHOWN_MAX = 200
+LOOKED_AT_MAX = 10
+"""Rollouts of a list that are held against their terminals; several at a time are rare."""
+FINDINGS_SHOWN_MAX = 40
+TARGET_ENTRIES_MAX = 100
+FILTERS: dict[str, tuple[RolloutState, ...]] = {
+    "": (),
+    "active": tuple(state for state in RolloutState if state.active),
+    "over": tuple(state for state in RolloutState if not state.active),
+}
+GOING = (RolloutState.RUNNING, RolloutState.TAILING)
+WORDS = {str(state): words for state, words in ROLLOUT_STATES.items()}
+PERMISSIONS = (Permission.ROLLOUT_CREATE, Permission.ROLLOUT_PROMOTE, Permission.ROLLOUT_HALT)
+Number = Annotated[str, Path(max_length=64)]
+Word = Annotated[str, Query(max_length=64)]
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """A button. `missing`: the permission that whoever is signed in lacks; it is shown, and cannot be pressed."""
+
+    verb: str
+    needs: Permission
+    primary: bool = False
+    reasoned: bool = False
+    missing: bool = False
+    own: bool = False
+    """Four eyes: the author may not."""
+
+    @property
+    def blocked(self) -> bool:
+        """It cannot be pressed by who is signed in."""
+        return self.missing or self.own
+
+
+START = Deed("start", Permission.ROLLOUT_CREATE, primary=True)
+PROMOTE = Deed("promote", Permission.ROLLOUT_PROMOTE, primary=True)
+APPROVE = Deed("approve", Permission.ROLLOUT_PROMOTE)
+RESUME = Deed("resume", Permission.ROLLOUT_PROMOTE, primary=True)
+PAUSE = Deed("pause", Permission.ROLLOUT_HALT, reasoned=True)
+HALT = Deed("halt", Permission.ROLLOUT_HALT, reasoned=True)
+ROLL_BACK = Deed("rollback", Permission.ROLLOUT_HALT, reasoned=True)
+
+
+def deeds(rollout: Rollout, *, own: bool, missing: frozenset[Permission]) -> list[Deed]:
+    """What can be done with it in the state that it is in (actors.rollout_commands)."""
+    state = rollout.state
+    if state is RolloutState.DRAFT:
+        found = [START]
+    elif state is RolloutState.PAUSED:
+        found = [RESUME, HALT, ROLL_BACK]
+    elif state in GOING:
+        asked = [replace(PROMOTE, own=own), replace(APPROVE, own=own)] if _awaits(rollout) else []
+        found = [*asked, PAUSE, HALT, ROLL_BACK]
+    elif state in (RolloutState.HALTED, RolloutState.COMPLETED, RolloutState.ROLLBACK_STUCK):
+        found = [ROLL_BACK]
+    else:
+        found = []
+    return [replace(one, missing=one.needs in missing) for one in found]
+
+
+def _awaits(rollout: Rollout) -> bool:
+    return rollout.stage >= 0 and rollout.stages[rollout.stage].state is StageState.AWAITS_APPROVAL
+
+
+@dataclass(frozen=True, slots=True)
+class StageEvidence:
+    """What one stage is judged by, drawn: the rule, what was known before, its looks."""
+
+    number: int
+    name: str
+    rule: GateSpec
+    outlook: OutlookView | None
+    looks: Sequence[LookView]
+    chart: Chart | None
+    findings: Sequence[FindingView]
+    more: int
+    """Findings of the last look that are not shown."""
+
+    @property
+    def last(self) -> LookView | None:
+        """The latest look."""
+        return self.looks[-1] if self.looks else None
+
+
+def drawn(found: Sequence[StageEvidenceView], rollout: Rollout) -> list[StageEvidence]:
+    """Stages with evidence; harm comes first among the findings."""
+    made = []
+    for one in found:
+        rule = rollout.policy.stages[one.stage - 1].policy.evidence
+        if rule is None:
+            continue
+        findings = sorted(one.looks[-1].findings, key=lambda f: (not f.unsafe, f.p_adjusted)) if one.looks else []
+        shown = findings[:FINDINGS_SHOWN_MAX]
+        chart = rollout_charts.looks(one.looks)
+        more = len(findings) - len(shown)
+        made.append(StageEvidence(one.stage, one.name, rule, one.outlook, one.looks, chart, shown, more))
+    return made
+
+
+# ---------------------------------------------------------------- pages
+
+
+@router.get("/rollouts", include_in_schema=False)
+async def rollouts_page(
+    request: Request, edge: EdgeOf, state: Annotated[str, Query(pattern="^(|active|over)$")] = "", cursor: Cursor = None
+) -> Response:
+    """All rollouts, the newest first."""
+    rows = edge.settings.page_rows
+    found = await queries.list_rollouts(queries.homes(edge), rows, cursor, states=FILTERS[state])
+    return page(
+        request,
+        "rollouts.html",
+        rollouts=found,
+        whys=await _whys(edge, found.items),
+        state=state,
+        words_of=WORDS,
+        scope_label=None,
+    )
+
+
+async def _whys(edge: Edge, rows: Sequence[RolloutRowView]) -> dict[str, Text]:
+    """What each waits for at this moment; of those that are over, and of older ones, what was written last."""
+    found = {one.id: Text(one.why.zh, one.why.en) for one in rows}
+    moving = [one for one in rows if RolloutState(one.state).active and one.state != RolloutState.DRAFT]
+    for one in moving[:LOOKED_AT_MAX]:
+        with suppress(RetryLater):
+            turn = (await (await edge.require_rollouts().of(one.chain)).show(RolloutId(one.id))).turn
+            if turn.why.en:
+                found[one.id] = turn.why
+    return found
+
+
+@router.get("/rollouts/new", include_in_schema=False)
+async def new_rollout_page(request: Request, edge: EdgeOf, database: Database) -> Response:
+    """The form: what changes, for whom, by which rules."""
+    policies = edge.require_rollouts().policies()
+    images = await list_images(await psycopg_of(database))
+    releases = [
+        {
+            "version": one.version,
+            "url": f"{edge.settings.base_url}/images/{one.sha256}",
+            "sha256": one.sha256,
+            "size_bytes": one.size_bytes,
+        }
+        for one in images
+    ]
+    return page(
+        request,
+        "rollout_new.html",
+        chains=list(dict.fromkeys(one.chain for one in edge.settings.regions)),
+        regions=[one.name for one in edge.settings.regions],
+        kinds=("config", "flag", "software"),
+        policies=policies,
+        policy_texts={one.policy.name: one.text for one in policies},
+        releases=releases,
+        names=[one.path for one in SETTINGS],
+        scope_label=None,
+    )
+
+
+@router.post("/rollouts/new/patch", include_in_schema=False)
+async def patch_of_text(body: PatchText) -> Response:
+    """A patch that was written as YAML, as the API takes it. Refused with its line and column."""
+    return JSONResponse(patch_from(body.text))
+
+
+@router.get("/rollouts/{rollout}", include_in_schema=False)
+async def rollout_page(
+    request: Request,
+    edge: EdgeOf,
+    session: OfRollout,
+    rollout: Number,
+    stage: Annotated[str, Query(pattern="^[0-9]{0,2}$")] = "",
+    state: Word = "",
+    shop: Word = "",
+    cursor: Cursor = None,
+) -> Response:
+    """One rollout: ladder, gates, terminals, journal, plan."""
+    shown = await _shown(edge, session, rollout)
+    wanted = [TargetState(state)] if state in set(TargetState) else []
+    number = int(stage) if stage else None
+    rows = edge.settings.page_rows
+    targets = await queries.list_targets(
+        session, rollout, rows, cursor, states=wanted, stage=number, store=shop.strip()
+    )
+    entries = await queries.journal(session, rollout, ENTRIES_SHOWN_MAX, terminal="")
+    artefact = shown.turn.rollout.artefact
+    return page(
+        request,
+        "rollout.html",
+        **await _live(request, edge, session, shown),
+        targets=targets,
+        entries=entries.items[::-1],
+        evidence=drawn(await queries.evidence(session, rollout), shown.turn.rollout),
+        metric_of=metric_of,
+        payload=json.dumps(json.loads(artefact.payload), ensure_ascii=False, indent=2),
+        states=[str(one) for one in TargetState],
+        stage=number,
+        state=state,
+        shop=shop,
+        scope_label=None,
+    )
+
+
+@router.get("/rollouts/{rollout}/live", include_in_schema=False)
+async def rollout_live(request: Request, edge: EdgeOf, session: OfRollout, rollout: Number) -> Response:
+    """The part of the page that moves, for whoever watches it."""
+    shown = await _shown(edge, session, rollout)
+    return page(request, "parts/rollout_live.html", **await _live(request, edge, session, shown))
+
+
+@router.get("/rollouts/{rollout}/terminals/{terminal}", include_in_schema=False)
+async def rollout_terminal(
+    request: Request, edge: EdgeOf, session: OfRollout, rollout: Number, terminal: Number
+) -> Response:
+    """One terminal: asked, desired, reported, and what happened, in the drawer."""
+    shown = await _shown(edge, session, rollout)
+    found = await queries.target(edge, session, rollout, terminal, TARGET_ENTRIES_MAX)
+    if found is None:
+        raise not_found("terminal of this rollout", terminal)
+    payload = shown.turn.rollout.artefact.payload
+    return page(
+        request, "parts/rollout_terminal.html", rollout=rollout, detail=found, payload=payload, scope_label=None
+    )
+
+
+# ---------------------------------------------------------------- what they share
+
+
+async def _shown(edge: Edge, session: AsyncSession, rollout: str) -> Shown:
+    chain = await queries.chain_of(session, rollout)
+    if chain is None:
+        raise not_found("rollout", rollout)
+    return await (await edge.require_rollouts().of(chain)).show(RolloutId(rollout))
+
+
+async def _live(request: Request, edge: Edge, session: AsyncSession, shown: Shown) -> dict[str, Any]:
+    rollout, signed_in = shown.turn.rollout, _session(request)
+    me = f"console:{signed_in.person or signed_in.id}"
+    own = rollout.author == me
+    grants = await load_grants(await psycopg_of(session), signed_in.person)
+    places = [
+        Place(rollout.chain, store.region, store.store) for stage in rollout.plan.stages for store in stage.stores
+    ]
+    missing = frozenset(one for one in PERMISSIONS if uncovered(grants, signed_in.person, one, places) is not None)
+    wanted: dict[str, list[str]] = {}
+    for one in rollout.policy.stages:
+        for name in one.policy.attachments:
+            wanted.setdefault(name, []).append(one.name)
+    return {
+        "header": shown.header,
+        "rollout": rollout,
+        "why": shown.turn.why if shown.turn.why.en else ROLLOUT_STATES[rollout.state],
+        "rungs": ladder(rollout, shown.turn.stages, edge.now()),
+        "stands": STANDS,
+        "words_of": WORDS,
+        "deeds": deeds(rollout, own=own, missing=missing),
+        "waits_for_person": rollout.state in GOING and _awaits(rollout),
+        "own": own,
+        "me": me,
+        "person": signed_in.person,
+        "papers": [(name, stages, rollout.attachments.get(name)) for name, stages in wanted.items()],
+        "may_attach": rollout.state.active and Permission.ROLLOUT_CREATE not in missing,
+        "live": rollout.state.active and rollout.state is not RolloutState.DRAFT,
+    }
+
+
+def _session(request: Request) -> ConsoleSession:
+    session: ConsoleSession = request.state.session
+    return session
