@@ -17,7 +17,7 @@ from devices.fleet.days import demand_until, hour_at
 from devices.fleet.evidence import CrewEvidence, Witness
 from devices.fleet.mischief import afflicted, trouble
 from devices.fleet.orders import CrewOrder, Day, FleetLane, Runs, Tick
-from devices.fleet.software import MemorySoftware
+from devices.fleet.software import FETCHES_AT_ONCE_MAX, MemorySoftware
 from devices.fleet.visits import EVENTS_PER_VISIT, Counter
 from devices.simulator import ProviderUsers, SimulatedTerminal
 from models.domain.errors import NeedsOperator, StoreOpsError
@@ -42,6 +42,7 @@ class Crew:
         self._rng = random.Random(f"{order.seed}/{order.crew}")  # noqa: S311 - a simulation
         self._http = httpx.AsyncClient(timeout=10.0, trust_env=False, limits=httpx.Limits(max_connections=32))
         self._executor = ThreadPoolExecutor(2, "outboxes")
+        self._fetches = asyncio.Semaphore(FETCHES_AT_ONCE_MAX)
         self._serving: set[asyncio.Task[None]] = set()
         self._hour = 0.0
         self.counters = [self._counter(lane, n) for n, lane in enumerate(order.lanes)]
@@ -69,7 +70,7 @@ class Crew:
                 config = replace(config, software=order.software)
             agent = FleetAgent(config, self.witness, self._executor, order.seed + 1_000 * n + k)
             if order.software:
-                agent.take_software(MemorySoftware(order.software, one.fault), self._http)
+                agent.take_software(MemorySoftware(order.software, self._fetches, one.fault), self._http)
             agents.append(agent)
             name = one.role if one.role == "till" else one.terminal
             terminals[name] = SimulatedTerminal(agent, users)

@@ -27,14 +27,19 @@ if TYPE_CHECKING:
 BOOT_S = (0.3, 1.5)
 """How long a start takes, drawn for each: a real one takes a minute."""
 FLAP_EVERY_S = 4.0
+FETCHES_AT_ONCE_MAX = 16
+"""Of one process. Each shop has a line of its own; hundreds in one client's queue cost more than they fetch."""
+FETCH_S_MAX = 30.0
 
 
 class MemorySoftware:
     """See devices.software.Software. An image is fetched, checked and forgotten: its digest says that it was there."""
 
-    def __init__(self, delivered: str, fault: Fault = Fault.NONE) -> None:
+    def __init__(self, delivered: str, places: asyncio.Semaphore, fault: Fault = Fault.NONE) -> None:
+        """`places`: downloads at the same time, for all who share it."""
         self.delivered = delivered
         self.fault = fault
+        self._places = places
         self._version = delivered
         self._trial = False
         self._fetched: set[str] = set()
@@ -66,7 +71,8 @@ class MemorySoftware:
         if self.fault is Fault.SILENT and release.version != self.delivered:
             await asyncio.Event().wait()  # until another document comes
         try:
-            answer = await http.get(release.url, headers={"Accept-Encoding": "identity"})
+            async with self._places:
+                answer = await http.get(release.url, headers={"Accept-Encoding": "identity"}, timeout=FETCH_S_MAX)
         except httpx.HTTPError as error:
             raise FetchBroken("fetch_broken", f"{type(error).__name__}: {error}", "it begins anew by itself") from error
         if answer.status_code != httpx.codes.OK or sha256(answer.content).hexdigest() != release.sha256:
