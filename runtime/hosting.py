@@ -21,7 +21,7 @@ from ray.core.generated import autoscaler_pb2
 from models.domain.errors import NeedsOperator
 from models.tables.layouts import Layout, first_layout, next_layout, slot_states, wanted_dedicated
 from runtime import origin
-from runtime.metrics import Pusher, push_host
+from runtime.metrics import Pusher, push_host, push_rollouts
 from runtime.plant import Plant, Providers, connector, open_pool
 from runtime.ray_actors import NAMESPACE, actor_options
 from runtime.ray_faces import RayFaces
@@ -108,7 +108,10 @@ class HostedRollouts:
         hosts = RegionHosts({plant.region: RayHosts(plant) for plant in plants})
         databases = Databases(plants)
         self._driver = RolloutDriver(databases, hosts)
-        self._driving = asyncio.get_running_loop().create_task(drive(databases, self._driver))
+        loop = asyncio.get_running_loop()
+        self._driving = loop.create_task(drive(databases, self._driver))
+        pusher = Pusher(RaySink(), plants[0].region)
+        self._pushing = loop.create_task(push_rollouts(pusher, self._driver.figures.snapshot))
 
     async def counts(self) -> dict[str, int]:
         """What it did since its process began."""

@@ -149,7 +149,40 @@ SETTLEMENT = (
     Metric("settlement", "charge_fen", Kind.COUNTER, "fen charged at cutoff"),
     Metric("settlement", "run_ms", Kind.HISTOGRAM, "milliseconds of one settlement run"),
 )
-PUSHED = (*HOST_COUNTERS, *HOST_GAUGES, *HOST_LATENCY, *FACES, *FACE_DESK, *SETTLEMENT)
+ROLLOUT_COUNTERS = _metrics(
+    "rollouts",
+    Kind.COUNTER,
+    {
+        "ticks": "looks at a rollout, each with what followed of it",
+        "entries": "journal entries that ticks wrote",
+        "orders": "orders that a terminal's host took",
+        "conflicts": "orders against a document that had moved: looked at again",
+        "refused": "orders that a terminal's host refused",
+        "lost_races": "ticks that wrote nothing, because somebody else had written meanwhile",
+        "errors": "rounds that broke",
+        "halts": "rollouts that stopped, by their gate or by a person",
+        "rollbacks": "rollbacks that began",
+        "completions": "rollouts that came to their end",
+    },
+)
+ROLLOUTS_BY_STATE = (
+    Metric("rollouts", "standing", Kind.GAUGE, "active rollouts and drafts, `kind`: the state", ("region", "kind")),
+    Metric("rollouts", "targets", Kind.GAUGE, "terminals of active rollouts, `kind`: the state", ("region", "kind")),
+)
+ROLLOUT_TICK = Metric(
+    "rollouts", "tick_ms", Kind.HISTOGRAM, "milliseconds of one tick, reading, writing and ordering included"
+)
+PUSHED = (
+    *HOST_COUNTERS,
+    *HOST_GAUGES,
+    *HOST_LATENCY,
+    *FACES,
+    *FACE_DESK,
+    *SETTLEMENT,
+    *ROLLOUT_COUNTERS,
+    *ROLLOUTS_BY_STATE,
+    ROLLOUT_TICK,
+)
 """Everything that goes to Ray's metrics agent."""
 
 
@@ -204,6 +237,11 @@ class Pusher:
         if amount > 0:
             self.sink.add(metric, amount, self._labels(kind))
 
+    def stand(self, metric: Metric, by_kind: Mapping[str, float]) -> None:
+        """A gauge of several kinds: each that can be, also where it is 0."""
+        for kind, value in by_kind.items():
+            self.sink.put(metric, value, self._labels(kind))
+
     async def observe(self, metric: Metric, counts: list[int], kind: str | None = None) -> None:
         """A histogram's buckets stand at `counts`. Gives the event loop its turn in between."""
         labels = self._labels(kind)
@@ -236,6 +274,20 @@ async def push_host(pusher: Pusher, snapshot: Callable[[], Awaitable[Mapping[str
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - figures are losable, the host is not
+            log.warning("metrics_not_pushed", error=f"{type(error).__name__}: {error}")
+
+
+async def push_rollouts(pusher: Pusher, snapshot: Callable[[], Mapping[str, Any]]) -> None:
+    """Push a chain's rollouts every few seconds, for ever; their region is that of the chain's home."""
+    while True:
+        await asyncio.sleep(PUSH_EVERY_S)
+        try:
+            figures = snapshot()
+            pusher.push(ROLLOUT_COUNTERS, figures)
+            for metric in ROLLOUTS_BY_STATE:
+                pusher.stand(metric, figures[metric.key])
+            await pusher.observe(ROLLOUT_TICK, figures["tick_ms"])
+        except Exception as error:  # noqa: BLE001 - figures are losable, the rollouts are not
             log.warning("metrics_not_pushed", error=f"{type(error).__name__}: {error}")
 
 

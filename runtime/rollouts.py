@@ -11,6 +11,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from time import monotonic
 
 import msgspec
 import structlog
@@ -35,6 +36,7 @@ from runtime.clock import wall_now
 from runtime.orders import order
 from runtime.rollout_books import settle
 from runtime.rollout_databases import AWAY, Databases
+from runtime.rollout_figures import RolloutFigures, RoundCounts
 from runtime.rollout_stores import StoreOrders, seen_by_store
 
 log = structlog.get_logger()
@@ -55,22 +57,6 @@ Hook = Callable[[str], Awaitable[None]]
 
 async def _no_hook(_: str) -> None:
     return None
-
-
-@dataclass(slots=True)
-class RoundCounts:
-    """What a driver did since it began."""
-
-    ticks: int = 0
-    entries: int = 0
-    orders: int = 0
-    conflicts: int = 0
-    """Orders against a generation that had moved: looked at again."""
-    refused: int = 0
-    """Orders that a terminal's host refused for another reason."""
-    lost_races: int = 0
-    """Ticks whose journal somebody else had written meanwhile."""
-    errors: int = 0
 
 
 @dataclass(slots=True)
@@ -116,6 +102,7 @@ class RolloutDriver:
         self._refused: dict[tuple[RolloutId, TerminalId], str] = {}
         """Changes that hosts refuse to make, by their code."""
         self.counts = RoundCounts()
+        self.figures = RolloutFigures(self.counts)
 
     async def round(self) -> int:
         """One tick of each active rollout; returns how many there are. Raises what the home database raises."""
@@ -123,11 +110,15 @@ class RolloutDriver:
             active = await table.list_headers(conn, [self._databases.chain], active=True)
         self._kept = {one.id: self._kept[one.id] for one in active if one.id in self._kept}
         self._refused = {key: code for key, code in self._refused.items() if key[0] in self._kept}
+        self.figures.keep({one.id for one in active})
         for header in active:
+            began = monotonic()
             try:
                 await self.tick(header.id)
             except RetryLater as error:
                 log.info("rollout_waits", rollout=header.id, code=error.code)
+            if header.id in self._kept:
+                self.figures.ticked(self._kept[header.id].rollout, (monotonic() - began) * 1000)
         return len(active)
 
     async def tick(self, number: RolloutId) -> bool:

@@ -214,6 +214,9 @@ async def test_two_stores_then_all_and_back(house: House) -> None:
     assert [one.kind.removeprefix("rollout.") for one in events] == ["planned", "start", "promote", "rollback"]
     assert {one.by for one in events} == {"console:ann", "console:bob"}
     await looked_into(ann, here)
+    figures = house.driver.figures.snapshot()
+    assert (figures["completions"], figures["rollbacks"], figures["halts"]) == (1, 1, 0)
+    assert sum(figures["tick_ms"]) == figures["ticks"]
 
 
 async def looked_into(ann: Person, here: str) -> None:
@@ -281,6 +284,9 @@ async def test_it_is_paused_goes_on_and_is_halted(house: House) -> None:
     await house.rounds(1)
     halted = await bob.done(f"{here}/halt", {"reason": "wrong volume"})
     assert (halted["state"], halted["stage"]) == ("halted", 2)
+    await house.rounds(1)
+    figures = house.driver.figures.snapshot()
+    assert (figures["halts"], figures["standing"]["halted"], figures["targets"]["succeeded"]) == (1, 1, 4)
     await bob.done(f"{here}/rollback", {"reason": "wrong volume"})
     await house.rounds(4)
     assert (await bob.get(here))["state"] == "rolled_back"

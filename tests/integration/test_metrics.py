@@ -17,8 +17,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.routes.health import GATEWAY_METRICS
+from models.domain.rollout import RolloutState
 from runtime import metrics
 from runtime.metrics import LATENCY_MS, PUSHED, Kind, Metric, Pusher, representative_ms
+from runtime.rollout_figures import RolloutFigures, RoundCounts
 from runtime.telemetry import HostCounts
 from tests.architecture.documents import ROOT, rows
 from tests.integration.house import NOODLES, House, eventually, wait_until
@@ -111,6 +113,26 @@ async def test_each_observation_is_pushed_once_and_into_its_own_bucket() -> None
         low = LATENCY_MS[bucket - 1] if bucket else 0
         assert low < representative_ms(bucket) < bound
     assert sorted(value for value, _ in sink.observed) == [1, 3.5, 7.5, 7.5, 7.5, LATENCY_MS[-1] * 1.5]
+
+
+async def test_rollouts_are_pushed_with_every_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "PUSH_EVERY_S", 0.001)
+    figures, put = RolloutFigures(RoundCounts(ticks=2)), asyncio.Event()
+    labels: dict[str, float] = {}
+
+    class Labelled(Kept):
+        def put(self, metric: Metric, value: float, labels_of: Any) -> None:
+            labels[f"{metric.key} {labels_of['kind']}"] = value
+            if metric.key == "targets":
+                put.set()
+
+    sink = Labelled()
+    pushing = asyncio.create_task(metrics.push_rollouts(Pusher(sink, "south"), figures.snapshot))
+    await asyncio.wait_for(put.wait(), 10)
+    pushing.cancel()
+    assert sink.added == [("ticks", 2)]
+    assert labels["standing rollback_stuck"] == 0, "an alert needs the series before it is needed"
+    assert set(labels) >= {f"standing {state}" for state in RolloutState if state.active}
 
 
 # ---------------------------------------------------------------- the running house
