@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from actors.terminal import Terminal
-from devices.profiles import PROFILES, profile_of, require_role, traits_of
-from devices.profiles.upgrading import lost
+from devices.profiles import PROFILES, traits_of
+from devices.profiles.upgrading import require_lane
 from models.domain.errors import Refused
 from models.domain.presence import FamilyClaimed, FamilyFound
 from models.domain.registry import RegisteredTerminal
@@ -37,18 +37,11 @@ def require_fit(directory: Directory, record: RegisteredTerminal, software: Soft
         raise Refused("image_differs", f"{software.version} is recorded with other bytes", do)
     family = recorded.profile or directory.delivered(record)
     before = PROFILES.get(record.profile)
-    if family == record.profile or before is None:
+    if before is None:
         return
-    after = profile_of(family)
-    require_role(after, record.role)
     others = [
         PROFILES[one.profile]
         for one in directory.lane(record.store, record.lane)
         if one.terminal != record.terminal and one.profile in PROFILES
     ]
-    if missing := lost(others, before, after):
-        raise Refused(
-            "unfit_lane",
-            f"as {family} the lane {record.lane} of {record.store} would lose {', '.join(missing)}",
-            "choose an image for this family, or put a terminal there that has it",
-        )
+    require_lane(f"{record.lane} of {record.store}", record.role, before, family, others)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from models.domain.price_file import FILE_BYTES_MAX as PRICES_BYTES_MAX
 from models.domain.rollout import Artefact
 
 if TYPE_CHECKING:
+    from runtime.images import Images
     from runtime.rollout_desk import RolloutDesk
 
 FILE_BYTES_MAX = 64 * 1024
@@ -33,7 +35,7 @@ class Given:
     plan: Sequence[Path] | None = None
     book: int | None = None
     fallback: str | None = None
-    family: str = "all"
+    family: str = ""
     force: bool = False
 
     def require_one(self) -> None:
@@ -44,9 +46,10 @@ class Given:
             raise Refused("which_artefact", "what is rolled out?", f"give one of {names}")
 
 
-async def artefact_of(given: Given, desk: RolloutDesk) -> Artefact:
-    """Raises Refused `bad_artefact` and what `runtime.rollout_books` raises; NeedsOperator for an unreadable file."""
-    from models.domain.rollout_part import patch_artefact, software_artefact
+async def artefact_of(given: Given, desk: RolloutDesk, images: Images) -> Artefact:
+    """Raises Refused `bad_artefact`, `unknown_version` and what `runtime.rollout_books` raises; NeedsOperator for an
+    unreadable file."""
+    from models.domain.rollout_part import patch_artefact
 
     given.require_one()
     if given.config is not None:
@@ -62,9 +65,37 @@ async def artefact_of(given: Given, desk: RolloutDesk) -> Artefact:
             raise NeedsOperator("plan_wrong", str(error), "mend that entry") from error
     if given.book is not None:
         return await desk.candidate_of_version(given.book)
-    if given.software is None or given.fallback is None:
-        raise Refused("bad_artefact", "software needs a release to go back to", "give --fallback FILE.json")
-    return software_artefact(_document(given.software), _document(given.fallback), given.family)
+    assert given.software is not None, "require_one() saw to it"
+    return await _software(given.software, given.fallback, given.family, images)
+
+
+async def _software(text: str, fallback: str | None, family: str, images: Images) -> Artefact:
+    """Versions are those of the image store, which says where each is fetched and how it is checked."""
+    from models.domain.rollout_part import software_artefact
+
+    release, name = await _release(text, images)
+    if fallback is None:
+        others = [one.version for one in await images.list() if one.version != release["version"]]
+        known = ", ".join(others[:8]) or "none is recorded: storeops software add"
+        raise Refused(
+            "no_fallback",
+            "terminals that were never told what to run need a version to go back to",
+            f"--fallback: {known}",
+        )
+    back, _ = await _release(fallback, images)
+    return software_artefact(release, back, family or name)
+
+
+async def _release(text: str, images: Images) -> tuple[dict[str, Any], str]:
+    """A recorded version, or JSON; and the name of the software. Raises Refused `unknown_version`, `bad_artefact`."""
+    if _is_document(text):
+        return _document(text), "all"
+    image = await images.find(text)
+    return asdict(images.release(image)), image.name
+
+
+def _is_document(text: str) -> bool:
+    return text.lstrip().startswith("{") or isfile(text)
 
 
 def _document(text: str) -> dict[str, Any]:

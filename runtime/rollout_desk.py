@@ -33,6 +33,7 @@ from models.tables.rollouts import Decision, Header, Look, StageOutlook
 from runtime import rollout_books
 from runtime.clock import wall_now
 from runtime.rollout_databases import Databases
+from runtime.rollout_fit import require_fit
 from runtime.rollout_takeover import taken_over
 from runtime.rollouts import RolloutDriver
 
@@ -61,7 +62,8 @@ class RolloutDesk:
     ) -> Planned:
         """Resolve, freeze and keep a draft; nothing changes anywhere. `number` repeated gives the same draft.
 
-        Raises Refused: books_one_database, policy_misfit, number_reused, what `resolve` raises; RetryLater region_away.
+        Raises Refused: books_one_database, policy_misfit, number_reused, what `resolve` and `require_fit` raise;
+        RetryLater region_away.
         """
         return await self.keep(await self.preview(policy, artefact, selector, author, seed=seed, number=number))
 
@@ -98,6 +100,8 @@ class RolloutDesk:
             raise Refused(
                 "policy_misfit", "; ".join(f"{one.path}: {one.reason}" for one in problems), "mend the policy"
             )
+        if artefact.kind.boots:
+            await require_fit(self._databases, artefact, plan)
         made = RolloutId(str(uuid_utils.uuid7()) if number is None else digest_of(f"{author}:{number}")[:32])
         draft = drafted(made, chain, artefact, selector, policy, plan, author)
         async with self._databases.at() as conn:

@@ -77,10 +77,12 @@ def plan(
     config: Annotated[str | None, typer.Option("--config", help="A merge patch: JSON, or a file of it.")] = None,
     flag: Annotated[str | None, typer.Option("--flag", help="One setting: NAME=VALUE, as a.b=true.")] = None,
     software: Annotated[
-        str | None, typer.Option("--software", help="JSON of version, url, sha256, size_bytes, or a file of it.")
+        str | None, typer.Option("--software", help="A recorded version, `dragonfly 2.0.0`; or JSON, or a file of it.")
     ] = None,
-    fallback: Annotated[str | None, typer.Option("--fallback", help="The release to go back to, likewise.")] = None,
-    family: Annotated[str, typer.Option("--family", help="Of the software: two families do not conflict.")] = "all",
+    fallback: Annotated[str | None, typer.Option("--fallback", help="The version to go back to, likewise.")] = None,
+    family: Annotated[
+        str, typer.Option("--family", help="Of the software, else its name: two families do not conflict.")
+    ] = "",
     prices: Annotated[Path | None, typer.Option("--prices", help="A price file (CSV): the chain's next book.")] = None,
     plan_files: Annotated[
         list[Path] | None, typer.Option("--plan", help="A plan (YAML), new or its next version; more than once.")
@@ -98,6 +100,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Decide once who is asked in which stage, show what each stage can see, and keep a draft. Nothing changes yet."""
+    from runtime import administration
+    from runtime.images import Images
     from runtime.rollout_desk import selected_by
 
     rules, selector = read_policy(policy_path(policy)), selected_by(select)
@@ -105,7 +109,7 @@ def plan(
     given.require_one()
 
     async def work(desk: RolloutDesk) -> Planned:
-        artefact = await artefact_of(given, desk)
+        artefact = await artefact_of(given, desk, Images(administration.running_all(data, demo)))
         return await desk.plan(rules, artefact, selector, _person(who), seed=seed, number=number)
 
     with err.status("resolving"):

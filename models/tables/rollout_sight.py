@@ -65,6 +65,29 @@ async def load_sites(conn: Connection, chain: ChainId, regions: Sequence[RegionI
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class LaneMember:
+    """A terminal in service in its lane. `delivered_profile`: what it was registered as, "" when it is that."""
+
+    terminal: TerminalId
+    store: StoreId
+    lane: str
+    role: str
+    profile: str
+    delivered_profile: str
+
+
+async def load_lanes(conn: Connection, regions: Sequence[RegionId], stores: Sequence[StoreId]) -> list[LaneMember]:
+    """Every terminal in service of these stores."""
+    cursor = await conn.execute(
+        """SELECT t.id, t.store, t.lane, t.role, t.profile, t.delivered_profile
+           FROM terminal t JOIN store s ON s.id = t.store
+           WHERE s.region = ANY(%s) AND t.store = ANY(%s) AND t.retired_at IS NULL ORDER BY t.id""",
+        (list(regions), list(stores)),
+    )
+    return [LaneMember(*row) for row in await cursor.fetchall()]
+
+
 async def load_twins(
     conn: Connection, regions: Sequence[RegionId], stores: Sequence[StoreId]
 ) -> dict[TerminalId, Twin]:
