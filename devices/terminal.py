@@ -86,7 +86,7 @@ class TerminalAgent:
         self.link = self._new_link(config)
 
     def _new_link(self, config: AgentConfig) -> MqttLink:
-        link = MqttLink(
+        link = self._link(
             LinkConfig(
                 host=config.host,
                 port=config.port,
@@ -99,11 +99,13 @@ class TerminalAgent:
                 receive_messages_max=100,
                 reconnect_s_min=config.reconnect_s_min,
                 reconnect_s_max=config.reconnect_s_max,
-            ),
-            will=self._will,
+            )
         )
         link.listen(self, (f"{self._topic}/down/#",))
         return link
+
+    def _link(self, config: LinkConfig) -> MqttLink:
+        return MqttLink(config, will=self._will)
 
     # ------------------------------------------------------------ life
 

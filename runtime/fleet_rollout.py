@@ -64,6 +64,7 @@ ROLLOUT_S_MAX = 280.0
 SOAK_S, SOAK_DEADLINE_S = 6, 60
 IN_PROGRESS_S, QUEUE_S, CLAIM_GRACE_S, JITTER_S = 90, 180, 6, 2
 ROLLBACK_S = 150
+SMALL_STAGE = 2
 FASTER = 10
 """A minute's limits count for six seconds."""
 
@@ -76,12 +77,12 @@ def delivered() -> str:
 def compressed(policy: RolloutPolicy, stores: int) -> RolloutPolicy:
     """The policy with times of seconds, open windows, and without what takes days: evidence, attachments, the tail.
 
-    Gates, shares and limits in flight stay; the limits of a minute are tenfold. Stages that are larger than a small
-    chain can give are a tenth of it.
+    Gates, shares and limits in flight stay; the limits of a minute are tenfold. A stage that is larger than a quarter
+    of what a small chain has left is that quarter.
     """
     left, stages = stores, []
     for stage in policy.stages:
-        count = stage.stores if stage.takes_all or stage.stores * 4 <= left else max(1, left // 4)
+        count = min(stage.stores, max(SMALL_STAGE, left // 4))  # 0 where it takes all
         left -= count
         stages.append(replace(stage, stores=count, policy=_quick(stage, count)))
     back = policy.rollback
@@ -299,8 +300,8 @@ class FleetRollout:
         """What came of it, and whether the rules did what they must; `runs`: the truth of every connected terminal."""
         assert self.rollout is not None
         rollout = self.rollout
-        wanted = await self._desired()
-        broken = [*self._wrong_successes(), *(between := self._between(runs, wanted))]
+        between = Judge(self.lanes, await self._desired()).between(runs)
+        broken = [*self._wrong_successes(), *between]
         faulty = Counter(str(one.fault) for lane in self.lanes for one in lane.terminals)
         bad = any(count for fault, count in faulty.items() if fault not in (Fault.NONE, Fault.OFFLINE))
         ends = (RolloutState.COMPLETED, RolloutState.ROLLED_BACK) if bad else (RolloutState.COMPLETED,)
@@ -358,22 +359,6 @@ class FleetRollout:
             cursor = await conn.execute("SELECT terminal, gen, coalesce(software->>'version', '') FROM desired")
             return {TerminalId(name): (gen, version) for name, gen, version in await cursor.fetchall()}
 
-    def _between(self, runs: Sequence[Runs], wanted: Mapping[TerminalId, tuple[int, str]]) -> list[str]:
-        """Terminals whose document, report and truth are not of one version, and stores with both."""
-        found = []
-        versions: dict[TerminalId, str] = {}
-        for one in runs:
-            gen, version = wanted.get(one.terminal, (0, ""))
-            right = version or delivered()
-            versions[one.terminal] = one.version
-            if {one.version, one.reported} != {right} or one.applied_gen != gen:
-                found.append(f"{one.terminal}: to run {right}, runs {one.version}, says {one.reported}")
-        for lane in self.lanes:
-            both = {versions[one.terminal] for one in lane.terminals if one.terminal in versions}
-            if len(both) > 1:
-                found.append(f"{lane.store}: {' and '.join(sorted(both))} in one store")
-        return found
-
     def _wrong_successes(self) -> list[str]:
         assert self.rollout is not None
         marks = self.rollout.marks
@@ -385,6 +370,32 @@ class FleetRollout:
             and one.terminal in marks
             and marks[one.terminal].state is TargetState.SUCCEEDED
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Holds what terminals run against their documents. `wanted`: generation and version, "" where none was asked."""
+
+    lanes: Sequence[FleetLane]
+    wanted: Mapping[TerminalId, tuple[int, str]]
+
+    def between(self, runs: Sequence[Runs]) -> list[str]:
+        """Terminals whose document, report and truth are not of one version, and stores with two versions."""
+        found = []
+        versions = {one.terminal: one.version for one in runs}
+        for one in runs:
+            gen, version = self.wanted.get(one.terminal, (0, ""))
+            right = version or delivered()
+            if {one.version, one.reported} != {right} or one.applied_gen != gen:
+                found.append(
+                    f"{one.terminal}: to run {right} of generation {gen}, runs {one.version},"
+                    f" says {one.reported} of generation {one.applied_gen}"
+                )
+        for lane in self.lanes:
+            both = {versions[one.terminal] for one in lane.terminals if one.terminal in versions}
+            if len(both) > 1:
+                found.append(f"{lane.store}: {' and '.join(sorted(both))} in one store")
+        return found
 
 
 def _asks(rollout: Rollout) -> bool:

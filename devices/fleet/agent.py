@@ -106,11 +106,8 @@ class FleetAgent(TerminalAgent):
         """From now on it fetches and starts what it is told to; call it before the agent starts."""
         self.duties = self.software = FleetDuties(self, software, http)
 
-    def _new_link(self, config: AgentConfig) -> MqttLink:
-        plain = super()._new_link(config)
-        link = TappedLink(plain.config, self._will, self.witness, self.mischief, self._seed)
-        link.listen(self, (f"{self.topic}/down/#",))
-        return link
+    def _link(self, config: LinkConfig) -> MqttLink:
+        return TappedLink(config, self._will, self.witness, self.mischief, self._seed)
 
     async def reboot(self, reason: str) -> None:
         """As the agent's; two at once, a crash and an order, follow each other."""
