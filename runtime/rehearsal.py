@@ -38,12 +38,14 @@ from models.domain.rollout import (
     RolloutPolicy,
     RolloutState,
     Selector,
+    Site,
     StageState,
     TargetState,
 )
 from models.domain.rollout_feasible import fitted, plan_problems
 from models.domain.rollout_gate import Counts, Way
 from models.domain.rollout_journal import NO_TEXT, UNTOUCHED, Rollout, drafted
+from models.domain.rollout_part import at_store
 from models.domain.rollout_plan import draw, resolve
 from models.domain.rollout_target import counts_of
 from runtime.rehearsal_world import BAD, GOOD, Shares, World, artefact_for, chain_of
@@ -139,6 +141,10 @@ def rehearse(
     return run.outcome(time.monotonic() - began)
 
 
+def _narrowed(site: Site, roles: frozenset[str]) -> Site:
+    return replace(site, terminals=tuple(one for one in site.terminals if one.role in roles) or site.terminals)
+
+
 class Run:
     """One rehearsal, step by step."""
 
@@ -146,8 +152,11 @@ class Run:
         self, policy: RolloutPolicy, stores: int, terminals: int, seed: int, shares: Shares, *, expect_complete: bool
     ) -> None:
         kind = sorted(policy.kinds, key=list(ArtefactKind).index)[-1]
+        artefact = artefact_for(kind)
         sites = chain_of(stores, terminals)
-        self.world = World(sites, artefact_for(kind), shares, seed)
+        if at_store(artefact):  # these prove it for their stores, so they are where something can go wrong
+            sites = tuple(_narrowed(site, policy.mandatory_roles) for site in sites)
+        self.world = World(sites, artefact, shares, seed)
         answering = sorted(
             (site.store for site in sites if self.world.seen[site.terminals[0].terminal].online),
             key=lambda store: draw(seed, "named", store),
