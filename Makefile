@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 BENCH ?= all
 
-.PHONY: help demo up install test lint format bench soak fleet screenshots lock
+.PHONY: help demo up install test lint format bench soak mutants fleet screenshots lock
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -27,7 +27,7 @@ install:
 ## test     all tests
 test:
 	@scripts/setup.sh dev photos
-	@$(BIN)/pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 ## lint     ruff, import contracts, mypy
 lint:
@@ -55,6 +55,13 @@ soak:
 	@$(BIN)/python -m tests.simulation.sweep --seeds 1000000 --minutes $$(( $(SOAK_MINUTES) * 4 / 10 ))
 	@$(BIN)/storeops fleet --stores 200 --rate 60 --seconds $$(( $(SOAK_MINUTES) * 60 * 4 / 10 )) --chaos all $(ARGS)
 	@$(BIN)/pytest -m soak --timeout 7200
+
+## mutants  a mutation pass over the money rules, hours long (ARGS='charging ledger' for two files)
+mutants:
+	@scripts/setup.sh dev
+	@[ -d var/cosmic-ray ] || $(BIN)/python -m pip install --quiet --no-deps --target var/cosmic-ray \
+	  cosmic-ray==8.7.0 parso==0.8.7 >&2
+	@nice -n 19 $(BIN)/python scripts/mutants.py $(ARGS)
 
 ## fleet    1,000 stores x 3 terminals through one minute of all chaos
 fleet:

@@ -50,6 +50,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "_house" not in getattr(item, "fixturenames", ()))
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`-n auto`: one more than there are cores, four at most. Half of a run is waiting for other processes."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Long texts are no names of tests: some hold fresh ids and signatures, and processes must agree on the names."""
     return argname if isinstance(val, str | bytes) and len(val) > 60 else None

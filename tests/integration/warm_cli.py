@@ -55,11 +55,11 @@ class WarmCli:
             return code, out.read_text(), err.read_text()
 
     def close(self) -> None:
-        """It ends with its standard input."""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.close()
-        self._server.stdout.close()
+        """It holds nothing: it is ended."""
+        self._server.kill()
+        for pipe in (self._server.stdin, self._server.stdout):
+            if pipe is not None:
+                pipe.close()
         self._server.wait(5.0)
 
     def _say(self, request: Mapping[str, object]) -> None:
