@@ -11,7 +11,8 @@ import pytest
 from models.domain.charging import Cancellation, CancelledBy, UseClass, classify_use, effective_fee_fen
 from models.domain.ids import BenefitId, MembershipId, UsageId
 from models.domain.member_balance import BALANCE
-from models.domain.membership import State
+from models.domain.membership import CutOff, Expired, ProviderAnswer, ProviderAnswered, State
+from models.domain.membership_end import positive
 from models.domain.membership_events import Guarantee, HoldState
 from models.domain.membership_guarantee import guarantees_instead, holder_of
 from models.domain.membership_state import Attempt, Membership, Outcome, Use, broken_invariant
@@ -19,6 +20,7 @@ from models.domain.payments import PROVIDERS
 from models.domain.plans import GuaranteeKind, MerchantCancel, plan_from_dict
 from models.domain.settlement import CALL_LEASE, CallKind, NewCall
 from tests.actors.test_settlement import call_of, standing
+from tests.domain.test_membership import CUTOFF, EXPIRY, after, use
 from tests.domain.test_plans import shipped
 
 PLAN = plan_from_dict(shipped())
@@ -131,3 +133,17 @@ CLOSED = replace(SOUND, state=State.CLOSED, captured_fen=800, guarantee=replace(
 )
 def test_the_invariants_say_what_is_wrong(m: Membership, why: str) -> None:
     assert broken_invariant(m) == why
+
+
+@pytest.mark.parametrize(("fen", "state"), [("799", State.PARKED), ("800", State.CLOSED), ("801", State.PARKED)])
+def test_a_capture_is_of_the_amount_that_was_asked_for(fen: str, state: State) -> None:
+    asked = after(use(1, START + timedelta(days=1)), Expired(EXPIRY), CutOff(CUTOFF))
+    asked.meet(ProviderAnswered(CUTOFF, ProviderAnswer.SUCCEEDED, captured_fen=int(fen)))
+    assert asked.membership.state is state
+
+
+def test_an_amount_of_a_use_is_at_least_one_fen() -> None:
+    assert positive(1) == 1
+    for fen in (0, -1):
+        with pytest.raises(ValueError, match="positive"):
+            positive(fen)
