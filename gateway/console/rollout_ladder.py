@@ -34,6 +34,7 @@ STANDS = (
 )
 """Where a store can stand, in the order in which a bar shows it."""
 WAITING = Counts(0)
+FOR_THE_START = Text("等待启动", "waits for the start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ def _why(rollout: Rollout, number: int, view: StageView | None) -> Text:
     mark = rollout.stages[number]
     if number > rollout.stage:
         if number == 0:
-            return Text("等待启动", "waits for the start")
+            return FOR_THE_START
         if not rollout.state.active or rollout.state in (RolloutState.HALTED, RolloutState.ROLLING_BACK):
             return Text("未开放：发布已停止", "never opened: the rollout was stopped")
         before = rollout.plan.stages[number - 1].name

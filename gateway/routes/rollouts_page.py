@@ -16,7 +16,7 @@ from gateway.auth import ConsoleSession
 from gateway.console import rollout_charts
 from gateway.console.charts import Chart
 from gateway.console.render import page
-from gateway.console.rollout_ladder import STANDS, ladder
+from gateway.console.rollout_ladder import FOR_THE_START, STANDS, ladder
 from gateway.edge import Database, Edge, EdgeOf, OfRollout
 from gateway.errors import not_found
 from gateway.paging import Cursor
@@ -25,15 +25,14 @@ from gateway.queries import rollouts as queries
 from gateway.queries.ledger_pages import psycopg_of
 from gateway.queries.rollouts import FindingView, LookView, RolloutRowView, StageEvidenceView
 from gateway.rollout_views import OutlookView
-from gateway.rollouts import Shown
+from gateway.rollouts import Shown, reach
 from models.domain.chain_settings import SETTINGS
 from models.domain.errors import RetryLater
 from models.domain.evidence import GateSpec
 from models.domain.evidence_metrics import metric_of
-from models.domain.kill_switch import Place
 from models.domain.permissions import Permission, uncovered
 from models.domain.plan_reader import Text
-from models.domain.rollout import RolloutId, RolloutState, StageState, TargetState
+from models.domain.rollout import PersonId, RolloutId, RolloutState, StageState, TargetState, same_person
 from models.domain.rollout_journal import Rollout
 from models.domain.rollout_words import ROLLOUT_STATES
 from models.tables.permissions import load_grants
@@ -46,6 +45,8 @@ LOOKED_AT_MAX = 10
 """Rollouts of a list that are held against their terminals; several at a time are rare."""
 FINDINGS_SHOWN_MAX = 40
 TARGET_ENTRIES_MAX = 100
+TARGET_ROWS_MAX = 20
+"""Other things stand below them."""
 FILTERS: dict[str, tuple[RolloutState, ...]] = {
     "": (),
     "active": tuple(state for state in RolloutState if state.active),
@@ -164,8 +165,9 @@ async def rollouts_page(
 
 async def _whys(edge: Edge, rows: Sequence[RolloutRowView]) -> dict[str, Text]:
     """What each waits for at this moment; of those that are over, and of older ones, what was written last."""
-    found = {one.id: Text(one.why.zh, one.why.en) for one in rows}
-    moving = [one for one in rows if RolloutState(one.state).active and one.state != RolloutState.DRAFT]
+    draft = RolloutState.DRAFT
+    found = {one.id: FOR_THE_START if one.state == draft else Text(one.why.zh, one.why.en) for one in rows}
+    moving = [one for one in rows if RolloutState(one.state).active and one.state != draft]
     for one in moving[:LOOKED_AT_MAX]:
         with suppress(RetryLater):
             turn = (await (await edge.require_rollouts().of(one.chain)).show(RolloutId(one.id))).turn
@@ -223,7 +225,7 @@ async def rollout_page(
     shown = await _shown(edge, session, rollout)
     wanted = [TargetState(state)] if state in set(TargetState) else []
     number = int(stage) if stage else None
-    rows = edge.settings.page_rows
+    rows = min(TARGET_ROWS_MAX, edge.settings.page_rows)
     targets = await queries.list_targets(
         session, rollout, rows, cursor, states=wanted, stage=number, store=shop.strip()
     )
@@ -281,11 +283,9 @@ async def _shown(edge: Edge, session: AsyncSession, rollout: str) -> Shown:
 async def _live(request: Request, edge: Edge, session: AsyncSession, shown: Shown) -> dict[str, Any]:
     rollout, signed_in = shown.turn.rollout, _session(request)
     me = f"console:{signed_in.person or signed_in.id}"
-    own = rollout.author == me
+    own = same_person(rollout.author, PersonId(me))
     grants = await load_grants(await psycopg_of(session), signed_in.person)
-    places = [
-        Place(rollout.chain, store.region, store.store) for stage in rollout.plan.stages for store in stage.stores
-    ]
+    places = reach(rollout)
     missing = frozenset(one for one in PERMISSIONS if uncovered(grants, signed_in.person, one, places) is not None)
     wanted: dict[str, list[str]] = {}
     for one in rollout.policy.stages:
@@ -294,7 +294,7 @@ async def _live(request: Request, edge: Edge, session: AsyncSession, shown: Show
     return {
         "header": shown.header,
         "rollout": rollout,
-        "why": shown.turn.why if shown.turn.why.en else ROLLOUT_STATES[rollout.state],
+        "why": _why(shown),
         "rungs": ladder(rollout, shown.turn.stages, edge.now()),
         "stands": STANDS,
         "words_of": WORDS,
@@ -307,6 +307,13 @@ async def _live(request: Request, edge: Edge, session: AsyncSession, shown: Show
         "may_attach": rollout.state.active and Permission.ROLLOUT_CREATE not in missing,
         "live": rollout.state.active and rollout.state is not RolloutState.DRAFT,
     }
+
+
+def _why(shown: Shown) -> Text:
+    state, why = shown.turn.rollout.state, shown.turn.why
+    if state is RolloutState.DRAFT:
+        return FOR_THE_START
+    return why if why.en else ROLLOUT_STATES[state]
 
 
 def _session(request: Request) -> ConsoleSession:

@@ -6,6 +6,9 @@ const toast = document.getElementById("toast");
 const token = document.querySelector('meta[name="csrf"]').content;
 let hideToast = 0;
 
+// On a phone the navigation is one row that scrolls: the page's own entry is in sight.
+document.querySelector(".rail li [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 export function say(text) {
   toast.textContent = text;
   toast.dataset.shown = "";
