@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.errors import Problem
-from gateway.rollouts import PolicyWrong, Rollouts
+from gateway.rollouts import ChainDesk, PolicyWrong, Rollouts
 from gateway.views import FieldProblemView
 from models.domain.ids import RegionId, StoreId, TerminalId
 from models.domain.rollout import Artefact, RolloutPolicy, Selector
@@ -54,12 +55,23 @@ class ReleaseBody(Body):
 
 
 class SoftwareBody(Body):
-    """A release, and the one to go back to where none was asked for. Two families do not conflict."""
+    """A release, and the one to go back to where none was asked for: each a version of the image store, as
+    "dragonfly 2.0.0", or a document. Two families do not conflict; empty: the software's name, or all."""
 
     kind: Literal["software"]
-    release: ReleaseBody
-    fallback: ReleaseBody
-    family: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")] = "all"
+    release: ReleaseBody | Word
+    fallback: ReleaseBody | Word
+    family: Annotated[str, Field(pattern=r"^[a-z0-9-]{0,48}$")] = ""
+
+
+class BookBody(Body):
+    """A candidate of the chain's book, with other prices or plans: POST /candidates/prices or /candidates/plans."""
+
+    kind: Literal["book"]
+    version: Annotated[int, Field(ge=1, lt=2**31)]
+
+
+ArtefactBody = Annotated[ConfigBody | FlagBody | SoftwareBody | BookBody, Field(discriminator="kind")]
 
 
 class SelectorBody(Body):
@@ -80,12 +92,25 @@ class SelectorBody(Body):
 class PlanBody(Body):
     """`policy`: the name of a shipped one; or `policy_yaml`: its whole text. `chain`: where a house has several."""
 
-    artefact: Annotated[ConfigBody | FlagBody | SoftwareBody, Field(discriminator="kind")]
+    artefact: ArtefactBody
     selector: SelectorBody
     policy: Annotated[str, Field(max_length=64)] = ""
     policy_yaml: Annotated[str, Field(max_length=POLICY_CHARACTERS_MAX)] = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     chain: Annotated[str, Field(max_length=48)] = ""
+
+
+class PlansBody(Body):
+    """Plans as documents (docs/plans.md), each a new one or the next version of one."""
+
+    plans: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=50)]
+    chain: Annotated[str, Field(max_length=48)] = ""
+
+
+class SupersedeBody(Body):
+    """`successor`: a draft of the same artefact key, which begins and takes over."""
+
+    successor: Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class StageBody(Body):
@@ -107,8 +132,8 @@ class AttachBody(Body):
     reference: Annotated[str, Field(min_length=1, max_length=200, pattern=SAID)]
 
 
-def artefact_of(body: ConfigBody | FlagBody | SoftwareBody) -> Artefact:
-    """Raises Refused `bad_artefact`."""
+async def artefact_of(body: ArtefactBody, rollouts: Rollouts, desk: ChainDesk) -> Artefact:
+    """Raises Refused `bad_artefact`, `unknown_version`, `unknown_book`."""
     match body:
         case ConfigBody():
             return patch_artefact(body.patch)
@@ -118,7 +143,15 @@ def artefact_of(body: ConfigBody | FlagBody | SoftwareBody) -> Artefact:
                 patch = {part: patch}
             return patch_artefact(patch, body.name)
         case SoftwareBody():
-            return software_artefact(body.release.model_dump(), body.fallback.model_dump(), body.family)
+            release, fallback = [await _release(one, rollouts) for one in (body.release, body.fallback)]
+            named = "" if isinstance(body.release, ReleaseBody) else body.release.partition(" ")[0]
+            return software_artefact(release, fallback, body.family or named or "all")
+        case BookBody():
+            return await desk.candidate_of_version(body.version)
+
+
+async def _release(said: ReleaseBody | str, rollouts: Rollouts) -> dict[str, Any]:
+    return said.model_dump() if isinstance(said, ReleaseBody) else asdict(await rollouts.release(said))
 
 
 def selector_of(body: SelectorBody) -> Selector:

@@ -170,6 +170,8 @@ class RolloutView(View):
     seed: int
     halted_at: int | None
     superseded_by: str | None
+    supersedes: str | None
+    """Whose changed terminals it took over."""
     attachments: dict[str, str]
     attachments_missing: list[str]
     joined: int
@@ -287,6 +289,7 @@ def rollout_view(shown: Shown) -> RolloutView:
         seed=rollout.plan.seed,
         halted_at=None if rollout.halted_at is None else rollout.halted_at + 1,
         superseded_by=rollout.superseded_by,
+        supersedes=rollout.supersedes,
         attachments=dict(rollout.attachments),
         attachments_missing=[name for name in wanted if name not in rollout.attachments],
         joined=len(rollout.tail),

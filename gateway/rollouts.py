@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from actors.rollout_effects import RolloutCommand, RolloutTurn
 from models.domain.errors import StoreOpsError
+from models.domain.ids import RegionId, StoreId
+from models.domain.kill_switch import Place
 from models.domain.rollout import Artefact, PersonId, RolloutId, RolloutPolicy, Selector
 from models.domain.rollout_journal import Rollout
+from models.domain.twin import SoftwareVersion
 from models.tables.rollouts import Decision, Header, StageOutlook
 
 
@@ -40,6 +43,13 @@ class PolicyProblem:
     column: int
     path: str
     reason: str
+
+
+def reach(rollout: Rollout) -> list[Place]:
+    """Where a permission must hold; with a tail all over the chain first: nobody knows which stores will open."""
+    stores = [*(store for stage in rollout.plan.stages for store in stage.stores), *rollout.tail]
+    whole = [Place(rollout.chain, RegionId(""), StoreId(""))] if rollout.policy.tail else []
+    return [*whole, *(Place(rollout.chain, store.region, store.store) for store in stores)]
 
 
 class PolicyWrong(StoreOpsError):
@@ -82,8 +92,20 @@ class ChainDesk(Protocol):
     async def tell(self, number: RolloutId, told: RolloutCommand) -> RolloutTurn:
         """Do what somebody says. Raises Refused with the rollout's reasons, RetryLater `rollout_busy`."""
 
+    async def supersede(self, old: RolloutId, new: RolloutId, by: PersonId) -> RolloutTurn:
+        """The draft `new` begins and takes over what `old` changed, which ends. Returns the new one's turn."""
+
     async def show(self, number: RolloutId) -> Shown:
         """As it stands now, at most a second old."""
+
+    async def candidate_of_prices(self, body: bytes, *, force: bool = False) -> Artefact:
+        """A price file as a candidate of the chain's book: kept, and in force nowhere."""
+
+    async def candidate_of_plans(self, plans: Sequence[Mapping[str, Any]]) -> Artefact:
+        """Plans, new ones or next versions, likewise. Raises PlanError."""
+
+    async def candidate_of_version(self, version: int) -> Artefact:
+        """A candidate that is kept. Raises Refused `unknown_book`."""
 
 
 class Rollouts(Protocol):
@@ -91,6 +113,9 @@ class Rollouts(Protocol):
 
     async def of(self, chain: str) -> ChainDesk:
         """The desk of a chain. Raises Refused `unknown_chain`."""
+
+    async def release(self, version: str) -> SoftwareVersion:
+        """A version of the image store, as a terminal's document names it. Raises Refused `unknown_version`."""
 
     def policies(self) -> Sequence[ShippedPolicy]:
         """Those that come with the software, by name."""

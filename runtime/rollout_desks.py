@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from time import monotonic
+from typing import Any
 
 from actors.rollout_effects import RolloutCommand, RolloutTurn
 from gateway.rollouts import ChainDesk, Planned, PolicyProblem, PolicyWrong, ShippedPolicy, Shown
 from models.domain.errors import NeedsOperator, Refused
 from models.domain.rollout import Artefact, PersonId, RolloutId, RolloutPolicy, Selector
+from models.domain.twin import SoftwareVersion
 from runtime.clock import wall_now
+from runtime.images import Images
 from runtime.plant import Plant
 from runtime.rollout_databases import Databases
 from runtime.rollout_desk import RolloutDesk
@@ -44,6 +47,10 @@ class RolloutsOfAHouse:
                 await databases.open()
                 self._desks[chain] = _SharedLooks(RolloutDesk(databases, self._wall))
             return self._desks[chain]
+
+    async def release(self, version: str) -> SoftwareVersion:
+        images = Images(self._plants)
+        return images.release(await images.find(version))
 
     def policies(self) -> Sequence[ShippedPolicy]:
         return _shipped()
@@ -96,6 +103,22 @@ class _SharedLooks:
             return await self._desk.tell(number, told)
         finally:
             self._looks.pop(number, None)
+
+    async def supersede(self, old: RolloutId, new: RolloutId, by: PersonId) -> RolloutTurn:
+        try:
+            return await self._desk.supersede(old, new, by)
+        finally:
+            self._looks.pop(old, None)
+            self._looks.pop(new, None)
+
+    async def candidate_of_prices(self, body: bytes, *, force: bool = False) -> Artefact:
+        return await self._desk.candidate_of_prices(body, force=force)
+
+    async def candidate_of_plans(self, plans: Sequence[Mapping[str, Any]]) -> Artefact:
+        return await self._desk.candidate_of_plans(plans)
+
+    async def candidate_of_version(self, version: int) -> Artefact:
+        return await self._desk.candidate_of_version(version)
 
     async def show(self, number: RolloutId) -> Shown:
         began, look = self._looks.get(number, (0.0, None))

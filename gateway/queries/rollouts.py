@@ -25,7 +25,8 @@ from gateway.rollout_views import (
 )
 from gateway.views import Page, TextView, View
 from models.domain.evidence import Verdict
-from models.domain.ids import RegionId, StoreId, TerminalId
+from models.domain.ids import ChainId, RegionId, StoreId, TerminalId
+from models.domain.kill_switch import Place
 from models.domain.plan_reader import Text
 from models.domain.rollout import RolloutId, RolloutState, TargetState
 from models.domain.rollout_journal import (
@@ -266,16 +267,16 @@ async def chain_of(session: AsyncSession, rollout: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-async def places_of(session: AsyncSession, rollout: str) -> list[tuple[RegionId, StoreId]]:
-    """The stores that its plan reaches, and those that joined, with their regions."""
+async def places_of(session: AsyncSession, rollout: str) -> list[Place]:
+    """Where a permission must hold, as `gateway.rollouts.reach` says, without reading what became of each terminal."""
     found = await (await psycopg_of(session)).execute(
-        """SELECT st->>'region', st->>'store' FROM rollout r, jsonb_array_elements(r.plan->'stages') AS sg,
-             jsonb_array_elements(sg->'stores') AS st WHERE r.id = %(id)s
-           UNION SELECT doc->'store'->>'region', doc->'store'->>'store' FROM rollout_journal
-           WHERE rollout = %(id)s AND kind = 'joined'""",
+        """SELECT chain, '', '' FROM rollout WHERE id = %(id)s AND (policy->>'tail')::bool
+           UNION ALL SELECT r.chain, st->>'region', st->>'store'
+           FROM rollout r, jsonb_array_elements(r.plan->'stages') AS sg, jsonb_array_elements(sg->'stores') AS st
+           WHERE r.id = %(id)s""",
         {"id": rollout},
     )
-    return [(RegionId(region), StoreId(store)) async for region, store in found]
+    return [Place(ChainId(chain), RegionId(region), StoreId(store)) async for chain, region, store in found]
 
 
 # ---------------------------------------------------------------- terminals

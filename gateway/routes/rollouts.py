@@ -5,7 +5,8 @@ Who says it is who is signed in; no body names a person.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -23,19 +24,32 @@ from gateway.queries.rollouts import EntryView, RolloutRowView, StageEvidenceVie
 from gateway.rollout_bodies import (
     AttachBody,
     PlanBody,
+    PlansBody,
     ReasonBody,
     StageBody,
+    SupersedeBody,
     artefact_of,
     policy_of,
     selector_of,
 )
-from gateway.rollout_views import PlannedView, RolloutTurnView, RolloutView, planned_view, rollout_view, turn_view
-from gateway.rollouts import ChainDesk, Planned
+from gateway.rollout_views import (
+    ArtefactView,
+    PlannedView,
+    RolloutTurnView,
+    RolloutView,
+    artefact_view,
+    planned_view,
+    rollout_view,
+    turn_view,
+)
+from gateway.rollouts import ChainDesk, Planned, reach
 from gateway.routes.documented import problems
 from gateway.views import Page, TextView, View
 from models.domain.ids import ChainId, RegionId, StoreId
-from models.domain.kill_switch import Place
+from models.domain.kill_switch import Place, Scope, ScopeKind
 from models.domain.permissions import Permission
+from models.domain.plans import PlanError
+from models.domain.price_file import FILE_BYTES_MAX
 from models.domain.rollout import PersonId, RolloutId, RolloutState, TargetState
 
 router = APIRouter(tags=["rollouts"])
@@ -184,14 +198,64 @@ async def _previewed(request: Request, edge: Edge, body: PlanBody, key: str | No
     rollouts = edge.require_rollouts()
     chain = _chosen(edge, body.chain)
     policy = policy_of(rollouts, body.policy, body.policy_yaml)
-    artefact, selector = artefact_of(body.artefact), selector_of(body.selector)
-    desk = await rollouts.of(chain)
+    desk, selector = await rollouts.of(chain), selector_of(body.selector)
+    artefact = await artefact_of(body.artefact, rollouts, desk)
     planned = await desk.preview(policy, artefact, selector, _by(request), seed=body.seed, number=key)
-    stores = ((store.region, store.store) for stage in planned.rollout.plan.stages for store in stage.stores)
-    places = _places(chain, stores, tail=policy.tail)
     async with AsyncSession(queries.home_of(edge, chain)) as session:
+        places = reach(planned.rollout)
         await permissions.require_each(session, _person(request), Permission.ROLLOUT_CREATE, places)
     return desk, planned
+
+
+@router.post(API + "/candidates/plans", response_model=ArtefactView, responses=problems(403, 409))
+async def candidate_plans(request: Request, edge: EdgeOf, body: PlansBody, key: Key) -> Response:
+    """Keep plans as a candidate of the chain's book, in force nowhere. Needs rollout.create over the chain."""
+    desk = await _of_chain(request, edge, _chosen(edge, body.chain))
+
+    async def effect() -> bytes:
+        try:
+            return artefact_view(await desk.candidate_of_plans(body.plans)).model_dump_json().encode()
+        except PlanError as error:
+            raise Problem(422, "plan_wrong", str(error), "mend that entry") from error
+
+    return await _once(request, edge, f"plans:{key}", body.model_dump_json(), effect)
+
+
+@router.post(
+    API + "/candidates/prices",
+    response_model=ArtefactView,
+    responses=problems(403, 409, 413),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": f"CSV in UTF-8, at most {FILE_BYTES_MAX} bytes",
+            "content": {"text/csv": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def candidate_prices(
+    request: Request,
+    edge: EdgeOf,
+    key: Key,
+    chain: Word = "",
+    force: Annotated[bool, Query(description="take prices that jump, too")] = False,
+) -> Response:
+    """Keep a price file as a candidate of the chain's book, in force nowhere. Needs rollout.create over the chain."""
+    desk = await _of_chain(request, edge, _chosen(edge, chain))
+    body = await request.body()
+
+    async def effect() -> bytes:
+        return artefact_view(await desk.candidate_of_prices(body, force=force)).model_dump_json().encode()
+
+    return await _once(request, edge, f"prices:{key}", f"{chain}/{force}/{sha256(body).hexdigest()}", effect)
+
+
+async def _of_chain(request: Request, edge: Edge, chain: str) -> ChainDesk:
+    async with AsyncSession(queries.home_of(edge, chain)) as session:
+        whole = Scope(ScopeKind.CHAIN, chain)
+        place = Place(ChainId(chain), RegionId(""), StoreId(""))
+        await permissions.require_over(session, _person(request), Permission.ROLLOUT_CREATE, whole, place)
+    return await edge.require_rollouts().of(chain)
 
 
 # ---------------------------------------------------------------- told
@@ -265,6 +329,28 @@ async def attach(
     return await _tell(request, edge, session, rollout, key, Permission.ROLLOUT_CREATE, told, body)
 
 
+@router.post(API + "/{rollout}/supersede", response_model=RolloutTurnView, responses=problems(403, 404, 409))
+async def supersede(
+    request: Request, edge: EdgeOf, session: OfRollout, rollout: Number, key: Key, body: SupersedeBody
+) -> Response:
+    """End this one and start the draft `successor`, which takes over what it changed. Needs rollout.create over both.
+
+    Answers the successor. Its rollback gives back what stood before the first.
+    """
+    desk, chain = await _desk(edge, session, rollout)
+    new = body.successor
+    if await _chain(session, new) != chain:
+        raise not_found("rollout of this chain", new)
+    places = [*await queries.places_of(session, rollout), *await queries.places_of(session, new)]
+    await permissions.require_each(session, _person(request), Permission.ROLLOUT_CREATE, places)
+
+    async def effect() -> bytes:
+        turn = await desk.supersede(RolloutId(rollout), RolloutId(new), _by(request))
+        return turn_view(turn.rollout, turn.why).model_dump_json().encode()
+
+    return await _once(request, edge, f"supersede:{key}", f"{rollout}/{new}", effect)
+
+
 async def _tell(
     request: Request,
     edge: Edge,
@@ -275,9 +361,8 @@ async def _tell(
     told: effects.RolloutCommand,
     body: BaseModel | None = None,
 ) -> Response:
-    desk, chain = await _desk(edge, session, rollout)
-    places = _places(chain, await queries.places_of(session, rollout), tail=False)
-    await permissions.require_each(session, _person(request), permission, places)
+    desk, _ = await _desk(edge, session, rollout)
+    await permissions.require_each(session, _person(request), permission, await queries.places_of(session, rollout))
 
     async def effect() -> bytes:
         turn = await desk.tell(RolloutId(rollout), told)
@@ -313,12 +398,6 @@ def _chosen(edge: Edge, chain: str) -> str:
         return chain or chains[0]
     message = f"no chain {chain!r}" if chain else "which chain?"
     raise Problem(422, "which_chain", message, f"one of: {', '.join(chains)}")
-
-
-def _places(chain: str, stores: Iterable[tuple[RegionId, StoreId]], *, tail: bool) -> list[Place]:
-    """Where a permission must hold; with a tail over the whole chain: nobody knows which stores will open."""
-    found = [Place(ChainId(chain), region, store) for region, store in stores]
-    return [Place(ChainId(chain), RegionId(""), StoreId("")), *found] if tail else found
 
 
 async def _chain(session: AsyncSession, rollout: str) -> str:

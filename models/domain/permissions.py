@@ -51,11 +51,16 @@ def uncovered(grants: Iterable[Grant], person: str, permission: Permission, plac
 
 
 def missing(person: str, permission: Permission, place: Place) -> Refused:
-    """Says what is missing where, and who can give it."""
+    """Says what is missing where, and who can give it. A place without a store or region is all below it."""
     who = f"{person} has" if person else "nobody in particular is signed in, who could have"
+    levels = {"store": place.store, "region": place.region, "chain": place.chain}
+    named = [(level, name) for level, name in levels.items() if name]
+    scopes = [f"{level}:{name}" for level, name in named]
+    where = f"{', '.join(scopes[:-1])} or {scopes[-1]}" if len(scopes) > 1 else scopes[0]
+    level, name = named[0]
     return Refused(
         "permission_missing",
-        f"{who} no permission {permission} at store:{place.store}, region:{place.region} or chain:{place.chain}",
-        f"`storeops permissions grant {person or 'PERSON'} {permission} --store {place.store}`"
+        f"{who} no permission {permission} at {where}",
+        f"`storeops permissions grant {person or 'PERSON'} {permission} --{level} {name}`"
         + ("" if person else ", and sign in with `storeops login --as PERSON`"),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -52,10 +52,15 @@ def shipped() -> str:
     return json.dumps(yaml.safe_load(policy_path("configuration").read_text(encoding="utf-8")))
 
 
-def policy_yaml(*, tail: bool = False, **pilot: Any) -> str:
+def policy_yaml(*, tail: bool = False, kinds: Sequence[str] = ("config", "flag"), **pilot: Any) -> str:
     """Two stores, then all; nobody soaks, a person lets the second stage begin."""
     document = json.loads(shipped())
-    document |= {"name": "small", "tail": tail, "stages": [document["stages"][0], document["stages"][-1]]}
+    document |= {
+        "name": "small",
+        "tail": tail,
+        "kinds": list(kinds),
+        "stages": [document["stages"][0], document["stages"][-1]],
+    }
     for stage in document["stages"]:
         stage |= {"soak_s": 0, "jitter_s": 0, "evidence": None, "attachments": []}
     document["stages"][0] |= pilot
@@ -327,17 +332,52 @@ async def test_each_verb_takes_its_permission_wherever_the_plan_reaches(house: H
     assert (await ann.get(f"/{number}"))["state"] == "draft"
 
 
-async def test_who_wrote_it_by_another_way_does_not_approve_it(house: House) -> None:
-    ann = await house.person("ann")
-    here = f"/{(await ann.done('', wanted()))['id']}"
+async def test_a_draft_takes_over_from_another_rollout(house: House) -> None:
+    ann, bob = await house.person("ann"), await house.person("bob")
+    body = wanted()
+    first = (await ann.done("", body))["id"]
+    await ann.done(f"/{first}/start")
+    await house.rounds(1)
+    second = await ann.done("", {**body, "artefact": {**body["artefact"], "value": 50}})
+    assert second["conflict"] == first
+    assert await ann.refused(f"/{second['id']}/start") == (409, "rollout_conflict")
+    says = {"successor": second["id"]}
+    assert await bob.refused(f"/{first}/supersede", says) == (403, "permission_missing")
+    assert await ann.refused(f"/{first}/supersede", {"successor": "none"}) == (404, "not_found")
+    taken = await ann.done(f"/{first}/supersede", says)
+    assert (taken["id"], taken["state"]) == (second["id"], "running")
+    old, new = await ann.get(f"/{first}"), await ann.get(f"/{second['id']}")
+    assert (old["state"], old["superseded_by"], new["supersedes"]) == ("superseded", second["id"], first)
+    await ann.done(f"/{second['id']}/rollback", {"reason": "enough"})
+
+
+async def test_software_by_its_version_and_candidates_of_the_book(house: House) -> None:
+    ann, bob, carl = [await house.person(name) for name in ("ann", "bob", "carl")]
+    text = policy_yaml(kinds=["software", "plan", "prices"])
     with psycopg.connect(house.url, autocommit=True) as conn:
-        conn.execute("ALTER TABLE rollout DISABLE TRIGGER USER")
-        conn.execute("UPDATE rollout SET author = 'cli:ann' WHERE id = %s", (here[1:],))
-        conn.execute("ALTER TABLE rollout ENABLE TRIGGER USER")
-    await ann.done(f"{here}/start")
-    await house.rounds()
-    assert await ann.refused(f"{here}/promote", {"stage": 1}) == (409, "own_rollout")
-    await ann.done(f"{here}/rollback", {"reason": "enough"})
+        for number in ("1.0.0", "2.0.0"):
+            conn.execute(
+                "INSERT INTO software_image (name, number, sha256, size_bytes, profile, notes_zh, notes_en, added_by,"
+                " added_at) VALUES ('dragonfly', %s, %s, 7, '', '', '', 'test', now()) ON CONFLICT DO NOTHING",
+                (number, number[0] * 64),
+            )
+    software = {"kind": "software", "release": "dragonfly 2.0.0", "fallback": "dragonfly 1.0.0"}
+    made = await ann.done("/preview", wanted(artefact=software, policy_yaml=text))
+    artefact = made["artefact"]
+    assert (artefact["key"], artefact["version"]) == ("software/dragonfly", "dragonfly 2.0.0")
+    assert json.loads(artefact["payload"])["sha256"] == "2" * 64
+    assert json.loads(artefact["fallback"])["version"] == "dragonfly 1.0.0"
+    spelled = {**software, "release": json.loads(artefact["payload"]), "fallback": json.loads(artefact["fallback"])}
+    assert (await ann.done("/preview", wanted(artefact=spelled, policy_yaml=text)))["artefact"]["key"] == "software/all"
+    unknown = wanted(artefact={**software, "release": "dragonfly 9.0.0"}, policy_yaml=text)
+    assert await ann.refused("/preview", unknown) == (409, "unknown_version")
+
+    book = wanted(artefact={"kind": "book", "version": 99}, policy_yaml=text)
+    assert await ann.refused("/preview", book) == (409, "unknown_book")
+    for person in (bob, carl):
+        assert await person.refused("/candidates/plans", {"plans": [{}]}) == (403, "permission_missing")
+        assert await person.refused("/candidates/prices") == (403, "permission_missing")
+    assert (await ann.refused("/candidates/plans", {"plans": [{"id": "x"}]}))[0] in (409, 422)
 
 
 async def test_a_wrong_policy_is_refused_with_line_and_column(house: House) -> None:
