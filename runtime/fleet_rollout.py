@@ -348,7 +348,7 @@ class FleetRollout:
                 for mark in rollout.marks.values()
                 if mark.state is TargetState.ROLLED_BACK
             ),
-            "told_again": sum(mark.told > 1 for mark in rollout.marks.values()),
+            "told_again": sum(mark.told > 1 + bool(mark.restored_at) for mark in rollout.marks.values()),
             "seconds": round(self.seconds, 1),
             "broken": broken[:20],
         }
