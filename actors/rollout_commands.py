@@ -41,8 +41,11 @@ from models.domain.rollout_journal import (
     TargetMoved,
     folded,
 )
+from models.domain.rollout_part import collide
+from models.domain.twin import keepable
 
 REFERENCE_CHARACTERS_MAX = 200
+TEXT_CHARACTERS_MAX = 400
 
 
 def receive(rollout: Rollout, told: RolloutCommand, seen: Observation, now: datetime) -> RolloutTurn:
@@ -51,6 +54,13 @@ def receive(rollout: Rollout, told: RolloutCommand, seen: Observation, now: date
     Raises Refused: not_a_draft, not_running, not_waiting, stage_moved, own_rollout, already_over, bad_attachment,
     nothing_to_undo.
     """
+    for text in _texts(told):
+        _require(
+            len(text) <= TEXT_CHARACTERS_MAX and keepable(text),
+            "bad_text",
+            "a name, a reason or a reference cannot be kept",
+            f"{TEXT_CHARACTERS_MAX} characters at most, no control characters",
+        )
     match told:
         case Start(by):
             return _begun(rollout, by, now)
@@ -85,15 +95,28 @@ def receive(rollout: Rollout, told: RolloutCommand, seen: Observation, now: date
             return _turned(rollout, (moved,), now)
 
 
-def conflict_with(active: Iterable[Rollout], candidate: Rollout) -> RolloutId | None:
-    """The rollout that already changes the same key in one of the candidate's stores; None when there is none.
+def _texts(told: RolloutCommand) -> tuple[str, ...]:
+    """What a person wrote."""
+    match told:
+        case Pause(by, reason) | Halt(by, reason) | RollBack(by, reason):
+            return by, reason
+        case Attach(by, name, reference):
+            return by, name, reference
+        case _:
+            return (told.by,)
 
-    Two rollouts of one key and chain may go on side by side only in different stores, and not when one of them takes
-    every store that opens later.
+
+def conflict_with(active: Iterable[Rollout], candidate: Rollout) -> RolloutId | None:
+    """The rollout that already changes the same in one of the candidate's stores; None when there is none.
+
+    The same: one key, or one setting under two keys. Two such rollouts of a chain may go on side by side only in
+    different stores, and not when one of them takes every store that opens later.
     """
     stores = {store.store for stage in candidate.plan.stages for store in stage.stores}
     for other in active:
-        if other.id == candidate.id or other.chain != candidate.chain or other.artefact.key != candidate.artefact.key:
+        if other.id == candidate.id or other.chain != candidate.chain:
+            continue
+        if not collide(other.artefact, candidate.artefact):
             continue
         if not other.state.active:
             continue

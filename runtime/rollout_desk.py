@@ -14,31 +14,44 @@ import uuid_utils
 from psycopg import AsyncConnection
 
 from actors.rollout import tick
-from actors.rollout_commands import conflict_with, receive
+from actors.rollout_commands import receive
 from actors.rollout_effects import Decide, Journal, RolloutCommand, RolloutTurn, Start
 from gateway.rollouts import Planned, Shown
 from models.domain.calendar import zone_of
 from models.domain.errors import Refused, RetryLater
 from models.domain.evidence import StageKind
 from models.domain.ids import StoreId
-from models.domain.rollout import Artefact, PersonId, RolloutId, RolloutPolicy, RolloutState, Selector, Site, digest_of
+from models.domain.rollout import (
+    STORES_MAX,
+    Artefact,
+    PersonId,
+    RolloutId,
+    RolloutPolicy,
+    RolloutState,
+    Selector,
+    Site,
+    digest_of,
+)
 from models.domain.rollout_feasible import fitted, plan_problems
 from models.domain.rollout_journal import Entry, Rollout, drafted
 from models.domain.rollout_part import BOOKS, at_store
 from models.domain.rollout_plan import resolve
 from models.domain.rollout_policy import misfits
+from models.domain.twin import keepable
 from models.tables import rollouts as table
 from models.tables.privacy import audit
 from models.tables.rollouts import Decision, Header, Look, StageOutlook
 from runtime import rollout_books
 from runtime.clock import wall_now
+from runtime.rollout_conflicts import in_the_way, require_free
 from runtime.rollout_databases import Databases
 from runtime.rollout_fit import require_fit
 from runtime.rollout_takeover import taken_over
 from runtime.rollouts import RolloutDriver
 
 ATTEMPTS_MAX = 5
-CONFLICTS_MAX = 50
+SELECTOR_CHARACTERS_MAX = 100
+NUMBER_CHARACTERS_MAX = 200
 
 
 class RolloutDesk:
@@ -62,8 +75,8 @@ class RolloutDesk:
     ) -> Planned:
         """Resolve, freeze and keep a draft; nothing changes anywhere. `number` repeated gives the same draft.
 
-        Raises Refused: books_one_database, policy_misfit, number_reused, what `resolve` and `require_fit` raise;
-        RetryLater region_away.
+        Raises Refused: bad_text, books_one_database, policy_misfit, number_reused, what `resolve` and `require_fit`
+        raise; RetryLater region_away.
         """
         return await self.keep(await self.preview(policy, artefact, selector, author, seed=seed, number=number))
 
@@ -79,6 +92,13 @@ class RolloutDesk:
     ) -> Planned:
         """As `plan`, and keeps nothing."""
         chain = self._databases.chain
+        said = f"{author}{number or ''}"
+        if not author.strip() or len(said) > NUMBER_CHARACTERS_MAX or not keepable(said):
+            raise Refused(
+                "bad_text",
+                "the author's name or the number cannot be kept",
+                f"{NUMBER_CHARACTERS_MAX} characters at most, no control characters",
+            )
         if artefact.kind in BOOKS:
             rollout_books.require_one_database(self._databases)
         sites, away = await self._databases.sites(chain)
@@ -111,7 +131,7 @@ class RolloutDesk:
                 return known
         outlooks = await self._outlooks(draft, sites)
         async with self._databases.at() as conn:
-            return Planned(draft, outlooks, await self._conflict(conn, draft))
+            return Planned(draft, outlooks, await in_the_way(conn, draft))
 
     async def candidate_of_prices(self, body: bytes, *, force: bool = False) -> Artefact:
         """See runtime.rollout_books; what a price is until later files is decided by business time."""
@@ -141,7 +161,7 @@ class RolloutDesk:
             rollout = await table.load_rollout(conn, number)
         except Refused:
             return None
-        return Planned(rollout, await table.load_outlooks(conn, number), await self._conflict(conn, rollout))
+        return Planned(rollout, await table.load_outlooks(conn, number), await in_the_way(conn, rollout))
 
     async def _outlooks(self, draft: Rollout, sites: Sequence[Site]) -> tuple[StageOutlook | None, ...]:
         """Controls and outlook of each stage with evidence: controls are stores that no stage has changed by then."""
@@ -163,17 +183,12 @@ class RolloutDesk:
             found.append(StageOutlook(ready.all_controls, ready.short, ready.outlook))
         return tuple(found)
 
-    async def _conflict(self, conn: AsyncConnection[Any], candidate: Rollout) -> RolloutId | None:
-        headers = await table.list_headers(conn, [candidate.chain], active=True, limit=CONFLICTS_MAX)
-        same = [one.id for one in headers if one.artefact_key == candidate.artefact.key and one.id != candidate.id]
-        return conflict_with([await table.load_rollout(conn, one) for one in same], candidate)
-
     # ------------------------------------------------------------ told
 
     async def tell(self, number: RolloutId, told: RolloutCommand) -> RolloutTurn:
         """Do what somebody says; durable when this returns, at the terminals from the driver's next round on.
 
-        Raises Refused with the rollout's own reasons, `rollout_conflict` and `unknown_rollout`; RetryLater
+        Raises Refused with the rollout's own reasons, rollout_conflict, too_many_rollouts, unknown_rollout; RetryLater
         `rollout_busy` when others wrote in between again and again.
         """
         for _ in range(ATTEMPTS_MAX):
@@ -197,12 +212,7 @@ class RolloutDesk:
         async with self._databases.at() as conn, conn.transaction():
             if isinstance(told, Start):
                 await table.lock_starts(conn, rollout.chain)
-                if (other := await self._conflict(conn, rollout)) is not None:
-                    raise Refused(
-                        "rollout_conflict",
-                        f"rollout {other} changes {rollout.artefact.key} in some of these stores",
-                        f"see `storeops rollout status {other}`; end it first, or select other stores",
-                    )
+                await require_free(conn, rollout)
             if not await table.append(conn, rollout, turn.rollout, entries, decided, now):
                 return None
             await rollout_books.settle(conn, rollout, turn.rollout)
@@ -285,11 +295,27 @@ def scope_of(rollout: Rollout) -> str:
 def selector_from(document: Mapping[str, Any]) -> Selector:
     """From plain data as the API and the command line give it. Raises Refused `bad_selector`."""
     try:
-        return msgspec.convert(dict(document), type=Selector, strict=True)
+        selector = msgspec.convert(dict(document), type=Selector, strict=True)
     except (msgspec.ValidationError, TypeError) as error:
         raise Refused(
             "bad_selector", str(error), "all, region=NAME, store=ID, label.NAME=VALUE, role=, profile="
         ) from error
+    words = _words(msgspec.to_builtins(selector))
+    if len(words) > STORES_MAX or not all(len(one) <= SELECTOR_CHARACTERS_MAX and keepable(one) for one in words):
+        raise Refused(
+            "bad_selector",
+            "too many words, or one that cannot be kept",
+            f"{STORES_MAX} words of {SELECTOR_CHARACTERS_MAX} characters at most, no control characters",
+        )
+    return selector
+
+
+def _words(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [word for pair in value.items() for one in pair for word in _words(one)]
+    return [word for one in value for word in _words(one)] if isinstance(value, Sequence) else []
 
 
 def selected_by(words: Sequence[str]) -> Selector:

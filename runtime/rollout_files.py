@@ -20,6 +20,8 @@ from runtime.settings import CONFIGS
 
 FOLDER = CONFIGS / "rollouts"
 FILE_BYTES_MAX = 256 * 1024
+VALUES_MAX = 20_000
+"""Values of a policy, those of an alias counted wherever it stands: few bytes can name very many of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,9 @@ def _places(root: yaml.Node | None) -> tuple[dict[str, tuple[int, int]], list[Mi
     places: dict[str, tuple[int, int]] = {}
     doubles: list[Misplaced] = []
     if root is not None:
-        for path, node, double in _walk("", root, ()):
+        for count, (path, node, double) in enumerate(_walk("", root, ())):
+            if count >= VALUES_MAX:
+                raise ValueError(f"more than {VALUES_MAX} values")
             at = node.start_mark.line + 1, node.start_mark.column + 1
             if double:
                 doubles.append(Misplaced(*at, path, "is said twice"))

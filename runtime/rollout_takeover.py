@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-from psycopg import AsyncConnection
-
-from actors.rollout_commands import conflict_with
 from actors.rollout_effects import Journal, RolloutTurn
 from actors.rollout_takeover import take_over
-from models.domain.errors import Refused, RetryLater
+from models.domain.errors import RetryLater
 from models.domain.ids import TerminalId
 from models.domain.rollout import PersonId, RolloutId
-from models.domain.rollout_journal import Rollout
 from models.tables import rollouts as table
 from models.tables.privacy import audit
 from runtime.rollout_books import settle
+from runtime.rollout_conflicts import require_free
 from runtime.rollout_databases import Databases
-
-ACTIVE_LOOKED_AT_MAX = 50
 
 
 class _MovedError(Exception):
@@ -49,7 +43,7 @@ async def _taken_over(
         ended, begun = take_over(ending, draft, by, in_service, now)
         if not begun.effects:
             return begun
-        await _require_free(conn, ending, draft)
+        await require_free(conn, draft, (old,))
         for before, turn, said in ((ending, ended, "supersede"), (draft, begun, "start")):
             entries = [one.entry for one in turn.effects if isinstance(one, Journal)]
             if not await table.append(conn, before, turn.rollout, entries, (), now):
@@ -58,16 +52,3 @@ async def _taken_over(
             detail = {"state": str(turn.rollout.state), "why": turn.rollout.why.en[:400]}
             await audit(conn, f"rollout.{said}", before.id, detail, by, now)
         return begun
-
-
-async def _require_free(conn: AsyncConnection[Any], old: Rollout, new: Rollout) -> None:
-    """No third one may change the same in the new one's stores."""
-    headers = await table.list_headers(conn, [new.chain], active=True, limit=ACTIVE_LOOKED_AT_MAX)
-    same = [one.id for one in headers if one.artefact_key == new.artefact.key and one.id not in (old.id, new.id)]
-    other = conflict_with([await table.load_rollout(conn, one) for one in same], new)
-    if other is not None:
-        raise Refused(
-            "rollout_conflict",
-            f"rollout {other} changes {new.artefact.key} in some of these stores",
-            f"see `storeops rollout status {other}`; end it first, or select other stores",
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -43,7 +44,11 @@ Chain = Annotated[str, typer.Option("--chain", help="Which chain, where a house 
 
 
 def _person(name: str) -> PersonId:
-    return PersonId(f"cli:{name or getpass.getuser()}")
+    """The same for every way to write a name: full width, with blanks around it, in capitals."""
+    plain = unicodedata.normalize("NFKC", name or getpass.getuser()).strip().casefold()
+    if not plain or not plain.isprintable():
+        raise Refused("bad_text", f"{name!r} is no name", "letters and digits, no control characters")
+    return PersonId(f"cli:{plain}")
 
 
 def _run(data: Path | None, demo: bool, chain: str, work: Callable[[RolloutDesk], Awaitable[Result]]) -> Result:

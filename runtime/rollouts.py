@@ -21,7 +21,7 @@ from actors.rollout import JUDGED, tick
 from actors.rollout_effects import Activate, Decide, Journal, Observation, Restore, SetDesired
 from actors.rollout_work import Order
 from models.domain.calendar import zone_of
-from models.domain.errors import Refused, RetryLater
+from models.domain.errors import NeedsOperator, Refused, RetryLater
 from models.domain.evidence import StageKind, Verdict
 from models.domain.ids import MessageId, RegionId, StoreId, TerminalId, derived_id
 from models.domain.rollout import Observed, Reason, RolloutId, TargetState
@@ -42,6 +42,8 @@ from runtime.rollout_stores import StoreOrders, seen_by_store
 log = structlog.get_logger()
 
 ORDERS_AT_ONCE_MAX = 64
+DRIVEN_MAX = 1_000
+"""Rollouts of one round: far more than may begin, for a completed one that is rolled back is active again."""
 LOOKED_AT_MAX = 8
 """Rollouts that a desk keeps in memory for the next look."""
 ARRIVALS_EVERY = timedelta(seconds=30)
@@ -105,9 +107,12 @@ class RolloutDriver:
         self.figures = RolloutFigures(self.counts)
 
     async def round(self) -> int:
-        """One tick of each active rollout; returns how many there are. Raises what the home database raises."""
+        """One tick of each active rollout; returns how many there are. Raises what the home database raises.
+
+        A rollout that cannot be driven is logged and counted, and keeps none of the others waiting.
+        """
         async with self._databases.at() as conn:
-            active = await table.list_headers(conn, [self._databases.chain], active=True)
+            active = await table.list_headers(conn, [self._databases.chain], active=True, limit=DRIVEN_MAX)
         self._kept = {one.id: self._kept[one.id] for one in active if one.id in self._kept}
         self._refused = {key: code for key, code in self._refused.items() if key[0] in self._kept}
         self.figures.keep({one.id for one in active})
@@ -117,6 +122,11 @@ class RolloutDriver:
                 await self.tick(header.id)
             except RetryLater as error:
                 log.info("rollout_waits", rollout=header.id, code=error.code)
+            except AWAY:
+                raise
+            except Exception:
+                log.exception("rollout_broke", rollout=header.id)
+                self.counts.errors += 1
             if header.id in self._kept:
                 self.figures.ticked(self._kept[header.id].rollout, (monotonic() - began) * 1000)
         return len(active)
@@ -166,8 +176,14 @@ class RolloutDriver:
         async with self._databases.at() as conn:
             kept = self._kept.get(number)
             if kept is None:
-                kept = _Kept(await table.load_rollout(conn, number), await table.load_outlooks(conn, number))
-                self._kept[number] = kept
+                rollout = await table.load_rollout(conn, number)
+                if not (rollout.plan.intact and rollout.artefact.intact):
+                    raise NeedsOperator(
+                        "rollout_changed",
+                        f"the plan or the artefact of {number} is not the one that was frozen",
+                        "somebody wrote past the database's guards: put the row back from a backup",
+                    )
+                kept = self._kept[number] = _Kept(rollout, await table.load_outlooks(conn, number))
             else:
                 kept.rollout = await table.caught_up(conn, kept.rollout)
         return kept
@@ -395,6 +411,7 @@ def _observed(
             said,
             refused,
             not_yet,
+            twin.retired,
         )
     return found
 

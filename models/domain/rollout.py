@@ -341,6 +341,8 @@ class Reason(StrEnum):
     """It reports the old version again."""
     ROLLBACK_DEADLINE = "rollback_deadline"
     CHANGED_ELSEWHERE = "changed_elsewhere"
+    RETIRED = "retired"
+    """It was taken out of service: its document is forgotten, and nobody waits for it."""
     BUSY = "busy"
     """It was told to start the new version and serves somebody: it waits for its next turn, as those below do."""
     NOT_FETCHED = "not_fetched"
@@ -363,7 +365,8 @@ class Observed:
     `part` and `gen`: what its desired document says where the artefact goes, in the form of `Artefact.payload`, and
     the document's generation and hash. `said_done_at`: its answer "done" to the last command to activate, `refused`
     its answer "failed" or "rejected", or why its host refuses the order; `not_yet`: why it did not do it now.
-    `fetched`: the software version that lies ready. `healthy`: by its own report and ours.
+    `retired`: it was taken out of service. `fetched`: the software version that lies ready. `healthy`: by its own
+    report and ours.
     """
 
     gen: int
@@ -379,3 +382,4 @@ class Observed:
     said_done_at: datetime | None = None
     refused: str = ""
     not_yet: Reason = Reason.NONE
+    retired: bool = False

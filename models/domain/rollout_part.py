@@ -17,10 +17,12 @@ from models.domain.errors import Refused
 from models.domain.ids import MessageId
 from models.domain.rollout import BOOK_KEY, Artefact, ArtefactKey, ArtefactKind, digest_of
 from models.domain.twin import (
+    INTEGER_MAX,
     PROTECTED_CONFIG,
     DesiredAsked,
     SoftwareVersion,
     canonical,
+    keepable,
     overlaid,
     require_config,
 )
@@ -79,6 +81,18 @@ def leaf_paths(patch: Mapping[str, Any], under: Path = ()) -> Iterator[Path]:
             yield from leaf_paths(value, (*under, key))
         else:
             yield (*under, key)
+
+
+def collide(one: Artefact, other: Artefact) -> bool:
+    """True when they change the same: by their key, or a setting of which one says something and the other too."""
+    if one.key == other.key:
+        return True
+    if one.kind not in PATCHED or other.kind not in PATCHED:
+        return False
+    theirs = list(leaf_paths(json.loads(other.payload)))
+    return any(
+        mine[: len(path)] == path[: len(mine)] for mine in leaf_paths(json.loads(one.payload)) for path in theirs
+    )
 
 
 def store_part(artefact: Artefact, version: int, layer: Mapping[str, Any]) -> str:
@@ -167,7 +181,7 @@ def software_artefact(release: Mapping[str, Any], fallback: Mapping[str, Any], f
     """
     parts = []
     for name, document in (("the release", release), ("the release to go back to", fallback)):
-        if set(document) != {"version", "url", "sha256", "size_bytes"} or type(document["size_bytes"]) is not int:
+        if set(document) != {"version", "url", "sha256", "size_bytes"} or not _is_release(document):
             raise Refused("bad_artefact", f"{name} is no release", "an object of version, url, sha256, size_bytes")
         parts.append(canonical(document))
     payload, back = parts
@@ -179,6 +193,12 @@ def software_artefact(release: Mapping[str, Any], fallback: Mapping[str, Any], f
         digest_of(payload),
         back,
     )
+
+
+def _is_release(document: Mapping[str, Any]) -> bool:
+    texts = (document["version"], document["url"], document["sha256"])
+    whole = all(isinstance(one, str) and one and keepable(one) for one in texts)
+    return whole and type(document["size_bytes"]) is int and 0 < document["size_bytes"] <= INTEGER_MAX
 
 
 def _hollow(patch: Mapping[str, Any]) -> bool:

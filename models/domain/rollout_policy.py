@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from datetime import time
 from enum import StrEnum
 from functools import partial
+from math import inf
 from typing import Any, NoReturn, TypeVar
 
 from models.domain.calendar import zone_of
@@ -40,7 +41,7 @@ from models.domain.rollout import (
     Unclear,
 )
 from models.domain.rollout_feasible import Problem, contradictions
-from models.domain.twin import canonical
+from models.domain.twin import canonical, keepable
 
 PRIVACY_ATTACHMENT = "privacy_assessment"
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -310,7 +311,7 @@ class _PolicyReader:
         return None if value is None else self._metric(value, spec.at("primary"))
 
     def _metric(self, value: object, path: str) -> MetricId:
-        if value not in METRICS:
+        if not isinstance(value, str) or value not in METRICS:
             self._wrong(path, f"{value!r} is no metric; one of {', '.join(sorted(METRICS))}")
         return MetricId(str(value))
 
@@ -361,7 +362,7 @@ class _PolicyReader:
         if value is None:
             return None
         try:
-            fine = not isinstance(value, bool) and value > 0
+            fine = not isinstance(value, bool) and 0 < value < inf
         except TypeError:
             fine = False
         if not fine:
@@ -383,8 +384,8 @@ class _PolicyReader:
     def _text(self, root: _Fields, name: str) -> Text:
         inner = self._mapping(self._required(root, name), name, {"zh", "en"})
         zh, en = (self._required(inner, language) for language in ("zh", "en"))
-        if not all(isinstance(one, str) and 0 < len(one.strip()) <= 200 for one in (zh, en)):
-            self._wrong(root.at(name), "must be two texts of 1..200 characters, zh and en")
+        if not all(isinstance(one, str) and 0 < len(one.strip()) <= 200 and keepable(one) for one in (zh, en)):
+            self._wrong(root.at(name), "must be two texts of 1..200 characters, zh and en, none of them a control")
         return Text(zh, en)
 
     def _list(self, found: _Fields, name: str, low: int, high: int) -> Sequence[Any]:

@@ -78,6 +78,8 @@ def assess(mark: Mark, artefact: Artefact, seen: Observed, now: datetime, policy
     Queue deadlines are the tick's (they depend on the stage); a target on its way back is judged by `assess_return`.
     """
     state = mark.state
+    if seen.retired and (state.waiting or state in ON_THE_WAY):
+        return _to(mark, TargetState.SUPERSEDED, now, Reason.RETIRED)
     if state is TargetState.SUCCEEDED:
         # Most looks find this; a shop that closes for the night has not lost anything.
         if not seen.online or (seen.healthy and _runs(artefact, seen)):
@@ -230,6 +232,8 @@ def _to_activating(mark: Mark, reason: Reason, now: datetime) -> Mark:
 
 def assess_return(mark: Mark, artefact: Artefact, seen: Observed, now: datetime, policy: RollbackPolicy) -> Mark:
     """A target in ROLLING_BACK after one look. One that answers and is late has ROLLBACK_DEADLINE as its reason."""
+    if seen.retired:
+        return _to(mark, TargetState.SUPERSEDED, now, Reason.RETIRED)
     ours = seen.part == artefact.payload or _stood(mark, artefact, seen.part)
     if seen is not UNSEEN and not ours:
         return _to(mark, TargetState.SUPERSEDED, now, Reason.CHANGED_ELSEWHERE)

@@ -56,6 +56,7 @@ REASONS: dict[Reason, Text] = {
     Reason.WENT_OFFLINE: Text("变更后失去联系", "it went silent after it was asked"),
     Reason.FELL_BACK: Text("又报告旧版本", "it reports the old version again"),
     Reason.ROLLBACK_DEADLINE: Text("未能在期限内恢复", "it is not back before the rollback's deadline"),
+    Reason.RETIRED: Text("已停用", "out of service"),
     Reason.CHANGED_ELSEWHERE: Text("别处改动了同一内容", "the same was changed elsewhere"),
     Reason.BUSY: Text("正在服务顾客", "it serves somebody"),
     Reason.NOT_FETCHED: Text("终端答复尚未下载", "it answers that nothing is fetched"),

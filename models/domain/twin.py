@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,6 +23,8 @@ from models.domain.ids import MessageId, StoreId, TerminalId
 GEN_MAX = 2**31 - 1
 OVERRIDES_CHARACTERS_MAX = 4_096
 CONFIG_DEPTH_MAX = 8
+INTEGER_MAX = 2**53 - 1
+"""What every JSON reader keeps exactly."""
 CHANGES_REMEMBERED_MAX = 8
 STORE_GEN = "store_gen"
 """In a terminal's document: how often a rollout changed something for its whole store, as its host has read it."""
@@ -129,19 +132,35 @@ def overlaid(overrides: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str
     return result
 
 
+_UNKEPT = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\ud800-\\udfff\\u202a-\\u202e\\u2066-\\u2069]")
+
+
+def keepable(text: str) -> bool:
+    """True for text that every database, device and reader keeps as it is: no control character but tab and line end,
+    no half of a surrogate pair, and nothing that turns the direction of what stands after it.
+    """
+    return _UNKEPT.search(text) is None
+
+
 def require_config(document: object, depth: int = CONFIG_DEPTH_MAX) -> None:
     """Raises Refused `bad_config` unless it is JSON without fractions: their text differs between devices' hashes."""
     if depth == 0:
         raise Refused("bad_config", "the configuration is nested too deeply", f"{CONFIG_DEPTH_MAX} levels at most")
     if isinstance(document, Mapping):
         for key, value in document.items():
-            if not isinstance(key, str):
+            if not isinstance(key, str) or not keepable(key):
                 raise Refused("bad_config", f"{key!r} is no text", "keys are text")
             require_config(value, depth - 1)
     elif isinstance(document, list | tuple):
         for value in document:
             require_config(value, depth - 1)
-    elif not isinstance(document, str | int | None):
+    elif isinstance(document, str):
+        if not keepable(document):
+            raise Refused("bad_config", f"{document!r} cannot be kept", "leave control characters out")
+    elif isinstance(document, int):
+        if abs(document) > INTEGER_MAX:
+            raise Refused("bad_config", "a number is too large", f"{INTEGER_MAX} at most")
+    elif document is not None:
         raise Refused("bad_config", f"{document!r} cannot stand in a configuration", "use whole numbers with a unit")
 
 

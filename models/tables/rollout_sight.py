@@ -31,6 +31,7 @@ class Twin:
     health: str
     store_gen: int = 0
     """Of its desired document: which order to its whole store the host had read."""
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,9 @@ async def load_twins(
              nullif(d->'software', 'null'::jsonb),
              (e.state->>'online')::bool AND (e.state->>'known')::bool, (e.state->>'applied_gen')::int,
              e.state->>'config_hash', e.state->>'software', e.state->>'boot', e.state->>'health',
-             coalesce((d->>'store_gen')::int, 0)
-           FROM entity e, LATERAL (SELECT e.state->'desired' AS d) AS wanted
+             coalesce((d->>'store_gen')::int, 0), t.retired_at IS NOT NULL
+           FROM entity e CROSS JOIN LATERAL (SELECT e.state->'desired' AS d) AS wanted
+             LEFT JOIN terminal t ON t.id = e.id
            WHERE e.region = ANY(%s) AND e.store = ANY(%s) AND e.kind = 'terminal'""",
         (list(regions), list(stores)),
     )

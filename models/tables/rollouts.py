@@ -301,6 +301,12 @@ async def list_headers(
     return [_header(row) for row in await cursor.fetchall()]
 
 
+async def active_artefacts(conn: Connection, chain: ChainId) -> list[tuple[RolloutId, Artefact]]:
+    """What every active rollout of a chain changes, in no order."""
+    cursor = await conn.execute(f"SELECT id, artefact::text FROM rollout WHERE chain = %s AND {_ACTIVE_SQL}", (chain,))
+    return [(RolloutId(number), msgspec.json.decode(text, type=Artefact)) for number, text in await cursor.fetchall()]
+
+
 async def load_header(conn: Connection, rollout: RolloutId) -> Header:
     """Raises Refused `unknown_rollout`."""
     cursor = await conn.execute(f"SELECT {_HEADER} FROM rollout WHERE id = %s", (rollout,))
