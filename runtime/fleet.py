@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import signal
 import sys
@@ -280,6 +281,7 @@ class Run:
 
 async def play_fleet(plan: FleetPlan, plant: Plant, chain: ChainDoc, key: str, console: Console) -> dict[str, Any]:
     """One run against a house that is up; the report. `plan.chaos` with kills: the house must be ours."""
+    began, load = time.monotonic(), os.getloadavg()[0]
     crews = Crews(order_of(plan, plant, chain, key), data_folder(plant))
     run = Run(plan, plant, crews, console, [])
     if plan.rollout is not None:
@@ -295,7 +297,8 @@ async def play_fleet(plan: FleetPlan, plant: Plant, chain: ChainDoc, key: str, c
         showing.cancel()
         await asyncio.gather(showing, return_exceptions=True)
         await crews.stop()
-    return run.report(evidence, books)
+    machine = {"cpus": os.cpu_count(), "load_before": round(load, 1), "load_after": round(os.getloadavg()[0], 1)}
+    return {**run.report(evidence, books), "seconds": round(time.monotonic() - began, 1), "machine": machine}
 
 
 async def _show(run: Run) -> None:
