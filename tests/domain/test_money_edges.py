@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from models.domain.charging import Cancellation, CancelledBy, UseClass, classify_use, effective_fee_fen
-from models.domain.ids import BenefitId, MembershipId, UsageId
+from models.domain.ids import BenefitId, LegalEntityId, MembershipId, UsageId
 from models.domain.member_balance import BALANCE
-from models.domain.membership import CutOff, Expired, ProviderAnswer, ProviderAnswered, State
+from models.domain.membership import (
+    CutOff,
+    Expired,
+    HoldLapsed,
+    PlanChanged,
+    ProviderAnswer,
+    ProviderAnswered,
+    State,
+)
 from models.domain.membership_end import positive
 from models.domain.membership_events import Guarantee, HoldState
-from models.domain.membership_guarantee import guarantees_instead, holder_of
+from models.domain.membership_guarantee import guaranteed, guarantees_instead, holder_of
 from models.domain.membership_state import Attempt, Membership, Outcome, Use, broken_invariant
 from models.domain.payments import PROVIDERS
-from models.domain.plans import GuaranteeKind, MerchantCancel, plan_from_dict
+from models.domain.periods import FixedDate
+from models.domain.plans import GuaranteeKind, MerchantCancel, Plan, plan_from_dict
 from models.domain.settlement import CALL_LEASE, CallKind, NewCall
 from tests.actors.test_settlement import call_of, standing
 from tests.domain.test_membership import CUTOFF, EXPIRY, after, use
@@ -147,3 +156,58 @@ def test_an_amount_of_a_use_is_at_least_one_fen() -> None:
     for fen in (0, -1):
         with pytest.raises(ValueError, match="positive"):
             positive(fen)
+
+
+def changed_to(plan: Plan, hold_fen: int = 3000, state: HoldState = HoldState.HELD, uses: int = 1) -> bool:
+    """Whether a member of the 10.00 plan, with so many uses of 8.00, goes over to another."""
+    life = after(*(use(n, START + timedelta(days=1)) for n in range(uses)))
+    guarantee = Guarantee(GuaranteeKind.HUABEI_HOLD, hold_fen, state)
+    outcome = life.meet(PlanChanged(START + timedelta(days=2), "c1", plan, guarantee))
+    assert outcome.change_refused is (outcome.membership.plan != plan)
+    return not outcome.change_refused
+
+
+BIGGER = replace(PLAN, fee_fen=3000)
+
+
+@pytest.mark.parametrize(
+    ("owner", "may"), [("chain", True), ("".join(("ch", "ain")), True), ("a-brand", False), ("z-brand", False)]
+)
+def test_a_plan_of_another_owner_is_no_change_of_plan(owner: str, may: bool) -> None:
+    assert changed_to(replace(BIGGER, owner_entity=LegalEntityId(owner))) is may
+
+
+@pytest.mark.parametrize(
+    ("hold_fen", "state", "may"),
+    [
+        (2999, HoldState.HELD, False),
+        (3000, HoldState.HELD, True),
+        (3001, HoldState.HELD, True),
+        (3000, HoldState.NONE, False),
+        (3000, HoldState.LAPSED, False),
+        (3000, HoldState.ENDED, False),
+    ],
+)
+def test_a_change_of_plan_is_covered_by_a_hold_that_stands(hold_fen: int, state: HoldState, may: bool) -> None:
+    assert changed_to(BIGGER, hold_fen, state) is may
+
+
+@pytest.mark.parametrize(("fee_fen", "may"), [(999, False), (1000, True), (1001, True), (3000, True)])
+def test_a_change_of_plan_may_raise_what_is_due_and_never_lowers_it(fee_fen: int, may: bool) -> None:
+    """Two uses: 10.00 are due."""
+    assert changed_to(replace(BIGGER, fee_fen=fee_fen), uses=2) is may
+
+
+def test_nobody_goes_over_to_a_plan_that_is_over() -> None:
+    day = date(2026, 1, 1)
+    assert not changed_to(replace(BIGGER, period=FixedDate(day)))
+    assert changed_to(replace(BIGGER, period=FixedDate(day + timedelta(days=60))))
+
+
+@pytest.mark.parametrize("state", HoldState)
+@pytest.mark.parametrize("stands", [State.ACTIVE, State.DUNNING, State.WRITTEN_OFF, State.CLOSED])
+def test_a_hold_lapses_where_one_stands_and_may_lapse(state: HoldState, stands: State) -> None:
+    m = replace(SOUND, state=stands, guarantee=replace(HELD, hold=state))
+    after_it = guaranteed(m, HoldLapsed(START)).membership.guarantee.hold
+    lapses = state is HoldState.HELD and stands in {State.ACTIVE, State.DUNNING}
+    assert after_it is (HoldState.LAPSED if lapses else state)
