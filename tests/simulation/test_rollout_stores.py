@@ -14,7 +14,7 @@ from actors.rollout import tick
 from actors.rollout_commands import receive
 from actors.rollout_effects import Activate, Journal, Observation, Restore, RollBack, RolloutTurn, SetDesired, Start
 from models.domain.ids import StoreId, TerminalId
-from models.domain.rollout import ArtefactKind, Observed, RolloutState, Selector, Site, TargetState
+from models.domain.rollout import ArtefactKind, Observed, RolloutState, Selector, TargetState
 from models.domain.rollout_journal import Entry, Rollout, drafted, folded
 from models.domain.rollout_part import BOOKS, book_artefact, layer_change, patch_artefact, store_part
 from models.domain.rollout_plan import resolve
@@ -219,17 +219,25 @@ def test_until_the_host_has_read_it_nothing_is_proved() -> None:
     assert driver.chain.seen(driver.rollout).targets.get(TerminalId("nobody"), UNSEEN) is UNSEEN
 
 
-def test_a_second_till_that_comes_later_remembers_what_the_store_had() -> None:
+def two_tills() -> Driver:
+    """Stores with two mandatory terminals each, under one stage that bears a failure."""
     two = tuple(
         replace(one, terminals=tuple(replace(device, role="till") for device in one.terminals)) for one in SITES
     )
-    assert isinstance(two[0], Site)
     driver = Driver(PRICES, None)
-    rule = policy({"name": "all", "stores": "all"} | rules(offline_percent_max=100), mandatory_roles=["till"])
+    loose = rules(
+        success_percent_min=50, offline_percent_max=100, error_percent_max=50, error_stores_max=2, executed_min=4
+    )
+    rule = policy({"name": "all", "stores": "all"} | loose, mandatory_roles=["till"])
     plan = resolve(two, Selector(all_stores=True), rule.stages, 7, mandatory_roles=frozenset({"till"}))
     driver.draft = replace(driver.draft, policy=rule, plan=plan, stages=driver.draft.stages[:1])
     driver.journal, driver.rollout = [], driver.draft
     driver.told(Start(AUTHOR))
+    return driver
+
+
+def test_a_second_till_that_comes_later_remembers_what_the_store_had() -> None:
+    driver = two_tills()
     late = TerminalId("s-0-face")
     driver.chain.twins[late] = replace(driver.chain.twins[late], online=False)
     for _ in range(3):
@@ -239,3 +247,18 @@ def test_a_second_till_that_comes_later_remembers_what_the_store_had() -> None:
     for _ in range(3):
         driver.step()
     assert driver.rollout.mark(late).previous == driver.rollout.mark(TerminalId("s-0-till")).previous == "6"
+
+
+def test_the_second_till_does_not_bring_back_what_its_store_gave_back() -> None:
+    driver = two_tills()
+    first, late = TerminalId("s-0-till"), TerminalId("s-0-face")
+    driver.chain.sick = frozenset({first})
+    driver.chain.twins[late] = replace(driver.chain.twins[late], online=False)
+    for _ in range(6):
+        driver.step()
+    assert driver.rollout.mark(first).state is TargetState.ROLLED_BACK
+    driver.chain.twins[late] = replace(driver.chain.twins[late], online=True)
+    for _ in range(3):
+        driver.step()
+    assert not driver.rollout.mark(late).asked
+    assert driver.settled()[StoreId("s-0")] == "6"
