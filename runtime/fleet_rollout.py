@@ -59,7 +59,7 @@ PER_MILLE = 1_000
 SHARES = (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
 AUTHOR, OTHER = PersonId("fleet:author"), PersonId("fleet:approver")
 LOOK_EVERY_S = 1.0
-ROLLOUT_S_MAX = 280.0
+ROLLOUT_S_MAX = 600.0
 
 SOAK_S, SOAK_DEADLINE_S = 6, 60
 IN_PROGRESS_S, QUEUE_S, CLAIM_GRACE_S, JITTER_S = 90, 180, 6, 2
