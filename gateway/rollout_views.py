@@ -17,6 +17,7 @@ from models.domain.rollout import Artefact, StagePolicy, TargetState
 from models.domain.rollout_gate import Counts, Gate
 from models.domain.rollout_journal import Rollout
 from models.domain.rollout_plan import PlannedStage, PlannedStore
+from models.domain.rollout_target import counts_of
 from models.tables.rollouts import StageOutlook
 
 STORES_NAMED_MAX = 100
@@ -124,7 +125,8 @@ class RulesView(View):
 
 
 class RolloutStageView(View):
-    """One step of the ladder. `counts` and `gate` null: it is not open yet. `targets`: terminals by state.
+    """One step of the ladder. `counts` null: it is not open yet. `gate`: what it says now; of a rollout that is over
+    what it said last, null: nothing. `targets`: terminals by state.
 
     `soaked_at`: when the last terminal that soaks now will have soaked, if it stays well; null: none soaks.
     """
@@ -302,7 +304,13 @@ def _stage(shown: Shown, number: int) -> RolloutStageView:
     rollout = shown.turn.rollout
     stage, mark, rules = rollout.plan.stages[number], rollout.stages[number], rollout.policy.stages[number].policy
     open_ones = shown.turn.stages
-    view = open_ones[number] if number < len(open_ones) else None
+    counts: Counts | None = None
+    gate: Gate | None = None
+    if number < len(open_ones):
+        counts, gate = open_ones[number].counts, open_ones[number].gate
+    elif mark.opened_at is not None:  # it is over: nobody asks the gates any more, what they said last stands
+        counts = counts_of(stage.stores, rollout.marks, queue_over=False)
+        gate = next((one.gate for one in reversed(shown.decisions) if one.stage == number), None)
     marks = [rollout.mark(target.terminal) for store in stage.stores for target in store.targets]
     soaking = [one.soak_since for one in marks if one.state is TargetState.SOAKING and one.soak_since is not None]
     return RolloutStageView(
@@ -315,8 +323,8 @@ def _stage(shown: Shown, number: int) -> RolloutStageView:
         passed_at=mark.passed_at,
         approved_by=mark.approved_by,
         approved_at=mark.approved_at,
-        counts=None if view is None else counts_view(view.counts),
-        gate=None if view is None else gate_view(view.gate),
+        counts=None if counts is None else counts_view(counts),
+        gate=None if gate is None else gate_view(gate),
         rules=_rules(rules),
         outlook=outlook_view(shown.outlooks[number]),
         targets=dict(Counter(str(one.state) for one in marks)),

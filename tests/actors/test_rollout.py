@@ -33,7 +33,17 @@ from actors.rollout_effects import (
 )
 from models.domain.errors import Refused
 from models.domain.ids import StoreId, TerminalId
-from models.domain.rollout import Observed, Reason, RolloutId, RolloutState, Selector, Site, StageState, TargetState
+from models.domain.rollout import (
+    Observed,
+    PersonId,
+    Reason,
+    RolloutId,
+    RolloutState,
+    Selector,
+    Site,
+    StageState,
+    TargetState,
+)
 from models.domain.rollout_gate import Way
 from models.domain.rollout_journal import Rollout, StageMoved, folded
 from models.domain.rollout_plan import PlannedStore, planned
@@ -160,7 +170,13 @@ def test_the_author_cannot_approve_and_a_gate_is_never_skipped() -> None:
     with pytest.raises(Refused) as own:
         house.tell(Approve(AUTHOR), after(62))
     assert own.value.code == "own_rollout"
-    house.tell(Approve(OTHER), after(62))
+    with pytest.raises(Refused) as by_another_way:
+        house.tell(Promote(PersonId(f"console:{AUTHOR}")), after(62))
+    assert by_another_way.value.code == "own_rollout"
+    with pytest.raises(Refused) as unseen:
+        house.tell(Approve(OTHER, stage=1), after(62))
+    assert unseen.value.code == "stage_moved"
+    house.tell(Approve(OTHER, stage=0), after(62))
     assert house.tell(Approve(OTHER), after(63)).effects == (), "twice is once"
 
 

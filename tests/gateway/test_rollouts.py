@@ -204,7 +204,9 @@ async def test_two_stores_then_all_and_back(house: House) -> None:
     assert await bob.done(f"{here}/promote", {"stage": 1}, "press-promote") == promoted
     assert (await bob.done(f"{here}/promote", {"stage": 1}))["stage"] == 2, "said twice, once in effect"
     await house.rounds()
-    assert (await ann.get(here))["state"] == "completed"
+    whole = await ann.get(here)
+    assert (whole["state"], whole["stages"][1]["counts"]["succeeded"]) == ("completed", 4)
+    assert [one["gate"]["why"]["en"] for one in whole["stages"]][1] == "4 of 4 stores succeeded"
 
     gone_back = await bob.done(f"{here}/rollback", {"reason": "too quiet"})
     assert gone_back["state"] == "rolling_back"

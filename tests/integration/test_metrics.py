@@ -148,6 +148,7 @@ async def test_prometheus_finds_what_the_hosts_counted(house: House) -> None:
 
     await eventually(lambda: scraped(url).get("ray_storeops_host_messages_total", 0) >= 3, "messages are counted")
     await eventually(lambda: scraped(url).get("ray_storeops_host_event_ms_count", 0) >= 3, "latencies are observed")
+    await eventually(lambda: "ray_storeops_rollouts_standing" in scraped(url), "so are rollouts, also none of them")
     assert set(await asyncio.to_thread(scraped, url)) <= set(exported())
 
 
