@@ -29,9 +29,10 @@ from models.domain.evidence import (
     StageKind,
     StoreSample,
     Verdict,
+    effect_told,
     samples_sha256,
 )
-from models.domain.evidence_metrics import effect_told, metric_of
+from models.domain.evidence_metrics import metric_of
 from models.domain.ids import StoreId
 from models.domain.plan_reader import Text
 from runtime import evidence_safety as safety

@@ -60,7 +60,7 @@ class RolloutDesk:
     def __init__(self, databases: Databases, wall: Callable[[], datetime] = wall_now) -> None:
         self._databases = databases
         self._wall = wall
-        self._eyes = RolloutDriver(databases, _NOBODY, wall)
+        self._watcher = RolloutDriver(databases, _NOBODY, wall)
         """Keeps what it read of a journal, for whoever looks again."""
 
     async def plan(
@@ -241,7 +241,7 @@ class RolloutDesk:
     async def show(self, number: RolloutId) -> Shown:
         """As it stands now, held against what terminals report at this moment; nothing is written."""
         now = self._wall().astimezone(UTC)
-        rollout, seen = await self._eyes.look(number)
+        rollout, seen = await self._watcher.look(number)
         async with self._databases.at() as conn:
             header = await table.load_header(conn, number)
             outlooks = await table.load_outlooks(conn, number)

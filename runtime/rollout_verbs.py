@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from models.domain.errors import Refused
-from models.domain.evidence_metrics import effect_told, metric_of
+from models.domain.evidence import effect_told
+from models.domain.evidence_metrics import metric_of
 from models.domain.ids import StoreId
 from models.domain.rollout import PersonId, RolloutId
 from models.domain.rollout_journal import Entry

@@ -300,6 +300,13 @@ class Outlook:
     why: Text
 
 
+def effect_told(spec: MetricSpec, effect: float | None) -> str:
+    """An effect in words of both languages: "+4.1 %", "-0.30 per 1,000 sales"."""
+    if effect is None:
+        return "?"
+    return f"{100 * effect:+.1f} %" if spec.relative else f"{effect:+.2f} {spec.unit}"
+
+
 def verdict_of(document: Mapping[str, Any]) -> Verdict:
     """What `Verdict.document` gave. Raises KeyError, TypeError or ValueError for anything else."""
     plain = dict(document)

@@ -185,10 +185,3 @@ def metric_of(name: str) -> MetricSpec:
     if spec is None:
         raise ValueError(f"no metric {name!r}: one of {', '.join(METRICS)}")
     return spec
-
-
-def effect_told(spec: MetricSpec, effect: float | None) -> str:
-    """An effect in words of both languages: "+4.1 %", "-0.30 per 1,000 sales"."""
-    if effect is None:
-        return "?"
-    return f"{100 * effect:+.1f} %" if spec.relative else f"{effect:+.2f} {spec.unit}"

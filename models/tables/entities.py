@@ -62,6 +62,12 @@ class OutboxRow(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("idempotency_key"),
         Index("outbox_open", "shard", "not_before", postgresql_where=text("done_at IS NULL")),
+        Index(
+            "outbox_answered",
+            "store",
+            "created_at",
+            postgresql_where=text("port = 'payments' AND done_at IS NOT NULL"),
+        ),
     )
     id: str = Field(primary_key=True)
     region: str

@@ -16,6 +16,7 @@ from sqlmodel import Session, SQLModel
 from models.domain.evidence import Arm, DayCount, GateSpec, MetricId, StageKind
 from models.domain.evidence_metrics import METRICS
 from models.domain.ids import StoreId
+from models.tables import evidence
 from models.tables.entities import DeadLetterRow, OutboxRow
 from models.tables.evidence import DAYS_MAX, metrics_read, read_days, read_samples
 from models.tables.members import MemberRow, MembershipRow
@@ -290,3 +291,13 @@ async def test_a_stage_is_prepared_and_judged_from_the_database(url: str) -> Non
     assert (ready.all_controls, ready.short) == ((), (A,))
     assert ready.outlook is not None
     assert not ready.outlook.enough
+
+
+async def test_the_answers_of_a_few_stores_are_found_by_their_index(url: str) -> None:
+    async with await AsyncConnection.connect(url) as conn:
+        await conn.execute("SET enable_seqscan = off")
+        counted, numerator, denominator = evidence._STATEMENTS[MetricId("payment_answer_ms")]
+        statement = evidence._GRID.format(counted=counted, numerator=numerator, denominator=denominator)
+        cursor = await conn.execute(f"EXPLAIN {statement}", {"stores": [A], "since": DAY, "until": DAY})
+        asked = [line for (line,) in await cursor.fetchall()]
+    assert any("outbox_answered" in line for line in asked), "all asks ever made are read instead"
