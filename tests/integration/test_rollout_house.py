@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import httpx
 import pytest
 
-from actors.rollout_effects import Promote, RollBack, Start
+from actors.rollout_effects import Promote, Start
 from devices.simulator import SimulatedTerminal
 from models.domain.ids import StoreId, TerminalId
+from models.domain.kill_switch import Scope, ScopeKind
+from models.domain.permissions import Grant, Permission
 from models.domain.rollout import PersonId, RolloutId, RolloutPolicy, Selector
 from models.domain.rollout_part import patch_artefact
+from runtime.administration import login_link
+from runtime.permissions_cli import change_everywhere
 from runtime.plant import read_plants
 from runtime.rollout_databases import Databases
 from runtime.rollout_desk import RolloutDesk
@@ -73,12 +78,28 @@ async def test_two_stores_the_third_and_back(house: House, note: Note) -> None:
             assert (told["state"], [one["state"] for one in told["stages"]]) == ("completed", ["passed", "passed"])
 
             began = asyncio.get_running_loop().time()
-            await desk.tell(number, RollBack(OTHER, "too quiet"))
+            await rolled_back_by_api(house, number)
             await eventually(lambda: state(house, number) == "rolled_back", "everybody is back")
             note("rollback_s", asyncio.get_running_loop().time() - began)
             assert [volume(each) for each in (one, two, three)] == before
         finally:
             await databases.close()
+
+
+async def rolled_back_by_api(house: House, number: RolloutId) -> None:
+    """As somebody who is signed in and may: the gateway has its desk."""
+    halts = Grant("ops", Permission.ROLLOUT_HALT, Scope(ScopeKind.CHAIN, house.plant.chain))
+    await change_everywhere([house.plant.database_url], halts, True, "test")
+    link = await login_link(house.plant, "ops")
+    async with httpx.AsyncClient(trust_env=False, timeout=10.0) as client:
+        await client.get(link)
+        api = link.partition("/login/")[0] + "/api/v1"
+        shown = (await client.get(f"{api}/rollouts/{number}")).json()
+        assert [one["counts"]["succeeded"] for one in shown["stages"]] == [2, 1]
+        csrf = (await client.get(f"{api}/session")).json()["csrf"]
+        headers = {"X-CSRF-Token": csrf, "Idempotency-Key": f"back-{number}"}
+        told = await client.post(f"{api}/rollouts/{number}/rollback", json={"reason": "too quiet"}, headers=headers)
+        assert (told.status_code, told.json()["state"]) == (200, "rolling_back"), told.text
 
 
 def state(house: House, number: RolloutId) -> str:
