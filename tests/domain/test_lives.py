@@ -20,13 +20,9 @@ def test_the_file_holds_the_articles_table_and_500_lives() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_life_comes_out_exactly(case: dict[str, Any]) -> None:
-    assert live(case).told() == case["expect"]
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_side_effects_of_a_life_add_up(case: dict[str, Any]) -> None:
+def test_life_comes_out_exactly_and_its_side_effects_add_up(case: dict[str, Any]) -> None:
     life = live(case)
+    assert life.told() == case["expect"]
     numbers = [outcome.capture.number for outcome in life.outcomes if outcome.capture]
     captured = sum(outcome.collected_fen for outcome in life.outcomes)
     refunded = sum(outcome.refund_fen for outcome in life.outcomes)
