@@ -14,7 +14,9 @@ from models.domain.rollout_plan import PlannedStore, PlannedTarget, draw
 from models.domain.rollout_target import UNSEEN, restored
 
 TELL_AGAIN = timedelta(seconds=60)
-"""A command to activate expires after 30 s at most; who did nothing by then, or was busy, is told once more."""
+"""A command to activate expires after 30 s at most; who did nothing by then is told once more."""
+BUSY_AGAIN = timedelta(seconds=20)
+"""Who serves somebody is told again after a visit's time: its store, and so the stage, waits for it."""
 MINUTE = timedelta(minutes=1)
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -146,7 +148,7 @@ def _start(work: Work, number: int, store: PlannedStore, target: TerminalId, mar
     version, sight, now = work.rollout.artefact.version, work.sight(target), work.now
     if sight.fetched != version or sight.software == version:
         return
-    if mark.told_at is not None and now - mark.told_at < TELL_AGAIN:
+    if not _due(mark, now):
         return
     if mark.activated_at and sight.said_done_at and sight.said_done_at >= mark.activated_at:
         return  # it says that it did: asked once more it would say so anew, and never be found out
@@ -158,6 +160,11 @@ def _start(work: Work, number: int, store: PlannedStore, target: TerminalId, mar
     elif mark.told_at is None or mark.state is not TargetState.ACTIVATING:
         return
     _tell(work, store, target, mark, version)
+
+
+def _due(mark: Mark, now: datetime) -> bool:
+    again = BUSY_AGAIN if mark.reason is Reason.BUSY else TELL_AGAIN
+    return mark.told_at is None or now - mark.told_at >= again
 
 
 def _tell(work: Work, store: PlannedStore, target: TerminalId, mark: Mark, version: str) -> None:
@@ -231,8 +238,7 @@ def keep_returning(work: Work) -> None:
                 work.restore(store, target.terminal, mark.previous)
             elif artefact.kind.boots and sight.online:
                 ready = sight.fetched == mark.previous_version != sight.software
-                due = mark.told_at is None or work.now - mark.told_at >= TELL_AGAIN
-                if ready and due and _one_can_go(work, store, target.terminal, up_min):
+                if ready and _due(mark, work.now) and _one_can_go(work, store, target.terminal, up_min):
                     _tell(work, store, target.terminal, mark, mark.previous_version)
 
 
