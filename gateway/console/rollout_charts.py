@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gateway.console.charts import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Bar, Chart, Line, Mark, band, step_for, upwards
 from gateway.console.charts import Axis as ChartAxis
-from gateway.queries.rollouts import LookView
+from gateway.queries.rollout_evidence import LookView
 from models.domain.evidence_metrics import metric_of
 
 DOT = 9.0

@@ -20,7 +20,8 @@ from gateway.errors import Problem, not_found
 from gateway.paging import Cursor, Limit, link_next
 from gateway.queries import permissions
 from gateway.queries import rollouts as queries
-from gateway.queries.rollouts import EntryView, RolloutRowView, StageEvidenceView, TargetDetailView, TargetView
+from gateway.queries.rollout_evidence import StageEvidenceView, evidence
+from gateway.queries.rollouts import EntryView, RolloutRowView, TargetDetailView, TargetView
 from gateway.rollout_bodies import (
     AttachBody,
     PlanBody,
@@ -167,7 +168,7 @@ async def get_evidence(
 ) -> list[StageEvidenceView]:
     """By stage: what was registered before the start, each look, each decision. `points`: each look's stores too."""
     await _chain(session, rollout)
-    return await queries.evidence(session, rollout, stage=stage, points=points)
+    return await evidence(session, rollout, stage=stage, points=points)
 
 
 # ---------------------------------------------------------------- a new one

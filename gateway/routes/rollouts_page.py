@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import JSONResponse
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.auth import ConsoleSession
@@ -23,9 +22,11 @@ from gateway.paging import Cursor
 from gateway.patch_text import PatchText, patch_from
 from gateway.queries import rollouts as queries
 from gateway.queries.ledger_pages import psycopg_of
-from gateway.queries.rollouts import FindingView, LookView, RolloutRowView, StageEvidenceView
+from gateway.queries.rollout_evidence import FindingView, LookView, StageEvidenceView, evidence
+from gateway.queries.rollouts import RolloutRowView
 from gateway.rollout_views import OutlookView
 from gateway.rollouts import Shown, reach
+from gateway.routes.documented import problems
 from models.domain.chain_settings import SETTINGS
 from models.domain.errors import RetryLater
 from models.domain.evidence import GateSpec
@@ -181,33 +182,24 @@ async def new_rollout_page(request: Request, edge: EdgeOf, database: Database) -
     """The form: what changes, for whom, by which rules."""
     policies = edge.require_rollouts().policies()
     images = await list_images(await psycopg_of(database))
-    releases = [
-        {
-            "version": one.version,
-            "url": f"{edge.settings.base_url}/images/{one.sha256}",
-            "sha256": one.sha256,
-            "size_bytes": one.size_bytes,
-        }
-        for one in images
-    ]
     return page(
         request,
         "rollout_new.html",
         chains=list(dict.fromkeys(one.chain for one in edge.settings.regions)),
         regions=[one.name for one in edge.settings.regions],
-        kinds=("config", "flag", "software"),
+        kinds=("config", "flag", "software", "book"),
         policies=policies,
         policy_texts={one.policy.name: one.text for one in policies},
-        releases=releases,
+        releases=[one.version for one in images],
         names=[one.path for one in SETTINGS],
         scope_label=None,
     )
 
 
-@router.post("/rollouts/new/patch", include_in_schema=False)
-async def patch_of_text(body: PatchText) -> Response:
-    """A patch that was written as YAML, as the API takes it. Refused with its line and column."""
-    return JSONResponse(patch_from(body.text))
+@router.post("/api/v1/rollouts/patch", responses=problems(403))
+async def patch_of_text(body: PatchText) -> dict[str, Any]:
+    """A merge patch that was written as YAML, as a plan's artefact takes it. Refused with its line and column."""
+    return patch_from(body.text)
 
 
 @router.get("/rollouts/{rollout}", include_in_schema=False)
@@ -237,7 +229,7 @@ async def rollout_page(
         **await _live(request, edge, session, shown),
         targets=targets,
         entries=entries.items[::-1],
-        evidence=drawn(await queries.evidence(session, rollout), shown.turn.rollout),
+        evidence=drawn(await evidence(session, rollout), shown.turn.rollout),
         metric_of=metric_of,
         payload=json.dumps(json.loads(artefact.payload), ensure_ascii=False, indent=2),
         states=[str(one) for one in TargetState],
