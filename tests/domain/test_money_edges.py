@@ -12,8 +12,10 @@ from models.domain.charging import Cancellation, CancelledBy, UseClass, classify
 from models.domain.ids import BenefitId, LegalEntityId, MembershipId, UsageId
 from models.domain.member_balance import BALANCE
 from models.domain.membership import (
+    Cancelled,
     CutOff,
     Expired,
+    HoldFrozen,
     HoldLapsed,
     PlanChanged,
     ProviderAnswer,
@@ -29,6 +31,7 @@ from models.domain.periods import FixedDate
 from models.domain.plans import GuaranteeKind, MerchantCancel, Plan, plan_from_dict
 from models.domain.settlement import CALL_LEASE, CallKind, NewCall
 from tests.actors.test_settlement import call_of, standing
+from tests.domain.test_generations import TIMES, bought
 from tests.domain.test_membership import CUTOFF, EXPIRY, after, use
 from tests.domain.test_plans import shipped
 
@@ -128,6 +131,7 @@ CLOSED = replace(SOUND, state=State.CLOSED, captured_fen=800, guarantee=replace(
     [
         (SOUND, ""),
         (CLOSED, ""),
+        (replace(CLOSED, guarantee=replace(HELD, hold=HoldState.ENDED, hold_fen=0)), ""),
         (replace(CLOSED, captured_fen=1), "paid 1 fen is not what is due, 800"),
         (replace(CLOSED, captured_fen=799), "paid 799 fen is not what is due, 800"),
         (replace(CLOSED, captured_fen=801), "paid 801 fen is outside 0..min(fee 1000, used 800)"),
@@ -164,6 +168,8 @@ def changed_to(plan: Plan, hold_fen: int = 3000, state: HoldState = HoldState.HE
     guarantee = Guarantee(GuaranteeKind.HUABEI_HOLD, hold_fen, state)
     outcome = life.meet(PlanChanged(START + timedelta(days=2), "c1", plan, guarantee))
     assert outcome.change_refused is (outcome.membership.plan != plan)
+    refused_fen = hold_fen if state is HoldState.HELD else 0
+    assert outcome.release_hold_fen == (refused_fen if outcome.change_refused else 1000)
     return not outcome.change_refused
 
 
@@ -211,3 +217,32 @@ def test_a_hold_lapses_where_one_stands_and_may_lapse(state: HoldState, stands: 
     after_it = guaranteed(m, HoldLapsed(START)).membership.guarantee.hold
     lapses = state is HoldState.HELD and stands in {State.ACTIVE, State.DUNNING}
     assert after_it is (HoldState.LAPSED if lapses else state)
+
+
+@pytest.mark.parametrize("state", State)
+def test_only_who_is_active_goes_over(state: State) -> None:
+    bigger = PlanChanged(START, "c1", BIGGER, replace(HELD, hold_fen=3000))
+    assert guaranteed(replace(SOUND, state=state, charge_fen=None), bigger).change_refused is (
+        state is not State.ACTIVE
+    )
+
+
+@pytest.mark.parametrize("state", HoldState)
+@pytest.mark.parametrize("stands", [State.ACTIVE, State.SUSPENDED, State.EXPIRED, State.DUNNING, State.CLOSED])
+def test_a_second_hold_takes_the_place_of_one_that_lapsed_and_else_goes_back(state: HoldState, stands: State) -> None:
+    m = replace(SOUND, state=stands, guarantee=replace(HELD, hold=state, hold_fen=0))
+    outcome = guaranteed(m, HoldFrozen(START, 1000))
+    found = (outcome.membership.guarantee.hold, outcome.release_hold_fen)
+    if state is HoldState.LAPSED and stands in {State.ACTIVE, State.SUSPENDED, State.EXPIRED}:
+        assert found == (HoldState.HELD, 0)
+    elif state in {HoldState.NONE, HoldState.LAPSED}:
+        assert found == (HoldState.ENDED, 1000)
+    else:
+        assert found == (state, 0)
+
+
+@pytest.mark.parametrize(("purchases", "given_up_fen"), [(1, 478), (2, 0), (3, 0)])
+def test_a_promise_kept_twice_over_gives_up_nothing_either(purchases: int, given_up_fen: int) -> None:
+    life = after(*(bought(n, f"s{n}", 1200) for n in range(1, purchases + 1)), plan=TIMES)
+    life.meet(Cancelled(START + timedelta(days=10), CancelledBy.MERCHANT))
+    assert life.membership.given_up_fen == given_up_fen
