@@ -190,6 +190,8 @@ async def test_a_document_that_comes_while_a_version_starts_is_applied_by_the_bo
         back = msgspec.structs.replace(release(files), version=delivered)
         await desk.host.bridge.publish_desired(desk.terminal, 2, {}, back)
         await until(lambda: any("Duties.desire" in repr(task.get_coro()) for task in asyncio.all_tasks()))
+        for _ in range(20):  # time enough to be applied and reported
+            await desk.agent.report()
         assert duties.twin.gen == 1
         goes_on.set()
         assert (await starts)[-1]["status"] == "done"
