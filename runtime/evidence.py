@@ -44,6 +44,9 @@ Floats = NDArray[np.float64]
 Samples = Mapping[MetricId, Sequence[StoreSample]]
 
 RISES_NAMED_MAX = 3
+SILENT_PERCENT_MAX = 10
+"""So many of a large stage's stores may have nothing to compare: some shop is always being rebuilt. Of a stage of
+safety's few none may, and whether they are missing in one arm more than in the other is a test of its own."""
 
 
 def judge(rule: GateSpec, samples: Samples, days: int) -> Verdict:
@@ -138,7 +141,8 @@ def _safe(blank: Verdict, rule: GateSpec, samples: Samples) -> Verdict:
     verdict = replace(blank, findings=findings)
     if any(one.unsafe for one in findings):
         return replace(verdict, outcome=Outcome.UNSAFE, why=_harm_why(findings))
-    if silent or not stores:
+    few = 0 if rule.kind is StageKind.SAFETY else len(stores) * SILENT_PERCENT_MAX // 100
+    if len(silent) > few or not stores:
         return replace(
             verdict,
             why=Text(

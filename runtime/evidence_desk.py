@@ -77,7 +77,8 @@ async def verdict_due(
 ) -> Verdict | None:
     """The verdict of the look that is due on `today`; None before the first. Asked again it is the same.
 
-    `treated`: each store's first full business day under the change, of every store that was planned and began.
+    `treated`: each store's first full business day under the change, of every store that was planned and began. In
+    waves `controls` are the stores that are still to begin; who begins only after the look's last day is one of them.
     """
     begun = (min if rule.kind is StageKind.STAGGERED else max)(treated.values(), default=today)
     days = (today - begun).days
@@ -86,7 +87,9 @@ async def verdict_due(
         return None
     until = begun + timedelta(days=rule.look_days[look - 1])
     wanted: list[MetricId] = [*rule.safety, *([rule.primary] if rule.primary else [])]
-    samples = await read_samples(read, wanted, treated, controls, rule.before_days, until)
+    later = [store for store, first in treated.items() if first >= until]
+    under = {store: first for store, first in treated.items() if first < until}
+    samples = await read_samples(read, wanted, under, [*controls, *later], rule.before_days, until)
 
     def judged() -> Verdict:
         from runtime.evidence import judge

@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 import msgspec
@@ -28,7 +28,6 @@ from models.domain.rollout import Observed, Reason, RolloutId, TargetState
 from models.domain.rollout_journal import Rollout
 from models.domain.rollout_part import at_store, laid_in, part_of, put_back
 from models.domain.rollout_plan import PlannedStore, planned
-from models.domain.rollout_target import counts_of
 from models.domain.twin import CommandAsked, CommandStatus, DesiredAsked, OrderResult
 from models.tables import rollouts as table
 from models.tables.rollout_sight import CommandAnswer, Twin
@@ -37,6 +36,7 @@ from runtime.orders import order
 from runtime.rollout_books import settle
 from runtime.rollout_databases import AWAY, Databases
 from runtime.rollout_figures import RolloutFigures, RoundCounts
+from runtime.rollout_looks import first_days, settled, still_to_begin
 from runtime.rollout_stores import StoreOrders, seen_by_store
 
 log = structlog.get_logger()
@@ -297,6 +297,8 @@ class RolloutDriver:
 
         outlook = kept.outlooks[number]
         controls = outlook.controls if outlook is not None else ()
+        if rule.kind is StageKind.STAGGERED:
+            controls = still_to_begin(rollout, number)
         try:
             verdict = await verdict_due(self._databases.days, rule, treated, controls, today)
         except AWAY as error:  # a look at half of the stores would be spent for nothing
@@ -367,7 +369,6 @@ class RolloutDriver:
 
 
 _TOLD = (TargetState.ACTIVATING, TargetState.ROLLING_BACK)
-_GIVEN_BACK = (TargetState.ROLLING_BACK, TargetState.ROLLED_BACK, TargetState.SUPERSEDED)
 
 
 def _asked(rollout: Rollout, wanted: Order, look: _Look) -> CommandAsked | DesiredAsked:
@@ -442,27 +443,6 @@ def _said(answer: CommandAnswer) -> tuple[datetime | None, str, Reason]:
             return None, "", Reason.NO_ANSWER
         case _:
             return None, "", Reason.NONE
-
-
-def settled(rollout: Rollout, number: int) -> bool:
-    """Every store of a stage that was reached has its outcome: who soaks, or is still to be asked, is waited for."""
-    counts = counts_of(rollout.plan.stages[number].stores, rollout.marks, queue_over=False)
-    return counts.succeeded > 0 and not (counts.queued or counts.in_progress or counts.soaking)
-
-
-def first_days(rollout: Rollout, number: int) -> dict[StoreId, date]:
-    """Each store of a stage that has the change, with its first full business day under it, by its own clock.
-
-    A store that failed was given back what it had: its days say nothing of the change, the gate counts it as an error.
-    """
-    found: dict[StoreId, date] = {}
-    for store in rollout.plan.stages[number].stores:
-        marks = [rollout.mark(target.terminal) for target in store.targets if target.mandatory]
-        begun = [mark.proved_at for mark in marks if mark.proved_at is not None]
-        if begun and not any(mark.error is not None or mark.state in _GIVEN_BACK for mark in marks):
-            local = max(begun).astimezone(zone_of(store.zone or rollout.policy.zone))
-            found[store.store] = local.date() + timedelta(days=1)
-    return found
 
 
 # ---------------------------------------------------------------- for as long as the process lives

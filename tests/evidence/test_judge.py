@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -27,6 +28,7 @@ from models.domain.evidence import (
 from models.domain.evidence_metrics import DEFAULT_SAFETY, METRICS, metric_of
 from models.domain.ids import StoreId
 from runtime.evidence import judge, outlook
+from runtime.evidence_desk import verdict_due
 from runtime.evidence_matching import match
 from runtime.evidence_safety import arrays, harm_p
 from runtime.evidence_trial import Chain, samples_of, takings
@@ -254,6 +256,43 @@ def test_staggered_waves_find_the_effect() -> None:
     assert verdict.low is not None
     assert verdict.high is not None
     assert verdict.low < 0.3 < verdict.high
+
+
+async def test_waves_are_compared_with_stores_that_begin_later_whoever_they_are() -> None:
+    """Thirty stores in three waves; of the ten others half begin on the look's last day and half have not begun."""
+    rule = GateSpec(StageKind.STAGGERED, (FAILURES,), TAKINGS, look_days=(21,))
+    values = takings(CHAIN, np.random.default_rng(9), 40, 49)
+    begun = {}
+    for n in range(35):
+        since = min(28 + 7 * (n // 10), 49)
+        values[n, since:] *= 1.3
+        begun[StoreId(f"s{n:02}")] = START + timedelta(days=since - 28)
+    waiting = [StoreId(f"s{n:02}") for n in range(35, 40)]
+
+    async def read(metric: MetricId, stores: Sequence[StoreId], since: date, until: date) -> dict[StoreId, Any]:
+        first = START - timedelta(days=28)
+        found = {}
+        for store in stores:
+            row = values[int(store[1:])]
+            those = [(first + timedelta(days=day), row[day]) for day in range(49)]
+            found[store] = tuple(
+                DayCount(day, int(value) if metric == TAKINGS else 1 + day.day % 2, 1 if metric == TAKINGS else 400)
+                for day, value in those
+                if since <= day < until
+            )
+        return found
+
+    verdict = await verdict_due(read, rule, begun, waiting, START + timedelta(days=21))
+    assert verdict is not None
+    assert (verdict.outcome, verdict.treated, verdict.controls) == (Outcome.BETTER, 30, 10)
+
+
+def test_one_shop_that_is_rebuilt_does_not_stop_a_large_stage() -> None:
+    samples = chain_of(40, 40, 0.3)
+    gone = [replace(one, after=()) if n % 20 == 0 else one for n, one in enumerate(samples)]
+    assert judged(gone).outcome is Outcome.BETTER
+    many = [replace(one, after=()) if n % 6 == 0 else one for n, one in enumerate(samples)]
+    assert judged(many).outcome is Outcome.INVALID
 
 
 # ---------------------------------------------------------------- before the start
