@@ -82,7 +82,7 @@ async def candidate_of_plans(databases: Databases, plans: Sequence[Mapping[str, 
 
 
 async def candidate_of_version(databases: Databases, version: int) -> Artefact:
-    """A candidate that was made before, or the book in force, for stores that were left behind.
+    """A candidate that was made since the book in force, or that book itself, for stores that were left behind.
 
     Raises Refused `unknown_book`.
     """
@@ -90,9 +90,11 @@ async def candidate_of_version(databases: Databases, version: int) -> Artefact:
     async with databases.at() as conn:
         base = await store_books.in_force(conn, databases.chain)
         candidate = await store_books.is_candidate(conn, databases.chain, version)
-    if candidate is None or (not candidate and version != base) or not base:
+    if not base or not (version == base or (candidate and version > base)):
         raise Refused(
-            "unknown_book", f"version {version} is no candidate", f"a candidate, or {base}, which is in force"
+            "unknown_book",
+            f"version {version} is neither in force nor a candidate after it",
+            f"version {base} is in force; an older one is rolled out as a file",
         )
     return book_artefact(ArtefactKind.PRICES, version, base)
 

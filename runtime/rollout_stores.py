@@ -32,7 +32,7 @@ from models.tables.rollout_sight import Twin
 from models.tables.rollouts import stands_at
 from models.tables.store_books import StoreSight
 from runtime.orders import refresh
-from runtime.rollout_databases import Databases
+from runtime.rollout_databases import AWAY, Databases
 
 log = structlog.get_logger()
 
@@ -79,7 +79,11 @@ class StoreOrders:
             wanted = list(stores.values())
             for n in range(0, len(wanted), STORES_AT_ONCE_MAX):
                 some = wanted[n : n + STORES_AT_ONCE_MAX]
-                left = await self._change(rollout, region, some, now)
+                try:
+                    left = await self._change(rollout, region, some, now)
+                except AWAY as error:
+                    log.warning("rollout_region_away", regions=[region], error=str(error))
+                    break
                 given, refused = given + len(some) - left, refused + left
                 await self._tell(region, some)
         return given, refused

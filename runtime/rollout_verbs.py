@@ -93,9 +93,7 @@ def plan(
     plan_files: Annotated[
         list[Path] | None, typer.Option("--plan", help="A plan (YAML), new or its next version; more than once.")
     ] = None,
-    book: Annotated[
-        int | None, typer.Option("--book", help="A candidate made before, or the book in force for stores left behind.")
-    ] = None,
+    book: Annotated[int | None, typer.Option("--book", help="The book in force, or a candidate made since.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Prices that move by more than half are meant so.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same stages.", min=0)] = 0,
     number: Annotated[str | None, typer.Option("--number", help="Repeated, it gives the same draft.")] = None,

@@ -78,8 +78,9 @@ async def mark_changed(conn: Connection, store: StoreId) -> None:
 
 async def make_current(conn: Connection, chain: ChainId, base: int, candidate: int, planned: Sequence[StoreId]) -> bool:
     """The candidate becomes the chain's book, and no planned store changes: who has it follows the chain from now on,
-    who has not stays where it is. False, and nothing is done: the chain's book is not `base` any more."""
-    if await in_force(conn, chain) != base:
+    who has not stays where it is. False, and nothing is done: the chain's book is not `base` any more, or a later one
+    than the candidate."""
+    if await in_force(conn, chain) != base or candidate < base:
         return False
     await conn.execute(
         """INSERT INTO store_book AS b (store, version, gen, changed_at)

@@ -12,11 +12,11 @@ import pytest
 from psycopg import AsyncConnection
 
 from actors.hosts import REGISTRY_CHANNEL, Delivered, Delivery
-from actors.rollout_effects import Promote, RollBack, Start
+from actors.rollout_effects import Promote, RollBack, SetDesired, Start
 from actors.terminal import receive
 from models.domain.chain_settings import Level
 from models.domain.errors import Refused
-from models.domain.ids import RegionId, StoreId
+from models.domain.ids import RegionId, StoreId, TerminalId
 from models.domain.messages import Address
 from models.domain.plans import Text
 from models.domain.pricing import Item
@@ -30,6 +30,7 @@ from runtime.directory import Directory
 from runtime.postgres import EmbeddedPostgres
 from runtime.price_import import Wanted, digest_of, import_everywhere
 from runtime.rollout_desk import RolloutDesk
+from runtime.rollout_stores import StoreOrders
 from runtime.rollouts import RolloutDriver
 from tests.conftest import fresh_database
 from tests.integration.rollout_shop import (
@@ -192,6 +193,12 @@ async def test_prices_reach_stores_by_stages_become_the_chains_and_go_back(url: 
         async with databases.at() as conn:
             assert await in_force(conn, CHAIN) == 2
 
+        rollout = shown.turn.rollout
+        late = SetDesired(f"{number}:late", TerminalId(f"{LAST}-till"), LAST, artefact.kind, "2", 1)  # type: ignore[arg-type]
+        stale = replace(rollout, entries=rollout.entries - 1)
+        given = await StoreOrders(databases, shops).give(stale, [late], {late.target: REGION}, clock())  # type: ignore[arg-type]
+        assert (given, pins(url)[LAST]) == ((0, 1), 1), "an order of an earlier tick does nothing"
+
         await desk.tell(number, RollBack(OTHER, "too dear"))
         await shops.look()
         assert shops.prices() == asked, "taking it back moves nobody by itself"
@@ -201,11 +208,12 @@ async def test_prices_reach_stores_by_stages_become_the_chains_and_go_back(url: 
         (done,) = await import_everywhere([url], body, Wanted(CHAIN, digest_of(body)), BEGAN)
         await shops.look()
         assert (done.version, set(shops.prices().values())) == (3, {660})
-        again = await desk.candidate_of_version(2)
-        assert (again.payload, again.fallback) == ("2", "3")
-        with pytest.raises(Refused) as unknown:
-            await desk.candidate_of_version(1)
-        assert unknown.value.code == "unknown_book"
+        again = await desk.candidate_of_version(3)
+        assert (again.payload, again.fallback) == ("3", "3")
+        for older in (1, 2):
+            with pytest.raises(Refused) as unknown:
+                await desk.candidate_of_version(older)
+            assert unknown.value.code == "unknown_book"
 
 
 @pytest.mark.parametrize("first", [0, pytest.param(1, marks=pytest.mark.soak)])
