@@ -85,7 +85,9 @@ class Pass:
             if (file, mutant["op"], mutant["nth"]) in done:
                 continue
             code, places = mutant.pop("code"), _function_at(source, mutant["line"], file)
-            meets = sorted((one for one in met if places & met[one]), key=lambda one: -reds[one])
+            whole = len(places) > source.count("\n")  # what no function is met by tests that only make values, too
+            meets = [one for one in met if places & met[one] or (whole and not met[one])]
+            meets.sort(key=lambda one: -reds[one])
             verdict = forked(self._trial(file, code, [tests[one] for one in meets]), self.cpu_s)
             reds[verdict.removeprefix("red ")] += 1
             counts[verdict.partition(" ")[0]] += 1
@@ -116,7 +118,7 @@ class Pass:
             said = {name: forked(self._lines(item), ONE_TEST_S) for name, item in tests.items()}
             kept.write_text(json.dumps({name: json.loads(one) for name, one in said.items() if one[:1] == "["}))
         met = json.loads(kept.read_text("utf-8"))
-        return {name: set(lines) for name, lines in met.items() if lines and name in tests}
+        return {name: set(lines) for name, lines in met.items() if name in tests}
 
     def _lines(self, item: Any) -> Callable[[Callable[[], None]], str]:
         def work(alive: Callable[[], None]) -> str:
@@ -131,7 +133,7 @@ class Pass:
             sys.settrace(trace)
             red = self._first_red([item], alive)
             sys.settrace(None)
-            return json.dumps([] if red else sorted(found))
+            return "" if red else json.dumps(sorted(found))
 
         return work
 
