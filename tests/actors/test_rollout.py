@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
-from typing import Any, TypeVar
 
 import pytest
 
-from actors.rollout import tick
 from actors.rollout_commands import conflict_with, receive
 from actors.rollout_effects import (
-    Activate,
     Approve,
     Attach,
     Decide,
@@ -25,8 +20,6 @@ from actors.rollout_effects import (
     Restore,
     Resume,
     RollBack,
-    RolloutCommand,
-    RolloutTurn,
     SetDesired,
     Start,
     Supersede,
@@ -34,21 +27,17 @@ from actors.rollout_effects import (
 from models.domain.errors import Refused
 from models.domain.ids import StoreId, TerminalId
 from models.domain.rollout import (
-    Observed,
     PersonId,
-    Reason,
     RolloutId,
     RolloutState,
     Selector,
-    Site,
     StageState,
     TargetState,
 )
 from models.domain.rollout_gate import Way
-from models.domain.rollout_journal import Rollout, StageMoved, folded
-from models.domain.rollout_plan import PlannedStore, planned
-from models.domain.rollout_target import CONTRADICTIONS_MAX
-from models.domain.rollout_words import standing
+from models.domain.rollout_journal import StageMoved, folded
+from models.domain.rollout_plan import planned
+from tests.actors.rollout_driver import AT_NIGHT, BY_NIGHT, Driver, driver
 from tests.domain.rollouts import (
     AUTHOR,
     CONFIG,
@@ -59,69 +48,10 @@ from tests.domain.rollouts import (
     new,
     old,
     policy,
-    release,
     rollout,
     rules,
     site,
 )
-
-E = TypeVar("E")
-
-
-class Driver:
-    """Performs turns by hand: journal kept, terminals moved by the test."""
-
-    def __init__(self, started: Rollout, sites: tuple[Site, ...], **sight: Any) -> None:
-        self.rollout = started
-        self.seen: dict[TerminalId, Observed] = {
-            one.terminal: old(**sight) for place in sites for one in place.terminals
-        }
-        self.arrivals: tuple[PlannedStore, ...] = ()
-        self.last: RolloutTurn = RolloutTurn(started)
-
-    def observation(self) -> Observation:
-        return Observation(self.seen, arrivals=self.arrivals)
-
-    def tell(self, told: RolloutCommand, at: datetime = NOW) -> RolloutTurn:
-        return self._took(receive(self.rollout, told, self.observation(), at))
-
-    def tick(self, at: datetime = NOW) -> RolloutTurn:
-        return self._took(tick(self.rollout, self.observation(), at))
-
-    def _took(self, turn: RolloutTurn) -> RolloutTurn:
-        entries = [one.entry for one in turn.effects if isinstance(one, Journal)]
-        assert folded(self.rollout, entries) == turn.rollout, "the rollout is the fold of its journal"
-        if any(isinstance(one, StageMoved) for one in entries):
-            assert isinstance(entries[0], StageMoved), "a stage is open before its targets are asked"
-        orders = [n for n, one in enumerate(turn.effects) if isinstance(one, SetDesired | Restore | Activate)]
-        assert not orders or min(orders) >= len(entries), "journal before publish"
-        self.rollout, self.last = turn.rollout, turn
-        return turn
-
-    def all(self, **sight: Any) -> None:
-        for target in self.seen:
-            self.seen[target] = replace(self.seen[target], **sight)
-
-    def become(self, sight: Observed, *targets: str) -> None:
-        for target in self.seen:
-            if not targets or target in targets:
-                self.seen[target] = sight
-
-    def stands(self) -> RolloutState:
-        return self.rollout.state
-
-    def of(self, kind: type[E]) -> list[E]:
-        return [one for one in self.last.effects if isinstance(one, kind)]
-
-    def states(self) -> Mapping[str, TargetState]:
-        return {target: self.rollout.mark(target).state for target in self.seen}
-
-
-def driver(*sites: Site, artefact: Any = CONFIG, stages: tuple[dict[str, Any], ...] = (), **over: Any) -> Driver:
-    started = Driver(rollout(policy(*stages, **over), *sites, artefact=artefact), sites)
-    started.tell(Start(AUTHOR))
-    return started
-
 
 TWO = (
     {"name": "one", "stores": 1} | rules(following="approval", attachments=["privacy_assessment"]),
@@ -301,13 +231,6 @@ def test_jitter_spreads_and_is_the_same_for_the_same_seed() -> None:
     assert len(set(asked)) > 4
 
 
-NIGHT = [{"begins": "02:00", "until": "05:00", "weekdays": [1, 2, 3, 4, 5, 6, 7]}]
-BY_NIGHT = {"name": "all", "stores": "all"} | rules(
-    windows=NIGHT, queue_deadline_s=200_000, in_progress_deadline_s=7_200
-)
-AT_NIGHT = 17 * 3600  # 02:00 of the next day in Shanghai
-
-
 def test_configuration_changes_in_the_store_s_own_window() -> None:
     east = replace(site(2), zone="Asia/Tokyo")
     house = driver(site(1), east, stages=(BY_NIGHT,))
@@ -326,144 +249,6 @@ def test_a_window_over_midnight_belongs_to_the_day_on_which_it_begins() -> None:
         house = driver(site(1), stages=(stage,))
         house.tick(after(hours * 3600))
         assert bool(house.of(SetDesired)) is opens, hours
-
-
-def software(*sites: Site, **over: Any) -> Driver:
-    house = driver(*sites, artefact=SOFTWARE, stages=(BY_NIGHT | over,))
-    house.all(part=release("1.0"))
-    return house
-
-
-def test_software_is_fetched_by_day_and_starts_by_night_one_terminal_of_a_store_at_a_time() -> None:
-    house = software(site(1, terminals=3), terminals_up_min=2)
-    house.tick()
-    assert len(house.of(SetDesired)) == 3
-    house.all(gen=2, part=release("2.0"), fetched="2.0", applied_gen=2)
-    house.tick(after(600))
-    assert house.of(Activate) == []
-    house.tick(after(AT_NIGHT))
-    [first] = house.of(Activate)
-    house.seen[first.target] = replace(house.seen[first.target], online=False)
-    house.tick(after(AT_NIGHT + 10))
-    assert house.of(Activate) == []
-    house.seen[first.target] = replace(house.seen[first.target], online=True, software="2.0", boot="b2")
-    house.tick(after(AT_NIGHT + 40))
-    assert len(house.of(Activate)) == 1
-
-
-def test_a_command_that_got_lost_is_told_again_after_a_minute() -> None:
-    house = software(site(1))
-    house.tick()
-    house.all(gen=2, part=release("2.0"), fetched="2.0", applied_gen=2)
-    house.tick(after(60))
-    house.tick(after(AT_NIGHT))
-    [first] = house.of(Activate)
-    house.tick(after(AT_NIGHT + 59))
-    assert house.of(Activate) == []
-    house.tick(after(AT_NIGHT + 60))
-    [second] = house.of(Activate)
-    assert first.id != second.id
-
-
-def ready(*sites: Site, **over: Any) -> Driver:
-    """All have fetched the release, and it is night."""
-    house = software(*sites, **over)
-    house.tick()
-    house.all(gen=2, part=release("2.0"), fetched="2.0", applied_gen=2)
-    house.tick(after(60))
-    house.tick(after(AT_NIGHT))
-    return house
-
-
-def test_who_is_busy_blocks_no_other_and_is_told_again_in_its_window_alone() -> None:
-    house = ready(site(1, terminals=2), terminals_up_min=1)
-    [first] = house.of(Activate)
-    house.become(replace(house.seen[first.target], not_yet=Reason.BUSY), first.target)
-    house.tick(after(AT_NIGHT + 2))
-    mark = house.rollout.mark(first.target)
-    assert (mark.state, mark.reason) == (TargetState.PREFETCHING, Reason.BUSY)
-    assert standing(mark).en == "lies ready and waits for its next turn: it serves somebody"
-    [second] = house.of(Activate)
-    assert second.target != first.target, "who sells on is up: another one may start"
-    house.become(replace(house.seen[second.target], software="2.0", boot="b2"), second.target)
-    house.tick(after(AT_NIGHT + 19))
-    assert house.of(Activate) == []
-    for seconds, told in ((AT_NIGHT + 20, 1), (AT_NIGHT + 3 * 3600, 0), (AT_NIGHT + 24 * 3600, 1)):
-        house.tick(after(seconds))
-        assert [one.target for one in house.of(Activate)] == [first.target] * told
-    house.tick(after(AT_NIGHT + 24 * 3600 + 2))
-    house.tell(Pause(OTHER), after(AT_NIGHT + 24 * 3600 + 3))
-    house.tick(after(AT_NIGHT + 24 * 3600 + 70))
-    assert house.of(Activate) == [], "a pause restarts nobody who sells"
-    house.tell(Resume(OTHER), after(AT_NIGHT + 24 * 3600 + 80))
-    house.tick(after(AT_NIGHT + 200_100))
-    assert house.rollout.mark(first.target).error_reason is Reason.WINDOW_MISSED, "not for ever"
-    assert house.rollout.mark(first.target).answer == "busy"
-
-
-def test_who_contradicts_its_own_report_again_and_again_has_failed() -> None:
-    house = ready(site(1))
-    [told] = house.of(Activate)
-    numbers = {told.id}
-    for n in range(1, 12):
-        house.all(not_yet=Reason.NOT_FETCHED)
-        house.tick(after(AT_NIGHT + 60 * n))
-        numbers |= {one.id for one in house.of(Activate)}
-        if house.rollout.mark(told.target).error:
-            break
-    mark = house.rollout.mark(told.target)
-    assert (mark.error, mark.error_reason) == (TargetState.FAILED, Reason.NOT_FETCHED)
-    assert len(numbers) == CONTRADICTIONS_MAX + 1
-
-
-def test_who_does_not_answer_is_told_again_until_its_deadline_which_says_so() -> None:
-    house = ready(site(1), in_progress_deadline_s=600)
-    [told] = house.of(Activate)
-    house.all(not_yet=Reason.NO_ANSWER)
-    house.tick(after(AT_NIGHT + 31))
-    assert house.rollout.mark(told.target).reason is Reason.NO_ANSWER
-    again = 0
-    for seconds in range(60, 660, 60):
-        house.tick(after(AT_NIGHT + seconds))
-        again += len(house.of(Activate))
-    assert again == 9
-    mark = house.rollout.mark(told.target)
-    assert (mark.error, mark.error_reason, mark.answer) == (
-        TargetState.TIMED_OUT,
-        Reason.ACTIVATE_DEADLINE,
-        "no_answer",
-    )
-
-
-def test_who_says_done_is_not_told_again_but_found_out() -> None:
-    house = ready(site(1), claim_grace_s=300)
-    house.all(said_done_at=after(AT_NIGHT + 3))
-    for seconds in range(60, 300, 30):
-        house.tick(after(AT_NIGHT + seconds))
-        assert house.of(Activate) == [], "its next answer would begin the grace anew"
-    house.tick(after(AT_NIGHT + 303))
-    assert set(house.states().values()) == {TargetState.ROLLING_BACK}
-    assert house.rollout.mark(TerminalId("s-1-till")).error is TargetState.LYING
-
-
-def test_on_the_way_back_too_who_is_busy_blocks_no_other() -> None:
-    house = ready(site(1, terminals=2), terminals_up_min=0)
-    house.all(software="2.0", boot="b2")
-    house.tick(after(AT_NIGHT + 30))
-    house.rollout = replace(
-        house.rollout,
-        policy=replace(house.rollout.policy, rollback=replace(house.rollout.policy.rollback, terminals_up_min=1)),
-    )
-    house.tell(RollBack(OTHER, "no"), after(AT_NIGHT + 40))
-    house.tick(after(AT_NIGHT + 41))
-    house.all(gen=3, part=release("1.0"), fetched="1.0", applied_gen=3)
-    house.tick(after(AT_NIGHT + 50))
-    [first] = house.of(Activate)
-    assert first.version == "1.0"
-    house.become(replace(house.seen[first.target], not_yet=Reason.BUSY), first.target)
-    house.tick(after(AT_NIGHT + 52))
-    assert [one.target != first.target for one in house.of(Activate)] == [True]
-    assert house.rollout.mark(first.target).reason is Reason.BUSY
 
 
 def test_a_lost_order_is_asked_again_under_the_same_id_until_it_stands() -> None:
