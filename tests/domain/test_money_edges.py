@@ -25,10 +25,10 @@ from models.domain.membership import (
 from models.domain.membership_end import positive
 from models.domain.membership_events import Guarantee, HoldState
 from models.domain.membership_guarantee import guaranteed, guarantees_instead, holder_of
-from models.domain.membership_state import Attempt, Membership, Outcome, Use, broken_invariant
+from models.domain.membership_state import HOLD_TIMEOUT, Attempt, Membership, Outcome, Use, broken_invariant
 from models.domain.payments import PROVIDERS
 from models.domain.periods import FixedDate
-from models.domain.plans import GuaranteeKind, MerchantCancel, Plan, plan_from_dict
+from models.domain.plans import GuaranteeKind, MerchantCancel, Plan, Rule, plan_from_dict
 from models.domain.settlement import CALL_LEASE, CallKind, NewCall
 from tests.actors.test_settlement import call_of, standing
 from tests.domain.test_generations import TIMES, bought
@@ -115,6 +115,8 @@ def test_what_an_event_does_by_itself_is_nothing() -> None:
     assert not none.change_refused
     assert (m.generation, m.cycle, m.captured_fen, m.refunded_fen, m.cancels_refused) == (1, 1, 0, 0, 0)
     assert not m.task_kept
+    assert Use(UsageId("u1"), COUPON, 800, START, START, False, UseClass.REGULAR).paid_fen == 0
+    assert timedelta(minutes=15) == HOLD_TIMEOUT, "memberships.md says so"
 
 
 HELD = Guarantee(GuaranteeKind.HUABEI_HOLD, 1000, HoldState.HELD)
@@ -246,3 +248,9 @@ def test_a_promise_kept_twice_over_gives_up_nothing_either(purchases: int, given
     life = after(*(bought(n, f"s{n}", 1200) for n in range(1, purchases + 1)), plan=TIMES)
     life.meet(Cancelled(START + timedelta(days=10), CancelledBy.MERCHANT))
     assert life.membership.given_up_fen == given_up_fen
+
+
+def test_a_sale_that_cost_nothing_brings_a_promised_amount_no_nearer() -> None:
+    plan = replace(PLAN, rule=Rule.TASK_AMOUNT, task_target=5000)
+    assert replace(SOUND, plan=plan).task_done == 0
+    assert replace(SOUND, plan=plan, uses=(replace(SOUND.uses[0], paid_fen=1200),)).task_done == 1200
