@@ -21,9 +21,10 @@ from rich.console import Console
 
 from gateway.providers.simulator import SimulatorAdmin
 from models.domain.errors import StoreOpsError
+from models.domain.ids import StoreId
 from models.faces.pipeline import FacePipeline
 from models.tables.ledger import ledger_totals
-from runtime import administration, clock
+from runtime import administration, clock, demo_rollout
 from runtime.bootstrap import DEMO_KEY, House
 from runtime.chains import read_chain, terminals_of
 from runtime.photos import Photographs, demo_photographs, photographs_from
@@ -35,6 +36,8 @@ from runtime.story import Shop, Story, Tally
 MEMBERSHIP_LASTS = timedelta(days=34)
 """Period 30 days, the day after, one day of grace, and some: every membership of the plan is due by then."""
 WHEEL_DIR = CONFIGS.parent / "var" / "photos"
+PILOT = slice(9, 11)
+"""Of the stores whose basket is ours: two that the story leaves alone."""
 
 
 def run_demo(
@@ -81,7 +84,7 @@ async def _play(
     console: Console,
     stop: threading.Event,
 ) -> dict[str, Any]:
-    link = await administration.login_link(plant)
+    link = await administration.login_link(plant, demo_rollout.VISITOR)
     console.print(f"ready after {house.ready_s:.1f} s · {house.gateway_url}")
     console.print(f"sign in, once, within 10 minutes: {link}", soft_wrap=True)
     if open_browser:
@@ -142,13 +145,21 @@ async def _story(house: House, plant: Plant, story: Story, people: Photographs, 
     async with await AsyncConnection.connect(plant.database_url, autocommit=True) as conn:
         cursor = await conn.execute("SELECT id FROM membership")
         earlier = [row[0] for row in await cursor.fetchall()]
+
+    def say(text: str) -> None:
+        console.print(f"· {text}", markup=False, soft_wrap=True)
+
+    rollout = await demo_rollout.begin(plant, [StoreId(one) for one in story.ours[PILOT]], say)
     tally = await story.play()
     await _quiet(plant)
+    gate_passed = await demo_rollout.passed_its_gate(plant, rollout, say)
     async with _pool(plant) as pool:
         now = await clock.business_now(pool)
     console.print("· the business clock jumps past every expiry and cutoff", markup=False)
     await administration.advance(plant, now + MEMBERSHIP_LASTS)
-    return await _accounts(house, plant, story, tally, people, earlier)
+    result = await _accounts(house, plant, story, tally, people, earlier)
+    result["held"]["rollout"] = gate_passed
+    return {**result, "ok": result["ok"] and gate_passed}
 
 
 async def _quiet(plant: Plant, deadline_s: float = 20.0) -> None:

@@ -23,7 +23,6 @@ from gateway.auth import make_login_link
 from gateway.settings import GatewaySettings
 from gateway.startup import Part, PartState, Startup
 from models.domain.ids import ChainId, RegionId
-from models.tables.migrate import upgrade
 from runtime.drawer_desk import DrawersOfAHouse
 from runtime.kill_switches import KillSwitchesOfAHouse
 from runtime.member_money_desk import MemberMoneyOfAHouse
@@ -34,6 +33,7 @@ from runtime.price_desk import PricesOfAHouse
 from runtime.privacy import Privacy
 from runtime.privacy_desk import Desk, MemberLinks
 from runtime.reconciliation_desk import ReconciliationDesk
+from runtime.rollout_desks import RolloutsOfAHouse
 from tests.conftest import fresh_database
 from tests.gateway.shop import SmallShop, tiles
 from tests.gateway.world import fill
@@ -84,8 +84,7 @@ class Served:
 
 @contextmanager
 def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
-    """The app on a free port of the loopback, with the small world in its database."""
-    upgrade(database_url)
+    """The app on a free port of the loopback, with the small world in its database, which is migrated."""
     with socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -104,6 +103,8 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
         app.state.edge.drawers = drawers
         here = Plant(Path(), region=RegionId("local"), chain=ChainId("chain"), database_url=database_url)
         app.state.edge.kill_switches = KillSwitchesOfAHouse([here])
+        rollouts = RolloutsOfAHouse([here])
+        app.state.edge.rollouts = rollouts
         app.state.edge.prices = PricesOfAHouse([Plant(Path(), region=RegionId("local"), database_url=database_url)])
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, ws="none"))
         loops: list[asyncio.AbstractEventLoop] = []
@@ -116,6 +117,7 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
             await memberships.aclose()
             await money.aclose()
             await drawers.aclose()
+            await rollouts.close()
             await engine.dispose()
 
         thread = threading.Thread(target=lambda: asyncio.run(run()))
@@ -137,9 +139,9 @@ async def _settled(_region: str) -> dict[str, int | str]:
 
 
 @pytest.fixture(scope="session")
-def served(embedded_postgres: EmbeddedPostgres) -> Iterator[Served]:
+def served(embedded_postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[Served]:
     """One console for the run."""
-    with fresh_database(embedded_postgres) as url, serve(url) as running:
+    with fresh_database(embedded_postgres, migrated_template) as url, serve(url) as running:
         yield running
 
 

@@ -5,7 +5,6 @@ const form = document.getElementById("rollout");
 const { elements } = form;
 const words = document.getElementById("words").dataset;
 const texts = JSON.parse(document.getElementById("policy-texts").textContent);
-const releases = JSON.parse(document.getElementById("releases").textContent);
 const faults = document.getElementById("faults");
 const said = document.getElementById("said");
 const shown = document.getElementById("preview");
@@ -46,14 +45,13 @@ function value(text) {
   }
 }
 
-const release = (version) => releases.find((one) => one.version === version);
 const read = { text: "", patch: null };
 
 /** The patch that was written as YAML, read by the server; null when it was refused. */
 async function patch() {
   const text = elements.patch.value;
   if (read.text !== text || !read.patch) {
-    read.patch = await send("/rollouts/new/patch", { text });
+    read.patch = await send("/api/v1/rollouts/patch", { text });
     read.text = text;
   }
   return read.patch;
@@ -63,7 +61,8 @@ async function artefact() {
   const kind = elements.kind.value;
   if (kind === "config") return { kind, patch: await patch() };
   if (kind === "flag") return { kind, name: elements.flag.value.trim(), value: value(elements.value.value) };
-  return { kind, release: release(elements.release?.value), fallback: release(elements.fallback?.value) };
+  if (kind === "book") return { kind, version: Number(elements.book.value) };
+  return { kind, release: elements.release?.value ?? "", fallback: elements.fallback?.value ?? "" };
 }
 
 /** What the API takes; null when the patch was refused. */
@@ -92,7 +91,8 @@ function asCli(wanted) {
   for (const one of whom.excluded_stores ?? []) parts.push(`--select ${quoted(`!store=${one}`)}`);
   if (what.kind === "config") parts.push(`--config ${quoted(JSON.stringify(what.patch))}`);
   else if (what.kind === "flag") parts.push(`--flag ${quoted(`${what.name}=${JSON.stringify(what.value)}`)}`);
-  else parts.push(`--software ${quoted(JSON.stringify(what.release))}`, `--fallback ${quoted(JSON.stringify(what.fallback))}`);
+  else if (what.kind === "book") parts.push(`--book ${what.version}`);
+  else parts.push(`--software ${quoted(what.release)}`, `--fallback ${quoted(what.fallback)}`);
   if (wanted.chain) parts.push(`--chain ${wanted.chain}`);
   if (wanted.seed) parts.push(`--seed ${wanted.seed}`);
   return parts.join(" \\\n  ");
@@ -196,6 +196,7 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const buttons = form.querySelectorAll("p.buttons button");
   for (const one of buttons) one.disabled = true;
+  tell(words.working, "");
   try {
     const wanted = await body();
     if (!wanted) return;
@@ -219,14 +220,15 @@ form.addEventListener("submit", async (event) => {
 
 // ---------------------------------------------------------------- the form follows itself
 
+const POLICIES = { config: "configuration", flag: "configuration", software: "software", book: "prices" };
+
 function follow() {
   for (const part of form.querySelectorAll("[data-kind]")) part.hidden = part.dataset.kind !== elements.kind.value;
   for (const part of form.querySelectorAll("[data-reach]")) part.hidden = part.dataset.reach !== elements.reach.value;
 }
 
 form.addEventListener("change", (event) => {
-  if (event.target.name === "kind" && elements.kind.value === "software") elements.policy.value = "software";
-  if (event.target.name === "kind" && elements.kind.value !== "software") elements.policy.value = "configuration";
+  if (event.target.name === "kind") elements.policy.value = POLICIES[elements.kind.value];
   if (event.target.name === "policy" || event.target.name === "kind") {
     elements.yaml.value = texts[elements.policy.value] ?? elements.yaml.value;
     if (event.target.name === "policy" && !elements.policy.value) document.getElementById("rules").open = true;

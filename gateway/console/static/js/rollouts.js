@@ -1,7 +1,7 @@
 // One rollout: its buttons ask first, one key per press, locked until answered; the ladder follows while it is live.
 import { say } from "./console.js";
 
-const FOLLOW_MS = 3000;
+const FOLLOW_MS = 2000;
 const token = document.querySelector('meta[name="csrf"]').content;
 const toast = document.getElementById("toast");
 const ask = document.getElementById("ask");
@@ -92,9 +92,8 @@ async function fetched(address) {
 
 async function look() {
   const live = document.getElementById("live");
-  const follow = live.dataset.follow;
-  if (!follow || document.hidden || busy(live)) return;
-  const html = await fetched(follow);
+  if (document.hidden || busy(live)) return;
+  const html = await fetched(live.dataset.follow);
   if (busy(live)) return;
   const taken = take("live", html);
   if (taken && taken.dataset.at !== live.dataset.at) take("rest", await fetched(location.href));
@@ -103,7 +102,7 @@ async function look() {
 async function go() {
   const mark = () => document.querySelector("#live .live");
   try {
-    await look();
+    if ("moves" in document.getElementById("live").dataset) await look();
     if (mark()) mark().dataset.state = "live";
   } catch {
     if (mark()) mark().dataset.state = "lost";
