@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actors.rollout_effects import StageView
@@ -66,6 +66,7 @@ def test_stores_stand_where_their_terminals_do_and_soaking_has_its_share() -> No
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=8, max_size=8), st.integers(0, 3), st.integers(0, 60), st.integers(0, 100))
+@example([0, 0, 0, 0, 2, 1, 0, 0], 3, 33, 0)
 def test_a_figure_is_over_its_bound_exactly_when_the_gate_says_so(
     stores: list[int], errors_max: int, error_percent_max: int, success_percent_min: int
 ) -> None:
