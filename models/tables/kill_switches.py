@@ -163,7 +163,8 @@ async def applied(conn: Connection, switch: Switch, scope: Scope, now: datetime)
     cursor = await conn.execute(
         f"""WITH document AS MATERIALIZED (
                 SELECT config_hash, config ~ %(said)s AS told
-                FROM (SELECT DISTINCT ON (config_hash) config_hash, config FROM desired) AS each)
+                FROM (SELECT min(terminal) AS terminal FROM desired GROUP BY config_hash) AS one
+                JOIN desired USING (terminal))
             SELECT count(*), count(*) FILTER (WHERE online), count(*) FILTER (WHERE online AND reports AND told = off)
             FROM (
                 SELECT coalesce(p.online, false) AS online,
