@@ -1,6 +1,8 @@
 # make demo, make test: the two commands to know. ARGS goes through: make demo ARGS='--once --json'
 # Results go to stdout, everything else to stderr.
 MAKEFLAGS += --no-print-directory
+# Some images say that Python keeps no bytecode: every process of ours would compile itself anew.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 ARGS ?=
 BENCH ?= all
