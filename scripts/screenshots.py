@@ -115,6 +115,14 @@ def at_the_counter(page: Page, base: str, language: str) -> None:
     page.locator("[data-do='cancel']").click()
 
 
+def waits_for_promote(page: Page, base: str, language: str) -> None:
+    """The demonstration's rollout: two stores have passed their gate, and somebody may promote it."""
+    page.goto(f"{base}/language/{language}?back=/rollouts")
+    page.locator("tbody tr a").first.click()
+    page.locator("#do-promote").wait_for()
+    shoot(page, f"rollout-{language}")
+
+
 def main() -> None:
     """Start, watch, shoot, stop."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -139,6 +147,7 @@ def main() -> None:
             for language, page in walls.items():
                 charge_explained(page, base, language)
                 at_the_counter(page, base, language)
+                waits_for_promote(page, base, language)
             browser.close()
     finally:
         demonstration.stop()
