@@ -15,7 +15,8 @@ from models.domain.ids import StoreId, TerminalId
 from models.domain.rollout import Artefact, Observed, RolloutId, RolloutState, Selector, TargetState, digest_of
 from models.domain.rollout_journal import Rollout, folded
 from models.domain.rollout_plan import planned
-from tests.actors.test_rollout import CHAIN, Driver, driver
+from tests.actors.rollout_driver import Driver, driver
+from tests.actors.test_rollout import CHAIN
 from tests.domain.rollouts import CONFIG, OTHER, SOFTWARE, after, new, old, policy, rollout, rules, site
 
 PAYLOAD = '{"volume":3}'

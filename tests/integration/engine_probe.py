@@ -2,7 +2,8 @@
 
 `host`, `faces`: a snapshot. `snapshot`, `resize 3`, `dedicate STORE`, `undedicate STORE`, `drain 0`, `resume`: as
 `storeops hosts` does it. `resize 3 aborted 2`: given up at its second step, or before its `commit`;
-`resize 3 killed 2`: this process is killed there.
+`resize 3 killed 2`: this process is killed there. `software TERMINAL VERSION`: what `storeops terminal desired` does;
+`activate TERMINAL VERSION`: the command, and what became of it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import Any, TextIO
 
 import ray
 
-from models.domain.errors import StoreOpsError
+from models.domain.errors import Refused, StoreOpsError
 from models.domain.ids import StoreId
 from models.tables import layouts as tables
-from runtime import layouts
+from runtime import commands, layouts
 from runtime.edge import join_ray
+from runtime.images import Images
 from runtime.plant import Plant, read_plant
 from runtime.ray_actors import NAMESPACE
 from runtime.ray_faces import face_worker_name
@@ -43,7 +45,23 @@ async def _ask(plant: Plant, hosts: RayHosts, name: str) -> dict[str, Any]:
         return dict(await worker.health.remote())
 
 
+async def _software(plant: Plant, verb: str, terminal: str, version: str) -> dict[str, Any]:
+    if verb == "activate":
+        asked = commands.new_command("activate", [f"version={version}"], 20)
+        row = await commands.command(plant, terminal, asked)
+        return {"status": row["status"], "detail": row["detail"]}
+    images = Images([plant])
+    wanted = commands.Change(software=images.release(await images.find(version)))
+    try:
+        result = (await commands.set_desired(plant, [terminal], wanted))[terminal]
+    except Refused as refused:
+        return {"ok": False, "code": refused.code}
+    return {"ok": result.ok, "code": result.code}
+
+
 async def _change(plant: Plant, verb: str, value: str) -> dict[str, Any]:
+    if verb in {"software", "activate"}:
+        return await _software(plant, verb, *value.split(" ", 1))
     if verb == "snapshot":
         return await layouts.snapshot(plant)
     if verb == "resize":

@@ -275,6 +275,10 @@ class House:
         """What `storeops hosts` prints, or does: `resize 3`, `dedicate STORE`, `drain 0`, `resume`."""
         return self._probe().ask(change)
 
+    def software(self, verb: str, terminal: str, version: str) -> dict[str, Any]:
+        """`software`: order a recorded version; `activate`: tell it to run it, and wait for what became of that."""
+        return self._probe().ask(f"{verb} {terminal} {version}")
+
     def probe_killed(self, change: str) -> None:
         """A change of hosts in the middle of which its process is killed: see engine_probe."""
         self._probe().ends(change)

@@ -39,16 +39,15 @@ async def add(house: House, plant: Plant, number: str, image: bytes, profile: st
 
 
 async def order(house: House, terminal: str, number: str) -> None:
-    words = ("terminal", "desired", terminal, "--software", f"dragonfly {number}")
-    await asyncio.to_thread(storeops, *words, "--data", str(house.data))
+    answer = await asyncio.to_thread(house.software, "software", terminal, f"dragonfly {number}")
+    assert answer["ok"], answer
 
 
 async def run_now(house: House, terminal: SimulatedTerminal, number: str) -> None:
     version, name = f"dragonfly {number}", terminal.agent.config.terminal
     await eventually(lambda: terminal.agent.duties.fetched == version, f"{version} is fetched")
-    words = ("terminal", "command", name, "activate", "--arg", f"version={version}", "--deadline", "20")
-    row = await asyncio.to_thread(storeops, *words, "--data", str(house.data))
-    assert (row["status"], row["detail"]) == ("done", version), row
+    answer = await asyncio.to_thread(house.software, "activate", name, version)
+    assert answer == {"status": "done", "detail": version}
 
 
 async def registered(house: House, store: str, lane: str) -> AgentConfig:
@@ -161,9 +160,8 @@ async def test_who_only_calls_itself_another_family_is_not_believed(house: House
         incidents = house.rows(f"SELECT kind FROM incident WHERE terminal = '{name}'")
         assert incidents == [("family_claimed",)]
         # And an image that would take from its lane what it needs is refused.
-        words = ("terminal", "desired", name, "--software", "boaster 1.0.0", "--data", str(house.data))
-        with pytest.raises(AssertionError, match="unfit_role"):
-            await asyncio.to_thread(storeops, *words)
+        answer = await asyncio.to_thread(house.software, "software", name, "boaster 1.0.0")
+        assert answer == {"ok": False, "code": "unfit_role"}
         await terminal.agent.stop()
 
 
