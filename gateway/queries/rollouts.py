@@ -123,22 +123,28 @@ class TargetDetailView(View):
 
 _ROWS = """
 SELECT r.id, r.chain, r.artefact->>'kind', r.artefact_key, r.artefact->>'version', r.policy->>'name', r.state,
-  coalesce(opened.stage, -1) + 1, jsonb_array_length(r.plan->'stages'),
-  coalesce(r.plan->'stages'->opened.stage->>'name', ''),
+  open.stage + 1, jsonb_array_length(r.plan->'stages'), coalesce(r.plan->'stages'->open.stage->>'name', ''),
   (SELECT sum(jsonb_array_length(s->'stores'))::int FROM jsonb_array_elements(r.plan->'stages') AS s),
   r.author, said.why->>'zh', said.why->>'en', r.created_at, r.changed_at
 FROM rollout r
 LEFT JOIN LATERAL (
-  SELECT max((j.doc->>'stage')::int) AS stage FROM rollout_journal j WHERE j.rollout = r.id AND j.kind = 'stage'
-) AS opened ON true
+  SELECT d.stage + (d.way = 'advance')::int AS stage, d.gate->'why' AS why FROM rollout_decision d
+  WHERE d.rollout = r.id ORDER BY d.n DESC, d.stage DESC LIMIT 1
+) AS decided ON true
+CROSS JOIN LATERAL (
+  SELECT CASE r.state WHEN 'draft' THEN -1
+    ELSE least(coalesce(decided.stage, 0), jsonb_array_length(r.plan->'stages') - 1) END AS stage
+) AS open
 LEFT JOIN LATERAL (
-  SELECT CASE j.kind WHEN 'stage' THEN j.doc->'mark'->'why' ELSE j.doc->'why' END AS why
-  FROM rollout_journal j WHERE j.rollout = r.id AND j.kind IN ('rollout', 'stage') ORDER BY j.n DESC LIMIT 1
-) AS said ON true
+  SELECT j.doc->'why' AS why FROM rollout_journal j
+  WHERE r.state <> 'running' AND j.rollout = r.id AND j.kind = 'rollout' ORDER BY j.n DESC LIMIT 1
+) AS moved ON true
+CROSS JOIN LATERAL (SELECT CASE r.state WHEN 'running' THEN decided.why ELSE moved.why END AS why) AS said
 WHERE (%(chain)s = '' OR r.chain = %(chain)s) AND (%(states)s::text[] IS NULL OR r.state = ANY(%(states)s))
   AND (%(at)s::timestamptz IS NULL OR (r.created_at, r.id) < (%(at)s, %(id)s))
 ORDER BY r.created_at DESC, r.id DESC LIMIT %(limit)s
 """
+"""Of the few decisions, not of a journal of thousands: a stage opens in the commit of the decision that let it."""
 
 
 def home_of(edge: Edge, chain: str) -> AsyncEngine:
