@@ -21,8 +21,9 @@ from models.domain.membership import (
     ProviderAnswer,
     ProviderAnswered,
     State,
+    apply,
 )
-from models.domain.membership_end import positive
+from models.domain.membership_end import attempt_due, positive
 from models.domain.membership_events import Guarantee, HoldState
 from models.domain.membership_guarantee import guaranteed, guarantees_instead, holder_of
 from models.domain.membership_state import HOLD_TIMEOUT, Attempt, Membership, Outcome, Use, broken_invariant
@@ -254,3 +255,28 @@ def test_a_sale_that_cost_nothing_brings_a_promised_amount_no_nearer() -> None:
     plan = replace(PLAN, rule=Rule.TASK_AMOUNT, task_target=5000)
     assert replace(SOUND, plan=plan).task_done == 0
     assert replace(SOUND, plan=plan, uses=(replace(SOUND.uses[0], paid_fen=1200),)).task_done == 1200
+
+
+@pytest.mark.parametrize("state", State)
+def test_an_attempt_is_due_in_dunning_only(state: State) -> None:
+    m = replace(SOUND, state=state, attempt=Attempt("S", 0, 800, False))
+    outcome = attempt_due(m)
+    assert (outcome.capture is not None) is (state is State.DUNNING)
+    assert attempt_due(replace(m, attempt=None)).capture is None
+
+
+def test_what_was_captured_is_open_no_more_and_a_cancel_that_is_refused_says_so() -> None:
+    life = after(use(1, START + timedelta(days=1)), Expired(EXPIRY), CutOff(CUTOFF))
+    life.meet(ProviderAnswered(CUTOFF, ProviderAnswer.SUCCEEDED))
+    assert life.membership.attempt is not None
+    assert not life.membership.attempt.open
+    refused = life.meet(Cancelled(CUTOFF, CancelledBy.MEMBER))
+    assert (refused.cancel_refused, refused.membership.cancels_refused) == (True, 1)
+
+
+@pytest.mark.parametrize("state", HoldState)
+def test_with_nothing_due_only_a_hold_that_stands_goes_back(state: HoldState) -> None:
+    unused = replace(SOUND, state=State.EXPIRED, charge_fen=None, uses=(), guarantee=replace(HELD, hold=state))
+    outcome = apply(unused, CutOff(CUTOFF))
+    assert outcome.membership.state is State.CLOSED
+    assert outcome.release_hold_fen == (1000 if state is HoldState.HELD else 0)
