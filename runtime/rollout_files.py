@@ -20,7 +20,7 @@ from runtime.settings import CONFIGS
 
 FOLDER = CONFIGS / "rollouts"
 FILE_BYTES_MAX = 256 * 1024
-VALUES_MAX = 20_000
+VALUES_MAX = 5_000
 """Values of a policy, those of an alias counted wherever it stands: few bytes can name very many of them."""
 
 

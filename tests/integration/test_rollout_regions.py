@@ -168,6 +168,7 @@ def away(server: EmbeddedPostgres, url: str) -> Iterator[None]:
             owner.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true").format(name))
 
 
+@pytest.mark.soak
 async def test_a_region_whose_database_is_away_is_offline_and_catches_up(
     urls: dict[RegionId, str], templates: tuple[EmbeddedPostgres, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
