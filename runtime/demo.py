@@ -157,9 +157,7 @@ async def _story(house: House, plant: Plant, story: Story, people: Photographs, 
         now = await clock.business_now(pool)
     console.print("· the business clock jumps past every expiry and cutoff", markup=False)
     await administration.advance(plant, now + MEMBERSHIP_LASTS)
-    result = await _accounts(house, plant, story, tally, people, earlier)
-    result["held"]["rollout"] = gate_passed
-    return {**result, "ok": result["ok"] and gate_passed}
+    return await _accounts(house, plant, story, tally, people, earlier, gate_passed)
 
 
 async def _quiet(plant: Plant, deadline_s: float = 20.0) -> None:
@@ -199,7 +197,13 @@ def _pool(plant: Plant) -> AsyncConnectionPool[Any]:
 
 
 async def _accounts(
-    house: House, plant: Plant, story: Story, tally: Tally, people: Photographs, earlier: list[str]
+    house: House,
+    plant: Plant,
+    story: Story,
+    tally: Tally,
+    people: Photographs,
+    earlier: list[str],
+    gate_passed: bool,
 ) -> dict[str, Any]:
     async with await AsyncConnection.connect(plant.database_url, autocommit=True) as conn:
         cursor = await conn.execute(
@@ -240,6 +244,7 @@ async def _accounts(
         "ledger": totals.sum_fen == 0 and totals.transactions > 0,
         "provider": captured_fen == ours_fen,
         "story": min(tally.cash_sales, tally.qr_sales, tally.refusers, tally.reversals) >= 1,
+        "rollout": gate_passed,
     }
     return {
         "ok": all(held.values()),
