@@ -142,9 +142,7 @@ def resolve(
     mandatory_only: bool = False,
 ) -> FrozenPlan:
     """The frozen plan. Raises Refused: nothing_selected, named_store_unknown, too_few_stores, stores_left_over."""
-    found = (
-        planned(site, selector, mandatory_roles, stratify, mandatory_only=mandatory_only) for site in inventory
-    )
+    found = (planned(site, selector, mandatory_roles, stratify, mandatory_only=mandatory_only) for site in inventory)
     pool = {one.store: one for one in found if one is not None}
     if not pool:
         raise Refused("nothing_selected", "the selector reaches no terminal", "widen it, or say all_stores")
