@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 import uuid
 from datetime import UTC, datetime
@@ -83,12 +84,13 @@ async def _enrolments(url: str, count: int) -> tuple[list[float], list[float]]:
             await cur.execute("CREATE TABLE bare (id text PRIMARY KEY, doc text)")
             await save_plan(cur, ChainId(CHAIN), ON_TRUST)
         memberships = Memberships(pool, _nobody, pepper=b"of the benchmark")
+        numbers = itertools.count()
 
         async def enrol() -> None:
             asked = EnrolMember(
                 session=SessionId(str(uuid.uuid4())), store=STORE, terminal=TerminalId("t-1"),
                 plan=PlanId(ON_TRUST["id"]), guarantee="merchant_trust", at=began_at,
-                phone=f"138{uuid.uuid4().int % 10**8:08d}", auth=None, member=None,
+                phone=f"138{next(numbers):08d}", auth=None, member=None,
             )  # fmt: skip
             answer = await memberships.ask(str(uuid.uuid4()), asked)
             if not isinstance(answer, EnrolAnswered) or answer.member is None:
