@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import os
 import resource
 import signal
@@ -94,7 +95,7 @@ def graft(module: types.ModuleType, source: str, *, all_of_it: bool = False) -> 
                     count += _graft_code(was, inner, all_of_it)
         elif isinstance(_bare(new), types.FunctionType):
             count += _graft_code(old, new, all_of_it)
-        elif not isinstance(new, type | types.ModuleType) and name[:2] != "__" and repr(old) != repr(new):
+        elif not isinstance(new, type | types.ModuleType) and name[:2] != "__" and _said(old) != _said(new):
             count += "at 0x" not in repr(new)
             for one in list(sys.modules.values()) if "at 0x" not in repr(new) else []:
                 if getattr(one, "__dict__", {}).get(name) is old:
@@ -111,7 +112,7 @@ def _graft_code(old: Any, new: Any, always: bool) -> int:
     old, new = _bare(old), _bare(new)
     if not isinstance(old, types.FunctionType) or not isinstance(new, types.FunctionType):
         return 0
-    was, now = (repr((one.__defaults__, one.__kwdefaults__, _code(one.__code__))) for one in (old, new))
+    was, now = (_said((one.__defaults__, one.__kwdefaults__, _code(one.__code__))) for one in (old, new))
     if new.__module__ != old.__module__ or (was == now and not always):
         return 0
     if old.__code__.co_freevars == new.__code__.co_freevars:
@@ -124,7 +125,21 @@ def _graft_code(old: Any, new: Any, always: bool) -> int:
 
 def _kept(old: Any, new: Any) -> Any:
     """A default that reads the same stays the object that it was: members of enumerations are compared by identity."""
-    return old if repr(old) == repr(new) else new
+    return old if _said(old) == _said(new) else new
+
+
+def _said(value: Any) -> str:
+    """As `repr`, but a set reads the same in whatever order it was put together: compiled anew, or read from a file."""
+    if isinstance(value, set | frozenset):
+        return f"{type(value).__name__}{sorted(map(_said, value))}"
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__}{list(map(_said, value))}"
+    if isinstance(value, dict):
+        return str([(_said(key), _said(inner)) for key, inner in value.items()])
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inside = [_said(getattr(value, one.name)) for one in dataclasses.fields(value)]
+        return f"{type(value).__qualname__}{inside}"
+    return repr(value)
 
 
 def _code(one: types.CodeType) -> Any:
