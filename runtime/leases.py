@@ -52,10 +52,9 @@ class Leases:
                         True,
                         until,
                         until + SYNC_WINDOW,
+                        request.at,
                     )
-                    await leases.insert_lease(
-                        cur, lease, terminal=request.terminal, session=request.session, granted_at=request.at
-                    )
+                    await leases.insert_lease(cur, lease, terminal=request.terminal, session=request.session)
         view = await member_view(self._pool, standing, self._wall())
         if lease is None:
             return LeaseGranted(ask_id, request.session, None, "benefit_gone", view)

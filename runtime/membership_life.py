@@ -239,7 +239,7 @@ class MembershipLife:
                         return request
                     return await self._reserved(cur, request, standing, now)
                 await memberships.save_terms(cur, after)
-                return _releasing(request, standing)
+                return _releasing(_ending(request, standing, after, now), standing)
         return request
 
     def _require_holder(self, standing: Standing, action: ChangePlan) -> None:
@@ -364,7 +364,7 @@ class MembershipLife:
             hold_state=HoldState.HELD,
         )
         await memberships.save_terms(cur, held)
-        return _releasing(request, standing)
+        return _releasing(_ending(request, standing, after, now), standing)
 
     # ------------------------------------------------------------ the old hold
 
@@ -406,6 +406,11 @@ async def _refuse_credit(cur: AsyncCursor[Any], standing: Standing, action: Chan
         raise Refused("change_refused", "the provider keeps its records under this plan", "change it when it ends")
     if action.guarantee is GuaranteeKind.SESAME_CREDIT and action.plan.fee_fen:
         raise Refused("guarantee_unavailable", "a credit is signed at enrolment", "choose another guarantee")
+
+
+def _ending(request: MembershipRequest, before: Standing, after: Standing, now: datetime) -> MembershipRequest:
+    """Notes the plan that the action ends: what it promised until now stays promised."""
+    return request if after.plan == before.plan else replace(request, ended=requests.plan_ended(before.plan, now))
 
 
 def _releasing(request: MembershipRequest, before: Standing) -> MembershipRequest:

@@ -4,6 +4,7 @@ with its ledger entries.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,15 +15,15 @@ from actors.ports import PostUses, ReleaseUses, ReserveUses, ReverseUses
 from actors.settlement import after_reversal, shared_out
 from models.domain import ledger
 from models.domain.benefits import bound_fen, holds_at
-from models.domain.charging import TAKES_QUOTA, UseClass, classify_use
+from models.domain.charging import TAKES_QUOTA, UseClass, classify_use, plan_at
 from models.domain.errors import Bug
-from models.domain.ids import derived_id
+from models.domain.ids import LegalEntityId, derived_id
 from models.domain.leases import LeaseStanding
 from models.domain.membership import State
 from models.domain.messages import ReleaseAnswered, ReserveAnswered, SaleUse, UsesPosted
 from models.domain.plans import Plan, Rule
 from models.domain.settlement import Standing
-from models.tables import clock, leases, memberships, settlement, usage
+from models.tables import clock, leases, membership_requests, memberships, settlement, usage
 from models.tables.control import fee_received
 from models.tables.ledger import insert_transactions
 from runtime.clock import Pool, Wall
@@ -98,13 +99,10 @@ class Uses:
             standings = [standing for standing in locked if standing is not None and standing.chain == store.chain]
             if not request.unreserved and len(standings) < len(keys):
                 raise Bug("unknown_membership", f"a session used one of the unknown memberships {keys}")
+            unknown = sum(use.membership not in {one.id for one in standings} for use in request.uses)
             for standing in standings:
-                await self._post_uses(cur, ask_id, standing, request, store, now)
+                unknown += await self._post_uses(cur, ask_id, standing, request, store, now)
         member = await member_view(self._pool, standings[0], self._wall()) if standings else None
-        plans = {standing.id: standing.plan for standing in standings}
-        unknown = sum(
-            use.membership not in plans or plans[use.membership].benefit(use.benefit) is None for use in request.uses
-        )
         return UsesPosted(ask_id, request.session, member, unknown, request.terminal)
 
     async def _in_its_generation(
@@ -133,7 +131,8 @@ class Uses:
         request: PostUses,
         store: memberships.StoreRecord,
         now: datetime,
-    ) -> None:
+    ) -> int:
+        """Returns how many were of benefits that the membership never had."""
         uses = [use for use in request.uses if use.membership == standing.id]
         usages = [use.usage for use in uses]
         known = await usage.known_uses(cur, usages)
@@ -144,24 +143,27 @@ class Uses:
         place = await memberships.place_of(cur, request.store, booked_on)
         transactions: list[ledger.Transaction] = []
         waived = await given_up(cur, standing)
-        used_fen = 0
+        used_fen = unknown = 0
+        plans_before = await membership_requests.plans_before(cur, standing.id)
         for reported in uses:
-            use = replace(reported, fen=_funded_fen(standing, reported))
+            state, reservation = reserved.get(reported.usage, ("", None))
+            biz_time = request.biz_time if reservation is None else reservation.biz_time
+            then = _promised_by(plans_before, standing, leased.get(reported.lease or ""), biz_time)
+            promised = reservation if state == "open" else None
+            use = replace(reported, fen=_funded_fen(then, reported, promised))
+            unknown += then.plan.benefit(use.benefit) is None and promised is None
             if use.usage in known or not use.fen:
                 continue
-            state, reservation = reserved.get(use.usage, ("", None))
-            biz_time = request.biz_time if reservation is None else reservation.biz_time
             # The sale happened, so nothing is refused any more: what was not reserved is judged as an offline use.
             use_class = UseClass.REGULAR
-            holds = _holds(standing, reported, store, biz_time)
-            lease = _lease_of(standing, leased, reported, request, now) if holds else None
+            holds = promised is not None or _holds(then, reported, store, biz_time)
+            lease = _lease_of(then, leased, reported, request, now) if holds else None
             if lease is not None:
                 leased[lease.id] = replace(lease, used=lease.used + 1)
                 await leases.add_lease_use(cur, lease.id)
                 taken[use.benefit] -= 1  # the place that it held is the use's own now
-            elif reservation is None or state != "open" or standing.charge_fen is not None:
-                use_class = _class_of(standing, taken, reported, biz_time, offline=True)
-                use_class = use_class if holds else UseClass.OVERUSE
+            elif promised is None or standing.charge_fen is not None:
+                use_class = _class_of(then, taken, reported, biz_time, offline=True) if holds else UseClass.OVERUSE
             tombstones = await usage.tombstones_of(cur, use.usage)
             reversed_fen = min(use.fen, sum(fen for _, fen in tombstones))
             line = usage.UsageLine(
@@ -169,17 +171,8 @@ class Uses:
                 request.sale, request.seq, request.clerk,
             )  # fmt: skip
             await usage.insert_use(cur, line)
-            transactions.append(
-                ledger.benefit_used(
-                    use.usage,
-                    place=place,
-                    fen=use.fen,
-                    use_class=use_class,
-                    funder=standing.plan.funder_entity,
-                    business_date=booked_on,
-                )
-            )
-            transactions += _born_reversed(use, tombstones, use_class, standing.plan, place, booked_on)
+            funder = plan_at(plans_before, standing.plan, biz_time).funder_entity
+            transactions += _booked(use, tombstones, use_class, funder, place, booked_on)
             if use_class in TAKES_QUOTA and reversed_fen < use.fen:
                 taken[use.benefit] = taken.get(use.benefit, 0) + 1
             if use_class is UseClass.REGULAR:
@@ -196,6 +189,7 @@ class Uses:
         )
         await insert_transactions(cur, transactions, now, ask_id)
         await usage.end_reservations(cur, usages, "posted")
+        return unknown
 
     async def release(self, ask_id: str, request: ReleaseUses) -> ReleaseAnswered:
         async with self._pool.connection() as conn, conn.cursor() as cur:
@@ -241,6 +235,7 @@ class Uses:
         store = await memberships.load_store(cur, request.store)
         assert store is not None
         booked_on = store.business_date(request.at).isoformat()
+        plan = plan_at(await membership_requests.plans_before(cur, standing.id), standing.plan, known.biz_time)
         transactions = [
             ledger.benefit_reversed(
                 reversal,
@@ -248,7 +243,7 @@ class Uses:
                 place=known.place,
                 fen=back_fen,
                 use_class=known.use_class,
-                funder=standing.plan.funder_entity,
+                funder=plan.funder_entity,
                 business_date=booked_on,
             )
         ]
@@ -299,8 +294,19 @@ def _lease_of(
     return lease if covers else None
 
 
-def _funded_fen(standing: Standing, use: SaleUse) -> int:
-    """What the plan promised of it: who funds it owes a store's entity no more, whatever its terminal reports."""
+def _promised_by(
+    plans_before: Sequence[tuple[datetime, Plan]], standing: Standing, lease: LeaseStanding | None, biz_time: datetime
+) -> Standing:
+    """The standing with the plan of the use's moment, of a lease's uses with that of its grant: a change of plan takes
+    back nothing that was promised before it."""
+    at = biz_time if lease is None or lease.membership != standing.id else lease.granted_at
+    return replace(standing, plan=plan_at(plans_before, standing.plan, at))
+
+
+def _funded_fen(standing: Standing, use: SaleUse, promised: usage.Reserved | None) -> int:
+    """What was promised of it: who funds it owes a store's entity no more, whatever its terminal reports."""
+    if promised is not None:
+        return min(use.fen, promised.fen)
     benefit = standing.plan.benefit(use.benefit)
     return 0 if benefit is None else min(use.fen, bound_fen(benefit))
 
@@ -336,17 +342,21 @@ def _class_of(
     )
 
 
-def _born_reversed(
+def _booked(
     use: SaleUse,
     tombstones: list[tuple[str, int]],
     use_class: UseClass,
-    plan: Plan,
+    funder: LegalEntityId,
     place: ledger.Place,
     booked_on: str,
 ) -> list[ledger.Transaction]:
-    """The entries of reversals that came before their use; together they take back no more than it gave."""
+    """A use's entries, and those of reversals that came before it; together they take back no more than it gave."""
+    transactions = [
+        ledger.benefit_used(
+            use.usage, place=place, fen=use.fen, use_class=use_class, funder=funder, business_date=booked_on
+        )
+    ]
     left_fen = use.fen
-    transactions = []
     for reversal, fen in tombstones:
         back_fen = min(fen, left_fen)
         left_fen -= back_fen
@@ -357,7 +367,7 @@ def _born_reversed(
                 place=place,
                 fen=back_fen,
                 use_class=use_class,
-                funder=plan.funder_entity,
+                funder=funder,
                 business_date=booked_on,
             )
         )

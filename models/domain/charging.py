@@ -7,7 +7,7 @@ cancel left of it, u the benefit used: REGULAR uses net of their reversals.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -87,6 +87,11 @@ def cutoff_instant(expiry: datetime, plan: Plan) -> datetime:
     return days_later(expiry, plan.grace_days, plan.zone)
 
 
+def plan_at(before: Iterable[tuple[datetime, Plan]], now: Plan, at: datetime) -> Plan:
+    """The plan that stood at `at`. `before`: each plan that a change ended, with that instant, in their order."""
+    return next((plan for until, plan in before if at < until), now)
+
+
 def classify_use(
     plan: Plan,
     quota_taken: Mapping[str, int],
@@ -100,9 +105,9 @@ def classify_use(
 ) -> UseClass:
     """The class of one use that arrives now; call it once per usage id and keep the answer.
 
-    `quota_taken` counts, per benefit, the REGULAR and LATE uses that are not wholly reversed; open reservations
-    and leases of others belong into it too. `expiry` is a cancel's instant when there was one. `cut_off` says
-    that the charge is fixed already. A benefit that the plan does not have has no quota.
+    `plan` is the one of its moment (`plan_at`). `quota_taken` counts, per benefit, the REGULAR and LATE uses that are
+    not wholly reversed; open reservations and leases of others belong into it too. `expiry` is a cancel's instant when
+    there was one. `cut_off` says that the charge is fixed already. A benefit that the plan does not have has no quota.
     """
     offered = plan.benefit(benefit)
     over_quota = offered is None or quota_taken.get(benefit, 0) >= offered.quota

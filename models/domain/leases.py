@@ -28,6 +28,8 @@ class LeaseStanding:
     open: bool
     until: datetime
     lapses_at: datetime
+    granted_at: datetime
+    """What the plan of this instant promised is what a use of it is worth."""
 
     def covers(self, membership: str, benefit: str, store: str, biz_time: datetime, now: datetime) -> bool:
         """True when one more use of this benefit, given at `biz_time` and heard of at `now`, is the lease's."""

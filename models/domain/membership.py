@@ -174,7 +174,7 @@ def _class_of(m: Membership, event: UseReported, biz_time: datetime) -> UseClass
     if m.state is State.SUSPENDED and not event.offline:
         return UseClass.REFUSED
     return charging.classify_use(
-        m.plan,
+        m.plan_at(biz_time),
         m.quota_taken(),
         event.benefit,
         enrolled_at=m.enrolled_at,

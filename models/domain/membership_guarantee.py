@@ -102,7 +102,13 @@ def _plan_changed(m: Membership, event: PlanChanged) -> Outcome:
     decided = replace(m, changes=(*m.changes, event.id))
     if m.state is not State.ACTIVE or not _may_change(m, event):
         return Outcome(decided, release_hold_fen=_held_fen(event.guarantee), change_refused=True)
-    changed = replace(decided, plan=event.plan, guarantee=event.guarantee, cycle=_cycle_of(m, event.plan, event.at))
+    changed = replace(
+        decided,
+        plan=event.plan,
+        plans_before=(*m.plans_before, (require_instant(event.at), m.plan)),
+        guarantee=event.guarantee,
+        cycle=_cycle_of(m, event.plan, event.at),
+    )
     return Outcome(changed, release_hold_fen=_held_fen(m.guarantee))
 
 

@@ -86,6 +86,8 @@ class Membership:
     """Which period of that row this generation is."""
     changes: tuple[str, ...] = ()
     """Ids of the changes of plan that were decided, done or refused."""
+    plans_before: tuple[tuple[datetime, Plan], ...] = ()
+    """Each plan that a change ended, with the instant of that change, in their order."""
     cancellation: Cancellation | None = None
     uses: tuple[Use, ...] = ()
     reversals: tuple[Reversal, ...] = ()
@@ -98,6 +100,10 @@ class Membership:
     refunded_fen: int = 0
     cancels_refused: int = 0
     parked_because: str = ""
+
+    def plan_at(self, at: datetime) -> Plan:
+        """The plan whose benefits were promised at that instant: a later change takes nothing back."""
+        return charging.plan_at(self.plans_before, self.plan, at)
 
     @property
     def expiry(self) -> datetime | None:

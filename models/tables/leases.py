@@ -10,7 +10,7 @@ from psycopg import AsyncCursor
 
 from models.domain.leases import LeaseStanding
 
-_COLUMNS = "id, membership, benefit, store, uses, used, state = 'open', until, lapses_at"
+_COLUMNS = "id, membership, benefit, store, uses, used, state = 'open', until, lapses_at, granted_at"
 
 # A sale whose uses are not posted yet may still need the lease.
 _ON_THE_WAY = """
@@ -25,9 +25,7 @@ async def load_leases(cur: AsyncCursor[Any], leases: Sequence[str]) -> dict[str,
     return {row[0]: LeaseStanding(*row) for row in await cur.fetchall()}
 
 
-async def insert_lease(
-    cur: AsyncCursor[Any], lease: LeaseStanding, *, terminal: str, session: str, granted_at: datetime
-) -> None:
+async def insert_lease(cur: AsyncCursor[Any], lease: LeaseStanding, *, terminal: str, session: str) -> None:
     """A new lease, open and unused."""
     await cur.execute(
         "INSERT INTO lease (id, membership, benefit, store, terminal, session, uses, used, state, granted_at, until,"
@@ -40,7 +38,7 @@ async def insert_lease(
             terminal,
             session,
             lease.uses,
-            granted_at,
+            lease.granted_at,
             lease.until,
             lease.lapses_at,
         ),

@@ -6,7 +6,7 @@ A row is written and changed only under its membership's row lock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,8 @@ from psycopg.types.json import Jsonb
 
 from models.domain.membership_actions import LAPSES
 from models.domain.payments import PROVIDERS
+from models.domain.plans import Plan
+from models.tables.plans import load_plan
 
 PENDING, RELEASING, DONE, REFUSED = "pending", "releasing", "done", "refused"
 
@@ -26,7 +28,10 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class MembershipRequest:
-    """One request. `asked` is what, `told` what was answered. The times are business time, `state_until` wall time."""
+    """One request. `asked` is what, `told` what was answered. The times are business time, `state_until` wall time.
+
+    `ended`: the plan that a change of plan ended when it took effect, and that instant (`plan_ended`); else empty.
+    """
 
     number: str
     membership: str
@@ -49,6 +54,23 @@ class MembershipRequest:
     hold_provider: str = PROVIDERS[0]
     release_provider: str = PROVIDERS[0]
     state_until: datetime | None = None
+    ended: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plan_ended(plan: Plan, now: datetime) -> dict[str, Any]:
+    """What a change notes of the plan that it ends at business time `now`: its uses are worth what it promised."""
+    return {"plan": plan.id, "version": plan.version, "until": now.isoformat()}
+
+
+async def plans_before(cur: AsyncCursor[Any], membership: str) -> list[tuple[datetime, Plan]]:
+    """Each plan that a change ended, with that instant, in their order (models.domain.charging.plan_at)."""
+    await cur.execute(
+        "SELECT (action #>> '{ended,until}')::timestamptz AS until, action #>> '{ended,plan}',"
+        " (action #>> '{ended,version}')::int FROM membership_request"
+        " WHERE membership = %s AND action #> '{ended,plan}' IS NOT NULL ORDER BY until",
+        (membership,),
+    )
+    return [(row[0], await load_plan(cur, row[1], row[2])) for row in await cur.fetchall()]
 
 
 async def insert_request(cur: AsyncCursor[Any], request: MembershipRequest) -> None:
@@ -59,7 +81,7 @@ async def insert_request(cur: AsyncCursor[Any], request: MembershipRequest) -> N
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             request.number, request.membership, request.chain, request.region, request.owner,
-            Jsonb({"asked": dict(request.asked), "told": dict(request.told)}), request.by, request.state,
+            _action(request), request.by, request.state,
             request.code, request.hold_order, request.hold_no, request.hold_fen, request.code_text,
             request.release_order, request.release_no, request.release_fen, request.hold_provider,
             request.release_provider, request.made_at, request.state_until,
@@ -71,13 +93,13 @@ async def insert_request(cur: AsyncCursor[Any], request: MembershipRequest) -> N
 async def save_request(cur: AsyncCursor[Any], request: MembershipRequest, now: datetime) -> None:
     """How far the request is."""
     await cur.execute(
-        "UPDATE membership_request SET state = %s, code = %s, hold_no = %s, hold_fen = %s, code_text = %s,"
+        "UPDATE membership_request SET action = %s, state = %s, code = %s, hold_no = %s, hold_fen = %s, code_text = %s,"
         " release_order = %s, release_no = %s, release_fen = %s, release_provider = %s, state_until = %s, done_at = %s"
         " WHERE number = %s",
         (
-            request.state, request.code, request.hold_no, request.hold_fen, request.code_text, request.release_order,
-            request.release_no, request.release_fen, request.release_provider, request.state_until,
-            now if request.state in (DONE, REFUSED) else None, request.number,
+            _action(request), request.state, request.code, request.hold_no, request.hold_fen, request.code_text,
+            request.release_order, request.release_no, request.release_fen, request.release_provider,
+            request.state_until, now if request.state in (DONE, REFUSED) else None, request.number,
         ),
     )  # fmt: skip
 
@@ -128,4 +150,9 @@ def _request(row: tuple[Any, ...]) -> MembershipRequest:
     number, membership, chain, region, owner, action, by, state, code, *rest = row
     *parts, made_at, until = rest
     told = (action["asked"], action["told"], by, state, made_at, code)
-    return MembershipRequest(*(number, membership, chain, region, owner, *told, *parts, until))
+    ended = action.get("ended", {})
+    return MembershipRequest(*(number, membership, chain, region, owner, *told, *parts, until, ended))
+
+
+def _action(request: MembershipRequest) -> Jsonb:
+    return Jsonb({"asked": dict(request.asked), "told": dict(request.told), "ended": dict(request.ended)})

@@ -125,15 +125,16 @@ class KnownUse:
     fen: int
     reversed_fen: int
     place: Place
+    biz_time: datetime
 
 
 async def known_uses(cur: AsyncCursor[Any], usages: Sequence[str]) -> dict[str, KnownUse]:
     """Those of these uses that have arrived."""
     await cur.execute(
-        "SELECT id, class, fen, reversed_fen, store, entity FROM usage WHERE id = ANY(%s)", (list(usages),)
+        "SELECT id, class, fen, reversed_fen, store, entity, biz_time FROM usage WHERE id = ANY(%s)", (list(usages),)
     )
     return {
-        row[0]: KnownUse(UseClass(row[1]), row[2], row[3], Place(StoreId(row[4]), LegalEntityId(row[5])))
+        row[0]: KnownUse(UseClass(row[1]), row[2], row[3], Place(StoreId(row[4]), LegalEntityId(row[5])), row[6])
         for row in await cur.fetchall()
     }
 

@@ -241,7 +241,9 @@ class MemoryMemberships:
         if lease is None and benefit is not None and taken + request.uses <= benefit.quota:
             until = lease_until(request.at, row.expires_at)
             lapses = until + SYNC_WINDOW
-            lease = LeaseStanding(made, row.id, request.benefit, request.store, request.uses, 0, True, until, lapses)
+            lease = LeaseStanding(
+                made, row.id, request.benefit, request.store, request.uses, 0, True, until, lapses, request.at
+            )
             books.leases[made] = lease
         view = books.view(row, self._wall())
         if lease is None:

@@ -173,6 +173,18 @@ def test_a_downgrade_that_lowers_nothing_owed_is_free() -> None:
     assert life.membership.due_fen == 500
 
 
+def test_what_was_promised_before_a_change_is_worth_what_the_plan_of_its_moment_says() -> None:
+    life = after()
+    coupon = PLAN.benefits[0]
+    halved = replace(BIGGER, benefits=(replace(coupon, id=BenefitId("other")),))
+    assert changed(life, halved, held(3000)) == (False, 1000)
+    before, since = use(1, START + DAY / 2, offline=True), use(2, START + DAY, offline=True)
+    arrived = replace(before, at=START + 2 * DAY)
+    assert life.meet(arrived).use_class is UseClass.REGULAR, "offline, and heard of after the change"
+    assert life.meet(replace(since, at=START + 2 * DAY)).use_class is UseClass.OVERUSE
+    assert life.membership.used_fen == 800
+
+
 def test_the_new_plans_period_counts_from_the_first_day() -> None:
     life = after()
     assert changed(life, replace(BIGGER, period=Days(60)), held(3000)) == (False, 1000)

@@ -204,7 +204,14 @@ class WholeLife(RuleBasedStateMachine):
         elif what in (1, 2):
             self.meet((Suspended, Resumed)[what - 1](self.now))
         elif what == 3 and self.life.m.enrolled_at:
-            plan = replace(self.life.m.plan, version=self.life.m.plan.version + 1, fee_fen=fee, period=Days(days))
+            offered = BENEFITS[: 1 + number % 2]
+            plan = replace(
+                self.life.m.plan,
+                version=self.life.m.plan.version + 1,
+                fee_fen=fee,
+                period=Days(days),
+                benefits=offered,
+            )
             held = Guarantee(GuaranteeKind.HUABEI_HOLD, fee, HoldState.HELD if fee else HoldState.NONE)
             self.meet(PlanChanged(self.now, self.name("c"), plan, held))
         elif what == 4:

@@ -57,6 +57,7 @@ class Generation:
     collected_at: Membership | None = None
     after_collection: list[Event] = field(default_factory=list)
     fee_received: Counter[Place] = field(default_factory=Counter)
+    plans_before: list[tuple[datetime, Plan]] = field(default_factory=list)
 
 
 class House:
@@ -82,6 +83,8 @@ class House:
         life.m = outcome.membership
         assert life.m.state is not State.PARKED, life.m.parked_because
         _check_class(life, before, event, outcome)
+        if life.m.plan is not before.plan:
+            life.plans_before.append((event.at, before.plan))
         self._carry_out(life, before, event, outcome)
         again = apply(life.m, event)
         assert _without_asking(again.membership) == _without_asking(life.m), "a duplicate changes nothing"
@@ -359,7 +362,7 @@ def _check_class(life: Generation, before: Membership, event: Event, outcome: Ou
     """The class as the specification words it, decided from what arrived before."""
     if not isinstance(event, UseReported) or event.id in life.received:
         return
-    benefit = before.plan.benefit(event.benefit)
+    benefit = _plan_of_its_moment(life, before, event).benefit(event.benefit)
     taken = sum(
         use.benefit == event.benefit and use.use_class in TAKES_QUOTA and _net(life, use.id, use.fen) > 0
         for use in before.uses
@@ -376,6 +379,13 @@ def _check_class(life: Generation, before: Membership, event: Event, outcome: Ou
     else:
         wanted = UseClass.REGULAR if before.charge_fen is None else UseClass.LATE
     assert outcome.use_class is wanted
+
+
+def _plan_of_its_moment(life: Generation, before: Membership, event: UseReported) -> Plan:
+    plan = before.plan
+    for until, ended in reversed(life.plans_before):
+        plan = ended if event.biz_time < until else plan
+    return plan
 
 
 def _without_asking(m: Membership) -> Membership:
