@@ -162,6 +162,10 @@ def patch_artefact(patch: Mapping[str, Any], flag: str = "") -> Artefact:
                 "some of it is read by the store's host and some by terminals",
                 "one rollout for each: docs/configuration.md says who reads what",
             )
+    else:
+        for fault in faults(patch, Level.TERMINAL):
+            if not fault.unknown:  # a vendor's own keys are its own business
+                raise Refused("bad_artefact", f"{fault.key}: {fault.message}", fault.do)
     payload = canonical(patch)
     kind, key = (ArtefactKind.FLAG, ArtefactKey(flag)) if flag else (ArtefactKind.CONFIG, CONFIG_KEY)
     sha256 = digest_of(payload)
@@ -199,6 +203,13 @@ def _is_release(document: Mapping[str, Any]) -> bool:
     texts = (document["version"], document["url"], document["sha256"])
     whole = all(isinstance(one, str) and one and keepable(one) for one in texts)
     return whole and type(document["size_bytes"]) is int and 0 < document["size_bytes"] <= INTEGER_MAX
+
+
+def strange_settings(artefact: Artefact) -> tuple[str, ...]:
+    """Paths of a patch that no setting has, each with what may have been meant: a vendor's own, or misspelt."""
+    if artefact.kind not in PATCHED:
+        return ()
+    return tuple(f"{one.key}: {one.do}" for one in faults(json.loads(artefact.payload), Level.TERMINAL) if one.unknown)
 
 
 def _hollow(patch: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -17,6 +18,7 @@ from models.domain.errors import Refused
 from models.domain.ids import RegionId, StoreId, TerminalId
 from models.domain.rollout import Selector, Site, Stage
 
+KNOWN_NAMED_MAX = 8
 REGION = "region"
 """The stratum that every site has without a label."""
 
@@ -131,6 +133,31 @@ def planned(
     )
 
 
+def require_known(inventory: Sequence[Site], selector: Selector) -> None:
+    """Raises Refused `unknown_selected` for a name that nothing has: misspelt in what is left out, it would go along."""
+    sites = {site.store: site for site in inventory}
+    devices = [one for site in inventory for one in site.terminals]
+    labels = {f"{name}={value}" for site in inventory for name, value in site.labels.items()}
+    asked: tuple[tuple[str, Iterable[str], Iterable[str]], ...] = (
+        ("store", selector.stores | selector.excluded_stores, sites),
+        ("region", selector.regions | selector.excluded_regions, {site.region for site in inventory}),
+        ("label", _pairs(selector.labels) | _pairs(selector.excluded_labels), labels),
+        ("role", selector.roles, {one.role for one in devices}),
+        ("profile", selector.profiles, {one.profile for one in devices}),
+        ("terminal", selector.excluded_terminals, {one.terminal for one in devices}),
+    )
+    for what, names, known in asked:
+        there = set(known)
+        for name in sorted(set(names) - there):
+            close = get_close_matches(name, there, 1)
+            do = f"did you mean {close[0]}?" if close else f"one of: {', '.join(sorted(there)[:KNOWN_NAMED_MAX])}"
+            raise Refused("unknown_selected", f"no {what} with a terminal in service is called {name!r}", do)
+
+
+def _pairs(labels: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    return frozenset(f"{name}={value}" for name, values in labels.items() for value in values)
+
+
 def resolve(
     inventory: Iterable[Site],
     selector: Selector,
@@ -141,8 +168,13 @@ def resolve(
     stratify: Sequence[str] = (),
     mandatory_only: bool = False,
 ) -> FrozenPlan:
-    """The frozen plan. Raises Refused: nothing_selected, named_store_unknown, too_few_stores, stores_left_over."""
-    found = (planned(site, selector, mandatory_roles, stratify, mandatory_only=mandatory_only) for site in inventory)
+    """The frozen plan.
+
+    Raises Refused: unknown_selected, nothing_selected, named_store_unknown, too_few_stores, stores_left_over.
+    """
+    sites = list(inventory)
+    require_known(sites, selector)
+    found = (planned(site, selector, mandatory_roles, stratify, mandatory_only=mandatory_only) for site in sites)
     pool = {one.store: one for one in found if one is not None}
     if not pool:
         raise Refused("nothing_selected", "the selector reaches no terminal", "widen it, or say all_stores")
@@ -170,8 +202,8 @@ def _drawn(
     if wanted > len(free) + len(named) or not wanted:
         raise Refused(
             "too_few_stores",
-            f"stage {stage.name} wants {wanted or 'all'} stores, {len(free) + len(named)} are left",
-            "make it smaller, or widen the selector",
+            f"stage {stage.name} of the rules wants {wanted or 'all'} stores, {len(free) + len(named)} are left for it",
+            "take rules for fewer stores, as the policy small, or change stores: of that stage; or select more stores",
         )
     strata: dict[str, list[PlannedStore]] = {}
     for one in free:

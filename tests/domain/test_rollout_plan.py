@@ -73,6 +73,9 @@ def test_no_store_is_lost_or_asked_twice(size: int, seed: int, regions: list[str
         (CHAIN, ALL, (2,), ("s-999",), "named_store_unknown"),
         (CHAIN[:2], ALL, (3,), (), "too_few_stores"),
         (CHAIN[:2], ALL, (2,), (), "too_few_stores"),
+        (CHAIN, replace(ALL, excluded_stores=frozenset({StoreId("s-0O1")})), (2,), (), "unknown_selected"),
+        (CHAIN, replace(ALL, excluded_labels={"format": frozenset({"stret"})}), (2,), (), "unknown_selected"),
+        (CHAIN, replace(ALL, roles=frozenset({"cook"})), (2,), (), "unknown_selected"),
     ],
 )
 def test_what_cannot_be_resolved_is_refused(

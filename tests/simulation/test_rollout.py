@@ -262,10 +262,10 @@ def test_an_activation_that_comes_after_a_restore_starts_nothing() -> None:
 
 
 def test_the_shipped_policies_can_be_followed() -> None:
-    assert shipped() == ("configuration", "prices", "software")
+    assert shipped() == ("configuration", "prices", "small", "software")
     for name in shipped():
         stages = read_policy(policy_path(name)).stages
-        assert [stage.stores for stage in stages] == [2, 50, 0]
+        assert [stage.stores for stage in stages] == [2, 6 if name == "small" else 50, 0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from models.domain.errors import Refused
-from models.domain.rollout_part import collide, patch_artefact, software_artefact
+from models.domain.rollout_part import collide, patch_artefact, software_artefact, strange_settings
 from runtime.rollout_desk import selected_by
 from runtime.rollout_files import PolicyFileError, parse_policy, policy_path
 
@@ -57,6 +57,18 @@ def test_a_patch_that_cannot_be_kept_is_no_artefact(patch: dict[str, object]) ->
     with pytest.raises(Refused) as refused:
         patch_artefact(patch)
     assert refused.value.code == "bad_config"
+
+
+@pytest.mark.parametrize("patch", [{"sound": {"volume_percent": 400}}, {"sound": {"volume_percent": "loud"}}])
+def test_a_value_that_every_terminal_would_refuse_is_refused_before_the_start(patch: dict[str, object]) -> None:
+    with pytest.raises(Refused) as refused:
+        patch_artefact(patch)
+    assert (refused.value.code, refused.value.do) == ("bad_artefact", "give a whole number, 0 to 100")
+
+
+def test_a_setting_that_nobody_knows_may_be_a_vendors_and_is_said() -> None:
+    [strange] = strange_settings(patch_artefact({"sound": {"volumme_percent": 40}}))
+    assert strange == "sound.volumme_percent: did you mean sound.volume_percent?"
 
 
 @pytest.mark.parametrize(
