@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from actors.settlement import Booking, settlement_of
 from models.domain import ledger
+from models.domain.charging import branch_of
 from models.domain.errors import Refused
 from models.domain.ledger import StoreShare
 from models.domain.membership import HoldState, State
@@ -35,11 +36,14 @@ def resolve(
     now: datetime,
     *,
     provider: str,
+    capture: str,
+    written_off: bool,
 ) -> Booking:
     """The booking of one action. `failed`: the last call that ended without success, if any; `nth`: how many calls
-    the membership has had, so that a new one gets a number of its own.
+    the membership has had, so that a new one gets a number of its own. `capture`: the number of its last attempt, under
+    which a write-off is booked, as without a person; `written_off`: it was already.
 
-    Raises Refused `not_parked`, `nothing_to_retry`, `nothing_held`, `nothing_owed`, `hold_is_open`.
+    Raises Refused `not_parked`, `nothing_to_retry`, `nothing_held`, `nothing_owed`, `hold_is_open`, `still_owed`.
     """
     if standing.state is not State.PARKED:
         raise Refused("not_parked", f"{standing.id} is {standing.state}", "see the list of parked items")
@@ -59,11 +63,22 @@ def resolve(
             back = NewCall(standing.id, CallKind.RELEASE, number, standing.hold_fen, now)
             return Booking(standing, (), (back,), parked_why="its hold goes back")
         case Action.WRITE_OFF:
-            return _write_off(standing, shares, now, provider)
+            return _write_off(standing, shares, now, provider, capture)
         case Action.CLOSE:
             if standing.hold_state is HoldState.HELD:
                 raise Refused("hold_is_open", f"{standing.id} still holds {standing.hold_fen} fen", "release it first")
+            if not written_off and not standing.captured_number and _fixed(standing).due_fen:
+                # Closed without booking, the stores would bear what the member enjoyed.
+                raise Refused("still_owed", f"{standing.id} owes {_fixed(standing).due_fen} fen", "write it off")
             return Booking(replace(standing, state=State.CLOSED))
+
+
+def _fixed(standing: Standing) -> Standing:
+    """With its charge: one that was parked before its cutoff never got any."""
+    if standing.charge_fen is not None:
+        return standing
+    charge = standing.preview_fen
+    return replace(standing, charge_fen=charge, branch=branch_of(charge, standing.fee_eff_fen))
 
 
 def _before(standing: Standing, failed: Call) -> State:
@@ -72,12 +87,14 @@ def _before(standing: Standing, failed: Call) -> State:
     return State.WRITTEN_OFF if standing.receivable_fen else State.SETTLING
 
 
-def _write_off(standing: Standing, shares: Sequence[StoreShare], now: datetime, provider: str) -> Booking:
+def _write_off(parked: Standing, shares: Sequence[StoreShare], now: datetime, provider: str, number: str) -> Booking:
+    """Under the last attempt's number: what was written off before it was parked is not booked a second time."""
+    standing = _fixed(parked)
     if standing.captured_number or not standing.due_fen:
         raise Refused("nothing_owed", f"{standing.id} owes nothing that was not collected", "choose another action")
     if standing.hold_state is HoldState.HELD:
         raise Refused("hold_is_open", f"{standing.id} still holds {standing.hold_fen} fen", "release it first")
-    number, date = f"W{standing.id}G{standing.generation}", standing.business_date(now)
+    date = standing.business_date(now)
     owed = settlement_of(standing, shares, provider)
     written = ledger.written_off(number, owed, business_date=date)
     first = () if standing.receivable_fen else (ledger.capture_failed(number, owed, business_date=date),)

@@ -18,13 +18,14 @@ from psycopg_pool import AsyncConnectionPool
 from actors.settlement import Booking
 from actors.settlement_items import Action, resolve
 from models.domain.calendar import business_date, day_begins
+from models.domain.charging import request_number
 from models.domain.errors import NeedsOperator, Refused, RetryLater
 from models.domain.ids import ChainId, RegionId
-from models.domain.settlement import Call, CallKind
+from models.domain.settlement import Call, CallKind, Standing, capture_call
 from models.tables import settlement, settlement_runs
 from models.tables.clock import business_now, load_offset
 from models.tables.control import ControlTotals, control_totals, cut_off_earlier, shares_of
-from models.tables.ledger import insert_transactions
+from models.tables.ledger import insert_transactions, was_booked
 from models.tables.ledger_balances import take_snapshot
 from models.tables.memberships import lock_membership
 from models.tables.privacy import audit
@@ -166,19 +167,32 @@ class SettlementDesk:
             calls = await settlement.calls_of(cur, membership)
             now = await business_now(cur, self._wall())
             shares = (await shares_of(cur, [membership])).get(membership, ())
+            attempts = [call for call in calls if call.kind is CallKind.CAPTURE]
+            capture = max(attempts, key=lambda call: call.attempt).number if attempts else _first_number(standing)
             again = await tried_again(cur, standing, self._wall()) if action is Action.RETRY else None
             if again is None:
+                written_off = await was_booked(cur, "written_off", [call.number for call in attempts])
                 booking = resolve(
-                    standing, action, _last_failed(calls), len(calls), shares, now, provider=standing.provider
-                )
+                    standing, action, _last_failed(calls), len(calls), shares, now,
+                    provider=standing.provider, capture=capture, written_off=written_off,
+                )  # fmt: skip
             else:
                 booking = Booking(again)
+            if standing.charge_fen is None and booking.standing.charge_fen is not None:
+                await self._fix(cur, booking.standing, now)
             await insert_transactions(cur, booking.transactions, now, TRACE)
             await settlement.save_standings(cur, [(booking.standing, booking.parked_why)])
             await settlement.insert_calls(cur, booking.calls)
             detail = {"membership": membership, "action": action.value, "reason": reason.strip()}
             await audit(conn, "settlement_item", standing.member, detail, by, self._wall())
         return booking.standing.state.value
+
+    async def _fix(self, cur: AsyncCursor[Any], standing: Standing, now: datetime) -> None:
+        """The charge of one that a person writes off before any cutoff fixed it; its call is over before it is sent."""
+        call = capture_call(standing, 0, standing.charge_fen or 0, now)
+        await settlement.fix_charge(cur, standing, now)
+        await settlement.insert_calls(cur, [call])
+        await settlement.mark_posted(cur, [call.number], now)
 
     # ------------------------------------------------------------ the run's row
 
@@ -277,6 +291,10 @@ class SettlementsOfAHouse:
         pool = AsyncConnectionPool[AsyncConnection[Any]](plant.database_url, min_size=1, max_size=1, open=False)
         async with pool:
             yield SettlementDesk(plant.chain, plant.region, pool)
+
+
+def _first_number(standing: Standing) -> str:
+    return request_number(standing.id, standing.generation)
 
 
 def _last_failed(calls: list[Call]) -> Call | None:

@@ -329,6 +329,14 @@ async def save_standings(cur: AsyncCursor[Any], standings: Sequence[tuple[Standi
     )
 
 
+async def fix_charge(cur: AsyncCursor[Any], standing: Standing, now: datetime) -> None:
+    """The charge of one that a person settles before its cutoff did."""
+    await cur.execute(
+        "UPDATE membership SET charge_fen = %s, branch = %s, settled_at = %s WHERE id = %s AND charge_fen IS NULL",
+        (standing.charge_fen, standing.branch, now, standing.id),
+    )
+
+
 async def mark_posted(cur: AsyncCursor[Any], numbers: Sequence[str], now: datetime) -> None:
     """These calls are booked: the last statement of the closing commit."""
     await cur.execute(

@@ -16,6 +16,7 @@ import pytest
 from actors.settlement_items import Action
 from gateway.providers.port import PaymentProvider
 from gateway.providers.signing import public_key_pem
+from models.domain.errors import Refused
 from models.domain.ids import LegalEntityId, MembershipId
 from models.domain.membership import HOLD_TIMEOUT
 from models.domain.messages import EnrolAnswered, SaleUse
@@ -269,9 +270,10 @@ async def test_a_settlement_waits_for_its_number_and_for_records_that_agree(shop
 
 
 async def test_a_use_that_the_provider_will_not_take_parks_its_membership_at_the_end(shop: Shop) -> None:
-    membership = await signed(shop)
-    await shop.admin.add_fault(SYNC, "fail", sub_code="AGREEMENT_INVALID", times=20)
+    membership, given_up = [await signed(shop, name) for name in ("a", "b")]
+    await shop.admin.add_fault(SYNC, "fail", sub_code="AGREEMENT_INVALID", times=40)
     await shop.use_coupon(membership)
+    await shop.use_coupon(given_up, store=FRANCHISED)
     for _ in range(9):
         await shop.memberships.sweep(CHAIN, REGION)
         shop.clock.now += timedelta(minutes=11)
@@ -285,9 +287,16 @@ async def test_a_use_that_the_provider_will_not_take_parks_its_membership_at_the
     await shop.admin.clear_faults()
     desk = SettlementDesk(CHAIN, REGION, shop.pool, shop.clock)
     assert await desk.resolve(membership, Action.RETRY, "they take it again", "test") == "EXPIRED"
+    with pytest.raises(Refused, match="owes"):
+        await desk.resolve(given_up, Action.CLOSE, "the member is gone", "test")
+    assert await desk.resolve(given_up, Action.WRITE_OFF, "the member is gone", "test") == "WRITTEN_OFF"
+    assert await row(shop, given_up, "charge_fen", "branch", "paid_fen") == (800, "CLAWBACK", 0)
+    assert await shop.account("north", f"discount_given:{FRANCHISED}") == 0, "the store gets what it gave all the same"
+    assert await shop.account("chain", "bad_debt") == 800
     await shop.memberships.sweep(CHAIN, REGION)
     await over(shop, membership)
-    await shop.settle_after(0)
+    report = await desk.run(shop.runner(), shop.clock.now, "test")
+    assert report.ok, "the totals know what a person wrote off"
     assert await row(shop, membership, "state", "paid_fen") == ("CLOSED", 800)
 
 

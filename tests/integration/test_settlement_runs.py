@@ -142,6 +142,28 @@ async def test_a_parked_item_is_closed_with_a_reason(shop: Shop) -> None:
     )
 
 
+async def test_what_was_written_off_and_parked_for_its_hold_is_not_written_off_again(shop: Shop) -> None:
+    desk = desk_of(shop)
+    poor = "ACQ.BUYER_BALANCE_NOT_ENOUGH"
+    await shop.admin.add_fault("alipay.trade.pay", "fail", sub_code=poor, times=9)
+    await shop.admin.add_fault("alipay.fund.auth.order.unfreeze", "fail", sub_code=poor, times=3)
+    for days in (0, 1, 3):
+        shop.clock.now += timedelta(days=days)
+        await desk.run(shop.runner(), shop.clock.now, "test")
+    await shop.admin.clear_faults()
+    for item in await desk.items("parked"):
+        with refused("hold_is_open" if item.charge_fen else "nothing_owed"):
+            await desk.resolve(item.membership, Action.WRITE_OFF, "gone", "cli:ann")
+        await desk.resolve(item.membership, Action.RELEASE, "gone", "cli:ann")
+    await desk.run(shop.runner(), shop.clock.now, "test")
+    for item in await desk.items("parked"):
+        await desk.resolve(item.membership, Action.WRITE_OFF if item.charge_fen else Action.CLOSE, "gone", "cli:ann")
+    states = await shop.rows("SELECT state, charge_fen FROM membership ORDER BY charge_fen")
+    assert states == [("CLOSED", 0), ("WRITTEN_OFF", 800), ("WRITTEN_OFF", 1000)]
+    assert await shop.account("chain", "bad_debt") == 1800
+    assert await shop.account("chain", "member_receivable") == 0
+
+
 async def test_a_failed_release_is_retried_under_a_new_number(shop: Shop) -> None:
     desk = desk_of(shop)
     await shop.admin.add_fault("alipay.fund.auth.order.unfreeze", "fail", sub_code="ACQ.BUYER_BALANCE_NOT_ENOUGH")
