@@ -196,7 +196,12 @@ def _rolled_back(rollout: Rollout, by: PersonId, reason: str, now: datetime) -> 
         return RolloutTurn(rollout, why=rollout.why)
     over = rollout.state is RolloutState.SUPERSEDED
     _require(not over, "already_over", "another rollout has taken over", "roll that one back")
-    _require(rollout.state is not RolloutState.DRAFT, "nothing_to_undo", "it has not begun", "delete the draft")
+    _require(
+        rollout.state is not RolloutState.DRAFT,
+        "nothing_to_undo",
+        "it has not begun",
+        "a draft changes nothing: leave it",
+    )
     again = tuple(
         TargetMoved(now, target, replace(mark, restored_at=now, reason=Reason.NONE))
         for target, mark in rollout.marks.items()

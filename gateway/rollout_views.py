@@ -16,6 +16,7 @@ from models.domain.plan_reader import Text
 from models.domain.rollout import Artefact, StagePolicy, TargetState
 from models.domain.rollout_gate import Counts, Gate
 from models.domain.rollout_journal import Rollout
+from models.domain.rollout_part import strange_settings
 from models.domain.rollout_plan import PlannedStage, PlannedStore
 from models.domain.rollout_target import counts_of
 from models.tables.rollouts import StageOutlook
@@ -64,7 +65,10 @@ class PlannedStageView(View):
 
 
 class PlannedView(View):
-    """A draft, or what one would be: `id` null where nothing was kept. `conflict`: the rollout in its way."""
+    """A draft, or what one would be: `id` null where nothing was kept. `conflict`: the rollout in its way.
+
+    `strange`: paths of a patch that no setting has, and what may have been meant: a vendor's own, or misspelt.
+    """
 
     id: str | None
     state: str
@@ -75,6 +79,7 @@ class PlannedView(View):
     stores: int
     terminals: int
     conflict: str | None
+    strange: list[str]
     stages: list[PlannedStageView]
 
 
@@ -241,6 +246,7 @@ def planned_view(planned: Planned, *, kept: bool) -> PlannedView:
         stores=rollout.plan.stores,
         terminals=rollout.plan.targets,
         conflict=planned.conflict,
+        strange=list(strange_settings(rollout.artefact)),
         stages=[
             _planned_stage(number, stage, outlook)
             for number, (stage, outlook) in enumerate(zip(rollout.plan.stages, planned.outlooks, strict=True), 1)

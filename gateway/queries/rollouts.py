@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -30,13 +32,15 @@ from models.domain.rollout_journal import (
     TailJoined,
     TargetMoved,
 )
-from models.domain.rollout_words import ROLLOUT_STATES, in_words, standing
+from models.domain.rollout_part import PATCHED, leaf_paths
+from models.domain.rollout_words import ROLLOUT_STATES, in_short, in_words, standing
 from models.tables import rollouts as table
 from models.tables.rollout_sight import load_twins
 
 
 class RolloutRowView(View):
-    """A rollout in the list: stage `stage` of `stages`, 0 before the start; `why` as it was written last."""
+    """A rollout in the list: stage `stage` of `stages`, 0 before the start; `why` as it was written last; `change` in
+    a line."""
 
     id: str
     chain: str
@@ -53,6 +57,7 @@ class RolloutRowView(View):
     why: TextView
     created_at: datetime
     changed_at: datetime
+    change: TextView
 
 
 class TargetView(View):
@@ -125,7 +130,7 @@ _ROWS = """
 SELECT r.id, r.chain, r.artefact->>'kind', r.artefact_key, r.artefact->>'version', r.policy->>'name', r.state,
   open.stage + 1, jsonb_array_length(r.plan->'stages'), coalesce(r.plan->'stages'->open.stage->>'name', ''),
   (SELECT sum(jsonb_array_length(s->'stores'))::int FROM jsonb_array_elements(r.plan->'stages') AS s),
-  r.author, said.why->>'zh', said.why->>'en', r.created_at, r.changed_at
+  r.author, said.why->>'zh', said.why->>'en', r.created_at, r.changed_at, r.artefact->>'payload'
 FROM rollout r
 LEFT JOIN LATERAL (
   SELECT d.stage + (d.way = 'advance')::int AS stage, d.gate->'why' AS why FROM rollout_decision d
@@ -188,9 +193,38 @@ async def list_rollouts(
 def _row(row: Sequence[Any]) -> RolloutRowView:
     state = ROLLOUT_STATES[RolloutState(row[6])]
     why = Text(row[12] or state.zh, row[13] or state.en)
+    change = text_view(in_short(row[2], row[4], row[16]))
     names = list(RolloutRowView.model_fields)
-    values: dict[str, Any] = dict(zip(names, (*row[:12], text_view(why), *row[14:]), strict=True))
+    values: dict[str, Any] = dict(zip(names, (*row[:12], text_view(why), *row[14:16], change), strict=True))
     return RolloutRowView(**values)
+
+
+_KIN = """
+SELECT o.id, o.author, o.artefact->>'kind', o.artefact->>'version', o.artefact->>'payload', r.artefact->>'payload'
+FROM rollout r JOIN rollout o ON o.chain = r.chain AND o.artefact_key = r.artefact_key AND o.id <> r.id
+WHERE r.id = %(id)s AND o.state = ANY(%(states)s) ORDER BY o.created_at DESC LIMIT %(limit)s
+"""
+KIN_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """Another rollout of the same key: one that could take over, or be taken over."""
+
+    id: str
+    author: str
+    change: Text
+
+
+async def kin(session: AsyncSession, rollout: str, states: Sequence[RolloutState]) -> list[Kin]:
+    """The newest of the chain that stand so and change the same, a few: actors.rollout_takeover says what that is."""
+    wanted = {"id": rollout, "states": [str(one) for one in states], "limit": KIN_MAX}
+    rows = await (await psycopg_of(session)).execute(_KIN, wanted)
+    return [Kin(row[0], row[1], in_short(*row[2:5])) async for row in rows if _same(row[2], row[4], row[5])]
+
+
+def _same(kind: str, one: str, other: str) -> bool:
+    return kind not in PATCHED or set(leaf_paths(json.loads(one))) == set(leaf_paths(json.loads(other)))
 
 
 async def chain_of(session: AsyncSession, rollout: str) -> str | None:

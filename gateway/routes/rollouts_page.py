@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from sqlmodel import func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.auth import ConsoleSession
@@ -16,6 +17,7 @@ from gateway.console import rollout_charts
 from gateway.console.charts import Chart
 from gateway.console.render import page
 from gateway.console.rollout_ladder import FOR_THE_START, STANDS, ladder
+from gateway.console.texts.rollout_refusals import REFUSED_ZH
 from gateway.edge import Database, Edge, EdgeOf, OfRollout
 from gateway.errors import not_found
 from gateway.paging import Cursor
@@ -23,7 +25,7 @@ from gateway.patch_text import PatchText, patch_from
 from gateway.queries import rollouts as queries
 from gateway.queries.ledger_pages import psycopg_of
 from gateway.queries.rollout_evidence import FindingView, LookView, StageEvidenceView, evidence
-from gateway.queries.rollouts import RolloutRowView
+from gateway.queries.rollouts import Kin, RolloutRowView
 from gateway.rollout_views import OutlookView
 from gateway.rollouts import Shown, reach
 from gateway.routes.documented import problems
@@ -33,10 +35,12 @@ from models.domain.evidence import GateSpec
 from models.domain.evidence_metrics import metric_of
 from models.domain.permissions import Permission, uncovered
 from models.domain.plan_reader import Text
+from models.domain.price_file import JUMP_PERCENT
 from models.domain.rollout import PersonId, RolloutId, RolloutState, StageState, TargetState, same_person
 from models.domain.rollout_journal import Rollout
-from models.domain.rollout_words import ROLLOUT_STATES
+from models.domain.rollout_words import NEXT, ROLLOUT_STATES, in_short
 from models.tables.permissions import load_grants
+from models.tables.registry import StoreRow
 from models.tables.software import list_images
 
 router = APIRouter(tags=["rollouts"])
@@ -46,11 +50,15 @@ LOOKED_AT_MAX = 10
 """Rollouts of a list that are held against their terminals; several at a time are rare."""
 FINDINGS_SHOWN_MAX = 40
 TARGET_ENTRIES_MAX = 100
+SHIPPED_STORES_MIN = 53
+"""Two, fifty, and one that is left: with fewer the form begins with the rules for a small chain."""
 TARGET_ROWS_MAX = 20
 """Other things stand below them."""
+UNDER_WAY = tuple(state for state in RolloutState if state.active and state is not RolloutState.DRAFT)
 FILTERS: dict[str, tuple[RolloutState, ...]] = {
     "": (),
-    "active": tuple(state for state in RolloutState if state.active),
+    "draft": (RolloutState.DRAFT,),
+    "active": UNDER_WAY,
     "over": tuple(state for state in RolloutState if not state.active),
 }
 GOING = (RolloutState.RUNNING, RolloutState.TAILING)
@@ -71,6 +79,8 @@ class Deed:
     missing: bool = False
     own: bool = False
     """Four eyes: the author may not."""
+    over: str = ""
+    """The rollout that ends by it, where that is another one than the page's."""
 
     @property
     def blocked(self) -> bool:
@@ -80,6 +90,7 @@ class Deed:
 
 START = Deed("start", Permission.ROLLOUT_CREATE, primary=True)
 PROMOTE = Deed("promote", Permission.ROLLOUT_PROMOTE, primary=True)
+TAKE_OVER = Deed("supersede", Permission.ROLLOUT_CREATE, primary=True)
 APPROVE = Deed("approve", Permission.ROLLOUT_PROMOTE)
 RESUME = Deed("resume", Permission.ROLLOUT_PROMOTE, primary=True)
 PAUSE = Deed("pause", Permission.ROLLOUT_HALT, reasoned=True)
@@ -87,11 +98,12 @@ HALT = Deed("halt", Permission.ROLLOUT_HALT, reasoned=True)
 ROLL_BACK = Deed("rollback", Permission.ROLLOUT_HALT, reasoned=True)
 
 
-def deeds(rollout: Rollout, *, own: bool, missing: frozenset[Permission]) -> list[Deed]:
-    """What can be done with it in the state that it is in (actors.rollout_commands)."""
+def deeds(rollout: Rollout, *, own: bool, missing: frozenset[Permission], rivals: Sequence[Kin] = ()) -> list[Deed]:
+    """What can be done with it in the state that it is in (actors.rollout_commands). `rivals`: which it may take over
+    from, while it is a draft."""
     state = rollout.state
     if state is RolloutState.DRAFT:
-        found = [START]
+        found = [replace(START, primary=not rivals), *(replace(TAKE_OVER, over=one.id) for one in rivals)]
     elif state is RolloutState.PAUSED:
         found = [RESUME, HALT, ROLL_BACK]
     elif state in GOING:
@@ -148,7 +160,10 @@ def drawn(found: Sequence[StageEvidenceView], rollout: Rollout) -> list[StageEvi
 
 @router.get("/rollouts", include_in_schema=False)
 async def rollouts_page(
-    request: Request, edge: EdgeOf, state: Annotated[str, Query(pattern="^(|active|over)$")] = "", cursor: Cursor = None
+    request: Request,
+    edge: EdgeOf,
+    state: Annotated[str, Query(pattern="^(|draft|active|over)$")] = "",
+    cursor: Cursor = None,
 ) -> Response:
     """All rollouts, the newest first."""
     rows = edge.settings.page_rows
@@ -187,11 +202,14 @@ async def new_rollout_page(request: Request, edge: EdgeOf, database: Database) -
         "rollout_new.html",
         chains=list(dict.fromkeys(one.chain for one in edge.settings.regions)),
         regions=[one.name for one in edge.settings.regions],
-        kinds=("config", "flag", "software", "book"),
+        kinds=("config", "flag", "software", "prices", "plan", "book"),
         policies=policies,
+        few=(await database.exec(select(func.count()).select_from(StoreRow))).one() < SHIPPED_STORES_MIN,
         policy_texts={one.policy.name: one.text for one in policies},
         releases=[one.version for one in images],
         names=[one.path for one in SETTINGS],
+        refused=REFUSED_ZH,
+        jump_percent=JUMP_PERCENT,
         scope_label=None,
     )
 
@@ -236,6 +254,7 @@ async def rollout_page(
         stage=number,
         state=state,
         shop=shop,
+        refused=REFUSED_ZH,
         scope_label=None,
     )
 
@@ -283,14 +302,22 @@ async def _live(request: Request, edge: Edge, session: AsyncSession, shown: Show
     for one in rollout.policy.stages:
         for name in one.policy.attachments:
             wanted.setdefault(name, []).append(one.name)
+    draft = rollout.state is RolloutState.DRAFT
+    kin = []
+    if rollout.state.active:
+        kin = await queries.kin(session, rollout.id, UNDER_WAY if draft else (RolloutState.DRAFT,))
     return {
         "header": shown.header,
         "rollout": rollout,
+        "change": in_short(rollout.artefact.kind, rollout.artefact.version, rollout.artefact.payload),
         "why": _why(shown),
+        "next": NEXT.get(rollout.state),
+        "kin": kin,
         "rungs": ladder(rollout, shown.turn.stages, edge.now()),
         "stands": STANDS,
         "words_of": WORDS,
-        "deeds": deeds(rollout, own=own, missing=missing),
+        "deeds": deeds(rollout, own=own, missing=missing, rivals=kin if draft else ()),
+        "may_promote": Permission.ROLLOUT_PROMOTE not in missing,
         "waits_for_person": rollout.state in GOING and _awaits(rollout),
         "own": own,
         "me": me,

@@ -134,7 +134,7 @@ def planned(
 
 
 def require_known(inventory: Sequence[Site], selector: Selector) -> None:
-    """Raises Refused `unknown_selected` for a name that nothing has: misspelt in what is left out, it would go along."""
+    """Raises Refused `unknown_selected`: a name that is misspelt in what is left out would let its store go along."""
     sites = {site.store: site for site in inventory}
     devices = [one for site in inventory for one in site.terminals]
     labels = {f"{name}={value}" for site in inventory for name, value in site.labels.items()}

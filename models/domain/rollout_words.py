@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from models.domain.plan_reader import Text
-from models.domain.rollout import Reason, RolloutState, StageState, TargetState
+from models.domain.rollout import ArtefactKind, Reason, RolloutState, StageState, TargetState
 from models.domain.rollout_journal import Attached, Entry, Mark, RolloutMoved, StageMoved, TargetMoved
+from models.domain.rollout_part import BOOKS, leaf_paths
+
+SETTINGS_NAMED_MAX = 3
+VALUE_CHARACTERS_MAX = 40
 
 ROLLOUT_STATES: dict[RolloutState, Text] = {
     RolloutState.DRAFT: Text("草稿", "draft"),
@@ -18,6 +25,37 @@ ROLLOUT_STATES: dict[RolloutState, Text] = {
     RolloutState.TAILING: Text("已完成，新店跟进", "complete, new stores follow"),
     RolloutState.SUPERSEDED: Text("已被取代", "superseded"),
 }
+NEXT: dict[RolloutState, Text] = {
+    RolloutState.DRAFT: Text(
+        "核对阶段与门店后启动；启动之前什么都不会改变。", "Look at the stages, then start it; nothing changes before."
+    ),
+    RolloutState.PAUSED: Text(
+        "不再要求新的门店；查明原因后继续，或回退。",
+        "Nobody else is asked. Resume it, or roll it back.",
+    ),
+    RolloutState.HALTED: Text(
+        "不再要求任何门店。回退会恢复原来的内容；改好之后新建一个发布。",
+        "Nothing more is asked of anybody. A rollback gives back what was there; mend it, then plan a new one.",
+    ),
+    RolloutState.ROLLING_BACK: Text(
+        "无须操作：终端逐台恢复；无应答的终端恢复联系后再恢复。",
+        "Nothing to do: terminals get back what they had; those that are silent, when they answer.",
+    ),
+    RolloutState.ROLLBACK_STUCK: Text(
+        "查看下方“失败”与“超时”的终端，到店处理后再次回退。",
+        "See the terminals below that failed or timed out, have them looked at, then roll back again.",
+    ),
+    RolloutState.ROLLED_BACK: Text(
+        "各终端已恢复；改好之后新建一个发布。", "All is as it was; plan a new one with what was mended."
+    ),
+    RolloutState.COMPLETED: Text("无须操作；需要时仍可回退。", "Nothing to do; it can still be rolled back."),
+    RolloutState.TAILING: Text(
+        "无须操作：之后开的门店会跟进；需要时仍可回退。",
+        "Nothing to do: stores that open later follow; it can still be rolled back.",
+    ),
+    RolloutState.SUPERSEDED: Text("由取代它的发布继续。", "The rollout that took over goes on with it."),
+}
+"""What a person does next; of a running one its gate says it."""
 STAGE_STATES: dict[StageState, Text] = {
     StageState.WAITING: Text("未开放", "not open yet"),
     StageState.OPEN: Text("开放", "open"),
@@ -66,6 +104,26 @@ REASONS: dict[Reason, Text] = {
 }
 
 _CODES = frozenset(str(one) for one in Reason)
+
+
+def in_short(kind: str, version: str, payload: str) -> Text:
+    """What an artefact changes, in a line: its settings and their values, a release, a version of the book."""
+    if kind in BOOKS:
+        return Text(f"第 {version} 版", f"version {version}")
+    if kind == ArtefactKind.SOFTWARE:
+        return Text(version, version)
+    patch: Any = json.loads(payload)
+    said: list[str] = []
+    for path in leaf_paths(patch):
+        value = patch
+        for name in path:
+            value = value[name]
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        said.append(
+            f"{'.'.join(path)} = {text[:VALUE_CHARACTERS_MAX]}{'…' if len(text) > VALUE_CHARACTERS_MAX else ''}"
+        )
+    line, more = ", ".join(said[:SETTINGS_NAMED_MAX]), len(said) - SETTINGS_NAMED_MAX
+    return Text(f"{line}，另 {more} 项", f"{line} and {more} more") if more > 0 else Text(line, line)
 
 
 def standing(mark: Mark) -> Text:

@@ -63,7 +63,7 @@ def test_a_patch_that_cannot_be_kept_is_no_artefact(patch: dict[str, object]) ->
 def test_a_value_that_every_terminal_would_refuse_is_refused_before_the_start(patch: dict[str, object]) -> None:
     with pytest.raises(Refused) as refused:
         patch_artefact(patch)
-    assert (refused.value.code, refused.value.do) == ("bad_artefact", "give a whole number, 0 to 100")
+    assert (refused.value.code, refused.value.do) == ("bad_artefact", "give a whole number from 0 to 100")
 
 
 def test_a_setting_that_nobody_knows_may_be_a_vendors_and_is_said() -> None:

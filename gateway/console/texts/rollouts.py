@@ -5,7 +5,7 @@ ROLLOUTS: dict[str, tuple[str, str]] = {
     "artefact_kind.config": ("配置", "Configuration"),
     "artefact_kind.flag": ("开关", "Setting"),
     "artefact_kind.software": ("软件", "Software"),
-    "artefact_kind.book": ("价格与方案", "Prices and plans"),
+    "artefact_kind.book": ("价目版本", "Version of the book"),
     "artefact_kind.plan": ("会员方案", "Plan"),
     "artefact_kind.prices": ("价格", "Prices"),
     "rollouts.title": ("分阶段发布", "Rollouts"),
@@ -26,6 +26,7 @@ ROLLOUTS: dict[str, tuple[str, str]] = {
     "rollouts.live": ("随终端报告更新", "follows what terminals report"),
     "rollouts.shown_of": ("显示前 {shown} 个，共 {all} 个", "the first {shown} of {all}"),
     "rollout_filter.all": ("全部", "All"),
+    "rollout_filter.draft": ("草稿", "Drafts"),
     "rollout_filter.active": ("进行中", "Under way"),
     "rollout_filter.over": ("已结束", "Over"),
     "stand.succeeded": ("成功", "Succeeded"),
@@ -176,6 +177,7 @@ ROLLOUTS: dict[str, tuple[str, str]] = {
     "rollout_do.resume": ("继续", "Resume"),
     "rollout_do.halt": ("停止", "Halt"),
     "rollout_do.rollback": ("回退", "Roll back"),
+    "rollout_do.supersede": ("取代并启动", "Take over and start"),
     "rollout_do.attach": ("附上文件", "Attach"),
     "rollout_sure.start": ("第一阶段的门店随即开始变更。", "The stores of the first stage begin to change."),
     "rollout_sure.promote": (
@@ -198,6 +200,24 @@ ROLLOUTS: dict[str, tuple[str, str]] = {
     "rollout_sure.rollback": (
         "每台已变更的终端恢复原来的内容，最后变更的最先恢复。",
         "Every terminal that was changed gets back what it had, the last asked first.",
+    ),
+    "rollout_sure.supersede": (
+        "结束正在进行的那一个，由此草稿接管它已改动的终端，并从第一阶段开始。之后回退会恢复到两者之前。",
+        "Ends the one that is under way. This draft takes over what it changed and begins with its first stage; "
+        "a rollback then gives back what stood before both.",
+    ),
+    "takeover.rival": (
+        "这个发布正在改动同一内容；此草稿可以取代它：",
+        "This one changes the same and is under way; the draft can take over from it:",
+    ),
+    "takeover.draft": (
+        "有一份同一内容的草稿，打开它即可取代此发布：",
+        "There is a draft that changes the same. Open it to let it take over:",
+    ),
+    "rollout_ask.reason_text": ("请写明原因", "Say why"),
+    "rollout_ask.signed_out": (
+        "登录已失效：请用 storeops login 的链接重新登录。",
+        "You are signed out. Sign in again with a link of storeops login.",
     ),
     "rollout_ask.reason": ("原因", "Why"),
     "rollout_ask.confirm": ("确认", "Confirm"),
@@ -222,10 +242,24 @@ ROLLOUTS: dict[str, tuple[str, str]] = {
         "还没有软件版本：storeops software add。",
         "There is no release yet: storeops software add.",
     ),
+    "make.prices_text": (
+        "按《价格文件》的格式（CSV）。预览会把它存为候选价目：哪里都不生效，直到发布开始。",
+        "A CSV as for Price files. The preview keeps it as a candidate: in force nowhere before a rollout brings it.",
+    ),
+    "make.plan_files": ("会员方案文件（YAML，可多个）", "Plans (YAML files, one or more)"),
+    "make.plans_text": (
+        "新方案，或现有方案的下一版本；写法见 configs/plans。预览会把它们存为候选价目。",
+        "New plans, or the next versions of known ones, as in configs/plans. The preview keeps them as a candidate.",
+    ),
+    "make.missing": ("请填写：{{}}", "Still missing: {{}}"),
+    "make.strange": (
+        "没有这样的设置：{{}}。若是终端厂商自己的设置可以继续，否则请改正。",
+        "No setting is called so: {{}}. Go on if it is a terminal vendor's own; mend it if not.",
+    ),
     "make.book": ("候选价目版本", "Candidate of the chain's book"),
     "make.book_text": (
-        "价格或会员方案的候选版本：storeops rollout plan --prices 文件，或 API candidates。",
-        "A version with other prices or plans: storeops rollout plan --prices FILE, or the API's candidates.",
+        "已存的候选价目，或现行版本（用于落下的门店）。",
+        "A candidate that was kept, or the version in force for stores that were left behind.",
     ),
     "make.whom": ("范围", "Who gets it"),
     "make.all_stores": ("所有门店", "All stores"),

@@ -1,5 +1,6 @@
 // A new rollout: the preview is the resolver's own answer; what is wrong in a policy is shown line by line.
 import { say } from "./console.js";
+import { told } from "./refusals.js";
 
 const form = document.getElementById("rollout");
 const { elements } = form;
@@ -22,8 +23,8 @@ function selector() {
   if (elements.reach.value === "all") found.all_stores = true;
   else {
     const labels = {};
-    for (const line of split(elements.labels.value)) {
-      const [name, value] = line.split("=");
+    for (const line of elements.labels.value.split(/[\n,，;；]+/).map((one) => one.trim()).filter(Boolean)) {
+      const [name, value] = line.split("=").map((one) => one.trim());
       if (!name || !value) throw new Error(words.noKey.replace("{}", line));
       (labels[name] ??= []).push(value);
     }
@@ -51,14 +52,51 @@ const read = { text: "", patch: null };
 async function patch() {
   const text = elements.patch.value;
   if (read.text !== text || !read.patch) {
-    read.patch = await send("/api/v1/rollouts/patch", { text });
+    read.patch = await send("/api/v1/rollouts/patch", { text }, elements.patch);
     read.text = text;
   }
   return read.patch;
 }
 
+/** The caption of what stands in the part of the form that is shown and was left empty; "" when nothing was. */
+function missing() {
+  const part = form.querySelector(`[data-kind="${elements.kind.value}"]`);
+  const fields = [...part.querySelectorAll("textarea, select, input:not([type=checkbox])")];
+  const empty = fields.length ? fields.find((one) => !one.value.trim())?.closest("label").querySelector("span") : part;
+  return (empty ?? (elements.yaml.value.trim() ? null : elements.policy.closest("label").querySelector("span")))?.textContent.trim();
+}
+
+const candidate = { said: "", made: null };
+
+/** A file of prices, or plans, as a candidate of the chain's book; the same files are asked about once. */
+async function kept(kind) {
+  const files = [...elements[kind === "prices" ? "prices" : "plans"].files];
+  const chain = elements.chain?.value ?? "";
+  const whole = JSON.stringify([kind, chain, elements.force.checked, files.map((one) => [one.name, one.size, one.lastModified])]);
+  if (candidate.said === whole && candidate.made) return candidate.made;
+  candidate.made = null;
+  if (kind === "prices") {
+    const query = new URLSearchParams({ chain, force: elements.force.checked });
+    candidate.made = await send(`/api/v1/rollouts/candidates/prices?${query}`, files[0], null, "text/csv");
+  } else {
+    const plans = [];
+    for (const file of files) {
+      const plan = await send("/api/v1/rollouts/patch", { text: await file.text() }, null);
+      if (!plan) return null;
+      plans.push(plan);
+    }
+    candidate.made = await send("/api/v1/rollouts/candidates/plans", { plans, chain }, null);
+  }
+  candidate.said = whole;
+  return candidate.made;
+}
+
 async function artefact() {
   const kind = elements.kind.value;
+  if (kind === "prices" || kind === "plan") {
+    const made = await kept(kind);
+    return made && { kind: "book", version: Number(made.version) };
+  }
   if (kind === "config") return { kind, patch: await patch() };
   if (kind === "flag") return { kind, name: elements.flag.value.trim(), value: value(elements.value.value) };
   if (kind === "book") return { kind, version: Number(elements.book.value) };
@@ -68,7 +106,7 @@ async function artefact() {
 /** What the API takes; null when the patch was refused. */
 async function body() {
   const what = await artefact();
-  if (what.kind === "config" && !what.patch) return null;
+  if (!what || (what.kind === "config" && !what.patch)) return null;
   const policy = shipped() ? { policy: elements.policy.value } : { policy_yaml: elements.yaml.value };
   const chain = elements.chain ? { chain: elements.chain.value } : {};
   return { artefact: what, selector: selector(), ...policy, ...chain, seed: Number(elements.seed.value || 0) };
@@ -91,6 +129,8 @@ function asCli(wanted) {
   for (const one of whom.excluded_stores ?? []) parts.push(`--select ${quoted(`!store=${one}`)}`);
   if (what.kind === "config") parts.push(`--config ${quoted(JSON.stringify(what.patch))}`);
   else if (what.kind === "flag") parts.push(`--flag ${quoted(`${what.name}=${JSON.stringify(what.value)}`)}`);
+  else if (elements.kind.value === "prices") parts.push(`--prices ${quoted(elements.prices.files[0].name)}`, ...(elements.force.checked ? ["--force"] : []));
+  else if (elements.kind.value === "plan") parts.push(...[...elements.plans.files].map((one) => `--plan ${quoted(one.name)}`));
   else if (what.kind === "book") parts.push(`--book ${what.version}`);
   else parts.push(`--software ${quoted(what.release)}`, `--fallback ${quoted(what.fallback)}`);
   if (wanted.chain) parts.push(`--chain ${wanted.chain}`);
@@ -100,10 +140,9 @@ function asCli(wanted) {
 
 function asCurl(wanted) {
   return [
-    `curl -X POST ${location.origin}/api/v1/rollouts`,
-    `-H 'Content-Type: application/json' -H "Idempotency-Key: $(uuidgen)"`,
-    `-H "X-CSRF-Token: $CSRF" -b "storeops=$SESSION"`,
-    `-d ${quoted(JSON.stringify(wanted))}`,
+    `curl -b jar ${location.origin}/api/v1/rollouts`,
+    `-H "Idempotency-Key: $(uuidgen)" -H "X-CSRF-Token: $TOKEN"`,
+    `--json ${quoted(JSON.stringify(wanted))}`,
   ].join(" \\\n  ");
 }
 
@@ -135,19 +174,20 @@ function wrong(problem, area) {
   shown.hidden = true;
   copy.hidden = true;
   const placed = (problem.errors ?? []).filter((one) => one.line);
-  const others = (problem.errors ?? []).filter((one) => !one.line).map((one) => `${one.field}: ${one.problem}`);
-  tell([problem.detail, ...others, problem.do].filter(Boolean).join(" → "), "bad");
+  const [first, ...lines] = problem.detail.split("\n"); // a price file's faults stand in lines
+  tell(told({ ...problem, detail: first }), "bad");
   faults.replaceChildren(
     ...placed.map((one) => {
       const item = document.createElement("li");
       const button = Object.assign(document.createElement("button"), { type: "button", className: "button" });
       button.textContent = `${words.line.replace("{}", `${one.line}:${one.column}`)} ${one.field}: ${one.problem}`;
-      button.addEventListener("click", () => jump(area, one.line, one.column));
+      if (area) button.addEventListener("click", () => jump(area, one.line, one.column));
       item.append(button);
       return item;
     }),
+    ...lines.map((one) => Object.assign(document.createElement("li"), { textContent: one })),
   );
-  faults.hidden = placed.length === 0;
+  faults.hidden = placed.length + lines.length === 0;
   said.scrollIntoView({ block: "nearest" });
 }
 
@@ -169,6 +209,9 @@ function previewed(plan) {
   const conflict = document.getElementById("conflict");
   conflict.textContent = plan.conflict ? words.conflict.replace("{}", plan.conflict) : "";
   conflict.hidden = !plan.conflict;
+  const strange = document.getElementById("strange");
+  strange.textContent = plan.strange.length ? words.strange.replace("{}", plan.strange.join("; ")) : "";
+  strange.hidden = !plan.strange.length;
   const rows = plan.stages.map((stage, n) => {
     const row = document.createElement("tr");
     row.className = "group-start";
@@ -181,19 +224,25 @@ function previewed(plan) {
   shown.scrollIntoView({ block: "nearest" });
 }
 
-async function send(address, wanted) {
+/** `area`: where faults that have a line stand. */
+async function send(address, wanted, area = elements.yaml, type = "application/json") {
   const response = await fetch(address, {
     method: "POST",
-    headers: { "Content-Type": "application/json", "X-CSRF-Token": token, "Idempotency-Key": key },
-    body: JSON.stringify(wanted),
+    headers: { "Content-Type": type, "X-CSRF-Token": token, "Idempotency-Key": key },
+    body: type === "application/json" ? JSON.stringify(wanted) : wanted,
   });
   const answer = await response.json();
-  if (!response.ok) wrong(answer, answer.code === "patch_wrong" ? elements.patch : elements.yaml);
+  if (!response.ok) wrong(answer, area);
   return response.ok ? answer : null;
 }
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
+  const left = missing();
+  if (left) {
+    tell(words.missing.replace("{}", left), "warn");
+    return;
+  }
   const buttons = form.querySelectorAll("p.buttons button");
   for (const one of buttons) one.disabled = true;
   tell(words.working, "");
@@ -212,7 +261,7 @@ form.addEventListener("submit", async (event) => {
       location.assign(`/rollouts/${encodeURIComponent(made.id)}`);
     }
   } catch (error) {
-    tell(error.message, "bad");
+    tell(error instanceof TypeError ? words.away : error.message, "bad");
   } finally {
     for (const one of buttons) one.disabled = false;
   }
@@ -220,7 +269,7 @@ form.addEventListener("submit", async (event) => {
 
 // ---------------------------------------------------------------- the form follows itself
 
-const POLICIES = { config: "configuration", flag: "configuration", software: "software", book: "prices" };
+const POLICIES = { config: "configuration", flag: "configuration", software: "software", prices: "prices", plan: "prices", book: "prices" };
 
 function follow() {
   for (const part of form.querySelectorAll("[data-kind]")) part.hidden = part.dataset.kind !== elements.kind.value;
@@ -228,7 +277,7 @@ function follow() {
 }
 
 form.addEventListener("change", (event) => {
-  if (event.target.name === "kind") elements.policy.value = POLICIES[elements.kind.value];
+  if (event.target.name === "kind" && !("few" in form.dataset)) elements.policy.value = POLICIES[elements.kind.value];
   if (event.target.name === "policy" || event.target.name === "kind") {
     elements.yaml.value = texts[elements.policy.value] ?? elements.yaml.value;
     if (event.target.name === "policy" && !elements.policy.value) document.getElementById("rules").open = true;

@@ -1,7 +1,9 @@
 // One rollout: its buttons ask first, one key per press, locked until answered; the ladder follows while it is live.
 import { say } from "./console.js";
+import { told } from "./refusals.js";
 
 const FOLLOW_MS = 2000;
+const REST_EVERY = 5; // looks: terminals and journal follow what moved, slower than the ladder
 const token = document.querySelector('meta[name="csrf"]').content;
 const toast = document.getElementById("toast");
 const ask = document.getElementById("ask");
@@ -25,20 +27,22 @@ async function post(address, body) {
     headers: { "Content-Type": "application/json", "X-CSRF-Token": token, "Idempotency-Key": crypto.randomUUID() },
     body: Object.keys(body).length ? JSON.stringify(body) : undefined,
   });
-  const answer = await response.json();
-  if (!response.ok) throw new Error([answer.detail, answer.do].filter(Boolean).join(" → "));
+  if (!response.ok) throw new Error(told(await response.json()));
 }
 
 const pending = new Set();
+let signedOut = false;
+let behind = 0;
 
-async function press(control, address, body) {
+async function press(control, address, body, done = () => {}) {
   pending.add(address);
   control.disabled = true;
   try {
     await post(address, body);
+    done();
     say(ask.dataset.done);
   } catch (error) {
-    say(`${toast.dataset.failed} (${error.message})`);
+    say(error instanceof TypeError ? toast.dataset.away : `${toast.dataset.failed} (${error.message})`);
   } finally {
     pending.delete(address);
     control.disabled = false;
@@ -49,8 +53,9 @@ async function press(control, address, body) {
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-do]");
   if (!button || pending.has(button.dataset.do) || !(await confirmed(button))) return;
-  const { stage, why } = button.dataset;
-  await press(button, button.dataset.do, { ...(why === "yes" ? { reason: reason.value } : {}), ...(stage ? { stage: Number(stage) } : {}) });
+  const { stage, successor, why } = button.dataset;
+  const body = { ...(why === "yes" && { reason: reason.value }), ...(stage && { stage: Number(stage) }), ...(successor && { successor }) };
+  await press(button, button.dataset.do, body);
 });
 
 document.addEventListener("submit", async (event) => {
@@ -60,9 +65,10 @@ document.addEventListener("submit", async (event) => {
   if (pending.has(form.dataset.attach)) return;
   const { reference } = form.elements;
   const body = { name: form.dataset.name, reference: reference.value };
-  reference.value = "";
-  reference.blur();
-  await press(form.querySelector("button"), form.dataset.attach, body);
+  await press(form.querySelector("button"), form.dataset.attach, body, () => {
+    reference.value = "";
+    reference.blur();
+  });
 });
 
 /** Take what is new, keep what somebody has opened, focused or begun to write. */
@@ -86,8 +92,19 @@ function busy(live) {
 
 async function fetched(address) {
   const response = await fetch(address, { headers: { "HX-Request": "true" } });
+  if (response.status === 401) {
+    signedOut = true;
+    say(ask.dataset.signedOut);
+  }
   if (!response.ok || response.redirected) throw new Error(String(response.status));
   return response.text();
+}
+
+/** Nobody reads in it, has opened or begun something there. */
+function idle() {
+  const rest = document.getElementById("rest");
+  const read = [...rest.querySelectorAll(".timeline")].some((one) => one.scrollTop > 0);
+  return !read && !rest.contains(document.activeElement) && !document.querySelector("dialog[open]") && getSelection().isCollapsed;
 }
 
 async function look() {
@@ -96,7 +113,12 @@ async function look() {
   const html = await fetched(live.dataset.follow);
   if (busy(live)) return;
   const taken = take("live", html);
-  if (taken && taken.dataset.at !== live.dataset.at) take("rest", await fetched(location.href));
+  if (!taken) return;
+  behind += taken !== live || behind > 0 ? 1 : 0;
+  if (taken.dataset.at !== live.dataset.at || (behind >= REST_EVERY && idle())) {
+    behind = 0;
+    take("rest", await fetched(location.href));
+  }
 }
 
 async function go() {
@@ -107,7 +129,7 @@ async function go() {
   } catch {
     if (mark()) mark().dataset.state = "lost";
   }
-  setTimeout(go, FOLLOW_MS);
+  if (!signedOut) setTimeout(go, FOLLOW_MS);
 }
 
 setTimeout(go, FOLLOW_MS);
