@@ -185,15 +185,17 @@ def _refunds(
     documents: Sequence[Document], reduced: Sequence[tuple[TransactionRow, Party, int]], refunded_fen: int
 ) -> list[Document]:
     """Each reduction after the charge was paid, against the invoice of the same entity and store."""
-    gone: Counter[Party] = Counter()
+    gone: defaultdict[Party, list[Document]] = defaultdict(list)
     made = []
     left = refunded_fen
     for transaction, party, fen in reduced:
         of = next((one for one in documents if (one.issuer, one.store) == party), None)
-        fen = min(fen, left) if of is None else min(fen, left, of.gross_fen - gone[party])
+        before = gone[party]
+        stands = 0 if of is None else of.gross_fen + sum(one.gross_fen for one in before)
+        fen = min(fen, left, stands)
         if of is not None and fen > 0:
-            made.append(refund_of(of, transaction.request_number, transaction.booked_at, fen, gone[party]))
-            gone[party] += fen
+            before.append(refund_of(of, transaction.request_number, transaction.booked_at, fen, before))
+            made.append(before[-1])
             left -= fen
     return made
 

@@ -146,7 +146,12 @@ def corrections(of: Document, goods: Sequence[Goods], back: Sequence[CameBack]) 
 def _share(line: InvoiceLine, came_fen: int, paid_fen: int) -> tuple[int, int]:
     """Gross and tax of the line that went with `came_fen` of what was paid for it."""
     gross = divide(line.gross_fen * came_fen, paid_fen, Rounding.FLOOR)
-    return gross, divide(line.tax_fen * gross, line.gross_fen, Rounding.FLOOR)
+    return gross, _tax(line, gross)
+
+
+def _tax(line: InvoiceLine, gross: int) -> int:
+    """What of so much of the line is tax: cumulative, so that all of it takes all of the tax along."""
+    return divide(line.tax_fen * gross, line.gross_fen, Rounding.FLOOR)
 
 
 def _minus(line: InvoiceLine, quantity: int, gross: int, tax: int) -> InvoiceLine:
@@ -174,26 +179,19 @@ def membership_invoice(
     return Invoice(membership, kind, tuple(documents), tuple(minus), tuple(one for one in left_out if one.fen), stands)
 
 
-def refund_of(of: Document, number: str, at: datetime, fen: int, before_fen: int) -> Document:
-    """A part of an invoice that was paid back: its share of each line, after `before_fen` that went before."""
-    upto = _parts(of, before_fen + fen)
-    gone = _parts(of, before_fen)
+def refund_of(of: Document, number: str, at: datetime, fen: int, before: Sequence[Document]) -> Document:
+    """`fen` of an invoice that were paid back, shared over what its corrections `before` left of each line.
+
+    No share of a running total: such a share may fall when the total grows, and a correction would add to a line.
+    """
+    gone: Counter[int] = Counter()
+    for one in before:
+        for line in one.lines:
+            gone[line.line] -= line.gross_fen
+    left = [line.gross_fen - gone[line.line] for line in of.lines]
     lines = tuple(
-        _minus(line, 0, now[0] - was[0], now[1] - was[1])
-        for line, now, was in zip(of.lines, upto, gone, strict=True)
-        if now != was
+        _minus(line, 0, part, _tax(line, gone[line.line] + part) - _tax(line, gone[line.line]))
+        for line, part in zip(of.lines, allocate(min(fen, sum(left)), left), strict=True)
+        if part
     )
     return _summed(number, of.issuer, of.store, at, lines, "refund")
-
-
-def _parts(of: Document, fen: int) -> list[tuple[int, int]]:
-    total = min(fen, of.gross_fen)
-    shares: list[tuple[int, int]] = []
-    run = given = 0
-    for line in of.lines:
-        # Cumulative over the lines, so that the shares sum to the total and none falls when it grows.
-        run += line.gross_fen
-        upto = divide(total * run, of.gross_fen, Rounding.FLOOR) if of.gross_fen else 0
-        gross, given = upto - given, upto
-        shares.append((gross, divide(line.tax_fen * gross, line.gross_fen, Rounding.FLOOR) if line.gross_fen else 0))
-    return shares
