@@ -113,6 +113,7 @@ class Pass:
         digest = hashlib.sha256()
         for path in sorted([*RULES.glob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "actors").glob("*.py")]):
             digest.update(path.read_bytes())
+        digest.update("\n".join(tests).encode())
         kept = OUT / f"lines-{digest.hexdigest()[:16]}.json"
         if not kept.exists():
             said = {name: forked(self._lines(item), ONE_TEST_S) for name, item in tests.items()}
@@ -166,8 +167,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("files", nargs="*", default=list(MONEY), help="files of models/domain, without .py")
     parser.add_argument("--seconds", type=int, default=20, help="CPU of one mutant at most")
+    parser.add_argument("--tests", nargs="*", default=list(TESTS), help="files or folders of tests, all pure ones")
     asked = parser.parse_args()
     os.chdir(ROOT)
     OUT.mkdir(parents=True, exist_ok=True)
     words = "-q -n 0 -p no:cacheprovider -p no:unraisableexception -W ignore::pytest.PytestAssertRewriteWarning"
-    sys.exit(pytest.main([*TESTS, *words.split()], plugins=[Pass(asked.files, asked.seconds)]))
+    sys.exit(pytest.main([*asked.tests, *words.split()], plugins=[Pass(asked.files, asked.seconds)]))
