@@ -50,26 +50,26 @@ def run(console: Console, memberships: int = MEMBERSHIPS) -> Report:
     rows: list[Row] = []
     with (
         _progress(console, 1 + sum(int(part.STEPS) for part in parts)) as advance,
-        tempfile.TemporaryDirectory(prefix="so-bench-", dir="/var/tmp") as name,
+        open_ground(memberships) as ground,
     ):
-        folder = Path(name)
-        folder.chmod(0o755)  # the database's user walks through it when we are root
-        with open_ground(folder, memberships) as ground:
-            advance("database")
-            for part in parts:
-                rows += part.measure(ground, advance)
+        advance("database")
+        for part in parts:
+            rows += part.measure(ground, advance)
     return report(NAME, machine(load_before), rows)
 
 
 @contextmanager
-def open_ground(folder: Path, memberships: int) -> Iterator[Ground]:
-    """A database server in `folder`, stopped at the end."""
-    server = EmbeddedPostgres(folder / "data")
-    server.start()
-    try:
-        yield Ground(folder, server, memberships)
-    finally:
-        server.stop(10.0)
+def open_ground(memberships: int) -> Iterator[Ground]:
+    """A database server in a scratch folder; stopped and removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="so-bench-", dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the database's user walks through it when we are root
+        server = EmbeddedPostgres(folder / "data")
+        server.start()
+        try:
+            yield Ground(folder, server, memberships)
+        finally:
+            server.stop(10.0)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,13 +14,18 @@ from runtime.bench.money_ledger import Side, rows
 from runtime.postgres import EmbeddedPostgres
 
 
-def sides(**changes: Any) -> tuple[Side, Side, Side]:
-    bare = Side(1_000_000, 20.0, 20.0)
-    return bare, changes.get("two", Side(1_000_000, 28.0, 50.0)), changes.get("one", Side(250_000, 13.0, 13.0))
+def sides(**changes: Side) -> dict[str, Side]:
+    plain = {
+        "bare": Side(1_000_000, 20.0, 20.0),
+        "two": Side(1_000_000, 28.0, 50.0),
+        "beside": Side(50_000, 1.0, 2.0),
+        "after": Side(50_000, 1.7, 2.0),
+    }
+    return plain | changes
 
 
 def test_the_promises_of_the_ledger_side() -> None:
-    made = rows(*sides())
+    made = rows(**sides())
     assert [one.target for one in made] == ["<= 30", ">= 0.5 x", None, ">= 1.6 x"]
     assert all(one.ok for one in made)
 
@@ -29,13 +33,13 @@ def test_the_promises_of_the_ledger_side() -> None:
 @pytest.mark.parametrize(
     ("slow", "missed"),
     [
-        ({"two": Side(1_000_000, 31.0, 60.0), "one": Side(250_000, 14.0, 14.0)}, [0]),
-        ({"two": Side(1_000_000, 41.0, 80.0), "one": Side(250_000, 20.0, 20.0)}, [0, 1]),
-        ({"one": Side(250_000, 10.0, 10.0)}, [3]),
+        ({"two": Side(1_000_000, 31.0, 60.0)}, [0]),
+        ({"two": Side(1_000_000, 41.0, 80.0)}, [0, 1]),
+        ({"after": Side(50_000, 1.5, 1.5)}, [3]),
     ],
 )
 def test_each_can_be_missed(slow: dict[str, Side], missed: list[int]) -> None:
-    assert [n for n, one in enumerate(rows(*sides(**slow))) if not one.ok] == missed
+    assert [n for n, one in enumerate(rows(**sides(**slow))) if not one.ok] == missed
 
 
 def test_captures_are_told_beside_the_adapters_and_signing_beside_the_workers_cpu() -> None:
