@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from socket import socket
+from typing import Any
 
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -27,13 +31,15 @@ from runtime.drawer_desk import DrawersOfAHouse
 from runtime.kill_switches import KillSwitchesOfAHouse
 from runtime.member_money_desk import MemberMoneyOfAHouse
 from runtime.membership_desk import MembershipsOfAHouse
-from runtime.plant import Plant
+from runtime.plant import Plant, Providers
 from runtime.postgres import EmbeddedPostgres, sqlalchemy_url
 from runtime.price_desk import PricesOfAHouse
 from runtime.privacy import Privacy
 from runtime.privacy_desk import Desk, MemberLinks
 from runtime.reconciliation_desk import ReconciliationDesk
 from runtime.rollout_desks import RolloutsOfAHouse
+from runtime.settlement import SettlementRunner
+from runtime.settlement_desk import SettlementsOfAHouse
 from tests.conftest import fresh_database
 from tests.gateway.shop import SmallShop, tiles
 from tests.gateway.world import fill
@@ -103,6 +109,7 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
         app.state.edge.drawers = drawers
         here = Plant(Path(), region=RegionId("local"), chain=ChainId("chain"), database_url=database_url)
         app.state.edge.kill_switches = KillSwitchesOfAHouse([here])
+        app.state.edge.settlements = SettlementsOfAHouse([here], _forecast)
         rollouts = RolloutsOfAHouse([here])
         app.state.edge.rollouts = rollouts
         app.state.edge.prices = PricesOfAHouse([Plant(Path(), region=RegionId("local"), database_url=database_url)])
@@ -132,6 +139,15 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
             loops[0].call_soon_threadsafe(app.state.edge.close)
             server.should_exit = True
             thread.join(READY_S)
+
+
+async def _forecast(plant: Plant) -> Mapping[str, object]:
+    """As the region's actor does it, over the same rows; nobody outside is asked."""
+    async with AsyncConnectionPool[AsyncConnection[Any]](
+        plant.database_url, min_size=1, max_size=2, open=False
+    ) as pool:
+        runner = SettlementRunner(plant.chain, plant.region, pool, Providers(plant))
+        return asdict(await runner.forecast(datetime.now(UTC)))
 
 
 async def _settled(_region: str) -> dict[str, int | str]:

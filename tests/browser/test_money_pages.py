@@ -16,6 +16,7 @@ from models.domain.reconciliation import LineKind, StatementFile, StatementLine,
 from runtime.plant import Plant
 from runtime.reconciliation_desk import ReconciliationDesk
 from tests.browser.conftest import Served, Watched
+from tests.gateway.trusted import trusted_membership
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -128,3 +129,53 @@ def test_a_receipt_is_found_verified_and_invoiced(console: Watched, served: Serv
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.goto(page.url.partition("/receipts")[0] + "/language/zh?back=/invoices")
     expect(page.get_by_role("heading", name="开票")).to_be_visible()
+
+
+def test_settlement_is_tried_dry_paused_and_a_parked_item_resolved(console: Watched, served: Served) -> None:
+    page = console.page
+    due, parked = (trusted_membership(served.database_url) for _ in range(2))
+    with psycopg.connect(served.database_url, autocommit=True) as conn:
+        past = "enrolled_at = now() - interval '9 days', expires_at = now() - interval '3 days',"
+        conn.execute(
+            f"UPDATE membership SET {past} cutoff_at = now() - interval '2 days', used_fen = 700 WHERE id = %s", (due,)
+        )
+        conn.execute(
+            f"UPDATE membership SET {past} cutoff_at = now() - interval '2 days', used_fen = 0, state = 'PARKED',"
+            " parked_why = 'captured twice' WHERE id = %s",
+            (parked,),
+        )
+        [(count, clawback_fen)] = conn.execute(
+            "SELECT count(*), sum(least(fee_eff_fen, used_fen)) FILTER (WHERE used_fen < fee_eff_fen) FROM membership"
+            " WHERE (chain, region) = ('chain', 'local') AND due_at IS NOT NULL AND cutoff_at <= now()"
+        ).fetchall()
+    page.get_by_role("link", name="Settlement", exact=True).click()
+    page.get_by_role("button", name="Dry run").click()
+    foreseen = page.locator("[id^=forecast-]")
+    expect(foreseen.locator("[data-field=cut_off]")).to_have_text(str(count))
+    expect(foreseen.locator("[data-field=clawback_fen]")).to_have_text(f"{clawback_fen / 100:.2f}")
+    with psycopg.connect(served.database_url) as conn:
+        state = conn.execute("SELECT state, charge_fen FROM membership WHERE id = %s", (due,)).fetchone()
+    assert state == ("ACTIVE", None), "nothing happened"
+    ask = page.locator("#ask")
+    page.get_by_role("button", name="Pause").click()
+    ask.get_by_label("Why").fill("the provider is down")
+    ask.get_by_role("button", name="Do it").click()
+    expect(page.locator("h2").filter(has_text="the provider is down")).to_contain_text("paused")
+    page.get_by_role("button", name="Resume").click()
+    ask.get_by_role("button", name="Do it").click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    item = page.locator("tr").filter(has_text=parked)
+    expect(item).to_contain_text("captured twice")
+    item.get_by_role("button", name="Write off").click()
+    ask.get_by_label("Why").fill("gone")
+    ask.get_by_role("button", name="Do it").click()
+    expect(page.locator("#toast")).to_contain_text("owes nothing")
+    console.troubles[:] = [trouble for trouble in console.troubles if "409" not in trouble]
+    item.get_by_role("button", name="Close").click()
+    ask.get_by_label("Why").fill("given back by hand")
+    ask.get_by_role("button", name="Do it").click()
+    expect(item).to_have_count(0)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    with psycopg.connect(served.database_url, autocommit=True) as conn:
+        conn.execute("DELETE FROM membership WHERE id IN (%s, %s)", (due, parked))
