@@ -54,6 +54,7 @@ def test_each_rule_has_an_example_with_a_period_of_its_own() -> None:
     assert {plan.rule for plan in plans} == set(Rule)
     assert {type(plan.period) for plan in plans} == {Days, Months, FixedDate}
     assert {benefit.kind for plan in plans for benefit in plan.benefits} == set(BenefitKind)
+    assert {kind for plan in plans for kind in plan.guarantees} == set(GuaranteeKind)
 
 
 def with_period(**period: object) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from gateway.providers.port import PaymentProvider
 from gateway.providers.wechat import WechatProvider
@@ -255,17 +257,27 @@ async def test_a_fee_that_wechat_vouches_for_is_settled_and_refunded_there(shop:
     await wechat.aclose()
 
 
-async def test_where_a_company_has_no_account_the_other_guarantees_are_named(shop: Shop) -> None:
-    plan = {**PLAN, "id": "score-10", "guarantees": ["pay_score", "cash_deposit"]}
+async def test_where_a_company_has_no_account_the_other_guarantees_are_named_and_one_is_taken(shop: Shop) -> None:
+    """A life through the plan that is shipped with all of them."""
+    shipped = Path(__file__).parents[2] / "configs" / "plans" / "neighbour-5.yaml"
     async with shop.pool.connection() as conn, conn.cursor() as cur:
-        await save_plan(cur, CHAIN, plan)
+        plan = await save_plan(cur, CHAIN, yaml.safe_load(shipped.read_text("utf-8")))
 
     def providers(_entity: LegalEntityId, provider: str = "alipay", /) -> PaymentProvider:
         return {"alipay": shop.provider}[provider]
 
     shop.memberships = Memberships(shop.pool, providers, pepper=PEPPER, wall=shop.clock)
-    request = await shop.enrol_request(plan=PlanId("score-10"), guarantee="pay_score", member=ANNA, auth=None)
+    request = await shop.enrol_request(plan=plan.id, guarantee="pay_score", member=ANNA, auth=None)
     answer = await shop.ask(request, "ask-1")
     assert isinstance(answer, EnrolAnswered)
-    assert (answer.code, answer.instead) == ("guarantee_unavailable", ("cash_deposit",))
+    assert (answer.code, answer.instead) == ("guarantee_unavailable", ("balance_hold", "cash_deposit"))
     assert await shop.rows("SELECT 1 FROM membership") == []
+    await StoredValue(shop.pool, shop.clock).top_up(clerk(700))
+    membership = membership_of(await enrol(shop, "balance_hold", plan=plan.id))
+    assert await fen(shop) == 200
+    use = replace(shop.use(membership, 300), benefit=plan.benefits[0].id)
+    await shop.ask(shop.reserve_request(use, store=FRANCHISED))
+    await shop.ask(shop.post_request(use, store=FRANCHISED))
+    assert (await shop.settle_after(40, providers=nobody)).ok
+    assert await state(shop, membership) == ("CLOSED", "balance", "ended", 300, 0)
+    assert (await fen(shop), await shop.account("north", "due_from:chain")) == (400, 300)
