@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -243,7 +244,8 @@ class Duties:
                     # A disk may have room again; and a download that was given up may still put its file in place.
                     said = f"{error.code}: {error.message}" if isinstance(error, RetryLater) else f"disk: {error}"
                     self.fetch_error = said[:200]
-                    await asyncio.sleep(min(pause_s, FETCH_PAUSE_S_MAX))
+                    # Thousands lose the same gateway at the same moment; they must not come back together.
+                    await asyncio.sleep(min(pause_s, FETCH_PAUSE_S_MAX) * random.uniform(0.5, 1.0))
                     pause_s *= 2
                 except StoreOpsError as error:
                     self.fetch_error = str(error)[:200]

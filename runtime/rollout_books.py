@@ -90,13 +90,14 @@ async def candidate_of_version(databases: Databases, version: int) -> Artefact:
     async with databases.at() as conn:
         base = await store_books.in_force(conn, databases.chain)
         candidate = await store_books.is_candidate(conn, databases.chain, version)
+        kind = await store_books.kind_of(conn, databases.chain, version)
     if not base or not (version == base or (candidate and version > base)):
         raise Refused(
             "unknown_book",
             f"version {version} is neither in force nor a candidate after it",
             f"version {base} is in force; an older one is rolled out as a file",
         )
-    return book_artefact(ArtefactKind.PRICES, version, base)
+    return book_artefact(kind, version, base)
 
 
 def _nothing(message: str) -> Refused:

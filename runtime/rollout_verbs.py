@@ -129,6 +129,8 @@ def _teller(name: str, help_text: str, *, reason: bool) -> Callable[..., None]:
         from actors import rollout_effects as effects
 
         by = _person(who)
+        if reason and not why.strip():
+            raise Refused("bad_text", "the reason says nothing", '--reason "too quiet"')
         told: dict[str, Callable[[], RolloutCommand]] = {
             "start": lambda: effects.Start(by),
             "promote": lambda: effects.Promote(by),

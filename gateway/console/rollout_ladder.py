@@ -34,6 +34,7 @@ STANDS = (
 )
 """Where a store can stand, in the order in which a bar shows it."""
 WAITING = Counts(0)
+UNFINISHED = (StageState.OPEN, StageState.AWAITS_APPROVAL)
 FOR_THE_START = Text("等待启动", "waits for the start")
 
 
@@ -90,11 +91,13 @@ class Rung:
     why: Text
     mark: StageMark
     policy: StagePolicy
+    unfinished: bool = False
+    """The rollout was over before this stage was."""
 
     @property
     def state_word(self) -> Text:
         """Its state in words."""
-        return STAGE_STATES[self.state]
+        return Text("未完成", "not finished") if self.unfinished else STAGE_STATES[self.state]
 
     def count(self, stand: str) -> int:
         """Stores that stand so."""
@@ -123,6 +126,7 @@ def ladder(rollout: Rollout, views: Sequence[StageView], now: datetime) -> tuple
                 _why(rollout, number, view),
                 mark,
                 policy,
+                mark.state in UNFINISHED and not rollout.state.active,
             )
         )
     return tuple(found)
@@ -221,6 +225,8 @@ def _soak(
 
 def _why(rollout: Rollout, number: int, view: StageView | None) -> Text:
     mark = rollout.stages[number]
+    if mark.state in UNFINISHED and not rollout.state.active:
+        return Text("未完成：发布已经结束", "not finished: the rollout ended before")
     if number > rollout.stage:
         if number == 0:
             return FOR_THE_START

@@ -191,8 +191,10 @@ def _not_yet(counts: Counts, policy: StagePolicy) -> Gate | None:
         return hold(
             GateCode.FEW_EXECUTED,
             Text(
-                f"等待：已有结果 {counts.executed} 家，至少 {policy.executed_min} 家才判断",
-                f"waits for: {counts.executed} stores have an outcome, {policy.executed_min} are needed to judge",
+                f"等待：{counts.stores} 家门店中 {counts.executed} 家已有结果（观察期满，或失败），"
+                f"至少 {policy.executed_min} 家才判断",
+                f"waits for: {counts.executed} of {counts.stores} stores have an outcome (healthy for long enough, "
+                f"or failed), {policy.executed_min} are needed to judge",
             ),
         )
     if not counts.succeeded or counts.succeeded * 100 < policy.success_percent_min * counts.reached:

@@ -14,6 +14,8 @@ from psycopg import AsyncConnection, AsyncCursor
 
 from models.domain.errors import Refused
 from models.domain.ids import ChainId, StoreId
+from models.domain.rollout import ArtefactKind
+from models.tables.chain_books import PLAN_FILE
 
 Connection = AsyncConnection[Any]
 IN_FORCE_SQL = "(SELECT max(version) FROM book WHERE chain = %(chain)s AND NOT candidate)"
@@ -54,6 +56,16 @@ async def is_candidate(conn: Connection | AsyncCursor[Any], chain: str, version:
     cursor = await conn.execute("SELECT candidate FROM book WHERE chain = %s AND version = %s", (chain, version))
     row = await cursor.fetchone()
     return None if row is None else bool(row[0])
+
+
+async def kind_of(conn: Connection, chain: str, version: int) -> ArtefactKind:
+    """What made a version: a file of plans, or else one of prices."""
+    cursor = await conn.execute(
+        "SELECT coalesce((doc->%s->>'version')::int = version, false) FROM book WHERE chain = %s AND version = %s",
+        (PLAN_FILE, chain, version),
+    )
+    row = await cursor.fetchone()
+    return ArtefactKind.PLAN if row is not None and row[0] else ArtefactKind.PRICES
 
 
 async def pin(conn: Connection, chain: ChainId, store: StoreId, version: int) -> None:

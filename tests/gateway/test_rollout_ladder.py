@@ -57,7 +57,7 @@ def test_stores_stand_where_their_terminals_do_and_soaking_has_its_share() -> No
     ]
     assert pilot.soak is not None
     assert (pilot.soak.share, pilot.soak.least_s, pilot.soak.soaking) == (65, 30, 1)
-    assert pilot.why.en.startswith("waits for: 1 stores have an outcome")
+    assert pilot.why.en.startswith("waits for: 1 of 2 stores have an outcome")
     assert {one.name: (one.value, one.met) for one in pilot.bounds}["executed"] == (1, False)
     back = Mark(TargetState.ROLLED_BACK, previous="", error=TargetState.LYING)
     [pilot, _] = ladder(begun(a=back, b=replace(succeeded, state=TargetState.ROLLING_BACK)), (), NOW)

@@ -14,7 +14,7 @@ from models.tables.chain_books import save_book
 from models.tables.plans import latest_plan
 from models.tables.store_books import make_current, pin
 from runtime.plant import Plant
-from runtime.rollout_books import candidate_of_plans
+from runtime.rollout_books import candidate_of_plans, candidate_of_version
 from runtime.rollout_databases import Databases
 from tests.integration.money_shop import CHAIN, FRANCHISED, OWN, PLAN, REGION, Shop, open_shop, running_simulator
 
@@ -55,7 +55,7 @@ async def test_a_candidate_is_sold_where_it_is_pinned_and_members_keep_what_they
         assert nothing.value.code == "nothing_changes"
         artefact = await candidate_of_plans(databases, [NEXT])
         assert (artefact.key, artefact.version, artefact.fallback) == ("book", "2", "1")
-        assert await candidate_of_plans(databases, [NEXT]) == artefact
+        assert await candidate_of_plans(databases, [NEXT]) == artefact == await candidate_of_version(databases, 2)
     finally:
         await databases.close()
     assert await sold(shop) == {OWN: 1, FRANCHISED: 1, "": 1}

@@ -253,8 +253,8 @@ ROLLOUTS: dict[str, tuple[str, str]] = {
     ),
     "make.missing": ("请填写：{{}}", "Still missing: {{}}"),
     "make.strange": (
-        "没有这样的设置：{{}}。若是终端厂商自己的设置可以继续，否则请改正。",
-        "No setting is called so: {{}}. Go on if it is a terminal vendor's own; mend it if not.",
+        "若是终端厂商自己的设置可以继续，否则请改正。没有这样的设置：{{}}",
+        "Go on if it is a terminal vendor's own, mend it if not. No such setting: {{}}",
     ),
     "make.book": ("候选价目版本", "Candidate of the chain's book"),
     "make.book_text": (
@@ -284,8 +284,8 @@ ROLLOUTS: dict[str, tuple[str, str]] = {
     "make.copy": ("复制为 CLI 或 curl", "Copy as CLI or curl"),
     "make.bad_line": ("标签应写作 名称=值：{{}}", "A label is written name=value: {{}}"),
     "make.conflict": (
-        "发布 {{}} 正在改动其中一些门店的同一内容；先结束它。",
-        "Rollout {{}} changes the same in some of these stores; end it first.",
+        "发布 {{}} 正在改动其中一些门店的同一内容：先结束它，或冻结草稿后由草稿取代它。",
+        "Rollout {{}} changes the same in some of these stores: end it, or freeze a draft that takes over from it.",
     ),
     "make.line": ("第 {{}} 行", "line {{}}"),
     "make.made": ("草稿已冻结", "The draft is frozen"),

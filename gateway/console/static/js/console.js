@@ -13,7 +13,7 @@ export function say(text) {
   toast.textContent = text;
   toast.dataset.shown = "";
   clearTimeout(hideToast);
-  hideToast = setTimeout(() => delete toast.dataset.shown, 5000);
+  hideToast = setTimeout(() => delete toast.dataset.shown, Math.max(5000, 70 * text.length));
 }
 
 /** Show one address of ours in the drawer. */

@@ -240,7 +240,7 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const left = missing();
   if (left) {
-    tell(words.missing.replace("{}", left), "warn");
+    tell(form.querySelector(`[data-kind="${elements.kind.value}"] label`) ? words.missing.replace("{}", left) : left, "warn");
     return;
   }
   const buttons = form.querySelectorAll("p.buttons button");
@@ -287,6 +287,7 @@ form.addEventListener("change", (event) => {
 form.addEventListener("input", () => {
   key = crypto.randomUUID();
   copy.hidden = true;
+  shown.hidden = true; // it was of something else
 });
 elements.yaml.value = texts[elements.policy.value] ?? "";
 follow();

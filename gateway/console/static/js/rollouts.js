@@ -42,7 +42,7 @@ async function press(control, address, body, done = () => {}) {
     done();
     say(ask.dataset.done);
   } catch (error) {
-    say(error instanceof TypeError ? toast.dataset.away : `${toast.dataset.failed} (${error.message})`);
+    say(error instanceof TypeError ? toast.dataset.away : error.message);
   } finally {
     pending.delete(address);
     control.disabled = false;
