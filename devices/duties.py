@@ -245,7 +245,7 @@ class Duties:
                     said = f"{error.code}: {error.message}" if isinstance(error, RetryLater) else f"disk: {error}"
                     self.fetch_error = said[:200]
                     # Thousands lose the same gateway at the same moment; they must not come back together.
-                    await asyncio.sleep(min(pause_s, FETCH_PAUSE_S_MAX) * random.uniform(0.5, 1.0))
+                    await asyncio.sleep(min(pause_s, FETCH_PAUSE_S_MAX) * random.uniform(0.5, 1.0))  # noqa: S311
                     pause_s *= 2
                 except StoreOpsError as error:
                     self.fetch_error = str(error)[:200]
