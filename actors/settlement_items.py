@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 
-from actors.settlement import Booking, settlement_of
+from actors.settlement import HOLD_IS_OVER, Booking, settlement_of
 from models.domain import ledger
 from models.domain.charging import branch_of
 from models.domain.errors import Refused
 from models.domain.ledger import StoreShare
 from models.domain.membership import HoldState, State
+from models.domain.payments import Failed
 from models.domain.settlement import Call, CallKind, NewCall, Standing
 
 
@@ -30,7 +31,7 @@ class Action(StrEnum):
 def resolve(
     standing: Standing,
     action: Action,
-    failed: Call | None,
+    failed: Sequence[Call],
     nth: int,
     shares: Sequence[StoreShare],
     now: datetime,
@@ -39,7 +40,7 @@ def resolve(
     capture: str,
     written_off: bool,
 ) -> Booking:
-    """The booking of one action. `failed`: the last call that ended without success, if any; `nth`: how many calls
+    """The booking of one action. `failed`: the calls that ended without success (`still_failed`); `nth`: how many calls
     the membership has had, so that a new one gets a number of its own. `capture`: the number of its last attempt, under
     which a write-off is booked, as without a person; `written_off`: it was already.
 
@@ -50,12 +51,15 @@ def resolve(
     match action:
         case Action.RETRY:
             # A capture is never asked again under a new number while nobody knows what the provider took.
-            if failed is None or failed.kind is CallKind.CAPTURE:
+            if not failed:
                 raise Refused(
                     "nothing_to_retry", f"{standing.id}: no release or refund failed", "choose another action"
                 )
-            again = NewCall(standing.id, failed.kind, f"{failed.number}R{nth}", failed.fen, now)
-            return Booking(replace(standing, state=_before(standing, failed)), (), (again,))
+            again = tuple(
+                NewCall(standing.id, call.kind, f"{call.number}R{n}", call.fen, now)
+                for n, call in enumerate(failed, nth)
+            )
+            return Booking(replace(standing, state=_before(standing, failed[-1])), (), again)
         case Action.RELEASE:
             if standing.hold_state is not HoldState.HELD:
                 raise Refused("nothing_held", f"{standing.id} holds nothing", "choose another action")
@@ -71,6 +75,19 @@ def resolve(
                 # Closed without booking, the stores would bear what the member enjoyed.
                 raise Refused("still_owed", f"{standing.id} owes {_fixed(standing).due_fen} fen", "write it off")
             return Booking(replace(standing, state=State.CLOSED))
+
+
+def still_failed(calls: Sequence[Call]) -> list[Call]:
+    """Of a membership's calls the releases and refunds that came to nothing, and were not asked again since."""
+    numbers = [call.number for call in calls]
+    return [
+        call
+        for call in calls
+        if call.kind is not CallKind.CAPTURE
+        and isinstance(call.answer, Failed)
+        and not (call.kind is CallKind.RELEASE and call.answer.reason in HOLD_IS_OVER)
+        and not any(number.startswith(f"{call.number}R") for number in numbers)
+    ]
 
 
 def _fixed(standing: Standing) -> Standing:

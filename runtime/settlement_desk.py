@@ -16,12 +16,12 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg_pool import AsyncConnectionPool
 
 from actors.settlement import Booking
-from actors.settlement_items import Action, resolve
+from actors.settlement_items import Action, resolve, still_failed
 from models.domain.calendar import business_date, day_begins
 from models.domain.charging import request_number
 from models.domain.errors import NeedsOperator, Refused, RetryLater
 from models.domain.ids import ChainId, RegionId
-from models.domain.settlement import Call, CallKind, Standing, capture_call
+from models.domain.settlement import CallKind, Standing, capture_call
 from models.tables import settlement, settlement_runs
 from models.tables.clock import business_now, load_offset
 from models.tables.control import ControlTotals, control_totals, cut_off_earlier, shares_of
@@ -173,7 +173,7 @@ class SettlementDesk:
             if again is None:
                 written_off = await was_booked(cur, "written_off", [call.number for call in attempts])
                 booking = resolve(
-                    standing, action, _last_failed(calls), len(calls), shares, now,
+                    standing, action, still_failed(calls), len(calls), shares, now,
                     provider=standing.provider, capture=capture, written_off=written_off,
                 )  # fmt: skip
             else:
@@ -295,9 +295,3 @@ class SettlementsOfAHouse:
 
 def _first_number(standing: Standing) -> str:
     return request_number(standing.id, standing.generation)
-
-
-def _last_failed(calls: list[Call]) -> Call | None:
-    """The newest release or refund that has its answer: a parked membership's is the one that failed."""
-    done = [call for call in calls if call.kind is not CallKind.CAPTURE and call.answer is not None]
-    return done[-1] if done else None

@@ -243,7 +243,7 @@ def check_erasable(open_memberships: Sequence[tuple[str, State]]) -> None:
         raise Refused(
             "membership_open",
             f"memberships are not over: {', '.join(waiting)}",
-            "let them be cancelled and settled (storeops settle), or waive what is owed; then erase",
+            "let them be cancelled and settled (storeops settle), a debt to the end of its dunning; then erase",
         )
 
 

@@ -143,7 +143,8 @@ ON CONFLICT (request_number) DO NOTHING
 _SAVE_STANDINGS = """
 UPDATE membership m SET state = s.state, paid_fen = s.paid_fen, refunded_fen = s.refunded_fen,
     receivable_fen = s.receivable_fen, captured_number = s.captured_number, hold_state = s.hold_state,
-    attempts = s.attempts, parked_why = s.parked_why
+    attempts = s.attempts,
+    parked_why = CASE WHEN s.state = 'PARKED' AND s.parked_why = '' THEN m.parked_why ELSE s.parked_why END
 FROM unnest(%(ids)s::text[], %(states)s::text[], %(paid)s::bigint[], %(refunded)s::bigint[], %(receivable)s::bigint[],
             %(captured)s::text[], %(holds)s::text[], %(attempts)s::int[], %(parked)s::text[])
     AS s(id, state, paid_fen, refunded_fen, receivable_fen, captured_number, hold_state, attempts, parked_why)
@@ -310,7 +311,7 @@ async def insert_calls(cur: AsyncCursor[Any], calls: Sequence[NewCall]) -> None:
 
 
 async def save_standings(cur: AsyncCursor[Any], standings: Sequence[tuple[Standing, str]]) -> None:
-    """The states and amounts that a step decided, each with why it was parked (empty: it was not)."""
+    """The states and amounts that a step decided, each with why it was parked (empty: it was not, or it was before)."""
     if not standings:
         return
     await cur.execute(

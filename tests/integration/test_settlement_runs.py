@@ -164,6 +164,25 @@ async def test_what_was_written_off_and_parked_for_its_hold_is_not_written_off_a
     assert await shop.account("chain", "member_receivable") == 0
 
 
+async def test_every_refund_that_failed_is_retried_and_none_that_went_through(shop: Shop) -> None:
+    desk = desk_of(shop)
+    membership = await shop.member("d")
+    uses = [await shop.use_coupon(membership, fen=fen) for fen in (300, 200, 100)]
+    await shop.settle_after(40)
+    await shop.admin.add_fault("alipay.trade.refund", "fail", sub_code="ACQ.SELLER_BALANCE_NOT_ENOUGH", times=2)
+    for use in uses:
+        await shop.reverse(use)
+        await desk.run(shop.runner(), shop.clock.now, "test")
+    (item,) = await desk.items("parked")
+    assert "failed" in item.why, "another reversal does not hide why"
+    assert await shop.account("chain", "refund_payable") == -500
+    assert await desk.resolve(membership, Action.RETRY, "the account is filled", "cli:ann") == "CLOSED"
+    await desk.run(shop.runner(), shop.clock.now, "test")
+    assert await shop.account("chain", "refund_payable") == 0
+    refunds = "SELECT fen FROM settlement_call WHERE kind = 'refund' AND answer->>'answer' = 'succeeded' ORDER BY fen"
+    assert await shop.rows(refunds) == [(100,), (200,), (300,)]
+
+
 async def test_a_failed_release_is_retried_under_a_new_number(shop: Shop) -> None:
     desk = desk_of(shop)
     await shop.admin.add_fault("alipay.fund.auth.order.unfreeze", "fail", sub_code="ACQ.BUYER_BALANCE_NOT_ENOUGH")
