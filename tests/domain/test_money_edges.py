@@ -21,12 +21,14 @@ from models.domain.membership import (
     ProviderAnswer,
     ProviderAnswered,
     State,
+    UseReported,
     apply,
 )
 from models.domain.membership_end import attempt_due, positive
 from models.domain.membership_events import Guarantee, HoldState
 from models.domain.membership_guarantee import guaranteed, guarantees_instead, holder_of
 from models.domain.membership_state import HOLD_TIMEOUT, Attempt, Membership, Outcome, Use, broken_invariant
+from models.domain.money import Money, Rounding, cash_rounded_fen, divide, format_yuan
 from models.domain.payments import PROVIDERS
 from models.domain.periods import FixedDate
 from models.domain.plans import GuaranteeKind, MerchantCancel, Plan, Rule, plan_from_dict
@@ -280,3 +282,36 @@ def test_with_nothing_due_only_a_hold_that_stands_goes_back(state: HoldState) ->
     outcome = apply(unused, CutOff(CUTOFF))
     assert outcome.membership.state is State.CLOSED
     assert outcome.release_hold_fen == (1000 if state is HoldState.HELD else 0)
+
+
+def test_amounts_at_their_borders() -> None:
+    assert [format_yuan(fen) for fen in (-1, 0, 1, -100)] == ["-0.01", "0.00", "0.01", "-1.00"]
+    for denominator in (0, -1, -7):
+        with pytest.raises(ValueError, match="denominator must be positive"):
+            divide(10, denominator, Rounding.FLOOR)
+    with pytest.raises(ValueError, match="due_fen must not be negative"):
+        cash_rounded_fen(-1)
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [("CNY", "HKD"), ("HKD", "CNY")])
+def test_no_currency_meets_another_and_each_meets_itself(mine: str, theirs: str) -> None:
+    assert Money(1, mine) + Money(2, "".join(list(mine))) == Money(3, mine)
+    with pytest.raises(TypeError, match="mixed currencies"):
+        Money(1, mine) + Money(1, theirs)
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.PARKED])
+def test_only_who_is_suspended_is_refused_online(state: State) -> None:
+    """In time by its own clock, received after the charge was fixed: late, and the merchant's."""
+    for offline in (False, True):
+        m = replace(CLOSED, state=state)
+        found = apply(m, UseReported(CUTOFF, UsageId("u2"), COUPON, 800, START + timedelta(days=1), offline))
+        refused = state is State.SUSPENDED and not offline
+        assert found.use_class is (UseClass.REFUSED if refused else UseClass.LATE)
+
+
+@pytest.mark.parametrize(("late", "state"), [(-1, State.ACTIVE), (0, State.EXPIRED), (1, State.EXPIRED)])
+def test_a_timer_that_fires_late_ends_it_all_the_same(late: int, state: State) -> None:
+    m = replace(SOUND, state=State.ACTIVE, charge_fen=None)
+    assert m.expiry is not None
+    assert apply(m, Expired(m.expiry + timedelta(seconds=late))).membership.state is state
