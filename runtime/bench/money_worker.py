@@ -51,6 +51,7 @@ class Asking:
 async def work(task: dict[str, Any]) -> dict[str, float]:
     """Settle; what it took, the CPU without the asking."""
     provider, asking = cast("PaymentProvider", AtOnce()), Asking()
+    limits = SettlementLimits() if task["paced"] else LIMITS
     async with AsyncConnectionPool[AsyncConnection[Any]](task["url"], min_size=1, max_size=1, open=False) as pool:
         async with pool.connection() as conn:
             backend = conn.info.backend_pid
@@ -58,7 +59,7 @@ async def work(task: dict[str, Any]) -> dict[str, float]:
         await asyncio.to_thread(sys.stdin.readline)
         began, cpu_s = time.monotonic(), time.process_time() + backend_cpu_s([backend])
         for region in task["regions"]:
-            runner = SettlementRunner(task["chain"], region, pool, lambda *_: provider, LIMITS, between_steps=asking)
+            runner = SettlementRunner(task["chain"], region, pool, lambda *_: provider, limits, between_steps=asking)
             report = await runner.run(datetime.fromisoformat(task["now"]))
             if not report.ok or report.open_calls:
                 raise SystemExit(f"{region}: {report}")

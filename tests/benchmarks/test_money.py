@@ -13,33 +13,29 @@ from runtime.bench.money_captures import Captures
 from runtime.bench.money_ledger import Side, rows
 from runtime.postgres import EmbeddedPostgres
 
-
-def sides(**changes: Side) -> dict[str, Side]:
-    plain = {
-        "bare": Side(1_000_000, 20.0, 20.0),
-        "two": Side(1_000_000, 28.0, 50.0),
-        "beside": Side(50_000, 1.0, 2.0),
-        "after": Side(50_000, 1.7, 2.0),
-    }
-    return plain | changes
+BARE = Side(1_000_000, 20.0, 20.0)
+TWO = Side(1_000_000, 28.0, 50.0)
+PAIR = (Side(50_000, 1.0, 2.0), Side(50_000, 1.7, 2.0))
+AT_PACE = (Side(4_000, 0.5, 1.0, asking_s=9.5), Side(4_000, 0.5, 1.0, asking_s=16.5))
 
 
 def test_the_promises_of_the_ledger_side() -> None:
-    made = rows(**sides())
-    assert [one.target for one in made] == ["<= 30", ">= 0.5 x", None, ">= 1.6 x"]
+    made = rows(BARE, TWO, PAIR, AT_PACE)
+    assert [one.target for one in made] == ["<= 30", ">= 0.5 x", None, ">= 1.6 x", ">= 1.6 x"]
     assert all(one.ok for one in made)
 
 
 @pytest.mark.parametrize(
-    ("slow", "missed"),
+    ("two", "pair", "at_pace", "missed"),
     [
-        ({"two": Side(1_000_000, 31.0, 60.0)}, [0]),
-        ({"two": Side(1_000_000, 41.0, 80.0)}, [0, 1]),
-        ({"after": Side(50_000, 1.5, 1.5)}, [3]),
+        (Side(1_000_000, 31.0, 60.0), PAIR, AT_PACE, [0]),
+        (Side(1_000_000, 41.0, 80.0), PAIR, AT_PACE, [0, 1]),
+        (TWO, (PAIR[0], Side(50_000, 1.5, 1.5)), AT_PACE, [3]),
+        (TWO, PAIR, (AT_PACE[0], Side(4_000, 0.5, 1.0, asking_s=14.5)), [4]),
     ],
 )
-def test_each_can_be_missed(slow: dict[str, Side], missed: list[int]) -> None:
-    assert [n for n, one in enumerate(rows(**sides(**slow))) if not one.ok] == missed
+def test_each_can_be_missed(two: Side, pair: tuple[Side, Side], at_pace: tuple[Side, Side], missed: list[int]) -> None:
+    assert [n for n, one in enumerate(rows(BARE, two, pair, at_pace)) if not one.ok] == missed
 
 
 def test_captures_are_told_beside_the_adapters_and_signing_beside_the_workers_cpu() -> None:
