@@ -38,11 +38,10 @@ def resolve(
     *,
     provider: str,
     capture: str,
-    written_off: bool,
 ) -> Booking:
     """The booking of one action. `failed`: the calls that ended without success (`still_failed`); `nth`: how many calls
     the membership has had, so that a new one gets a number of its own. `capture`: the number of its last attempt, under
-    which a write-off is booked, as without a person; `written_off`: it was already.
+    which a write-off is booked, as without a person.
 
     Raises Refused `not_parked`, `nothing_to_retry`, `nothing_held`, `nothing_owed`, `hold_is_open`, `still_owed`.
     """
@@ -71,7 +70,7 @@ def resolve(
         case Action.CLOSE:
             if standing.hold_state is HoldState.HELD:
                 raise Refused("hold_is_open", f"{standing.id} still holds {standing.hold_fen} fen", "release it first")
-            if not written_off and not standing.captured_number and _fixed(standing).due_fen:
+            if not standing.captured_number and _fixed(standing).due_fen:
                 # Closed without booking, the stores would bear what the member enjoyed.
                 raise Refused("still_owed", f"{standing.id} owes {_fixed(standing).due_fen} fen", "write it off")
             return Booking(replace(standing, state=State.CLOSED))

@@ -25,7 +25,7 @@ from models.domain.settlement import CallKind, Standing, capture_call
 from models.tables import settlement, settlement_runs
 from models.tables.clock import business_now, load_offset
 from models.tables.control import ControlTotals, control_totals, cut_off_earlier, shares_of
-from models.tables.ledger import insert_transactions, was_booked
+from models.tables.ledger import insert_transactions
 from models.tables.ledger_balances import take_snapshot
 from models.tables.memberships import lock_membership
 from models.tables.privacy import audit
@@ -171,10 +171,9 @@ class SettlementDesk:
             capture = max(attempts, key=lambda call: call.attempt).number if attempts else _first_number(standing)
             again = await tried_again(cur, standing, self._wall()) if action is Action.RETRY else None
             if again is None:
-                written_off = await was_booked(cur, "written_off", [call.number for call in attempts])
                 booking = resolve(
                     standing, action, still_failed(calls), len(calls), shares, now,
-                    provider=standing.provider, capture=capture, written_off=written_off,
+                    provider=standing.provider, capture=capture,
                 )  # fmt: skip
             else:
                 booking = Booking(again)

@@ -91,16 +91,6 @@ async def book(cur: AsyncCursor[Any], bookings: Sequence[Booking], *, into_close
     return True
 
 
-async def was_booked(cur: AsyncCursor[Any], kind: str, numbers: Sequence[str]) -> bool:
-    """Whether a transaction of this kind stands under one of these request numbers."""
-    await cur.execute(
-        "SELECT EXISTS (SELECT 1 FROM txn WHERE request_number = ANY(%s) AND kind = %s)", (list(numbers), kind)
-    )
-    row = await cur.fetchone()
-    assert row is not None
-    return bool(row[0])
-
-
 async def load_transaction(cur: AsyncCursor[Any], transaction_id: str) -> Transaction | None:
     """A booked transaction, for its mirror; None when nothing was booked under that id."""
     await cur.execute(
