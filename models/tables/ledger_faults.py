@@ -82,9 +82,13 @@ FROM ledger_snapshot s, LATERAL (
     FROM txn t JOIN entry e ON e.txn = t.id WHERE t.xact < {BELOW}
 ) AS n
 WHERE {BELOW} > 0 AND (s.transactions, s.legs, s.digest) IS DISTINCT FROM (n.transactions, n.legs, n.digest)""",
+    # A guard stands when it is there, fires always, on the same events (`kind`), and does what its migration wrote.
     "guard_is_gone": """
-SELECT name FROM unnest(ARRAY['entry_balances', 'entry_append_only', 'txn_append_only']) AS name
-WHERE NOT EXISTS (SELECT 1 FROM pg_trigger g WHERE g.tgname = name AND g.tgenabled = 'A'
+SELECT name FROM (VALUES ('entry_balances', 4, '27385b907689e9227d9a504452445298'),
+    ('entry_append_only', 58, '7b4e22d178d8402174189b7f3787ada8'),
+    ('txn_append_only', 58, '7b4e22d178d8402174189b7f3787ada8')) AS guard(name, kind, body)
+WHERE NOT EXISTS (SELECT 1 FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid WHERE g.tgname = name
+    AND g.tgenabled = 'A' AND g.tgtype = kind AND g.tgqual IS NULL AND md5(p.prosrc) = body
     AND g.tgrelid IN ('entry'::regclass, 'txn'::regclass))
 UNION ALL
 SELECT name FROM unnest(ARRAY['entry_pkey', 'entry_bounded', 'txn_pkey', 'txn_request_number_kind_key', 'txn_formed'])

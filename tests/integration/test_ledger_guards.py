@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from models.tables.ledger_faults import verify
 from runtime.postgres import EmbeddedPostgres
 from tests.conftest import fresh_database
 
@@ -210,3 +211,27 @@ def test_the_applications_role_cannot_step_around_the_triggers(books: str) -> No
             " WHERE tgrelid IN ('entry'::regclass, 'txn'::regclass) AND NOT tgisinternal"
         ).fetchall()
     assert enabled == [("A",)] * 3, "they fire in a replica's session too"
+
+
+async def test_a_guard_that_was_hollowed_out_is_found(books: str) -> None:
+    """The owner of the functions may write them anew: the triggers stand, and let everything through."""
+    async with await psycopg.AsyncConnection.connect(books, autocommit=True) as conn:
+
+        async def gone() -> tuple[str, ...]:
+            [guards] = [fault for fault in (await verify(conn)).faults if fault.what == "guard_is_gone"]
+            return tuple(sorted(guards.examples))
+
+        expected = {
+            "ledger_entries_balance": ("entry_balances",),
+            "ledger_is_append_only": ("entry_append_only", "txn_append_only"),
+        }
+        for function, guards in expected.items():
+            kept = await (await conn.execute("SELECT pg_get_functiondef(%s::regproc)", (function,))).fetchone()
+            assert kept is not None
+            hollow = (
+                f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+            )
+            await conn.execute(hollow.encode())
+            assert await gone() == guards
+            await conn.execute(kept[0].encode())
+        assert await gone() == ()
