@@ -76,7 +76,8 @@ class Voucher:
             raise ValueError(f"voucher {self.id}: basis_points is 1..{WHOLE_BASIS_POINTS}")
         if min(self.value_fen, self.threshold_fen) < 0 or (self.cap_fen is not None and self.cap_fen < 1):
             raise ValueError(f"voucher {self.id}: amounts are not negative, a cap is at least 1 fen")
-        if not 1 <= self.sale_quota <= VOUCHERS_MAX or min(self.quota or 1, self.member_quota or 1) < 1:
+        counted = [quota for quota in (self.quota, self.member_quota) if quota is not None]
+        if not 1 <= self.sale_quota <= VOUCHERS_MAX or min(counted, default=1) < 1:
             raise ValueError(f"voucher {self.id}: a quota is at least 1, sale_quota at most {VOUCHERS_MAX}")
 
     @property
