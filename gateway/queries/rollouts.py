@@ -128,28 +128,33 @@ class TargetDetailView(View):
 
 _ROWS = """
 SELECT r.id, r.chain, r.artefact->>'kind', r.artefact_key, r.artefact->>'version', r.policy->>'name', r.state,
-  open.stage + 1, jsonb_array_length(r.plan->'stages'), coalesce(r.plan->'stages'->open.stage->>'name', ''),
-  (SELECT sum(jsonb_array_length(s->'stores'))::int FROM jsonb_array_elements(r.plan->'stages') AS s),
+  open.stage + 1, ladder.stages, coalesce(ladder.names[open.stage + 1], ''), ladder.stores,
   r.author, said.why->>'zh', said.why->>'en', r.created_at, r.changed_at, r.artefact->>'payload'
 FROM rollout r
+CROSS JOIN LATERAL (
+  SELECT count(*)::int AS stages, array_agg(s->>'name' ORDER BY n) AS names,
+    sum(jsonb_array_length(s->'stores'))::int AS stores
+  FROM jsonb_array_elements(r.plan->'stages') WITH ORDINALITY AS each (s, n)
+) AS ladder
 LEFT JOIN LATERAL (
   SELECT d.stage + (d.way = 'advance')::int AS stage, d.gate->'why' AS why FROM rollout_decision d
   WHERE d.rollout = r.id ORDER BY d.n DESC, d.stage DESC LIMIT 1
 ) AS decided ON true
 CROSS JOIN LATERAL (
   SELECT CASE r.state WHEN 'draft' THEN -1
-    ELSE least(coalesce(decided.stage, 0), jsonb_array_length(r.plan->'stages') - 1) END AS stage
+    ELSE least(coalesce(decided.stage, 0), ladder.stages - 1) END AS stage
 ) AS open
 LEFT JOIN LATERAL (
   SELECT j.doc->'why' AS why FROM rollout_journal j
-  WHERE r.state <> 'running' AND j.rollout = r.id AND j.kind = 'rollout' ORDER BY j.n DESC LIMIT 1
+  WHERE r.state <> 'running' AND j.rollout = r.id AND j.target = '' AND j.kind = 'rollout' ORDER BY j.n DESC LIMIT 1
 ) AS moved ON true
 CROSS JOIN LATERAL (SELECT CASE r.state WHEN 'running' THEN decided.why ELSE moved.why END AS why) AS said
 WHERE (%(chain)s = '' OR r.chain = %(chain)s) AND (%(states)s::text[] IS NULL OR r.state = ANY(%(states)s))
   AND (%(at)s::timestamptz IS NULL OR (r.created_at, r.id) < (%(at)s, %(id)s))
 ORDER BY r.created_at DESC, r.id DESC LIMIT %(limit)s
 """
-"""Of the few decisions, not of a journal of thousands: a stage opens in the commit of the decision that let it."""
+"""Of the few decisions, not of a journal of thousands: a stage opens in the commit of the decision that let it. A plan
+of thousands of terminals is taken apart once."""
 
 
 def home_of(edge: Edge, chain: str) -> AsyncEngine:
@@ -250,7 +255,7 @@ async def places_of(session: AsyncSession, rollout: str) -> list[Place]:
 
 
 _TARGETS = """
-WITH planned AS (
+WITH planned AS MATERIALIZED (
   SELECT sg.n::int AS stage, sg.st->>'store' AS store, sg.st->>'region' AS region, t
   FROM (
     SELECT sg.n, jsonb_array_elements(sg.s->'stores') AS st
@@ -259,18 +264,19 @@ WITH planned AS (
     SELECT jsonb_array_length(r.plan->'stages'), j.doc->'store' FROM rollout r
     JOIN rollout_journal j ON j.rollout = r.id AND j.kind = 'joined' WHERE r.id = %(id)s
   ) AS sg, jsonb_array_elements(sg.st->'targets') AS t
-), marked AS (
-  SELECT DISTINCT ON (target) target, doc->'mark' AS mark FROM rollout_journal
-  WHERE rollout = %(id)s AND kind = 'target' ORDER BY target, n DESC
 )
-SELECT stage, store, region, t->>'terminal', t->>'role', (t->>'mandatory')::bool, mark::text
-FROM planned LEFT JOIN marked ON target = t->>'terminal'
-WHERE (%(states)s::text[] IS NULL OR coalesce(mark->>'state', 'queued') = ANY(%(states)s))
+SELECT stage, store, region, t->>'terminal', t->>'role', (t->>'mandatory')::bool, newest.mark::text
+FROM planned LEFT JOIN LATERAL (
+  SELECT j.doc->'mark' AS mark FROM rollout_journal j
+  WHERE j.rollout = %(id)s AND j.target = t->>'terminal' AND j.kind = 'target' ORDER BY j.n DESC LIMIT 1
+) AS newest ON true
+WHERE (%(states)s::text[] IS NULL OR coalesce(newest.mark->>'state', 'queued') = ANY(%(states)s))
   AND (%(stage)s::int IS NULL OR stage = %(stage)s) AND (%(store)s = '' OR store = %(store)s)
   AND (%(terminal)s = '' OR t->>'terminal' = %(terminal)s)
   AND (%(at)s::int IS NULL OR (stage, store, t->>'terminal') > (%(at)s, %(after_store)s, %(after)s))
 ORDER BY stage, store, t->>'terminal' LIMIT %(limit)s
 """
+"""Each terminal's last entry by its index: a join on what comes out of a document is a guess to the planner."""
 
 
 async def list_targets(

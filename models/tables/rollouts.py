@@ -82,6 +82,7 @@ class RolloutJournalRow(SQLModel, table=True):
     """One entry; never changed, never deleted."""
 
     __tablename__ = "rollout_journal"
+    __table_args__ = (Index("rollout_journal_target", "rollout", "target", "n"),)
     rollout: str = Field(primary_key=True, foreign_key="rollout.id")
     n: int = Field(primary_key=True, sa_type=BigInteger)
     at: datetime = instant()
@@ -346,10 +347,11 @@ async def journal(
     conn: Connection, rollout: RolloutId, *, since: int = 0, target: str | None = None, limit: int | None = None
 ) -> list[tuple[int, Entry]]:
     """Entries after number `since` with their numbers; of one terminal when `target` is given, "" for none of any."""
+    about = "" if target is None else "AND target = %(target)s"
     cursor = await conn.execute(
-        """SELECT n, kind, doc::text FROM rollout_journal
-           WHERE rollout = %s AND n > %s AND (%s::text IS NULL OR target = %s) ORDER BY n LIMIT %s""",
-        (rollout, since, target, target, limit),
+        f"""SELECT n, kind, doc::text FROM rollout_journal
+            WHERE rollout = %(rollout)s AND n > %(since)s {about} ORDER BY n LIMIT %(limit)s""",
+        {"rollout": rollout, "since": since, "target": target, "limit": limit},
     )
     return [(n, msgspec.json.decode(doc, type=_KINDS[kind])) for n, kind, doc in await cursor.fetchall()]
 
