@@ -154,3 +154,19 @@ def test_a_new_rollout_is_mended_previewed_frozen_and_started(people: None, sign
     page.locator("#ask").get_by_role("button", name="确认").click()
     expect(page.locator("#live .badge").first).to_have_text("进行中")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    first = page.url
+    page.goto(page.url.rpartition("/")[0] + "/new")
+    page.get_by_label("除外的门店").fill("nowhere")
+    page.get_by_label("合并补丁（YAML 或 JSON）").fill("sound: {made: 50}")
+    page.get_by_role("button", name="冻结为草稿").click()
+    expect(page.locator("#said")).to_contain_text("范围中有写错的名称")  # nobody is left out by a name that is misspelt
+    sign_in.pages[-1].troubles.clear()
+    page.get_by_label("除外的门店").fill("")
+    page.get_by_role("button", name="冻结为草稿").click()
+    expect(page.locator("#live .notice")).to_contain_text("sound.made = 40")
+    page.get_by_role("button", name="取代并启动").click()
+    page.locator("#ask").get_by_role("button", name="确认").click()
+    expect(page.locator("#live .badge").first).to_have_text("进行中")
+    page.goto(first)
+    expect(page.locator("#live .badge").first).to_have_text("已被取代")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import psycopg
+import pytest
 from psycopg.types.json import Jsonb
 
 from actors.hosts import DESIRED_CHANNEL, Delivered, Delivery
@@ -23,10 +25,12 @@ from models.domain.rollout import PersonId, RolloutId, RolloutPolicy, RolloutSta
 from models.domain.rollout_part import patch_artefact
 from models.domain.twin import CommandAsked, Desired, DesiredAsked, OrderResult
 from runtime.plant import Plant
+from runtime.postgres import EmbeddedPostgres
 from runtime.rollout_databases import Databases
 from runtime.rollout_desk import RolloutDesk
 from runtime.rollout_files import policy_path, read_policy
 from runtime.rollouts import RolloutDriver
+from tests.conftest import fresh_database
 
 CHAIN, REGION = ChainId("sunrise"), RegionId("south")
 STORES = [StoreId(f"s-{n}") for n in range(1, 7)]
@@ -135,6 +139,23 @@ def plant(conn: psycopg.Connection[Any], region: RegionId = REGION, stores: Sequ
                 "INSERT INTO entity VALUES (%s, %s, 'terminal', %s, %s, %s, 1, now())",
                 (region, store, terminal, shard_of(store), Jsonb(msgspec.to_builtins(twin))),
             )
+
+
+@pytest.fixture(scope="module")
+def planted(embedded_postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[tuple[EmbeddedPostgres, str]]:
+    """A database to copy: kills need a fresh one each."""
+    with fresh_database(embedded_postgres, migrated_template) as made:
+        with psycopg.connect(made, autocommit=True) as conn:
+            plant(conn)
+        yield embedded_postgres, urlsplit(made).path.lstrip("/")
+
+
+@pytest.fixture
+def url(planted: tuple[EmbeddedPostgres, str]) -> Iterator[str]:
+    """A copy of it."""
+    server, template = planted
+    with fresh_database(server, template) as made:
+        yield made
 
 
 def small_policy() -> RolloutPolicy:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -18,10 +16,8 @@ from models.domain.rollout import RolloutState, Selector, TargetState
 from models.domain.rollout_journal import TargetMoved
 from models.domain.rollout_part import patch_artefact
 from models.tables import rollouts as table
-from runtime.postgres import EmbeddedPostgres
 from runtime.rollout_desk import RolloutDesk, scope_of, selected_by
 from runtime.rollouts import RolloutDriver
-from tests.conftest import fresh_database
 from tests.integration.rollout_shop import (
     AUTHOR,
     OTHER,
@@ -33,29 +29,16 @@ from tests.integration.rollout_shop import (
     begun,
     documents,
     opened,
-    plant,
+    planted,
     report,
     small_policy,
     until,
+    url,
 )
 
+__all__ = ["planted", "url"]  # fixtures
+
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def planted(embedded_postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[tuple[EmbeddedPostgres, str]]:
-    """A database to copy: kills need a fresh one each."""
-    with fresh_database(embedded_postgres, migrated_template) as url:
-        with psycopg.connect(url, autocommit=True) as conn:
-            plant(conn)
-        yield embedded_postgres, urlsplit(url).path.lstrip("/")
-
-
-@pytest.fixture
-def url(planted: tuple[EmbeddedPostgres, str]) -> Iterator[str]:
-    server, template = planted
-    with fresh_database(server, template) as made:
-        yield made
 
 
 async def test_two_stores_then_all_and_back(url: str) -> None:

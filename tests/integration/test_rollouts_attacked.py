@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -18,11 +16,9 @@ from models.domain.errors import NeedsOperator, Refused
 from models.domain.rollout import PersonId, Reason, RolloutId, RolloutState, Selector, TargetState
 from models.domain.rollout_part import patch_artefact
 from models.tables import rollouts as table
-from runtime.postgres import EmbeddedPostgres
 from runtime.rollout_conflicts import ACTIVE_MAX
 from runtime.rollout_desk import RolloutDesk
 from runtime.rollouts import RolloutDriver
-from tests.conftest import fresh_database
 from tests.integration.rollout_shop import (
     AUTHOR,
     OTHER,
@@ -34,34 +30,21 @@ from tests.integration.rollout_shop import (
     begun,
     documents,
     opened,
-    plant,
+    planted,
     read_twin,
     report,
     small_policy,
     until,
+    url,
     write_twin,
 )
+
+__all__ = ["planted", "url"]  # fixtures
 
 pytestmark = pytest.mark.integration
 
 PATCHED = '{"sound":{"volume_percent":40}}'
 ROUNDS_MAX = 60
-
-
-@pytest.fixture(scope="module")
-def planted(embedded_postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[tuple[EmbeddedPostgres, str]]:
-    """A database to copy."""
-    with fresh_database(embedded_postgres, migrated_template) as url:
-        with psycopg.connect(url, autocommit=True) as conn:
-            plant(conn)
-        yield embedded_postgres, urlsplit(url).path.lstrip("/")
-
-
-@pytest.fixture
-def url(planted: tuple[EmbeddedPostgres, str]) -> Iterator[str]:
-    server, template = planted
-    with fresh_database(server, template) as made:
-        yield made
 
 
 async def dies(_: str) -> None:
