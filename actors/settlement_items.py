@@ -13,17 +13,18 @@ from models.domain.charging import branch_of
 from models.domain.errors import Refused
 from models.domain.ledger import StoreShare
 from models.domain.membership import HoldState, State
-from models.domain.payments import Failed
-from models.domain.settlement import Call, CallKind, NewCall, Standing
+from models.domain.payments import Failed, PayResult, Succeeded
+from models.domain.settlement import Call, CallKind, NewCall, Standing, refund_number
 
 
 class Action(StrEnum):
-    """RETRY: the failed release or refund once more. RELEASE: give the hold back. WRITE_OFF: what is due is bad debt.
-    CLOSE: done by hand elsewhere, nothing is booked.
+    """RETRY: the failed release or refund once more. RELEASE: give the hold back. REFUND: give a capture back that is
+    none of the charge's. WRITE_OFF: what is due is bad debt. CLOSE: done by hand elsewhere, nothing is booked.
     """
 
     RETRY = "retry"
     RELEASE = "release"
+    REFUND = "refund"
     WRITE_OFF = "write_off"
     CLOSE = "close"
 
@@ -31,24 +32,25 @@ class Action(StrEnum):
 def resolve(
     standing: Standing,
     action: Action,
-    failed: Sequence[Call],
-    nth: int,
+    calls: Sequence[Call],
     shares: Sequence[StoreShare],
     now: datetime,
     *,
     provider: str,
     capture: str,
 ) -> Booking:
-    """The booking of one action. `failed`: the calls that ended without success (`still_failed`); `nth`: how many calls
-    the membership has had, so that a new one gets a number of its own. `capture`: the number of its last attempt, under
-    which a write-off is booked, as without a person.
+    """The booking of one action. `calls`: all that the membership has had, so that a new one gets a number of its own.
+    `capture`: the number of its last attempt, under which a write-off is booked, as without a person.
 
-    Raises Refused `not_parked`, `nothing_to_retry`, `nothing_held`, `nothing_owed`, `hold_is_open`, `still_owed`.
+    Raises Refused `not_parked`, `nothing_to_retry`, `nothing_held`, `nothing_to_refund`, `nothing_owed`,
+    `hold_is_open`, `still_owed`.
     """
     if standing.state is not State.PARKED:
         raise Refused("not_parked", f"{standing.id} is {standing.state}", "see the list of parked items")
+    nth = len(calls)
     match action:
         case Action.RETRY:
+            failed = still_failed(calls)
             # A capture is never asked again under a new number while nobody knows what the provider took.
             if not failed:
                 raise Refused(
@@ -65,6 +67,8 @@ def resolve(
             number = f"U{standing.id}G{standing.generation}R{nth}"
             back = NewCall(standing.id, CallKind.RELEASE, number, standing.hold_fen, now)
             return Booking(standing, (), (back,), parked_why="its hold goes back")
+        case Action.REFUND:
+            return _given_back(standing, calls, now, provider)
         case Action.WRITE_OFF:
             return _write_off(standing, shares, now, provider, capture)
         case Action.CLOSE:
@@ -87,6 +91,31 @@ def still_failed(calls: Sequence[Call]) -> list[Call]:
         and not (call.kind is CallKind.RELEASE and call.answer.reason in HOLD_IS_OVER)
         and not any(number.startswith(f"{call.number}R") for number in numbers)
     ]
+
+
+def _given_back(standing: Standing, calls: Sequence[Call], now: datetime, provider: str) -> Booking:
+    """A second collection of one charge, or one of another amount: booked as the member's, and refunded."""
+    numbers = {call.number for call in calls}
+    surplus = [
+        (call.number, call.answer.result.total_fen)
+        for call in calls
+        if call.kind is CallKind.CAPTURE
+        and call.number != standing.captured_number
+        and refund_number(call.number) not in numbers
+        and isinstance(call.answer, Succeeded)
+        and isinstance(call.answer.result, PayResult)
+    ]
+    if not surplus:
+        raise Refused("nothing_to_refund", f"{standing.id}: nothing was captured beside the charge", "see its calls")
+    date = standing.business_date(now)
+    booked = tuple(
+        ledger.collected_beside(number, owner=standing.owner, provider=provider, fen=fen, business_date=date)
+        for number, fen in surplus
+    )
+    back = tuple(NewCall(standing.id, CallKind.REFUND, refund_number(number), fen, now) for number, fen in surplus)
+    if standing.captured_number:
+        return Booking(replace(standing, state=State.CLOSED), booked, back)
+    return Booking(standing, booked, back, parked_why="what was captured goes back")
 
 
 def _fixed(standing: Standing) -> Standing:

@@ -22,7 +22,7 @@ from models.domain.charging import Branch
 from models.domain.ids import ChainId, LegalEntityId, RegionId
 from models.domain.ledger import Transaction
 from models.domain.payments import AnyAnswer
-from models.domain.settlement import Call, CallKind, CallState, NewCall, Standing
+from models.domain.settlement import Call, CallKind, CallState, NewCall, Standing, payment_of
 from models.tables import settlement
 from models.tables.closing import close_asked, close_plain
 from models.tables.columns import quick_columns
@@ -463,4 +463,4 @@ async def _query(provider: Holder, call: Call) -> AnyAnswer:
 
 def _payment_of(call: Call) -> str:
     """A capture has a number of its own; what WeChat's service order collects has its order's."""
-    return call.hold_order if call.provider == WECHAT else call.captured_number
+    return call.hold_order if call.provider == WECHAT else payment_of(call)

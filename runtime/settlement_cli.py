@@ -119,7 +119,7 @@ def parked(
 @settle_app.command(name="resolve")
 def resolve_item(
     membership: Annotated[str, typer.Argument(help="Its id: storeops settle parked.")],
-    action: Annotated[Action, typer.Argument(help="retry, release, write_off or close.")],
+    action: Annotated[Action, typer.Argument(help="retry, release, refund, write_off or close.")],
     why: Why,
     region: OneRegion = None,
     data: Data = None,

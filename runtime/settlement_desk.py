@@ -16,7 +16,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg_pool import AsyncConnectionPool
 
 from actors.settlement import Booking
-from actors.settlement_items import Action, resolve, still_failed
+from actors.settlement_items import Action, resolve
 from models.domain.calendar import business_date, day_begins
 from models.domain.charging import request_number
 from models.domain.errors import NeedsOperator, Refused, RetryLater
@@ -172,8 +172,7 @@ class SettlementDesk:
             again = await tried_again(cur, standing, self._wall()) if action is Action.RETRY else None
             if again is None:
                 booking = resolve(
-                    standing, action, still_failed(calls), len(calls), shares, now,
-                    provider=standing.provider, capture=capture,
+                    standing, action, calls, shares, now, provider=standing.provider, capture=capture
                 )  # fmt: skip
             else:
                 booking = Booking(again)

@@ -318,6 +318,15 @@ def refunded(request_number: str, *, owner: LegalEntityId, provider: str, fen: i
     return legs.as_transaction("refunded", request_number)
 
 
+def collected_beside(
+    request_number: str, *, owner: LegalEntityId, provider: str, fen: int, business_date: str
+) -> Transaction:
+    """The provider collected what nobody owed it: the member's, until `refunded`."""
+    legs = _Legs(business_date)
+    legs.pair(owner, clearing(provider), OwedAs.REFUND, fen)
+    return legs.as_transaction("collected_beside", request_number)
+
+
 def given_up(
     request_number: str,
     *,

@@ -5,6 +5,7 @@ Values only; `actors.settlement` decides, `models.tables.settlement` keeps them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -154,4 +155,18 @@ def release_call(standing: Standing, not_before: datetime) -> NewCall:
 
 def refund_call(standing: Standing, cause: str, fen: int, not_before: datetime) -> NewCall:
     """`fen` given back because of `cause` (a reversal's id, or the number of a capture that took too much)."""
-    return NewCall(standing.id, CallKind.REFUND, f"R{cause}", fen, not_before)
+    return NewCall(standing.id, CallKind.REFUND, refund_number(cause), fen, not_before)
+
+
+def refund_number(cause: str) -> str:
+    """Our number of a refund."""
+    return f"R{cause}"
+
+
+_OF_A_CAPTURE = re.compile(r"R(S.+?G\d+(?:A\d+)?)(?:R\d+)*")
+
+
+def payment_of(call: Call) -> str:
+    """Which payment a refund gives back: the capture that it is named after, else the membership's."""
+    named = _OF_A_CAPTURE.fullmatch(call.number)
+    return call.captured_number if named is None else named[1]

@@ -106,7 +106,10 @@ FROM tendered
 # provider has: it shows as OURS_ONLY.
 _OTHERS = """
 INSERT INTO ours (kind, order_no, request_no, fen, txn, store, cause)
-SELECT CASE WHEN m.fen > 0 THEN 'payment' ELSE 'refund' END, coalesce(h.captured_number, m.request_number),
+SELECT CASE WHEN m.fen > 0 THEN 'payment' ELSE 'refund' END,
+       -- A refund that is named after a capture is that one's (models.domain.settlement.payment_of).
+       coalesce(substring(c.request_number FROM '^R(S.+?G[0-9]+(?:A[0-9]+)?)(?:R[0-9]+)*$'), h.captured_number,
+           m.request_number),
        CASE WHEN m.kind = 'refunded' THEN m.request_number ELSE '' END, m.fen, m.txn, '', ''
 FROM moved m
 LEFT JOIN settlement_call c ON m.kind = 'refunded' AND c.request_number = m.request_number

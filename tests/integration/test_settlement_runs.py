@@ -8,9 +8,14 @@ from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from actors.settlement_items import Action
+from gateway.providers.port import Scene
 from models.domain.errors import Refused
+from models.domain.payments import answer_document
+from models.domain.settlement import CallKind, NewCall
+from models.tables.settlement import insert_calls
 from runtime.settlement import SettlementLimits
 from runtime.settlement_desk import BY_CLOCK, SettlementDesk
 from tests.integration.money_shop import CHAIN, REGION, RunningSimulator, Shop, open_shop, running_simulator
@@ -184,6 +189,31 @@ async def test_every_refund_that_failed_is_retried_and_none_that_went_through(sh
     assert await shop.account("chain", "refund_payable") == 0
     refunds = "SELECT fen FROM settlement_call WHERE kind = 'refund' AND answer->>'answer' = 'succeeded' ORDER BY fen"
     assert await shop.rows(refunds) == [(100,), (200,), (300,)]
+
+
+async def test_what_was_captured_twice_is_given_back(shop: Shop) -> None:
+    desk = desk_of(shop)
+    await desk.run(shop.runner(), shop.clock.now, "test")
+    (membership,) = (row[0] for row in await shop.rows("SELECT id FROM membership WHERE charge_fen = 800"))
+    second = f"S{membership}G1A1"  # an attempt whose answer was no, and which the provider collects all the same
+    code = await shop.admin.payment_code(shop.customer("b"))
+    answer = await shop.provider.pay(
+        number=second, amount_fen=900, subject="x", auth_code=code, scene=Scene.PAYMENT_CODE
+    )
+    async with shop.pool.connection() as conn, conn.cursor() as cur:
+        await insert_calls(cur, [NewCall(membership, CallKind.CAPTURE, second, 900, shop.clock.now, 1)])
+        await cur.execute(
+            "UPDATE settlement_call SET state = 'ANSWERED', answer = %s WHERE request_number = %s",
+            (Jsonb(answer_document(answer)), second),
+        )
+    await desk.run(shop.runner(), shop.clock.now, "test")
+    (item,) = await desk.items("parked")
+    assert "captured twice" in item.why
+    assert await desk.resolve(membership, Action.REFUND, "taken twice", "cli:ann") == "CLOSED"
+    await desk.run(shop.runner(), shop.clock.now, "test")
+    assert await shop.one("SELECT paid_fen FROM membership WHERE id = %s", membership) == 800
+    assert await shop.account("chain", "refund_payable") == 0
+    assert (await shop.provider_net())["net_fen"] == 1800, "of both memberships together"
 
 
 async def test_a_failed_release_is_retried_under_a_new_number(shop: Shop) -> None:

@@ -59,6 +59,7 @@ SETTLEMENT: dict[str, tuple[str, str]] = {
     "settle_run.failed": ("失败", "failed"),
     "settle_action.retry": ("重试", "Try again"),
     "settle_action.release": ("释放冻结", "Release the hold"),
+    "settle_action.refund": ("退回多收", "Refund"),
     "settle_action.write_off": ("核销", "Write off"),
     "settle_action.close": ("关闭", "Close"),
     "settle_sure.retry": (
@@ -66,6 +67,10 @@ SETTLEMENT: dict[str, tuple[str, str]] = {
         "The release or refund that failed is asked again, under a new number.",
     ),
     "settle_sure.release": ("退还冻结金额；此项保留至关闭。", "The hold goes back; the item stays until it is closed."),
+    "settle_sure.refund": (
+        "退回本次结算之外多收的扣款。",
+        "What was captured beside the charge goes back to the member.",
+    ),
     "settle_sure.write_off": ("未收金额记为坏账。", "What is due becomes bad debt."),
     "settle_sure.close": ("已在别处处理；不入账。", "It was put right elsewhere; nothing is booked."),
 }

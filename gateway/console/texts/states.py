@@ -141,6 +141,7 @@ STATES: dict[str, tuple[str, str]] = {
     "txn.settled": ("到期结算", "Settled"),
     "txn.capture_failed": ("扣款未成功", "Collecting failed"),
     "txn.receivable_collected": ("欠款收回", "Debt collected"),
+    "txn.collected_beside": ("多收，待退回", "Collected beside the charge"),
     "txn.written_off": ("欠款核销", "Written off"),
     "txn.due_reduced": ("应收减少", "Due reduced"),
     "txn.refunded": ("退款", "Refunded"),
