@@ -8,8 +8,20 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from models.domain.charging import Cancellation, CancelledBy, UseClass, classify_use, effective_fee_fen
-from models.domain.ids import BenefitId, LegalEntityId, MembershipId, UsageId
+from models.domain.accounts import store_of
+from models.domain.charging import Branch, Cancellation, CancelledBy, UseClass, classify_use, effective_fee_fen
+from models.domain.errors import Bug
+from models.domain.ids import BenefitId, LegalEntityId, MembershipId, StoreId, UsageId
+from models.domain.ledger import (
+    Place,
+    Settlement,
+    StoreShare,
+    Taking,
+    promised_top_ups,
+    sale_paid,
+    settled,
+    top_ups,
+)
 from models.domain.member_balance import BALANCE
 from models.domain.membership import (
     Cancelled,
@@ -315,3 +327,74 @@ def test_a_timer_that_fires_late_ends_it_all_the_same(late: int, state: State) -
     m = replace(SOUND, state=State.ACTIVE, charge_fen=None)
     assert m.expiry is not None
     assert apply(m, Expired(m.expiry + timedelta(seconds=late))).membership.state is state
+
+
+CHAIN, SHOP = LegalEntityId("chain"), Place(StoreId("s1"), LegalEntityId("north"))
+SHARES = (StoreShare(SHOP, 300), StoreShare(Place(StoreId("s2"), CHAIN), 400))
+
+
+@pytest.mark.parametrize(
+    ("fee_eff_fen", "used_fen", "branch", "topped_up"),
+    [
+        (300, 700, None, True),
+        (700, 700, None, True),
+        (int("700"), int("700"), None, True),
+        (800, 700, None, False),
+        (300, 999, None, True),
+        (300, 1000, None, False),
+        (300, 1001, None, False),
+        (300, 700, Branch.FEE, True),
+        (800, 700, Branch.FEE, True),
+        (300, 700, Branch.CLAWBACK, False),
+        (800, 700, Branch.CLAWBACK, False),
+    ],
+)
+def test_a_reduced_fee_is_topped_up_where_the_stores_would_have_had_theirs_back(
+    fee_eff_fen: int, used_fen: int, branch: Branch | None, topped_up: bool
+) -> None:
+    """Of a fee of 10.00."""
+    assert top_ups(1000, fee_eff_fen, used_fen, SHARES, branch) == (SHARES if topped_up else ())
+
+
+def test_only_what_is_missing_of_a_promise_is_topped_up() -> None:
+    received = (StoreShare(SHOP, 299), StoreShare(Place(StoreId("s2"), CHAIN), 400))
+    assert promised_top_ups(SHARES, received) == (StoreShare(SHOP, 1),)
+
+
+@pytest.mark.parametrize("due_fen", [699, 701])
+def test_what_is_clawed_back_is_what_the_stores_gave(due_fen: int) -> None:
+    assert Settlement("m1", CHAIN, ALIPAY, Branch.CLAWBACK, 700, SHARES).shares == SHARES
+    with pytest.raises(Bug, match="do not sum"):
+        Settlement("m1", CHAIN, ALIPAY, Branch.CLAWBACK, due_fen, SHARES)
+
+
+@pytest.mark.parametrize("owner", ["chain", "north", "zone"])
+def test_between_two_companies_the_one_that_collects_owes_and_within_one_nobody(owner: str) -> None:
+    other = LegalEntityId("".join(list(owner)))
+    settled_by = Settlement("m1", other, ALIPAY, Branch.CLAWBACK, 300, SHARES[:1])
+    found = settled("n", settled_by, captured_fen=300, business_date="d")
+    taken = sale_paid(
+        "s", place=SHOP, takings=(Taking(500, provider=ALIPAY, collector=other),), due_fen=500, business_date="d",
+        other_discount_fen=90, funded=((other, 60),),
+    )  # fmt: skip
+    for transaction, fen in ((found, 300), (taken, 560)):
+        owed = [one.amount_fen for one in transaction.entries if one.account == f"due_from:{owner}"]
+        assert sum(owed) == (fen if owner != "north" else 0)
+        assert bool([one for one in transaction.entries if one.account.startswith("due_")]) is (owner != "north")
+    subsidy = sum(one.amount_fen for one in taken.entries if one.account == f"subsidy:{owner}")
+    given = sum(one.amount_fen for one in taken.entries if one.account == "discount_given:s1")
+    assert (subsidy, given) == (60, 30)
+
+
+@pytest.mark.parametrize(
+    ("account", "store"),
+    [("till:s1:lane-1", "s1"), ("till", ""), ("sales_gross:s1", "s1"), ("provider_clearing:alipay", ""), ("bank", "")],
+)
+def test_whose_account_it_is(account: str, store: str) -> None:
+    assert store_of(account) == store
+
+
+def test_what_an_event_leaves_out() -> None:
+    assert Guarantee(GuaranteeKind.PAY_SCORE) == Guarantee(GuaranteeKind.PAY_SCORE, 0, HoldState.NONE)
+    bare = UseReported(START, UsageId("u"), COUPON, 800, START)
+    assert (bare.offline, bare.sale, bare.paid_fen) == (False, None, 0)
