@@ -172,7 +172,7 @@ async def test_what_was_written_off_and_parked_for_its_hold_is_not_written_off_a
     assert await shop.account("chain", "member_receivable") == 0
 
 
-async def test_every_refund_that_failed_is_retried_and_none_that_went_through(shop: Shop) -> None:
+async def test_what_failed_to_go_back_is_retried_and_what_was_captured_twice_goes_back(shop: Shop) -> None:
     desk = desk_of(shop)
     membership = await shop.member("d")
     uses = [await shop.use_coupon(membership, fen=fen) for fen in (300, 200, 100)]
@@ -190,10 +190,6 @@ async def test_every_refund_that_failed_is_retried_and_none_that_went_through(sh
     refunds = "SELECT fen FROM settlement_call WHERE kind = 'refund' AND answer->>'answer' = 'succeeded' ORDER BY fen"
     assert await shop.rows(refunds) == [(100,), (200,), (300,)]
 
-
-async def test_what_was_captured_twice_is_given_back(shop: Shop) -> None:
-    desk = desk_of(shop)
-    await desk.run(shop.runner(), shop.clock.now, "test")
     (membership,) = (row[0] for row in await shop.rows("SELECT id FROM membership WHERE charge_fen = 800"))
     second = f"S{membership}G1A1"  # an attempt whose answer was no, and which the provider collects all the same
     code = await shop.admin.payment_code(shop.customer("b"))
