@@ -201,11 +201,19 @@ def watch(context: BrowserContext, base: str) -> Watched:
 
 
 @pytest.fixture
-def console(served: Served, chromium: Browser) -> Iterator[Watched]:
-    """A signed-in page in English. The test fails when anything went wrong in the page."""
+def signed_in(served: Served, chromium: Browser) -> Iterator[Watched]:
+    """A page in English that is signed in and shows nothing yet: to draw the wall first would cost more than most
+    tests. The test fails when anything went wrong in the page."""
     context = chromium.new_context(locale="en-GB", viewport={"width": 1280, "height": 800})
     watched = watch(context, served.settings.base_url)
-    watched.page.goto(served.login_link())
+    assert context.request.get(served.login_link(), max_redirects=0).status == 303
     yield watched
     context.close()
     assert watched.troubles == []
+
+
+@pytest.fixture
+def console(served: Served, signed_in: Watched) -> Watched:
+    """The same, at the wall, where the link leads to."""
+    signed_in.page.goto(f"{served.settings.base_url}/wall")
+    return signed_in

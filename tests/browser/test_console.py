@@ -20,8 +20,9 @@ def open_table(page: Page) -> None:
     expect(page.locator("#twin-table tbody tr")).to_have_count(60)
 
 
-def test_the_wall_moves_when_a_terminal_does(console: Watched, served: Served) -> None:
-    page = console.page
+def test_the_wall_moves_when_a_terminal_does(signed_in: Watched, served: Served) -> None:
+    page = signed_in.page
+    page.goto(served.login_link())
     expect(page).to_have_url(re.compile("/wall$"))
     expect(page.locator("#live")).to_have_attribute("data-state", "live")
     expect(page.locator("#figure-online")).to_have_text("60 / 60")
@@ -88,9 +89,9 @@ def test_a_charge_is_explained(console: Watched) -> None:
     expect(drawer).to_contain_text("轻会员：8 元优惠券")
 
 
-def test_settling_says_what_it_did(console: Watched) -> None:
-    page = console.page
-    page.goto(page.url.replace("/wall", "/members"))
+def test_settling_says_what_it_did(signed_in: Watched, served: Served) -> None:
+    page = signed_in.page
+    page.goto(f"{served.settings.base_url}/members")
     page.get_by_role("button", name="Settle what is due").click()
     expect(page.locator("#toast")).to_contain_text("captured_fen 1800")
 
@@ -116,8 +117,8 @@ def portrait(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_sale_at_the_virtual_terminal_moves_the_wall(console: Watched, served: Served, tmp_path: Path) -> None:
-    page = console.page
+def test_a_sale_at_the_virtual_terminal_moves_the_wall(signed_in: Watched, served: Served, tmp_path: Path) -> None:
+    page = signed_in.page
     page.goto(f"{served.settings.base_url}/terminal/t-012-1")
     screen = page.locator("#screen")
     page.get_by_role("button", name="三明治").click()
@@ -136,8 +137,8 @@ def test_a_sale_at_the_virtual_terminal_moves_the_wall(console: Watched, served:
     expect(page.locator("#figure-takings")).to_have_text("¥12.50")
 
 
-def test_the_camera_sends_a_frame(console: Watched, served: Served) -> None:
-    page = console.page
+def test_the_camera_sends_a_frame(signed_in: Watched, served: Served) -> None:
+    page = signed_in.page
     page.goto(f"{served.settings.base_url}/terminal/t-013-1")
     page.get_by_role("button", name="Camera").click()
     page.get_by_role("button", name="Take and send").click()
@@ -145,8 +146,8 @@ def test_the_camera_sends_a_frame(console: Watched, served: Served) -> None:
     expect(page.locator("#greeting")).to_have_text("Hello, 张*")
 
 
-def test_without_consent_no_face_is_sent(console: Watched, served: Served, tmp_path: Path) -> None:
-    page = console.page
+def test_without_consent_no_face_is_sent(signed_in: Watched, served: Served, tmp_path: Path) -> None:
+    page = signed_in.page
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url))
     page.goto(f"{served.settings.base_url}/terminal/t-014-1")
@@ -157,8 +158,8 @@ def test_without_consent_no_face_is_sent(console: Watched, served: Served, tmp_p
     assert not [url for url in sent if url.endswith("/faces")]
 
 
-def test_the_screen_follows_the_other_terminals_of_the_lane(console: Watched, served: Served) -> None:
-    page, base = console.page, served.settings.base_url
+def test_the_screen_follows_the_other_terminals_of_the_lane(signed_in: Watched, served: Served) -> None:
+    page, base = signed_in.page, served.settings.base_url
     page.goto(f"{base}/terminal/t-015-1")
     other = page.context.new_page()
     other.goto(f"{base}/terminal/t-015-1")
@@ -169,12 +170,12 @@ def test_the_screen_follows_the_other_terminals_of_the_lane(console: Watched, se
 @pytest.mark.parametrize(
     "path", ["/members", "/payments", "/stores", "/terminals", "/switches", "/system", "/api/v1/docs"]
 )
-def test_every_page_opens_without_a_complaint(console: Watched, served: Served, path: str) -> None:
-    console.page.goto(served.settings.base_url + path)
+def test_every_page_opens_without_a_complaint(signed_in: Watched, served: Served, path: str) -> None:
+    signed_in.page.goto(served.settings.base_url + path)
     if path.endswith("docs"):
-        expect(console.page.get_by_text("/api/v1/memberships/{membership}/explain")).to_be_visible()
+        expect(signed_in.page.get_by_text("/api/v1/memberships/{membership}/explain")).to_be_visible()
     else:
-        expect(console.page.locator("h1")).to_be_visible()
+        expect(signed_in.page.locator("h1")).to_be_visible()
 
 
 def test_a_narrow_page_does_not_scroll_sideways(served: Served, chromium: Browser) -> None:

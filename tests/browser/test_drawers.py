@@ -19,8 +19,8 @@ def does(page: Page, verb: str, keys: str = "") -> None:
     page.locator("#till-ask button[value='yes']").click()
 
 
-def test_a_shift_at_the_drawer(console: Watched, served: Served) -> None:
-    page = console.page
+def test_a_shift_at_the_drawer(signed_in: Watched, served: Served) -> None:
+    page = signed_in.page
     page.goto(f"{served.settings.base_url}/drawers?store=s-011")
     till = page.locator(".till").first
     does(page, "Open a shift", "200")

@@ -12,8 +12,8 @@ from tests.gateway.trusted import trusted_membership
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
 
-def test_a_button_says_what_it_would_do_and_does_it_when_it_is_confirmed(console: Watched, served: Served) -> None:
-    page, membership = console.page, trusted_membership(served.database_url)
+def test_a_button_says_what_it_would_do_and_does_it_when_it_is_confirmed(signed_in: Watched, served: Served) -> None:
+    page, membership = signed_in.page, trusted_membership(served.database_url)
     page.goto(f"{served.settings.base_url}/members?q={membership}")
     page.locator("tbody a").first.click()
     drawer = page.locator("#drawer")
@@ -33,8 +33,8 @@ def test_a_button_says_what_it_would_do_and_does_it_when_it_is_confirmed(console
     expect(drawer.get_by_role("button", name="Suspend")).to_have_count(0)
 
 
-def test_a_clerk_tops_a_balance_up_and_pays_it_out(console: Watched, served: Served) -> None:
-    page, membership = console.page, trusted_membership(served.database_url)
+def test_a_clerk_tops_a_balance_up_and_pays_it_out(signed_in: Watched, served: Served) -> None:
+    page, membership = signed_in.page, trusted_membership(served.database_url)
     with psycopg.connect(served.database_url) as conn:
         row = conn.execute("SELECT t.store, t.lane FROM terminal t JOIN store_entity e USING (store)").fetchone()
     assert row is not None

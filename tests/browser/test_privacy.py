@@ -60,9 +60,9 @@ def test_the_officer_erases_a_face_with_a_reason_and_the_audit_shows_it(console:
 
 
 def test_a_member_reads_takes_and_withdraws_on_their_own_page(
-    served: Served, chromium: Browser, console: Watched, tmp_path: Path
+    served: Served, chromium: Browser, signed_in: Watched, tmp_path: Path
 ) -> None:
-    member, page = enrolled(served, 1), console.page
+    member, page = enrolled(served, 1), signed_in.page
     page.goto(f"{served.settings.base_url}/privacy?q={member}")
     page.get_by_role("button", name="Link to their page").click()
     link = page.get_by_label("Link to their page").input_value()
