@@ -144,7 +144,8 @@ def _approval(rollout: Rollout, told: Approve | Promote, seen: Observation, now:
     by, stage = told.by, told.stage
     if stage is not None and 0 <= stage < rollout.stage and rollout.stages[stage].approved_by == by:
         return ()
-    _require(rollout.state is RolloutState.RUNNING, "not_running", f"it is {rollout.state}", "resume it first")
+    do = "resume it first" if rollout.state is RolloutState.PAUSED else "only a running one is approved"
+    _require(rollout.state is RolloutState.RUNNING, "not_running", f"it is {rollout.state}", do)
     _require(rollout.stage >= 0, "not_running", "no stage is open yet", "wait for the first one")
     same = stage is None or stage == rollout.stage
     _require(same, "stage_moved", f"stage {rollout.stage + 1} is open", "look at it, then say it again")

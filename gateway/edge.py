@@ -18,6 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from actors.hosts import Hosts
 from gateway.drawers import Drawers
 from gateway.enrolment import Enrols, GuessLimit
+from gateway.errors import not_found
 from gateway.face_figures import AskDesk
 from gateway.idempotency import IdempotentCalls
 from gateway.kill_switches import KillSwitches
@@ -226,7 +227,10 @@ def session_with(row: type[SQLModel], parameter: str) -> Callable[..., AsyncIter
     """A dependency: a session in whichever database has the row that `parameter` of the path names."""
 
     async def session(request: Request, edge: Annotated[Edge, Depends(edge_of)]) -> AsyncIterator[AsyncSession]:
-        engine = await edge.database_with(row, request.path_params[parameter])
+        name = str(request.path_params[parameter])
+        if "\0" in name:  # no table keeps it
+            raise not_found(parameter, name)
+        engine = await edge.database_with(row, name)
         async with AsyncSession(engine, expire_on_commit=False) as opened:
             yield opened
 

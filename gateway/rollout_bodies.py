@@ -16,6 +16,8 @@ from models.domain.rollout_part import patch_artefact, software_artefact
 
 REASON_CHARACTERS_MAX = 400
 POLICY_CHARACTERS_MAX = 128 * 1024
+KEPT = r"^[^\x00]*$"
+"""What a table may be asked for."""
 SAID = r"^[^\x00]*[^\s\x00][^\x00]*$"
 """Something, and nothing that no table keeps."""
 

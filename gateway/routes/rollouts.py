@@ -23,6 +23,7 @@ from gateway.queries import rollouts as queries
 from gateway.queries.rollout_evidence import StageEvidenceView, evidence
 from gateway.queries.rollouts import EntryView, RolloutRowView, TargetDetailView, TargetView
 from gateway.rollout_bodies import (
+    KEPT,
     AttachBody,
     PlanBody,
     PlansBody,
@@ -58,8 +59,8 @@ API = "/api/v1/rollouts"
 TIMELINE_MAX = 200
 
 Key = Annotated[str, Header(alias="Idempotency-Key", min_length=8, max_length=64)]
-Number = Annotated[str, Path(max_length=64)]
-Word = Annotated[str, Query(max_length=64)]
+Number = Annotated[str, Path(max_length=64, pattern=KEPT)]
+Word = Annotated[str, Query(max_length=64, pattern=KEPT)]
 Stage = Annotated[int | None, Query(ge=1, le=16, description="1 is the first")]
 States = Annotated[list[RolloutState] | None, Query(description="any of these; none: all")]
 TargetStates = Annotated[list[TargetState] | None, Query(description="any of these; none: all")]

@@ -26,6 +26,7 @@ from gateway.queries import rollouts as queries
 from gateway.queries.ledger_pages import psycopg_of
 from gateway.queries.rollout_evidence import FindingView, LookView, StageEvidenceView, evidence
 from gateway.queries.rollouts import Kin, RolloutRowView
+from gateway.rollout_bodies import KEPT
 from gateway.rollout_views import OutlookView
 from gateway.rollouts import Shown, reach
 from gateway.routes.documented import problems
@@ -64,8 +65,8 @@ FILTERS: dict[str, tuple[RolloutState, ...]] = {
 GOING = (RolloutState.RUNNING, RolloutState.TAILING)
 WORDS = {str(state): words for state, words in ROLLOUT_STATES.items()}
 PERMISSIONS = (Permission.ROLLOUT_CREATE, Permission.ROLLOUT_PROMOTE, Permission.ROLLOUT_HALT)
-Number = Annotated[str, Path(max_length=64)]
-Word = Annotated[str, Query(max_length=64)]
+Number = Annotated[str, Path(max_length=64, pattern=KEPT)]
+Word = Annotated[str, Query(max_length=64, pattern=KEPT)]
 
 
 @dataclass(frozen=True, slots=True)

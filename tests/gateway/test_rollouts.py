@@ -429,6 +429,10 @@ async def test_nonsense_is_refused_by_name(house: House) -> None:
         answer = await ann.client.get(API + path)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
     assert await ann.refused("/none/start") == (404, "not_found")
+    for path in ("/a%00b", "?chain=%00", "/none/targets/a%00b"):
+        assert (await ann.client.get(API + path)).status_code in (404, 422), path
+    named = wanted() | {"selector": {"all_stores": True, "excluded_stores": ["misspelt"]}}
+    assert await ann.refused("/preview", named) == (409, "unknown_selected")
     number = (await ann.done("", wanted()))["id"]
     assert (await ann.client.get(f"{API}/{number}/targets/none")).status_code == 404
     for query in ("cursor=x", "limit=0", "state=lost"):
