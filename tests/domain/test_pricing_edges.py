@@ -10,7 +10,15 @@ import pytest
 from models.domain.best_set import NODES_MAX, Candidate, best_set, compatible, greedy_set
 from models.domain.errors import Refused
 from models.domain.events import Tender, TenderKind
-from models.domain.pricing import LightOffer, check_tenders, check_total, price, saves_now_fen, voucher_candidates
+from models.domain.pricing import (
+    LightOffer,
+    Quote,
+    check_tenders,
+    check_total,
+    price,
+    saves_now_fen,
+    voucher_candidates,
+)
 from models.domain.vouchers import fit
 from tests.domain.baskets import line, plan_of, voucher
 from tests.domain.test_benefits import TEA
@@ -95,6 +103,21 @@ def test_two_uses_compete_with_a_voucher_by_what_they_are_worth() -> None:
     assert (found.due_fen, [use.fen for use in found.uses]) == (300, [300, 300])
     assert saves_now_fen(basket, plan) == 600
     assert saves_now_fen(basket, plan, vouchers=[voucher(value_fen=100)]) == 600
+
+
+def test_two_uses_are_worth_more_than_a_voucher_that_stands_alone() -> None:
+    found = price([line(1, 1000)], LightOffer.fresh(plan_of(COUPON, fee_fen=10)),
+                  vouchers=[voucher(value_fen=400, exclusive=True)])  # fmt: skip
+    assert (found.due_fen, len(found.uses), found.later_fen) == (400, 2, 10)
+
+
+def test_what_is_not_said_is_nothing() -> None:
+    assert not voucher().offered
+    fresh = LightOffer.fresh(plan_of(COUPON))
+    assert (fresh.used_fen, fresh.task_done, dict(fresh.uses_left)) == (0, 0, {"c": 9})
+    empty = Quote(())
+    assert (empty.gross_fen, empty.discount_fen, empty.due_fen, empty.cash_due_fen) == (0, 0, 0, 0)
+    assert (empty.later_fen, empty.agency_fen, empty.age_check, empty.optimal) == (0, 0, False, True)
 
 
 @pytest.mark.parametrize(("total_fen", "right"), [(999, False), (1000, True), (1001, False)])
