@@ -35,6 +35,7 @@ STANDS = (
 """Where a store can stand, in the order in which a bar shows it."""
 WAITING = Counts(0)
 UNFINISHED = (StageState.OPEN, StageState.AWAITS_APPROVAL)
+STOPPED = (RolloutState.HALTED, RolloutState.ROLLING_BACK, RolloutState.ROLLBACK_STUCK)
 FOR_THE_START = Text("等待启动", "waits for the start")
 
 
@@ -92,7 +93,7 @@ class Rung:
     mark: StageMark
     policy: StagePolicy
     unfinished: bool = False
-    """The rollout was over before this stage was."""
+    """The rollout was stopped or over before this stage was."""
 
     @property
     def state_word(self) -> Text:
@@ -126,7 +127,7 @@ def ladder(rollout: Rollout, views: Sequence[StageView], now: datetime) -> tuple
                 _why(rollout, number, view),
                 mark,
                 policy,
-                mark.state in UNFINISHED and not rollout.state.active,
+                _cut_short(rollout, mark),
             )
         )
     return tuple(found)
@@ -223,10 +224,14 @@ def _soak(
     return Soak(share, int(min(running, default=0.0)), policy.soak_s, len(running))
 
 
+def _cut_short(rollout: Rollout, mark: StageMark) -> bool:
+    return mark.state in UNFINISHED and (rollout.state in STOPPED or not rollout.state.active)
+
+
 def _why(rollout: Rollout, number: int, view: StageView | None) -> Text:
     mark = rollout.stages[number]
-    if mark.state in UNFINISHED and not rollout.state.active:
-        return Text("未完成：发布已经结束", "not finished: the rollout ended before")
+    if _cut_short(rollout, mark):
+        return Text("未完成：发布已停止", "not finished: the rollout was stopped before")
     if number > rollout.stage:
         if number == 0:
             return FOR_THE_START

@@ -59,6 +59,8 @@ def test_stores_stand_where_their_terminals_do_and_soaking_has_its_share() -> No
     assert (pilot.soak.share, pilot.soak.least_s, pilot.soak.soaking) == (65, 30, 1)
     assert pilot.why.en.startswith("waits for: 1 of 2 stores have an outcome")
     assert {one.name: (one.value, one.met) for one in pilot.bounds}["executed"] == (1, False)
+    [stopped, _] = ladder(replace(begun(a=soaking, b=succeeded), state=RolloutState.ROLLING_BACK), (view,), after(30))
+    assert (stopped.unfinished, stopped.why.en) == (True, "not finished: the rollout was stopped before")
     back = Mark(TargetState.ROLLED_BACK, previous="", error=TargetState.LYING)
     [pilot, _] = ladder(begun(a=back, b=replace(succeeded, state=TargetState.ROLLING_BACK)), (), NOW)
     assert {part.stand: part.count for part in pilot.parts} == {"rolling_back": 1, "rolled_back": 1}
