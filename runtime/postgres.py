@@ -38,6 +38,8 @@ ADMIN_ROLE = "postgres"
 DATABASE = "storeops"
 SOCKET_NAME = ".s.PGSQL.5432"
 START_TIMEOUT_S = 30.0
+RECOVERY_TIMEOUT_S = 600.0
+"""After a crash up to `max_wal_size` is replayed first: a start that gives up in the middle begins anew each time."""
 STOP_TIMEOUT_S = 1.5
 INITDB_TIMEOUT_S = 60.0
 
@@ -284,7 +286,7 @@ class EmbeddedPostgres:
             found = self._postmaster()
             return found is not None and found.pid == pid and found.ready
 
-        self._child.wait_ready(ready, self._start_timeout_s)
+        self._child.wait_ready(ready, max(self._start_timeout_s, RECOVERY_TIMEOUT_S))
 
     def _adopt(self) -> bool:
         """True when a server of this cluster runs and is ours; waits for one that is starting or stopping."""
