@@ -13,6 +13,7 @@ import pytest
 from actors.rollout_effects import RolloutCommand
 from gateway.console.language import language_of
 from gateway.console.texts import TEXTS
+from gateway.console.texts.rollout_refusals import REFUSED_ZH
 from gateway.queries.members import STATE_GROUPS
 from gateway.startup import PartState
 from models.domain import ledger
@@ -119,3 +120,12 @@ def test_language_is_negotiated(headers: dict[str, str], language: str) -> None:
 
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     assert language_of(Request({"type": "http", "headers": raw})) == language
+
+
+def test_what_a_rollout_refuses_is_said_in_chinese_too() -> None:
+    sources_of = [*ROOT.glob("actors/rollout_*.py"), *ROOT.glob("models/domain/rollout_p*.py")]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in sources_of)
+    codes = set(re.findall(r'Refused\(\s*"([a-z_]+)"', text)) | set(re.findall(r'_require\([^\n]*?, "([a-z_]+)"', text))
+    assert len(codes) >= 15
+    assert codes - REFUSED_ZH.keys() == set()
+    assert all(CJK.search(words) for words in REFUSED_ZH.values())
