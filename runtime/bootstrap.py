@@ -34,7 +34,7 @@ from runtime import origin
 from runtime.chains import terminals_of
 from runtime.datadir import PLANT_FILE, DataDir, default_data_dir, open_data_dir, ray_token_path, write_private
 from runtime.deployment import Place, places_of
-from runtime.edge import gateway_argv
+from runtime.edge import gateway_argv, provider_argv
 from runtime.ports import LOOPBACK, accepts, hold_port, listens, preferred_or_free
 from runtime.processes import ChildProcess, ProcessSpec, kill_all, raise_file_limit
 from runtime.progress import Progress
@@ -262,9 +262,8 @@ class House:
 
     def _run_provider(self) -> None:
         port = self._provider_port
-        arguments = ("provider-sim", "--data", str(self.data.root / "provider"), "--port", str(port))
         self._provider_hold.close()
-        self._child("provider", (sys.executable, "-m", "runtime", *arguments), port)
+        self._child("provider", provider_argv(self.data.root / "provider", port), port)
 
     def _start_database(self) -> Mapping[RegionId, str]:
         from runtime.servers import Databases

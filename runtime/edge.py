@@ -1,7 +1,8 @@
 """The gateway's process: it listens at once, then loads its app, and joins the database and Ray when they are there.
 
-`python -m runtime.edge serve-gateway DATA SETTINGS`: started by `up`. What is imported here at the top is what the
-first page of the console waits for; everything else is imported where it is used.
+`python -m runtime.edge serve-gateway DATA SETTINGS`: started by `up`, as is the provider's simulator by
+`provider-sim DATA PORT`. What is imported here at the top is what the first page of the console waits for; everything
+else is imported where it is used.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from runtime.region_hosts import RegionHosts
 
 VERB = "serve-gateway"
+PROVIDER_VERB = "provider-sim"
 LOOK_EVERY_S = 0.2
 
 
@@ -35,10 +37,23 @@ def gateway_argv(data_dir: Path, settings: GatewaySettings) -> tuple[str, ...]:
     return (sys.executable, "-m", "runtime.edge", VERB, str(data_dir), msgspec.json.encode(settings).decode())
 
 
+def provider_argv(data_dir: Path, port: int) -> tuple[str, ...]:
+    """How `up` starts the payment provider's simulator: `storeops provider-sim` without the command line's imports."""
+    return (sys.executable, "-m", "runtime.edge", PROVIDER_VERB, str(data_dir), str(port))
+
+
 def main() -> None:
     """Serve until SIGTERM."""
     origin.check()
     verb, data, values = sys.argv[1:]
+    if verb == PROVIDER_VERB:
+        from gateway.providers.simulator import run_simulator
+        from runtime.ports import LOOPBACK
+        from runtime.telemetry import configure_logs
+
+        configure_logs()
+        run_simulator(LOOPBACK, int(values), Path(data))
+        return
     assert verb == VERB, verb
     serve_gateway(Path(data), msgspec.json.decode(values, type=GatewaySettings))
 
