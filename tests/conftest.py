@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -24,6 +25,10 @@ from runtime.postgres import EmbeddedPostgres
 
 # Its assertions are read by people too.
 pytest.register_assert_rewrite("tests.integration.house")
+
+# How fast a busy machine draws its examples is no property of what is tested.
+hypothesis.settings.register_profile("storeops", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("storeops")
 
 # Ray reads this once, when it is first imported, and some test of this process may join a house's engine later.
 os.environ["RAY_AUTH_MODE"] = "token"
