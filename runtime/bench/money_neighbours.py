@@ -25,6 +25,7 @@ from runtime.bench.form import Row, quantile, row
 from runtime.bench.money import open_ground
 from runtime.bench.money_ledger import CHAIN, PLAN, database
 from runtime.memberships import Memberships
+from runtime.plant import POOL_CONNECTIONS_MAX
 
 if TYPE_CHECKING:
     from runtime.bench.money import Advance, Ground
@@ -37,7 +38,6 @@ WHOLE = 1_000_000
 """With so many memberships the parts below run at their full size too, with fewer in proportion."""
 LINES_ONCE = 100_000
 """From so many statement lines on, one repetition says enough."""
-AT_ONCE_MAX = 16
 LEAD_S = 2.0
 """Before the first moment: making the tasks of 12,000 takes hundreds of milliseconds, in which nothing else runs."""
 STORE = StoreId("s-1")
@@ -77,9 +77,11 @@ def _migrated(ground: Ground, name: str) -> str:
 
 
 async def _enrolments(url: str, count: int) -> tuple[list[float], list[float]]:
-    """Milliseconds of `count` enrolments on trust, each begun at its moment, and of as many bare inserts between."""
+    """Milliseconds of `count` enrolments on trust, each begun at its moment, and of bare inserts before and after,
+    through as many connections as one store host has.
+    """
     began_at = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
-    pool = AsyncConnectionPool[AsyncConnection[Any]](url, min_size=AT_ONCE_MAX, max_size=AT_ONCE_MAX, open=False)
+    pool = AsyncConnectionPool[AsyncConnection[Any]](url, min_size=1, max_size=POOL_CONNECTIONS_MAX, open=False)
     async with pool:
         async with pool.connection() as conn, conn.cursor() as cur:
             await cur.execute("INSERT INTO legal_entity VALUES ('chain', %s, '', '', '')", (CHAIN,))
