@@ -9,7 +9,15 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from models.domain.accounts import store_of
-from models.domain.charging import Branch, Cancellation, CancelledBy, UseClass, classify_use, effective_fee_fen
+from models.domain.charging import (
+    Branch,
+    Cancellation,
+    CancelledBy,
+    UseClass,
+    classify_use,
+    effective_fee_fen,
+    plan_at,
+)
 from models.domain.errors import Bug
 from models.domain.ids import BenefitId, LegalEntityId, MembershipId, StoreId, UsageId
 from models.domain.ledger import (
@@ -44,7 +52,7 @@ from models.domain.money import Money, Rounding, cash_rounded_fen, divide, forma
 from models.domain.payments import PROVIDERS
 from models.domain.periods import FixedDate
 from models.domain.plans import GuaranteeKind, MerchantCancel, Plan, Rule, plan_from_dict
-from models.domain.settlement import CALL_LEASE, CallKind, NewCall
+from models.domain.settlement import CALL_LEASE, CallKind, NewCall, payment_of
 from tests.actors.test_settlement import call_of, standing
 from tests.domain.test_generations import TIMES, bought
 from tests.domain.test_membership import CUTOFF, EXPIRY, after, use
@@ -398,3 +406,19 @@ def test_what_an_event_leaves_out() -> None:
     assert Guarantee(GuaranteeKind.PAY_SCORE) == Guarantee(GuaranteeKind.PAY_SCORE, 0, HoldState.NONE)
     bare = UseReported(START, UsageId("u"), COUPON, 800, START)
     assert (bare.offline, bare.sale, bare.paid_fen) == (False, None, 0)
+
+
+def test_a_moment_has_the_plan_that_stood_then() -> None:
+    first, second = replace(PLAN, version=7), replace(PLAN, version=8)
+    before = [(START, first), (START + timedelta(days=2), second)]
+    moments = [START + timedelta(hours=hours) for hours in (-1, 0, 47, 48, 900)]
+    assert [plan_at(before, PLAN, at) for at in moments] == [first, second, second, PLAN, PLAN]
+
+
+@pytest.mark.parametrize(
+    ("number", "payment"),
+    [("RrevA", "S1"), ("RSm1G1A2", "Sm1G1A2"), ("RSm1G1", "Sm1G1"), ("RSm1G1R2R3", "Sm1G1"), ("RSm1", "S1")],
+)
+def test_a_refund_gives_back_the_capture_that_it_is_named_after_or_the_memberships(number: str, payment: str) -> None:
+    refund = NewCall(MembershipId("m1"), CallKind.REFUND, number, 200, START)
+    assert payment_of(call_of(refund, captured_number="S1")) == payment
