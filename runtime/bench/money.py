@@ -25,13 +25,16 @@ MEMBERSHIPS = 1_000_000
 Advance = Callable[[str], None]
 
 PARTS: dict[str, str] = {
-    "ledger": "runtime.bench.money_ledger",
+    "neighbours": "runtime.bench.money_neighbours",
     "captures": "runtime.bench.money_captures",
     "basket": "runtime.bench.money_basket",
-    "neighbours": "runtime.bench.money_neighbours",
     "signing": "runtime.bench.money_signing",
+    "ledger": "runtime.bench.money_ledger",
 }
-"""Name -> module. It has `STEPS`, how often it calls `advance`, and `measure(ground, advance) -> list[Row]`."""
+"""Name -> module; the ledger last, for a million memberships leave the disk busy for minutes.
+
+A module has `STEPS`, how often it calls `advance`, and `measure(ground, advance) -> list[Row]`.
+"""
 
 
 @dataclass(frozen=True, slots=True)

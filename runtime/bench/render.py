@@ -36,6 +36,9 @@ million statement lines, 6 GB, about 12 minutes. `--memberships 100000` measures
 The ledger side is everything but the asking: charges, calls, claims, entries, the closing of rows, control totals. Its
 baseline writes the last state of the same rows by one statement and could not be repaired after a crash; both must
 come to the same books, or there is no result. How settlement works: [settlement.md](settlement.md).
+
+The enrolments below came right after the million, while the disk was busy with it. They come first now: alone, the same
+12,000 took 14.7 ms (p99, one run on two quiet cores).
 """,
 }
 """What a reader needs to repeat a benchmark and to read its rows, under its heading."""
