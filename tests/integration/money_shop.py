@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from actors.ports import EnrolMember, MembershipRequest, PostUses, ReleaseUses, ReserveUses, ReverseUses
 from gateway.providers.alipay import AlipayProvider
-from gateway.providers.alipay_gateway import AlipayGateway
+from gateway.providers.alipay_gateway import AlipayAccount, AlipayGateway
 from gateway.providers.port import PaymentProvider
 from gateway.providers.simulator import SimulatorAdmin, create_simulator_app
 from gateway.providers.simulator.database import FILE_NAME
@@ -67,6 +67,7 @@ PLAN: dict[str, Any] = {
 }
 START = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 PEPPER = b"a deployment's own pepper"
+GIVEN_UP_AFTER_S = 1.0
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
 
 
@@ -100,6 +101,7 @@ class Shop:
     provider: AlipayProvider
     simulator: RunningSimulator
     app: str
+    merchant: AlipayAccount
     memberships: Memberships = field(init=False)
 
     def __post_init__(self) -> None:
@@ -108,6 +110,21 @@ class Shop:
     def customer(self, name: str = "lin") -> str:
         """The provider's id of a customer: one simulator serves many tests."""
         return f"{name}-{self.app}"
+
+    @asynccontextmanager
+    async def impatient(self) -> AsyncIterator[None]:
+        """Calls to the provider are given up after GIVEN_UP_AFTER_S: for those that are scripted to get no answer.
+
+        Everything else waits as long as the product does: a disk that stalls for a second is no lost answer.
+        """
+        patient = self.provider
+        gateway = AlipayGateway(self.merchant, call_timeout_s=GIVEN_UP_AFTER_S)
+        self.provider = AlipayProvider(gateway)
+        try:
+            yield
+        finally:
+            await self.provider.aclose()
+            self.provider = patient
 
     async def held_fen(self, name: str = "lin") -> int:
         """What the provider holds on a customer's credit line."""
@@ -136,7 +153,7 @@ class Shop:
 
     async def member(self, user: str = "lin", **changes: Any) -> MembershipId:
         answer = await self.ask(await self.enrol_request(user, **changes))
-        assert isinstance(answer, EnrolAnswered)
+        assert isinstance(answer, EnrolAnswered), answer
         assert answer.member is not None, answer.code
         assert answer.member.membership is not None
         return answer.member.membership.id
@@ -302,7 +319,7 @@ def running_simulator(data_dir: Path) -> Iterator[RunningSimulator]:
 
 
 @asynccontextmanager
-async def open_shop(database_url: str, simulator: RunningSimulator, call_timeout_s: float = 1.0) -> AsyncIterator[Shop]:
+async def open_shop(database_url: str, simulator: RunningSimulator) -> AsyncIterator[Shop]:
     """The shop over a fresh, migrated database, with a merchant account of its own; its invariants hold at the end."""
     app = f"2026{uuid.uuid4().int % 10**12:012d}"
     async with (
@@ -312,9 +329,9 @@ async def open_shop(database_url: str, simulator: RunningSimulator, call_timeout
         await seed(pool)
         account = await open_account(admin, simulator.url, app, f"2088{app[4:]}")
         account = replace(account, credit_template=f"ZMGO_{app}")
-        provider = AlipayProvider(AlipayGateway(account, call_timeout_s=call_timeout_s))
+        provider = AlipayProvider(AlipayGateway(account))
         try:
-            shop = Shop(pool, Clock(), admin, provider, simulator, app)
+            shop = Shop(pool, Clock(), admin, provider, simulator, app, account)
             yield shop
             await shop.check_invariants()
         finally:

@@ -138,7 +138,8 @@ async def test_the_plans_interval_between_memberships_is_kept(shop: Shop) -> Non
 async def test_a_lost_answer_is_asked_for_under_the_same_number(shop: Shop, fault: str, then: list[str]) -> None:
     await shop.admin.add_fault(FREEZE, fault)
     request = await shop.enrol_request()
-    assert isinstance(await shop.ask(request, "ask-1"), NotYet)
+    async with shop.impatient():
+        assert isinstance(await shop.ask(request, "ask-1"), NotYet)
     assert await shop.one("SELECT state FROM membership") == "HOLD_PENDING"
     overheard = Overheard(shop.provider)
     again = Memberships(shop.pool, lambda *_: overheard, pepper=PEPPER, wall=shop.clock)

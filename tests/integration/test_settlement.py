@@ -255,7 +255,8 @@ async def test_an_unclear_answer_is_queried_under_the_same_number(shop: Shop, me
         await shop.settle_after(LATER)
         await shop.reverse(use)
     await shop.admin.add_fault(method, fault)
-    unclear = await shop.settle_after(LATER)
+    async with shop.impatient():
+        unclear = await shop.settle_after(LATER)
     assert unclear.open_calls
     if method == PAY:
         assert (await outcome(shop, membership))[0] == "UNKNOWN"
@@ -277,7 +278,8 @@ async def test_an_unclear_answer_is_queried_under_the_same_number(shop: Shop, me
 async def test_a_number_that_may_have_arrived_is_never_sent_blindly(shop: Shop, fault: str, then: list[str]) -> None:
     await member_with(shop, 1)
     await shop.admin.add_fault(PAY, fault)
-    await shop.settle_after(LATER)
+    async with shop.impatient():
+        await shop.settle_after(LATER)
     overheard = Overheard(shop.provider)
     shop.clock.now += QUERY_AGAIN_AFTER
     await shop.settle_after(0, providers=lambda *_: overheard)
@@ -379,7 +381,8 @@ async def test_a_capture_without_an_answer_is_asked_about_when_nobody_waits_for_
     await shop.admin.add_fault(PAY, "fail", sub_code=BROKE)
     await shop.settle_after(LATER)
     await shop.admin.add_fault(PAY, "timeout_after")
-    await shop.settle_after(1)
+    async with shop.impatient():
+        await shop.settle_after(1)
     assert (await outcome(shop, membership))[0] == "UNKNOWN", "the provider collected, and we do not know"
     await shop.rows("UPDATE membership SET state = 'DUNNING' WHERE id = %s RETURNING id", membership)
     shop.clock.now += timedelta(minutes=10)
