@@ -37,9 +37,10 @@ OWNER_ROLE = "storeops"
 ADMIN_ROLE = "postgres"
 DATABASE = "storeops"
 SOCKET_NAME = ".s.PGSQL.5432"
-START_TIMEOUT_S = 30.0
-RECOVERY_TIMEOUT_S = 600.0
+START_TIMEOUT_S = 600.0
 """After a crash up to `max_wal_size` is replayed first: a start that gives up in the middle begins anew each time."""
+STUCK_AFTER_S = 30.0
+"""A server that was found, and neither lets in nor recovers."""
 STOP_TIMEOUT_S = 1.5
 INITDB_TIMEOUT_S = 60.0
 
@@ -105,7 +106,12 @@ class _Postmaster:
 
     pid: int
     socket_folder: str
-    ready: bool
+    state: str
+    """`starting` (also while it recovers), `ready`, `stopping`."""
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "ready"
 
 
 class EmbeddedPostgres:
@@ -114,13 +120,11 @@ class EmbeddedPostgres:
     def __init__(
         self,
         data_dir: Path | DataDir | None = None,
-        start_timeout_s: float = START_TIMEOUT_S,
         *,
         survives_power_cuts: bool = True,
     ) -> None:
         """`survives_power_cuts` False: commits are not flushed to the disk, for scratch databases of tests."""
         self._data = data_dir if isinstance(data_dir, DataDir) else open_data_dir(data_dir)
-        self._start_timeout_s = start_timeout_s
         self._settings = SERVER_SETTINGS | ({} if survives_power_cuts else NOT_FLUSHED)
         self._user = self._data.service_user
         self._folder = self._data.server_folder("postgres")
@@ -286,17 +290,18 @@ class EmbeddedPostgres:
             found = self._postmaster()
             return found is not None and found.pid == pid and found.ready
 
-        self._child.wait_ready(ready, max(self._start_timeout_s, RECOVERY_TIMEOUT_S))
+        self._child.wait_ready(ready, START_TIMEOUT_S)
 
     def _adopt(self) -> bool:
         """True when a server of this cluster runs and is ours; waits for one that is starting or stopping."""
-        deadline = time.monotonic() + self._start_timeout_s
+        began = time.monotonic()
         while (found := self._postmaster()) is not None and _is_postgres(found.pid, self._user):
             if found.ready and Path(found.socket_folder) == self._sockets:
                 with suppress(psutil.NoSuchProcess):
                     self._adopted = psutil.Process(found.pid)
                     return True
-            if time.monotonic() > deadline:
+            patience_s = START_TIMEOUT_S if found.state == "starting" else STUCK_AFTER_S
+            if time.monotonic() - began > patience_s:
                 raise NeedsOperator(
                     "postgres_stuck",
                     f"process {found.pid} holds {self._cluster} but is not ready: {log_tail(self.log_path)}",
@@ -310,7 +315,7 @@ class EmbeddedPostgres:
             lines = (self._cluster / "postmaster.pid").read_text(encoding="utf-8").splitlines()
             if Path(lines[1]) != self._cluster:
                 return None  # the folder was copied while a server ran
-            return _Postmaster(int(lines[0]), lines[4], lines[7].strip() == "ready")
+            return _Postmaster(int(lines[0]), lines[4], lines[7].strip())
         except (FileNotFoundError, IndexError, ValueError):
             return None
 

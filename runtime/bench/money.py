@@ -7,7 +7,6 @@ about 6 GB of disk for their databases; a smaller number measures the same on le
 from __future__ import annotations
 
 import importlib
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.bench.form import Report, Row, load_now, machine, report
+from runtime.bench.yard import scratch_postgres
 from runtime.postgres import EmbeddedPostgres
 
 NAME = "money"
@@ -64,15 +64,8 @@ def run(console: Console, memberships: int = MEMBERSHIPS) -> Report:
 @contextmanager
 def open_ground(memberships: int) -> Iterator[Ground]:
     """A database server in a scratch folder; stopped and removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="so-bench-", dir="/var/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # the database's user walks through it when we are root
-        server = EmbeddedPostgres(folder / "data")
-        server.start()
-        try:
-            yield Ground(folder, server, memberships)
-        finally:
-            server.stop(10.0)
+    with scratch_postgres() as (folder, server):
+        yield Ground(folder, server, memberships)
 
 
 @contextmanager

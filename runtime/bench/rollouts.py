@@ -9,7 +9,6 @@ connection, fetched and thrown away. CPU is this process's; the database's own s
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,8 +34,8 @@ from models.domain.twin import Desired
 from models.tables import migrate
 from models.tables import rollouts as table
 from runtime.bench.form import Report, Row, load_now, machine, report, row
+from runtime.bench.yard import scratch_postgres
 from runtime.plant import Plant
-from runtime.postgres import EmbeddedPostgres
 from runtime.rehearsal import rehearse
 from runtime.rollout_databases import Databases
 from runtime.rollout_desk import RolloutDesk
@@ -90,19 +89,12 @@ class Measured:
 def run(console: Console, stores: int = STORES) -> Report:
     """Measure; about a minute at 1,000 stores."""
     load_before = load_now()
-    with tempfile.TemporaryDirectory(prefix="so-bench-", dir="/var/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # the database's user walks through it when we are root
-        server = EmbeddedPostgres(folder / "data")
-        server.start()
-        try:
-            with console.status("planting"):
-                migrate.upgrade(server.url)
-                plant(server.url, stores)
-            with console.status("ticks"):
-                measured = asyncio.run(measure(server.url, ROUNDS))
-        finally:
-            server.stop(10.0)
+    with scratch_postgres() as (_, server):
+        with console.status("planting"):
+            migrate.upgrade(server.url)
+            plant(server.url, stores)
+        with console.status("ticks"):
+            measured = asyncio.run(measure(server.url, ROUNDS))
     with console.status("rehearsals"):
         policy = read_policy(policy_path("software"))
         for seed in range(REHEARSALS):

@@ -9,6 +9,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,6 +110,20 @@ class HostProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+@contextmanager
+def scratch_postgres() -> Iterator[tuple[Path, EmbeddedPostgres]]:
+    """A scratch folder with a database server in it; stopped and removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="so-bench-", dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the database's user walks through it when we are root
+        server = EmbeddedPostgres(folder / "data")
+        server.start()
+        try:
+            yield folder, server
+        finally:
+            server.stop(STOP_S_MAX)
 
 
 @contextmanager

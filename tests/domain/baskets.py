@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -34,6 +35,23 @@ def voucher(name: str = "v", **terms: Any) -> Voucher:
 def plan_of(*benefits: dict[str, Any], fee_fen: int = 1000) -> Plan:
     named = [{"name": {"zh": one["id"], "en": one["id"]}, "quota": 9, **one} for one in benefits]
     return plan_from_dict({**shipped(), "fee_fen": fee_fen, "benefits": named})
+
+
+@dataclass(frozen=True)
+class Off:
+    """So much off the first line; `later` of it is charged afterwards."""
+
+    fen: int
+    later: int = 0
+
+    def worth_fen(self, nets: Sequence[int]) -> int:
+        return min(self.fen, nets[0])
+
+    def parts(self, nets: Sequence[int]) -> tuple[int, ...]:
+        return (self.worth_fen(nets), *(0 for _ in nets[1:]))
+
+    def later_fen(self, fen: int) -> int:
+        return min(self.later, fen)
 
 
 lines = st.lists(

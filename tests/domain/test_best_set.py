@@ -28,7 +28,7 @@ from models.domain.ids import LegalEntityId, VoucherId
 from models.domain.plans import Text
 from models.domain.pricing import BasketLine, LightOffer, price
 from models.domain.vouchers import FittedVoucher, Voucher, VoucherStage, fit
-from tests.domain.baskets import lights, line, lines, plan_of, voucher, vouchers
+from tests.domain.baskets import Off, lights, line, lines, plan_of, voucher, vouchers
 
 
 @dataclass(frozen=True)
@@ -262,23 +262,6 @@ def test_ties_go_to_fewer_vouchers_then_lower_ids() -> None:
     quote = price(basket, vouchers=given)
     assert [one.voucher for one in quote.vouchers] == ["c"]
     assert {str(one.reason) for one in quote.not_taken} == {"not_better"}
-
-
-@dataclass(frozen=True)
-class Off:
-    """So much off the first line; what counts for the later charge is given."""
-
-    fen: int
-    later: int = 0
-
-    def worth_fen(self, nets: Sequence[int]) -> int:
-        return min(self.fen, nets[0])
-
-    def parts(self, nets: Sequence[int]) -> tuple[int, ...]:
-        return (min(self.fen, nets[0]), *(0 for _ in nets[1:]))
-
-    def later_fen(self, fen: int) -> int:
-        return min(self.later, fen)
 
 
 def test_equal_sets_of_a_group_go_to_the_lower_id_although_it_comes_later() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
@@ -20,25 +19,8 @@ from models.domain.pricing import (
     voucher_candidates,
 )
 from models.domain.vouchers import fit
-from tests.domain.baskets import line, plan_of, voucher
+from tests.domain.baskets import Off, line, plan_of, voucher
 from tests.domain.test_benefits import TEA
-
-
-@dataclass(frozen=True)
-class Off:
-    """So much off the only line, `later` of it charged afterwards."""
-
-    fen: int
-    later: int = 0
-
-    def worth_fen(self, nets: Sequence[int]) -> int:
-        return min(self.fen, nets[0])
-
-    def parts(self, nets: Sequence[int]) -> tuple[int, ...]:
-        return (self.worth_fen(nets),)
-
-    def later_fen(self, fen: int) -> int:
-        return min(self.later, fen)
 
 
 def one(name: str, fen: int, group: str = "", *, exclusive: bool = False) -> Candidate:

@@ -102,6 +102,45 @@ def test_a_start_adopts_the_server_of_a_killed_parent(data_dir: Path) -> None:
         server.stop()
 
 
+def test_a_found_server_that_recovers_is_waited_for_and_a_stuck_one_is_named(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = EmbeddedPostgres(data_dir), EmbeddedPostgres(data_dir)
+    first.start()
+    pid_file = first._cluster / "postmaster.pid"
+    looked = threading.Event()
+    state_of = EmbeddedPostgres._postmaster
+
+    def says(state: str) -> None:
+        lines = pid_file.read_text(encoding="utf-8").splitlines()
+        with pid_file.open("r+", encoding="utf-8") as file:  # in place, as the server does: it is never empty
+            file.write("\n".join([*lines[:7], state.ljust(8)]) + "\n")
+
+    def looking(server: EmbeddedPostgres) -> object:
+        looked.set()
+        return state_of(server)
+
+    monkeypatch.setattr(module, "STUCK_AFTER_S", 0.0)
+    monkeypatch.setattr(EmbeddedPostgres, "_postmaster", looking)
+    try:
+        says("starting")
+        adopting = threading.Thread(target=second.start)
+        adopting.start()
+        for _ in range(2):  # the second look comes after the first was no reason to give up
+            assert looked.wait(10)
+            looked.clear()
+        says("ready")
+        adopting.join(10)
+        assert (second.adopted, second.pid) == (True, first.pid)
+        says("stopping")
+        with pytest.raises(NeedsOperator, match="not ready") as refused:
+            EmbeddedPostgres(data_dir).start()
+        assert refused.value.code == "postgres_stuck"
+    finally:
+        says("ready")
+        first.stop()
+
+
 def test_nobody_gets_in_without_the_password(server: EmbeddedPostgres) -> None:
     assert check_url(server.url) >= 180_000
     for wrong in [{"password": "wrong"}, {"password": ""}, {"user": "postgres"}, {"user": "postgres", "password": ""}]:
