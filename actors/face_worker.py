@@ -14,6 +14,7 @@ from actors.face_liveness import first_frame, may_turn, weigh
 from actors.face_ports import Eyes, Vault
 from actors.galleries import Galleries
 from actors.several_nets import OneNet, Searched, SeveralNets
+from models.domain.device_score import DeviceScore
 from models.domain.errors import Refused
 from models.domain.face_quality import IMAGE_FAULTS, PROMPTS, LookPurpose, LookReason, QualityPolicy, covered
 from models.domain.ids import MemberId
@@ -91,8 +92,8 @@ class FaceWorker:
         """
         ConsentToken.check(consent, request.session)
         tail = None if request.digits_tail is None else _checked_tail(request.digits_tail)
-        if request.score_ignored:
-            self._answers["liveness:score_ignored"] += 1
+        if request.device_score is not DeviceScore.NONE:
+            self._answers[f"liveness:score_{request.device_score.value}"] += 1
         seen = self._eyes.look(request.jpeg, kind=request.kind, purpose=LookPurpose.PROBE, policy=self._quality)
         if isinstance(seen, Unseen):
             return self._look_again(request, seen)
@@ -112,6 +113,7 @@ class FaceWorker:
                 scope=scope,
                 looks=len(looks) * (1 if hidden is None else COVERED_LOOKS),
                 liveness=alive.liveness,
+                device_score=request.device_score,
                 partial=found.partial or found.version < request.gallery_version_min,
                 digits_given=tail is not None,
                 digits_required=request.digits_required,
@@ -132,7 +134,8 @@ class FaceWorker:
             return self._look_again(request, Unseen(hidden, seen.quality), decision)
         sealed = None
         if isinstance(decision.match, NeedsDigits):
-            sealed = self._vault.seal(request.visit_key, request.session, PROBE, _sealable(alive.liveness, probes))
+            known = _sealable(alive.liveness, request.device_score, probes)
+            sealed = self._vault.seal(request.visit_key, request.session, PROBE, known)
         made = self._upkeep(request, said, probes, second_factor=tail is not None)
         return self._decided(request, decision, found.version, seen, sealed, made)
 
@@ -145,12 +148,18 @@ class FaceWorker:
         ConsentToken.check(consent, request.session)
         tail = _checked_tail(request.digits_tail)
         try:
-            liveness, probes = _unsealed(self._vault.open(request.visit_key, request.session, PROBE, request.sealed))
+            opened = self._vault.open(request.visit_key, request.session, PROBE, request.sealed)
+            liveness, device_score, probes = _unsealed(opened)
         except Refused as gone:
             return self._lost(request, gone)
         found = self.nets.search(probes, lambda galleries, probe: galleries.in_bucket(request.chain, tail, probe))
         said = self.nets.decide(
-            found, scope=SearchScope.CHAIN, liveness=liveness, partial=found.partial, digits_given=True
+            found,
+            scope=SearchScope.CHAIN,
+            liveness=liveness,
+            device_score=device_score,
+            partial=found.partial,
+            digits_given=True,
         )
         made = self._upkeep(request, said, probes, second_factor=True)
         return self._decided(request, said.decision, found.version, None, None, made)
@@ -356,14 +365,15 @@ def _looks(request: IdentifyRequest, tail: str | None) -> tuple[SearchScope, ...
     return tuple(scope for scope in request.scopes if scope is not SearchScope.CHAIN) or (SearchScope.REGION,)
 
 
-def _sealable(liveness: Liveness, probes: Mapping[str, Embedding]) -> bytes:
+def _sealable(liveness: Liveness, device_score: DeviceScore, probes: Mapping[str, Embedding]) -> bytes:
     """A probe and what was seen of its liveness: the decision after digits records it too."""
-    return liveness.value.encode() + b"\0" + pack(probes)
+    return f"{liveness.value} {device_score.value}\0".encode() + pack(probes)
 
 
-def _unsealed(opened: bytes) -> tuple[Liveness, dict[str, Embedding]]:
-    liveness, _, packed = opened.partition(b"\0")
-    return Liveness(liveness.decode()), unpack(packed)
+def _unsealed(opened: bytes) -> tuple[Liveness, DeviceScore, dict[str, Embedding]]:
+    known, _, packed = opened.partition(b"\0")
+    liveness, device_score = known.decode().split(" ")
+    return Liveness(liveness), DeviceScore(device_score), unpack(packed)
 
 
 def _checked_tail(tail: str) -> str:

@@ -25,6 +25,7 @@ from models.domain.ids import (
     StoreId,
     TerminalId,
 )
+from models.domain.device_score import DeviceScore
 from models.domain.liveness import NO_CHALLENGE, PLAIN, Challenge, LivenessPolicy
 from models.domain.messages import SaleUse, SaleVoucher
 from models.domain.payments import PROVIDERS
@@ -59,8 +60,8 @@ class IdentifyFace:
     """Of the basket as it stands, before any member's benefit."""
     liveness: LivenessPolicy = PLAIN
     challenge: Challenge = NO_CHALLENGE
-    score_ignored: bool = False
-    """The device's liveness score is not vouched for, and was left out."""
+    device_score: DeviceScore = DeviceScore.NONE
+    """What became of the device's own liveness score."""
 
 
 @dataclass(frozen=True, slots=True)

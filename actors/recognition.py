@@ -15,6 +15,7 @@ from models.domain.face_quality import IMAGE_FAULTS
 from models.domain.facts import ConsentGiven, TemplateMade
 from models.domain.ids import SessionId, event_cause
 from models.domain.kill_switch import Switch
+from models.domain.device_score import read_score
 from models.domain.liveness import Side
 from models.domain.messages import FaceAnswered, FaceOutcome, TemplateKind
 from models.domain.privacy import FaceUse, Standing, permits, withdraws
@@ -147,10 +148,16 @@ def _take_shot(
 
 
 def _identify(session: Session, book: StoreBook, given: GivenConsent, event: Event, body: FaceShown) -> IdentifyFace:
-    """A device's liveness score counts only when its family vouches for it."""
+    """A device's liveness score counts only when its family vouches for it, and its signature where one is due."""
     assert session.id is not None
     policy, traits = book.chain_book.liveness, event.traits
-    score = None if body.liveness is None or not traits.vouches_liveness else round(body.liveness * 1_000_000)
+    made = read_score(
+        sent=body.liveness is not None,
+        vouches=traits.vouches_liveness,
+        signature=body.signature,
+        signed=policy.signed,
+    )
+    score = round(body.liveness * 1_000_000) if body.liveness is not None and made.read else None
     return IdentifyFace(
         session.id,
         book.store,
@@ -162,7 +169,7 @@ def _identify(session: Session, book: StoreBook, given: GivenConsent, event: Eve
         amount_fen=quote(session, book).due_fen if session.lines else None,
         liveness=policy,
         challenge=turning.challenge_of(session, event, policy),
-        score_ignored=body.liveness is not None and score is None,
+        device_score=made,
     )
 
 

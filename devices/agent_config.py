@@ -6,6 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from devices.liveness import LivenessKey
 from models.domain.errors import NeedsOperator
 from models.domain.ids import RegionId, StoreId, TerminalId
 
@@ -60,6 +61,8 @@ class AgentConfig:
     reconnect_s_max: float = 60.0
     will_delay_s: int = WILL_DELAY_S
     silent_s_max: float = SILENT_S_MAX
+    liveness_key: LivenessKey | None = None
+    """What this terminal's depth camera signs its scores with."""
     duties_every_s: float = 1.0
     """How often activation windows and silence are looked at."""
 

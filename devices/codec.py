@@ -15,8 +15,11 @@ import msgspec
 from msgspec import UNSET
 
 from devices import wire
+from devices.liveness import check_signature
 from devices.profiles import traits_of
 from devices.refusals import Undecodable, WireCode
+from devices.topics import Up, topic_of
+from models.domain.device_score import Signature
 from models.domain.events import (
     AgeCheck,
     Amount,
@@ -187,7 +190,7 @@ def decode_face(
     payload: bytes, properties: Mapping[str, str], terminal: RegisteredTerminal, received_at: datetime
 ) -> Event:
     """One `up/face`: the JPEG itself, and its envelope from the user properties. A face has no `ts` of its own, so
-    the event carries `received_at`.
+    the event carries `received_at`. The signature of its score is looked at here, where the bytes are.
 
     Raises Undecodable: too_large, bad_id, bad_field, not_jpeg. The image is opened later, in a face worker.
     """
@@ -202,6 +205,10 @@ def decode_face(
         raise _bad_field(error, message_id, "user property") from None
     if not payload.startswith(_JPEG_START):
         raise Undecodable(WireCode.NOT_JPEG, "a face is one JPEG image; this is none", "send baseline JPEG", message_id)
+    signature = Signature.NO_KEY
+    if head.liveness is not None and terminal.liveness_keys:
+        topic = str(topic_of(terminal, Up.FACE))
+        signature = check_signature(terminal.liveness_keys, topic, properties, payload, sent=head.liveness_sig)
     return Event(
         id=message_id,
         boot=head.boot,
@@ -212,7 +219,7 @@ def decode_face(
         session=None if head.session is None else SessionId(head.session),
         clerk=None,
         replay=False,
-        body=FaceShown(payload, head.kind, head.liveness),
+        body=FaceShown(payload, head.kind, head.liveness, signature),
         traits=traits_of(terminal.profile),
     )
 

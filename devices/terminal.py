@@ -23,6 +23,7 @@ from devices import codec, wire
 from devices.agent_config import RESEND_FIRST_S, AgentConfig, AgentCounts
 from devices.duties import Duties
 from devices.link import Delivery, LinkError
+from devices.liveness import face_properties
 from devices.mqtt import LinkConfig, MqttLink, Will
 from devices.outbox import EntryClass, Outbox, OutboxEntry, OutboxFull, class_of
 from devices.refusals import Undecodable
@@ -264,18 +265,16 @@ class TerminalAgent:
         liveness: float | None = None,
         timeout_s: float = FACE_AGE_S_MAX,
     ) -> ReplyBody:
-        """Send one JPEG after a customer's action, never stored, and return its reply.
+        """Send one JPEG after a customer's action, never stored, and return its reply. `liveness` is signed with the key.
 
         Raises NoReply, Refused `too_large`, ValueError above 192 KiB (never sent: the broker would disconnect).
         """
         if len(jpeg) > wire.FACE_BYTES_MAX:
             raise ValueError(f"a face has at most {wire.FACE_BYTES_MAX} bytes, this one {len(jpeg)}")
         face_id, seq = self._next()
-        properties = {"id": face_id, "boot": self.boot, "seq": str(seq), "kind": kind}
-        if session is not None:
-            properties["session"] = session
-        if liveness is not None:
-            properties["liveness"] = f"{liveness:.6f}"
+        head = {"id": face_id, "boot": self.boot, "seq": str(seq), "kind": kind, "session": session}
+        topic = f"{self._topic}/up/{Up.FACE.value}"
+        properties = face_properties(topic, jpeg, head, liveness, self.config.liveness_key)
         waiting = Waiting(face_id, Up.FACE, jpeg, self._future(), self.config.resend_first_s, properties)
         waiting.until = self._time() + FACE_AGE_S_MAX
         return await self._ask(waiting, True, timeout_s)

@@ -47,6 +47,11 @@ _PLAIN = r"^[^\x00-\x1f\x7f]*$(?!\n)"
 _SCANNED = r"^[^\x00-\x1c\x1e\x1f\x7f]*$(?!\n)"
 _NAME = r"^[A-Za-z0-9._-]+$(?!\n)"
 
+_ED25519: dict[str, Any] = {
+    "pattern": "^[A-Za-z0-9_-]{86}$",
+    "description": "An Ed25519 signature (base64url, no padding) over the score and what it is of: terminal protocol, "
+    "Signed liveness. One that does not fit leaves the score out; the face is taken all the same.",
+}
 Uuid = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$(?!\n)")]
 Ref = Annotated[str, Meta(min_length=1, max_length=64, pattern=_PLAIN)]
 """An id or number that another party made: kept and given back, never interpreted."""
@@ -295,6 +300,7 @@ class FaceProperties(Struct, frozen=True):
     kind: Literal["frame", "crop"]
     session: Ref | None = None
     liveness: Annotated[float, Meta(ge=0, le=1)] | None = None
+    liveness_sig: Annotated[str, Meta(extra_json_schema=_ED25519)] | None = None
 
 
 class PresenceDocument(Struct, frozen=True):

@@ -218,7 +218,7 @@ class Ports:
                     liveness_ppm=request.liveness_ppm,
                     liveness=request.liveness,
                     challenge=request.challenge,
-                    score_ignored=request.score_ignored,
+                    device_score=request.device_score,
                     digits_required=request.digits_required,
                     amount_fen=request.amount_fen,
                 )

@@ -11,6 +11,7 @@ from devices.profiles import profile_of, require_role, ways_without_face
 from models.domain.barcode import read_layouts
 from models.domain.errors import Refused
 from models.domain.events import TenderKind
+from models.domain.device_score import SignedScores
 from models.domain.liveness import PLAIN, ChallengeMode, LivenessPolicy
 from models.domain.payments import PROVIDERS
 from models.domain.points import POINTS, PointsPolicy, read_policy
@@ -123,6 +124,7 @@ class LivenessDoc(_Closed):
     """What is asked before a face alone counts (models.domain.liveness.LivenessPolicy, whose defaults stand)."""
 
     required: bool = PLAIN.required
+    signed: SignedScores = PLAIN.signed
     challenge: ChallengeMode = PLAIN.challenge
     pass_min: Part = PLAIN.pass_min
     veto_below: Part = PLAIN.veto_below

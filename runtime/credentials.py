@@ -27,6 +27,7 @@ from models.domain.errors import NeedsOperator, Refused
 from models.domain.ids import StoreId, shard_of
 from models.tables import credentials as table
 from models.tables.credentials import CURRENT, ENDED, NEXT, REVOKED, Code, Pending, Registered, Stored
+from models.tables.liveness_keys import end_keys
 from runtime import mqtt_probe
 from runtime.authority import Authority, key_digest, request_key
 from runtime.broker import let_in, set_access, user_hashes
@@ -426,6 +427,7 @@ class Credentials:
             await table.end(conn, terminal, REVOKED, now)
             await conn.execute("UPDATE terminal SET secret_sha256 = '-' WHERE id = %s", (terminal,))
             await table.mark_revoked(conn, terminal, now)
+            await end_keys(conn, terminal, "terminal revoked", now)
             await table.note(conn, terminal, now, "revoked", f"{len(ended)} credentials")
         at_once = await self.apply([terminal])
         return {
@@ -440,6 +442,7 @@ class Credentials:
         """A retired terminal's secrets and certificates count no more; its connection ends."""
         async with _connection(plant) as conn, conn.transaction():
             await table.end(conn, terminal, REVOKED, now)
+            await end_keys(conn, terminal, "terminal retired", now)
             await table.note(conn, terminal, now, "retired")
         await self.apply([terminal])
         await self.throw_out(plant, terminal)

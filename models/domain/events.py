@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from models.domain.device_score import Signature
 from models.domain.ids import BenefitId, LeaseId, MembershipId, MessageId, PlanId, SessionId, TerminalId
 
 
@@ -267,6 +268,8 @@ class FaceShown:
     jpeg: bytes
     kind: str
     liveness: float | None = None
+    signature: Signature = Signature.NO_KEY
+    """Of the score, as the door found it."""
 
 
 EventBody = (

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from models.domain.device_score import SignedScores
+
 Point = tuple[float, float]
 Landmarks = tuple[Point, Point, Point, Point, Point]
 """In pixels: the subject's right eye, left eye, nose, right and left corner of the mouth."""
@@ -72,6 +74,8 @@ class LivenessPolicy:
     """
 
     required: bool = False
+    signed: SignedScores = SignedScores.WHEN_KEYED
+    """Which scores of devices are read at all."""
     challenge: ChallengeMode = ChallengeMode.OFF
     pass_min: float = 0.7
     veto_below: float = 0.2

@@ -27,6 +27,7 @@ from models.domain.ids import (
     UsageId,
     VoucherId,
 )
+from models.domain.device_score import DeviceScore
 from models.domain.liveness import Liveness
 from models.domain.presence import TerminalMessage
 from models.domain.screen import LeaseGrant, ScreenLine
@@ -123,6 +124,8 @@ class RecognitionDecision:
     amount_limited: bool = False
     elsewhere: bool = False
     calibration: str = "table"
+    device_score: DeviceScore = DeviceScore.NONE
+    """What became of the device's own liveness score. After digits: of the face before them."""
 
 
 @dataclass(frozen=True, slots=True)

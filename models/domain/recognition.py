@@ -15,6 +15,7 @@ from models.domain.errors import Refused
 from models.domain.events import Purpose
 from models.domain.face_quality import FaceKind, LookReason, QualityReport
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
+from models.domain.device_score import DeviceScore
 from models.domain.liveness import NO_CHALLENGE, Challenge, Landmarks, Liveness, LivenessPolicy
 from models.domain.messages import FaceOutcome, KeyRow, RecognitionDecision, SealedTemplate, TemplateRow
 
@@ -181,6 +182,7 @@ def decide(
     scope: SearchScope = SearchScope.REGION,
     looks: int = 1,
     liveness: Liveness = Liveness.NOT_CHECKED,
+    device_score: DeviceScore = DeviceScore.NONE,
     partial: bool = False,
     digits_given: bool = False,
     digits_required: bool = False,
@@ -211,6 +213,7 @@ def decide(
         floor_ppm=_ppm(policy.floor),
         margin_ppm=_ppm(policy.margin_min),
         liveness=liveness,
+        device_score=device_score,
         partial=partial,
         digits_given=digits_given,
         digits_required=digits_required,
@@ -370,8 +373,8 @@ class IdentifyRequest:
     liveness: LivenessPolicy | None = None
     """The chain's; None: the worker's own."""
     challenge: Challenge = NO_CHALLENGE
-    score_ignored: bool = False
-    """The device sent a score that nobody vouches for: counted, not read."""
+    device_score: DeviceScore = DeviceScore.NONE
+    """What became of the device's own score: counted, and kept with the decision."""
     digits_tail: str | None = None
     digits_required: bool = False
     """A face alone is never enough for this terminal: what would be accepted asks for digits."""

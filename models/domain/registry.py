@@ -20,6 +20,8 @@ class RegisteredTerminal:
     lane: LaneId
     role: str
     profile: str
+    liveness_keys: tuple[bytes, ...] = ()
+    """Public Ed25519 keys, each of which may sign this terminal's liveness scores."""
 
     @property
     def shard(self) -> int:

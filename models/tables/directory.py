@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, cast
 
 from psycopg import AsyncConnection
@@ -12,6 +13,7 @@ from psycopg.rows import TupleRow
 from models.domain.assortment import Assortment
 from models.domain.barcode import read_layouts
 from models.domain.book import ChainBook, ConsentText, StoreBook
+from models.domain.device_score import SignedScores
 from models.domain.events import Purpose, TenderKind
 from models.domain.ids import ChainId, LaneId, LegalEntityId, PlanId, RegionId, StoreId, TerminalId
 from models.domain.liveness import ChallengeMode, LivenessPolicy
@@ -23,6 +25,7 @@ from models.domain.registry import RegisteredTerminal
 from models.domain.taxes import read_taxes
 from models.domain.voucher_reader import read_vouchers
 from models.tables.items import load_assortment
+from models.tables.liveness_keys import load_keys
 
 
 async def load_terminals(conn: AsyncConnection[TupleRow], region: RegionId) -> dict[TerminalId, RegisteredTerminal]:
@@ -32,11 +35,13 @@ async def load_terminals(conn: AsyncConnection[TupleRow], region: RegionId) -> d
            WHERE s.region = %s AND t.retired_at IS NULL AND t.revoked_at IS NULL""",
         (region,),
     )
+    rows = await cursor.fetchall()
+    keys = await load_keys(conn, region)
     terminals: dict[TerminalId, RegisteredTerminal] = {}
-    for row in await cursor.fetchall():
+    for row in rows:
         terminal, store, lane, role, profile = map(sys.intern, row)  # each text once in memory
         terminals[TerminalId(terminal)] = RegisteredTerminal(
-            TerminalId(terminal), StoreId(store), region, LaneId(lane), role, profile
+            TerminalId(terminal), StoreId(store), region, LaneId(lane), role, profile, keys.get(terminal, ())
         )
     return terminals
 
@@ -135,6 +140,6 @@ def chain_book(chain: ChainId, version: int, doc: Mapping[str, Any], items: Mapp
 
 def _liveness(doc: Mapping[str, Any]) -> LivenessPolicy:
     """What the chain says about liveness; what it does not say stands as in LivenessPolicy. Raises ValueError."""
-    if "challenge" in doc:
-        doc = {**doc, "challenge": ChallengeMode(doc["challenge"])}
-    return LivenessPolicy(**doc)
+    kinds: dict[str, type[StrEnum]] = {"challenge": ChallengeMode, "signed": SignedScores}
+    named: dict[str, Any] = {name: kinds[name](value) if name in kinds else value for name, value in doc.items()}
+    return LivenessPolicy(**named)

@@ -233,7 +233,8 @@ async def _consent(conn: AsyncConnection[TupleRow], fact: ConsentGiven) -> None:
 
 
 _DECISION = """templates_searched, threshold_ppm, best_ppm, second_ppm, net_sha256, reason, scope, looks, floor_ppm,
-  margin_ppm, liveness, partial, digits_given, digits_required, amount_limited, elsewhere, calibration"""
+  margin_ppm, liveness, partial, digits_given, digits_required, amount_limited, elsewhere, calibration,
+  device_score"""
 """Columns of the table and fields of the decision, both under these names."""
 
 

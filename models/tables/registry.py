@@ -69,6 +69,23 @@ class TerminalRow(SQLModel, table=True):
     """Its credentials count no more, and its hosts do not know it until it is enrolled again."""
 
 
+class LivenessKeyRow(SQLModel, table=True):
+    """A public Ed25519 key of a terminal's depth camera: it may sign the terminal's liveness scores until it ends."""
+
+    __tablename__ = "liveness_key"
+    __table_args__ = (
+        Index("liveness_key_live", "public_key", unique=True, postgresql_where=text("ended_at IS NULL")),
+        CheckConstraint("public_key ~ '^[0-9a-f]{64}$'", name="liveness_key_formed"),
+    )
+    terminal: str = Field(primary_key=True, foreign_key="terminal.id")
+    fingerprint: str = Field(primary_key=True)
+    public_key: str
+    added_at: datetime = instant()
+    added_by: str
+    ended_at: datetime | None = maybe_instant()
+    ended_by: str = Field(default="", sa_column_kwargs={"server_default": ""})
+
+
 class LayoutRow(SQLModel, table=True):
     """One layout of a region's hosts; the current one has not ended. `dedicated`: stores in the order of their k."""
 

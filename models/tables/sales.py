@@ -153,6 +153,7 @@ class FaceDecisionRow(SQLModel, table=True):
     amount_limited: bool
     elsewhere: bool
     calibration: str
+    device_score: str = Field(default="none", sa_column_kwargs={"server_default": "none"})
 
 
 class TemplateTableRow(SQLModel, table=True):

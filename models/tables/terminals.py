@@ -152,7 +152,8 @@ async def load_desired(conn: Connection, terminals: Sequence[TerminalId]) -> lis
 
 async def registry_mark(conn: Connection, region: RegionId) -> str:
     """Changes when a terminal of the region is registered, retired or revoked, a chain's book has a new version,
-    a store another one, a layer of a chain's configuration changed, or an image of software was recorded or removed."""
+    a store another one, a layer of a chain's configuration changed, an image of software was recorded or removed, or a
+    key for signed liveness was added or ended."""
     cursor = await conn.execute(
         """SELECT (SELECT count(*) || ' '
                      || coalesce(max(greatest(t.registered_at, t.retired_at, t.revoked_at))::text, '')
@@ -162,7 +163,9 @@ async def registry_mark(conn: Connection, region: RegionId) -> str:
                || (SELECT ' ' || coalesce(sum(gen), 0) || ' ' || coalesce(max(changed_at)::text, '') FROM store_book)
                || (SELECT ' ' || count(*) || ' ' || coalesce(sum(version), 0) || ' '
                      || coalesce(max(changed_at)::text, '') FROM config_layer)
-               || (SELECT ' ' || count(*) || ' ' || coalesce(max(added_at)::text, '') FROM software_image)""",
+               || (SELECT ' ' || count(*) || ' ' || coalesce(max(added_at)::text, '') FROM software_image)
+               || (SELECT ' ' || count(*) || ' ' || coalesce(max(greatest(added_at, ended_at))::text, '')
+                   FROM liveness_key)""",
         (region,),
     )
     row = await cursor.fetchone()

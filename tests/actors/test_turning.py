@@ -118,7 +118,7 @@ class Counter:
                 liveness_ppm=asked.liveness_ppm,
                 liveness=asked.liveness,
                 challenge=asked.challenge,
-                score_ignored=asked.score_ignored,
+                device_score=asked.device_score,
                 digits_required=asked.digits_required,
             ),
             ConsentToken(Purpose.RECOGNISE, asked.session, MessageId(asked.consent)),
@@ -246,7 +246,7 @@ def test_only_a_doubt_asks_for_a_turn_when_the_chain_says_so() -> None:
 def test_a_score_that_nobody_vouches_for_is_counted_and_not_read() -> None:
     counter = Counter(LivenessPolicy(required=True), Traits())
     assert counter.show(Frame(device=1.0)).reason == "liveness_in_doubt"
-    assert counter.worker.health().answers["liveness:score_ignored"] == 1
+    assert counter.worker.health().answers["liveness:score_ignored_family"] == 1
     assert Counter(LivenessPolicy(), Traits()).show(Frame(device=0.0)).outcome is FaceOutcome.ACCEPTED
 
 
