@@ -163,10 +163,11 @@ def refund_number(cause: str) -> str:
     return f"R{cause}"
 
 
-_OF_A_CAPTURE = re.compile(r"R(S.+?G\d+(?:A\d+)?)(?:R\d+)*")
+REFUND_OF_A_CAPTURE = "R(S.+?G[0-9]+(?:A[0-9]+)?)(?:R[0-9]+)*"
+"""A refund's number that is named after a capture, whose number is the group. PostgreSQL reads it the same."""
 
 
 def payment_of(call: Call) -> str:
     """Which payment a refund gives back: the capture that it is named after, else the membership's."""
-    named = _OF_A_CAPTURE.fullmatch(call.number)
+    named = re.fullmatch(REFUND_OF_A_CAPTURE, call.number)
     return call.captured_number if named is None else named[1]

@@ -18,6 +18,7 @@ from models.domain.differences import Carried, FeeTerms, Hold, Key, OurLine
 from models.domain.ledger import clearing
 from models.domain.reconciliation import LineKind, StatementLine, StatementTotals
 from models.domain.returns import refund_number
+from models.domain.settlement import REFUND_OF_A_CAPTURE
 
 OWN_KINDS = ("reconciled", "difference_resolved")
 """What reconciliation books by itself: part of the account's change, never a line to be matched."""
@@ -104,11 +105,11 @@ FROM tendered
 
 # Settlement's, under the numbers of its calls. A transaction that no rule here knows keeps its own number, which no
 # provider has: it shows as OURS_ONLY.
-_OTHERS = """
+_OTHERS = f"""
 INSERT INTO ours (kind, order_no, request_no, fen, txn, store, cause)
 SELECT CASE WHEN m.fen > 0 THEN 'payment' ELSE 'refund' END,
        -- A refund that is named after a capture is that one's (models.domain.settlement.payment_of).
-       coalesce(substring(c.request_number FROM '^R(S.+?G[0-9]+(?:A[0-9]+)?)(?:R[0-9]+)*$'), h.captured_number,
+       coalesce(substring(c.request_number FROM '^{REFUND_OF_A_CAPTURE}$'), h.captured_number,
            m.request_number),
        CASE WHEN m.kind = 'refunded' THEN m.request_number ELSE '' END, m.fen, m.txn, '', ''
 FROM moved m

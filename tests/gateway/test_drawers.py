@@ -58,7 +58,9 @@ async def test_a_shift_by_the_api_is_counted_blind(console: Console, desk: Drawe
     assert (counted.json()["kind"], counted.json()["over_short_fen"]) == ("Z", 100)
     [drawer, *_] = (await console.client.get(API)).json()
     assert (drawer["name"], drawer["shift"]["state"]) == ("lane-1", "counted")
-    handed = await post(f"{API}/lane-1/hand-over", json={"by": "ben"}, headers=effect(console))
+    too_long = await post(f"{API}/lane-1/hand-over", json={"by": "b" * 65}, headers=effect(console))
+    assert (too_long.status_code, "by" in too_long.text) == (422, True)
+    handed = await post(f"{API}/lane-1/hand-over", json={"by": "b" * 64}, headers=effect(console))
     assert (handed.json()["n"], handed.json()["float_fen"]) == (2, 4_400)
     again = await console.client.get(f"/api/v1/shifts/{counted.json()['shift']}")
     assert again.json()["next_shift"] == handed.json()["shift"]
