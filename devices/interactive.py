@@ -190,6 +190,14 @@ class Counter:
             await self._terminal.consent("recognise")
         await self._terminal.show(await asyncio.to_thread(self._faces.photo))
 
+    async def _alive(self, words: list[str]) -> None:
+        score = None if words[0] == "off" else float(words[0])
+        if score is not None and not 0 <= score <= 1:
+            raise ValueError(words[0])
+        self._terminal.liveness = score
+        signed = word("signed" if self._agent.config.liveness_key is not None else "not signed", self.language)
+        self._console.print(words[0] if score is None else f"{score:g}, {signed}", markup=False)
+
     async def _enrol(self, words: list[str]) -> None:
         await self._terminal.consent("membership")
         await self._terminal.enrol(words[0], user=self._user(), shots=self._faces.shots())
@@ -245,6 +253,7 @@ class Counter:
             "who": self._who,
             "open": lambda words: terminal.open_session(*words[:1]),
             "look": self._look,
+            "alive": self._alive,
             "enrol": self._enrol,
             "scan": lambda words: terminal.scan(words[0], int(words[1]) if len(words) > 1 else 1),
             "remove": lambda words: terminal.remove(int(words[0])),

@@ -28,6 +28,7 @@ KEYS = (
     Key("who NAME", "换一位顾客", "the next customer", offline=True),
     Key("open", "顾客到来", "a customer steps up", "session.open"),
     Key("look", "同意并看摄像头", "agree, and look into the camera", "face", "has_camera"),
+    Key("alive 0..1|off", "深度相机给出的活体分", "the score of the depth camera", None, "vouches_liveness"),
     Key("digits 1234", "手机号后四位", "the phone's last four digits", "digits", "has_keypad"),
     Key("identify phone|card|code VALUE", "报手机号、卡或会员码", "say phone, card or code", "identify"),
     Key("scan CODE [N]", "扫商品条码", "scan a barcode", "scan", "has_scanner", offline=True),
@@ -92,6 +93,8 @@ WORDS = {
     "stored": ("已存，联网后发送", "stored, sent when the network is back"),
     "leases": ("预留", "leases"),
     "customers": ("位顾客", "customers"),
+    "signed": ("签名", "signed"),
+    "not signed": ("未签名", "not signed"),
 }
 
 

@@ -94,6 +94,8 @@ class SimulatedTerminal:
         self.till_txn: str | None = None
         self.screen_timeout_s = SCREEN_TIMEOUT_S
         self.reply_timeout_s = REPLY_TIMEOUT_S
+        self.liveness: float | None = None
+        """What its depth camera says of whoever looks at it, 0 to 1; None: it sends no score."""
         self._provider = provider
         self._basket_rev = 0
 
@@ -146,7 +148,7 @@ class SimulatedTerminal:
         """One image; again when the server says that it was lost, or that nobody had the time."""
         for tries_left in reversed(range(FACE_TRIES_MAX)):
             before = self.agent.screen
-            reply = await self.agent.show_face(photo, self.session, kind=kind)
+            reply = await self.agent.show_face(photo, self.session, kind=kind, liveness=self.liveness)
             if tries_left and reply.error is not None and reply.error.code == "face_lost":
                 continue
             self.session = require_ok(reply).session or self.session

@@ -23,6 +23,7 @@ from gateway.face_figures import AskDesk
 from gateway.idempotency import IdempotentCalls
 from gateway.kill_switches import KillSwitches
 from gateway.live import Wall
+from gateway.liveness_keys import LivenessKeys
 from gateway.member_money import MemberMoneyDesk
 from gateway.memberships import MembershipDesk
 from gateway.notices import ProviderDesk
@@ -79,6 +80,8 @@ class Edge:
     """How settlement stands, its switch, and what waits for a person."""
     kill_switches: KillSwitches | None = None
     """What is switched off at once, and where."""
+    liveness_keys: LivenessKeys | None = None
+    """Who may sign a terminal's liveness scores."""
     rollouts: Rollouts | None = None
     """Changes on their way through a chain, in stages."""
     images: Path | None = None
@@ -144,6 +147,12 @@ class Edge:
         if self.kill_switches is None:
             raise RetryLater("starting", "the kill switches are still starting", "try again in a moment", after_s=1)
         return self.kill_switches
+
+    def require_liveness_keys(self) -> LivenessKeys:
+        """The desk of terminals' keys, or RetryLater while it starts."""
+        if self.liveness_keys is None:
+            raise RetryLater("starting", "the terminals' keys are still starting", "try again in a moment", after_s=1)
+        return self.liveness_keys
 
     def require_rollouts(self) -> Rollouts:
         """The rollouts' desks, or RetryLater while they start."""

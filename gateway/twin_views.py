@@ -68,14 +68,27 @@ class CommandView(View):
     late_status: str | None
 
 
+class LivenessKeyView(View):
+    """A public key of the terminal's depth camera. `ended_at` null: scores that it signed count."""
+
+    fingerprint: str
+    public_key: str
+    """64 hex digits."""
+    added_at: datetime
+    added_by: str
+    ended_at: datetime | None
+    ended_by: str
+
+
 class TwinView(View):
-    """Both halves of a terminal's twin, its newest telemetry and its last commands."""
+    """Both halves of a terminal's twin, its newest telemetry, its last commands, and who may sign its liveness."""
 
     terminal: TerminalView
     desired: DesiredView | None
     reported: ReportedView | None
     telemetry: TelemetryView | None
     commands: list[CommandView]
+    liveness_keys: list[LivenessKeyView]
 
 
 ArgValue = Annotated[str, Field(max_length=COMMAND_ARG_CHARACTERS_MAX)] | Annotated[int, Field(ge=-(2**53), le=2**53)]

@@ -15,9 +15,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from models.domain.errors import Refused, StoreOpsError
-from runtime import credential_verbs, origin, terminal_verbs, verbs
+from runtime import credential_verbs, liveness_keys_cli, origin, terminal_verbs, verbs
 from runtime.bench.cli import bench_app
 from runtime.config_cli import config_app
 from runtime.datadir import default_data_dir
@@ -73,6 +74,7 @@ app.command()(fleet)
 verbs.register(app)
 terminal_verbs.register(terminal_app)
 credential_verbs.register(terminal_app, app)
+liveness_keys_cli.register(terminal_app)
 app.add_typer(config_app, name="config")
 err = Console(stderr=True, highlight=False)
 
@@ -92,9 +94,7 @@ def main() -> None:
         configure_logs()
         code = app(standalone_mode=False)
     except StoreOpsError as error:
-        err.print(f"[bold red]{error.code}[/]: {error.message}", markup=True)
-        if error.do:
-            err.print(f"→ {error.do}", markup=False)
+        _tell(error)
         _end(1)
     except typer.Abort:
         sys.exit(130)
@@ -108,6 +108,17 @@ def main() -> None:
         show()
         sys.exit(getattr(error, "exit_code", 2))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(error: StoreOpsError) -> None:
+    """One sentence and what to do; for a program that asked for `--json`, one object with the same."""
+    if "--json" in sys.argv:
+        told = {"error": {"code": error.code, "message": error.message, "do": error.do}}
+        print(json.dumps(told, ensure_ascii=False), file=sys.stderr)
+        return
+    err.print(f"[bold red]{error.code}[/]: {escape(error.message)}")
+    if error.do:
+        err.print(f"→ {error.do}", markup=False)
 
 
 def _end(code: int) -> NoReturn:

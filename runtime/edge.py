@@ -115,6 +115,9 @@ async def join(edge: Edge, data_dir: Path) -> None:
     from runtime.kill_switches import KillSwitchesOfAHouse
 
     edge.kill_switches = KillSwitchesOfAHouse(plants)
+    from runtime.liveness_keys import LivenessKeysOfAHouse
+
+    edge.liveness_keys = LivenessKeysOfAHouse(plants)
     from runtime.rollout_desks import RolloutsOfAHouse
 
     edge.rollouts = rollouts = RolloutsOfAHouse(plants)

@@ -15,6 +15,7 @@ from rich.console import Console
 from devices.agent_config import AgentConfig
 from devices.credentials import CredentialStore, enrol
 from devices.interactive import run_terminal as play_terminal
+from devices.liveness import LivenessKey
 from models.domain.errors import NeedsOperator, Refused, RetryLater
 from models.domain.ids import RegionId, StoreId, TerminalId
 from runtime.chains import demo_secret
@@ -54,8 +55,13 @@ async def registered(plant: Plant, terminal: str, secret: str | None) -> AgentCo
         profile=row[1],
         secret=secret,
         outbox_path=plant.data_dir / f"terminal-{terminal}.sqlite",
-        folder=plant.data_dir / "terminals" / terminal,
+        folder=folder_of(plant, terminal),
     )
+
+
+def folder_of(plant: Plant, terminal: str) -> Path:
+    """Where a registered terminal that is played beside its house keeps software and keys."""
+    return plant.data_dir / "terminals" / terminal
 
 
 async def enrolled(home: Path, code: str | None, gateway: str | None, *, certificate: bool) -> AgentConfig:
@@ -86,7 +92,11 @@ async def play(
     provider_url: str | None = None,
     console: Console | None = None,
 ) -> None:
-    """Play it until `quit` or Ctrl-C; a stuck program restarts itself. Raises RetryLater `broker_unreachable`."""
+    """Play it until `quit` or Ctrl-C; a stuck program restarts itself. With a key in its folder it signs its scores.
+
+    Raises RetryLater `broker_unreachable`, NeedsOperator `liveness_key`.
+    """
+    config = replace(config, liveness_key=await asyncio.to_thread(LivenessKey.load, config.folder))
     try:
         await play_terminal(
             config,

@@ -8,7 +8,16 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from gateway.queries.registry import get_terminal
-from gateway.twin_views import CommandView, DesiredView, ReportedView, SoftwareView, TelemetryView, TwinView
+from gateway.twin_views import (
+    CommandView,
+    DesiredView,
+    LivenessKeyView,
+    ReportedView,
+    SoftwareView,
+    TelemetryView,
+    TwinView,
+)
+from models.tables.registry import LivenessKeyRow
 from models.tables.twins import CommandRow, DesiredRow, PresenceRow, TelemetryRow
 
 COMMANDS_SHOWN = 20
@@ -40,7 +49,18 @@ async def get_twin(session: AsyncSession, terminal: str) -> TwinView | None:
         reported=None if presence is None else _reported(presence),
         telemetry=None if sample is None else TelemetryView.model_validate({"at": sample.at, "doc": sample.doc}),
         commands=[CommandView.model_validate(row.model_dump(exclude={"terminal", "store"})) for row in commands],
+        liveness_keys=await list_liveness_keys(session, terminal),
     )
+
+
+async def list_liveness_keys(session: AsyncSession, terminal: str) -> list[LivenessKeyView]:
+    """A terminal's keys for signed liveness, those that count first."""
+    rows = await session.exec(
+        select(LivenessKeyRow)
+        .where(col(LivenessKeyRow.terminal) == terminal)
+        .order_by(col(LivenessKeyRow.ended_at).is_not(None), col(LivenessKeyRow.added_at).desc())
+    )
+    return [LivenessKeyView.model_validate(row.model_dump(exclude={"terminal"})) for row in rows]
 
 
 def _desired(row: DesiredRow) -> DesiredView:

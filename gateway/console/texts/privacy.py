@@ -103,6 +103,8 @@ PRIVACY: dict[str, tuple[str, str]] = {
     "audit_kind.balance_pay_out": ("余额提现", "Balance paid out"),
     "audit_kind.settlement_item": ("结算待办已处理", "Settlement item resolved"),
     "audit_kind.config.changed": ("配置已变更", "Configuration changed"),
+    "audit_kind.liveness_key.registered": ("活体签名密钥已登记", "Liveness key registered"),
+    "audit_kind.liveness_key.revoked": ("活体签名密钥已吊销", "Liveness key revoked"),
     "audit_kind.software.added": ("软件已登记", "Software added"),
     "audit_kind.software.removed": ("软件已移除", "Software removed"),
     "audit_kind.rollout.planned": ("发布已计划", "Rollout planned"),
