@@ -94,7 +94,7 @@ def main() -> None:
         configure_logs()
         code = app(standalone_mode=False)
     except StoreOpsError as error:
-        _tell(error)
+        _tell(error.code, error.message, error.do)
         _end(1)
     except typer.Abort:
         sys.exit(130)
@@ -105,20 +105,23 @@ def main() -> None:
         if show is None:
             traceback.print_exc()
             _end(1)
-        show()
+        if "--json" in sys.argv:
+            _tell("usage", getattr(error, "format_message", error.__str__)(), "see --help of this verb")
+        else:
+            show()
         sys.exit(getattr(error, "exit_code", 2))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _tell(error: StoreOpsError) -> None:
+def _tell(code: str, message: str, do: str) -> None:
     """One sentence and what to do; for a program that asked for `--json`, one object with the same."""
     if "--json" in sys.argv:
-        told = {"error": {"code": error.code, "message": error.message, "do": error.do}}
-        print(json.dumps(told, ensure_ascii=False), file=sys.stderr)
+        told = json.dumps({"error": {"code": code, "message": message, "do": do}}, ensure_ascii=False)
+        sys.stderr.write(f"{told}\n")
         return
-    err.print(f"[bold red]{error.code}[/]: {escape(error.message)}")
-    if error.do:
-        err.print(f"→ {error.do}", markup=False)
+    err.print(f"[bold red]{code}[/]: {escape(message)}")
+    if do:
+        err.print(f"→ {do}", markup=False)
 
 
 def _end(code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from models.domain.errors import NeedsOperator
+from runtime import __main__ as cli
 from runtime.bootstrap import reset_data
 
 pytestmark = [pytest.mark.integration]
@@ -36,10 +38,33 @@ def test_the_console_is_not_served_in_clear_beyond_this_machine(data_dir: Path) 
     assert "gateway_exposed" in done.stderr
 
 
+def test_a_program_reads_an_error_as_one_object_and_a_person_as_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(status: int, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["storeops", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert (ended.value.code, out) == (status, "")
+        return err
+
+    nothing_runs = ("hosts", "--data", f"{tmp_path}/[/none]")
+    said = told(1, *nothing_runs)
+    assert "not_running: " in said
+    assert "/[/none]" in said.replace("\n", ""), "what looks like markup is text"
+    error = json.loads(told(1, *nothing_runs, "--json"))["error"]
+    assert (error["code"], sorted(error)) == ("not_running", ["code", "do", "message"])
+    assert f"{tmp_path}/[/none]" in error["message"]
+    assert "Usage: " in told(2, "hosts", "--nonesuch")
+    assert json.loads(told(2, "hosts", "--nonesuch", "--json"))["error"]["code"] == "usage"
+
+
 DIES = """
 import sys
 import ray
 from models.domain.errors import NeedsOperator
+from runtime import __main__ as cli
 from runtime import __main__, hosting
 
 class Worker:
