@@ -380,7 +380,11 @@ def test_a_bad_face_is_refused_with_a_code(jpeg: bytes, changes: dict[str, str],
     assert caught.value.id == (None if code == "bad_id" else properties["id"])
 
 
-@given(st.dictionaries(st.sampled_from(["id", "boot", "seq", "session", "kind", "liveness"]), st.text(max_size=40)))
+@given(
+    st.dictionaries(
+        st.sampled_from(["id", "boot", "seq", "session", "kind", "liveness", "liveness_sig"]), st.text(max_size=40)
+    )
+)
 def test_any_user_properties_are_a_face_or_a_code(properties: dict[str, str]) -> None:
     try:
         codec.decode_face(JPEG, face_properties() | properties, TERMINAL, NOW)
