@@ -224,7 +224,7 @@ def test_a_terminal_s_key_is_its_own_file(tmp_path: Path) -> None:
     assert again is not None
     assert again.public == KEY.public
     path.write_text("no key")
-    with pytest.raises(NeedsOperator, match="liveness-key.pem"):
+    with pytest.raises(NeedsOperator, match=r"liveness-key\.pem"):
         LivenessKey.load(folder)
 
 
