@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from actors.ports import EnrolMember, MembershipRequest, PostUses, ReleaseUses, ReserveUses, ReverseUses
 from gateway.providers.alipay import AlipayProvider
 from gateway.providers.alipay_gateway import AlipayAccount, AlipayGateway
-from gateway.providers.port import PaymentProvider
+from gateway.providers.port import PaymentProvider, Scene
 from gateway.providers.simulator import SimulatorAdmin, create_simulator_app
 from gateway.providers.simulator.database import FILE_NAME
 from models.domain.events import ProviderAuth
@@ -34,8 +35,11 @@ from models.domain.ids import (
     UsageId,
 )
 from models.domain.messages import EnrolAnswered, SaleUse
+from models.domain.payments import answer_document
+from models.domain.settlement import CallKind, NewCall
 from models.tables.ledger_faults import verify
 from models.tables.plans import save_plan
+from models.tables.settlement import insert_calls
 from runtime.explaining import explain_anywhere
 from runtime.memberships import MembershipAnswer, Memberships, NotYet
 from runtime.plant import Plant
@@ -205,6 +209,20 @@ class Shop:
         """Moves the clock and settles."""
         self.clock.now += timedelta(days=days)
         return await self.runner(**options).run(self.clock.now)
+
+    async def collect_again(self, membership: MembershipId, user: str, fen: int) -> None:
+        """A second attempt whose answer was no, and which the provider collects all the same; its answer is kept."""
+        number = f"S{membership}G1A1"
+        code = await self.admin.payment_code(self.customer(user))
+        answer = await self.provider.pay(
+            number=number, amount_fen=fen, subject="x", auth_code=code, scene=Scene.PAYMENT_CODE
+        )
+        async with self.pool.connection() as conn, conn.cursor() as cur:
+            await insert_calls(cur, [NewCall(membership, CallKind.CAPTURE, number, fen, self.clock.now, 1)])
+            await cur.execute(
+                "UPDATE settlement_call SET state = 'ANSWERED', answer = %s WHERE request_number = %s",
+                (Jsonb(answer_document(answer)), number),
+            )
 
     # ---------------------------------------------------------------- what the books say
 

@@ -10,6 +10,7 @@ from sqlite3 import connect
 
 import pytest
 
+from actors.settlement_items import Action
 from gateway.providers.port import Scene
 from models.domain.calendar import business_date
 from models.domain.difference_postings import reconciled
@@ -24,8 +25,10 @@ from models.tables.reconciliation import Account
 from runtime.day_close import DayClose
 from runtime.postgres import EmbeddedPostgres
 from runtime.reconciling import Reconciler
+from runtime.settlement_desk import SettlementDesk
 from tests.conftest import fresh_database, scratch_data_dir
-from tests.integration.money_shop import OWN, RunningSimulator, Shop, open_shop, running_simulator
+from tests.integration import money_shop
+from tests.integration.money_shop import OWN, REGION, RunningSimulator, Shop, open_shop, running_simulator
 
 CHAIN = Account("alipay", "chain")
 ZONE = "Asia/Shanghai"
@@ -150,6 +153,27 @@ async def test_sales_voids_and_a_settlement_close_with_difference_0(shop: Shop) 
     fees = await shop.account("chain", "provider_fee:alipay")
     assert fees > 0
     await give_fees_back(shop, fees)
+
+
+async def test_what_was_collected_twice_and_given_back_by_hand_closes_with_difference_0(shop: Shop) -> None:
+    reconciler, days = parts(shop)
+    membership = await shop.member("twice")
+    await shop.use_coupon(membership)
+    await later(shop, 33)
+    desk = SettlementDesk(money_shop.CHAIN, REGION, shop.pool, shop.clock)
+    await desk.run(shop.runner(), shop.clock.now, "test")
+    await shop.collect_again(membership, "twice", 800)
+    await desk.run(shop.runner(), shop.clock.now, "test")
+    assert await desk.resolve(membership, Action.REFUND, "taken twice", "cli:ann") == "CLOSED"
+    await desk.run(shop.runner(), shop.clock.now, "test")
+    day = today(shop)
+    await later(shop, 1)
+    await reconciler.fetch(CHAIN, day)
+    run = await reconciler.run(CHAIN, day, today(shop))
+    assert (run.matched, run.difference_fen, run.open_lines) == (3, 0, 0), "two collections and one that went back"
+    closed = await days.close("chain", day, shop.clock.now, "test")
+    assert closed.closed, closed.obstacles
+    await give_fees_back(shop, await shop.account("chain", "provider_fee:alipay"))
 
 
 async def give_fees_back(shop: Shop, fees_fen: int) -> None:

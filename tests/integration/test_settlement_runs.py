@@ -8,14 +8,9 @@ from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
-from psycopg.types.json import Jsonb
 
 from actors.settlement_items import Action
-from gateway.providers.port import Scene
 from models.domain.errors import Refused
-from models.domain.payments import answer_document
-from models.domain.settlement import CallKind, NewCall
-from models.tables.settlement import insert_calls
 from runtime.settlement import SettlementLimits
 from runtime.settlement_desk import BY_CLOCK, SettlementDesk
 from tests.integration.money_shop import CHAIN, REGION, RunningSimulator, Shop, open_shop, running_simulator
@@ -191,17 +186,7 @@ async def test_what_failed_to_go_back_is_retried_and_what_was_captured_twice_goe
     assert await shop.rows(refunds) == [(100,), (200,), (300,)]
 
     (membership,) = (row[0] for row in await shop.rows("SELECT id FROM membership WHERE charge_fen = 800"))
-    second = f"S{membership}G1A1"  # an attempt whose answer was no, and which the provider collects all the same
-    code = await shop.admin.payment_code(shop.customer("b"))
-    answer = await shop.provider.pay(
-        number=second, amount_fen=900, subject="x", auth_code=code, scene=Scene.PAYMENT_CODE
-    )
-    async with shop.pool.connection() as conn, conn.cursor() as cur:
-        await insert_calls(cur, [NewCall(membership, CallKind.CAPTURE, second, 900, shop.clock.now, 1)])
-        await cur.execute(
-            "UPDATE settlement_call SET state = 'ANSWERED', answer = %s WHERE request_number = %s",
-            (Jsonb(answer_document(answer)), second),
-        )
+    await shop.collect_again(membership, "b", 900)
     await desk.run(shop.runner(), shop.clock.now, "test")
     (item,) = await desk.items("parked")
     assert "captured twice" in item.why
