@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from models.faces.sessions import open_session
 
 STRIDES = (8, 16, 32)
 SCORE_MIN = 0.6
+_MAYBE_MIN = 0.35
+"""Of class times object: below it no score reaches SCORE_MIN, and nothing more is computed."""
 NMS_IOU_MAX = 0.3
 FACES_MAX = 64
 """Per image: a poster full of faces costs no more than this many."""
@@ -62,47 +65,63 @@ class FaceDetector:
         The image is shrunk so that its longest side is `longest_side` (never enlarged): 320 is enough at a
         counter, 640 for groups.
         """
-        height, width = pixels.shape[:2]
-        scale = min(1.0, longest_side / max(height, width))
-        if scale < 1.0:
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        else:
-            small = pixels
+        scale = min(1.0, longest_side / max(pixels.shape[:2]))
+        small = _shrunk(pixels, scale) if scale < 1.0 else pixels
         return [face.moved(1 / scale, 0, 0) for face in self.find_as_is(small)]
 
     def find_in_tight_crop(self, pixels: Pixels, longest_side: int = 320) -> list[Face]:
         """As `find`, with a replicated border around an image that is all face."""
         height, width = pixels.shape[:2]
         top, left = int(height * BORDER), int(width * BORDER)
-        padded = cv2.copyMakeBorder(pixels, top, top, left, left, cv2.BORDER_REPLICATE)
-        return [face.moved(1, -left, -top) for face in self.find(np.asarray(padded, np.uint8), longest_side)]
+        whole = height + 2 * top
+        step = whole // math.gcd(whole, longest_side)
+        if height == width and whole > longest_side and top % step == 0:
+            # So many of its pixels become a whole number of pixels: what lies farther out is the same before and after.
+            scale = longest_side / whole
+            small = _shrunk(_bordered(pixels, step, step), scale)
+            outside = (longest_side - len(small)) // 2
+            found = self.find_as_is(_bordered(small, outside, outside))
+            return [face.moved(1 / scale, -left, -top) for face in found]
+        return [face.moved(1, -left, -top) for face in self.find(_bordered(pixels, top, left), longest_side)]
 
     def find_as_is(self, pixels: Pixels) -> list[Face]:
         """Faces by falling score at the image's own size."""
         height, width = pixels.shape[:2]
         right, bottom = -width % 32, -height % 32
-        padded = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-        blob = np.ascontiguousarray(padded.transpose(2, 0, 1)[np.newaxis], dtype=np.float32)
-        out = self._session.run(self._outputs, {self._input: blob})
+        if right or bottom:
+            black = (0, 0, 0)
+            pixels = np.asarray(
+                cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=black), np.uint8
+            )
+        out = self._session.run(self._outputs, {self._input: cv2.dnn.blobFromImage(pixels)})
         faces: list[NDArray[np.float32]] = []
         for i, stride in enumerate(STRIDES):
             cls, obj, box, points = (np.asarray(out[3 * part + i])[0] for part in range(4))
-            score = np.sqrt(np.clip(cls[:, 0], 0, 1) * np.clip(obj[:, 0], 0, 1))
-            keep = np.flatnonzero(score >= SCORE_MIN)
-            if not keep.size:
+            maybe = np.flatnonzero(cls[:, 0] * obj[:, 0] >= _MAYBE_MIN)
+            if not maybe.size:
                 continue
-            columns = padded.shape[1] // stride
+            score = np.sqrt(cls[maybe, 0].clip(0, 1) * obj[maybe, 0].clip(0, 1))
+            clear = score >= SCORE_MIN
+            keep, score = maybe[clear], score[clear]
+            columns = pixels.shape[1] // stride
             cell = np.stack([keep % columns, keep // columns], axis=1).astype(np.float32)
             centre = (cell + box[keep, :2]) * stride
             size = np.exp(box[keep, 2:]) * stride
             marks = (points[keep].reshape(-1, 5, 2) + cell[:, np.newaxis]) * stride
-            faces.append(
-                np.concatenate([centre - size / 2, size, marks.reshape(-1, 10), score[keep, np.newaxis]], axis=1)
-            )
+            faces.append(np.concatenate([centre - size / 2, size, marks.reshape(-1, 10), score[:, np.newaxis]], axis=1))
         if not faces:
             return []
         return _distinct(np.concatenate(faces))
+
+
+def _bordered(pixels: Pixels, top: int, left: int) -> Pixels:
+    return np.asarray(cv2.copyMakeBorder(pixels, top, top, left, left, cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _shrunk(pixels: Pixels, scale: float) -> Pixels:
+    height, width = pixels.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _distinct(rows: NDArray[np.float32]) -> list[Face]:
