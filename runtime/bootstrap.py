@@ -35,7 +35,7 @@ from runtime.chains import terminals_of
 from runtime.datadir import PLANT_FILE, DataDir, default_data_dir, open_data_dir, ray_token_path, write_private
 from runtime.deployment import Place, places_of
 from runtime.edge import gateway_argv, provider_argv
-from runtime.ports import LOOPBACK, accepts, hold_port, listens, preferred_or_free
+from runtime.ports import LOOPBACK, accepts, listens, preferred_or_free
 from runtime.processes import ChildProcess, ProcessSpec, kill_all, raise_file_limit
 from runtime.progress import Progress
 from runtime.settings import Settings
@@ -129,9 +129,7 @@ class House:
         self._require_safe_address()
         self._set_ray_environment()
         self._gateway_port = preferred_or_free(self.settings.gateway.port, self.settings.gateway.host)
-        # Held until its process starts, seconds later: another house on this machine looks for one too.
-        self._provider_port, self._provider_hold = hold_port(PROVIDER_PORT)
-        self._stack.callback(self._provider_hold.close)
+        self._provider_port = preferred_or_free(PROVIDER_PORT)
         self._provider_url = self.settings.provider.url or f"http://127.0.0.1:{self._provider_port}"
         with ThreadPoolExecutor(max_workers=4) as pool:
             console = pool.submit(self._start_console)
@@ -262,7 +260,6 @@ class House:
 
     def _run_provider(self) -> None:
         port = self._provider_port
-        self._provider_hold.close()
         self._child("provider", provider_argv(self.data.root / "provider", port), port)
 
     def _start_database(self) -> Mapping[RegionId, str]:

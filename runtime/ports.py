@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
+import tempfile
+from pathlib import Path
 
 import psutil
 
 from models.domain.errors import NeedsOperator
 
 LOOPBACK = "127.0.0.1"
+_claims: dict[int, int] = {}
+"""Ports of this process, each with its open lock file."""
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
@@ -34,18 +40,40 @@ def free_port(host: str = LOOPBACK) -> int:
 def preferred_or_free(preferred: int, host: str = LOOPBACK, tries: int = 20) -> int:
     """`preferred` or the next free port above it; 0 asks the kernel for any.
 
-    Raises NeedsOperator (`no_free_port`) when none of `tries` ports is free.
+    It is this process's while it lives: its server starts seconds later, and another house on this machine looks for
+    a port meanwhile. Raises NeedsOperator (`no_free_port`) when none of `tries` ports is free.
     """
     if preferred == 0:
         return free_port(host)
     for port in range(preferred, min(preferred + tries, 65_536)):
-        if is_free(port, host):
+        if _claim(port) and is_free(port, host):
             return port
     raise NeedsOperator(
         "no_free_port",
         f"no free port on {host} from {preferred} to {min(preferred + tries, 65_536) - 1}",
         "stop what listens there, or name another port in the settings",
     )
+
+
+def _claim(port: int) -> bool:
+    """False while another process of this user has it. A lock ends with its process, however that ends."""
+    if port in _claims:
+        return True
+    folder = Path(tempfile.gettempdir()) / f"storeops-ports-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat(follow_symlinks=False).st_uid != os.getuid():
+            return True  # somebody else's folder in a place that is everybody's: no claims, as if nobody looked
+        lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:  # a full or read-only disk is no reason not to listen
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    _claims[port] = lock
+    return True
 
 
 def accepts(port: int, host: str = LOOPBACK, timeout_s: float = 0.2) -> bool:
@@ -55,21 +83,6 @@ def accepts(port: int, host: str = LOOPBACK, timeout_s: float = 0.2) -> bool:
             return True
     except OSError:
         return False
-
-
-def hold_port(preferred: int, host: str = LOOPBACK) -> tuple[int, socket.socket]:
-    """As `preferred_or_free`, and nobody else of ours takes it until the socket is closed. Raises NeedsOperator."""
-    while True:
-        port = preferred_or_free(preferred, host)
-        held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            held.bind((host, port))
-            held.listen(1)
-        except OSError:  # somebody was faster: look again
-            held.close()
-            continue
-        return port, held
 
 
 def listens(pid: int, port: int) -> bool:

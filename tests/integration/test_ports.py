@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from runtime.ports import LOOPBACK, accepts, free_port, hold_port, is_free, listens
+from runtime.ports import LOOPBACK, accepts, free_port, is_free, listens, preferred_or_free
 
 LISTENER = """
 import socket, sys
@@ -19,16 +19,26 @@ sys.stdin.read()
 """
 
 
-def test_a_held_port_is_nobody_elses_until_it_is_let_go() -> None:
+CLAIMER = """
+import sys
+from runtime.ports import preferred_or_free
+print(preferred_or_free(int(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_port_that_another_house_chose_is_not_chosen_before_its_server_listens() -> None:
     wanted = free_port()
-    port, held = hold_port(wanted)
-    with held:
-        assert port == wanted
-        assert not is_free(port)
-        other, second = hold_port(wanted)
-        second.close()
-        assert other > port
-    assert is_free(port)
+    with subprocess.Popen(
+        (sys.executable, "-c", CLAIMER, str(wanted)), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert int(other.stdout.readline()) == wanted
+        assert is_free(wanted), "nobody listens there yet"
+        assert preferred_or_free(wanted) == wanted + 1
+        other.kill()
+    assert preferred_or_free(wanted) == wanted
+    assert preferred_or_free(wanted) == wanted, "asked again it stays ours"
 
 
 @pytest.mark.integration
