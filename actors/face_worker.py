@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from actors.face_liveness import first_frame, may_turn, weigh
+from actors.face_liveness import Weighed, first_frame, may_turn, weigh
 from actors.face_ports import Eyes, Vault
 from actors.galleries import Galleries
 from actors.several_nets import OneNet, Searched, SeveralNets
@@ -128,7 +128,7 @@ class FaceWorker:
                 break
         assert decision is not None, "there is always one place to look"
         if may_turn(request, decision, policy):
-            return self._ask_to_turn(request, decision, seen, probes, policy)
+            return self._ask_to_turn(request, decision, seen, alive, policy)
         if isinstance(decision.match, NotRecognised) and hidden is not None:
             # What a mask hides is no evidence of a stranger.
             return self._look_again(request, Unseen(hidden, seen.quality), decision)
@@ -280,10 +280,10 @@ class FaceWorker:
         request: IdentifyRequest,
         decision: Decision,
         seen: Seen,
-        probes: Mapping[str, Embedding],
+        alive: Weighed,
         policy: LivenessPolicy,
     ) -> FaceAnswer:
-        first = first_frame(self._vault, request, seen, probes, policy)
+        first = first_frame(self._vault, request, seen, alive, policy)
         side = request.challenge.following
         if first is None or side is None:
             return self._look_again(request, Unseen(LookReason.LOOK_STRAIGHT, seen.quality), decision)

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
+from models.domain.device_score import DeviceScore
 from models.domain.events import ProviderAuth, TenderKind
 from models.domain.ids import (
     BenefitId,
@@ -25,7 +26,6 @@ from models.domain.ids import (
     StoreId,
     TerminalId,
 )
-from models.domain.device_score import DeviceScore
 from models.domain.liveness import NO_CHALLENGE, PLAIN, Challenge, LivenessPolicy
 from models.domain.messages import SaleUse, SaleVoucher
 from models.domain.payments import PROVIDERS

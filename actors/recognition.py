@@ -9,13 +9,13 @@ from actors.pricing import quote
 from actors.stage import Stage
 from actors.visit import Enrolment, GivenConsent, Question, Session
 from models.domain.book import StoreBook
+from models.domain.device_score import read_score
 from models.domain.errors import Refused
 from models.domain.events import Consent, Digits, Event, FaceShown, Purpose
 from models.domain.face_quality import IMAGE_FAULTS
 from models.domain.facts import ConsentGiven, TemplateMade
 from models.domain.ids import SessionId, event_cause
 from models.domain.kill_switch import Switch
-from models.domain.device_score import read_score
 from models.domain.liveness import Side
 from models.domain.messages import FaceAnswered, FaceOutcome, TemplateKind
 from models.domain.privacy import FaceUse, Standing, permits, withdraws

@@ -23,17 +23,27 @@ def challenge_of(session: Session, event: Event, policy: LivenessPolicy) -> Chal
     """What goes to the worker with a face: the turn that it answers, and whether another may be asked for.
 
     The side follows from the message's id, so that a repeated turn of the machine asks for the same; who holds up a
-    picture does not know it beforehand.
+    picture does not know it beforehand. The answer must come from the camera that was asked: one terminal, one boot.
     """
-    may_ask = policy.challenge is not ChallengeMode.OFF and event.traits.shows_prompts and not doubted(session, policy)
+    may_ask = policy.challenge is not ChallengeMode.OFF and event.traits.shows_prompts and not _spent(session, policy)
     made = derived_id(event_cause(event.terminal, event.id), "turn")
     following = (Side.LEFT if int(made[0], 16) % 2 else Side.RIGHT) if may_ask else None
-    waiting = session.turning
-    return Challenge(following) if waiting is None else Challenge(following, waiting.asked, waiting.first)
+    waiting, camera = session.turning, f"{event.terminal} {event.boot}"
+    at_ms = int(event.ts.timestamp() * 1000)  # of a face: when it came, by the host's clock
+    if waiting is None:
+        return Challenge(following, camera=camera, at_ms=at_ms)
+    return Challenge(following, waiting.asked, waiting.first, camera, at_ms)
 
 
 def doubted(session: Session, policy: LivenessPolicy) -> bool:
-    """The tries are used up, or a frame was refused as not alive: in this visit a face alone is not enough."""
+    """The tries are used up, or a frame was refused as not alive: in this visit a face alone is not enough.
+
+    Not while the last turn that was asked for is waited for: its answer still counts.
+    """
+    return _spent(session, policy) and session.turning is None
+
+
+def _spent(session: Session, policy: LivenessPolicy) -> bool:
     return session.turns >= policy.tries_max
 
 

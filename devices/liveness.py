@@ -42,8 +42,8 @@ _SMALL_ORDER = frozenset(
         "ee" + "ff" * 30 + "7f",
     )
 )
-"""The curve's small subgroup: for such a key anybody makes signatures. Zeros are also what a vendor's list has where a key
-is missing."""
+"""The curve's small subgroup: for such a key anybody makes signatures. Zeros are also what a vendor's list has where
+a key is missing."""
 
 
 def signed_text(topic: str, properties: Mapping[str, str], jpeg: bytes) -> bytes | None:

@@ -265,7 +265,7 @@ class TerminalAgent:
         liveness: float | None = None,
         timeout_s: float = FACE_AGE_S_MAX,
     ) -> ReplyBody:
-        """Send one JPEG after a customer's action, never stored, and return its reply. `liveness` is signed with the key.
+        """Send one JPEG after a customer's action, never stored, and return its reply. With a key `liveness` is signed.
 
         Raises NoReply, Refused `too_large`, ValueError above 192 KiB (never sent: the broker would disconnect).
         """

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from devices.profiles import profile_of, require_role, ways_without_face
 from models.domain.barcode import read_layouts
+from models.domain.device_score import SignedScores
 from models.domain.errors import Refused
 from models.domain.events import TenderKind
-from models.domain.device_score import SignedScores
 from models.domain.liveness import PLAIN, ChallengeMode, LivenessPolicy
 from models.domain.payments import PROVIDERS
 from models.domain.points import POINTS, PointsPolicy, read_policy

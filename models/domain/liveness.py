@@ -4,10 +4,12 @@ Three sources, each optional: the score of a device that vouches for it, an anti
 and a challenge: the customer turns the head, and two frames are compared. What the challenge looks for is depth: the
 nose stands before the plane of eyes and mouth, so that it moves against them when a head turns, and does not when a
 photograph is moved, turned or tilted. A film of the right turn passes: no source is a proof, and none claims a rate.
+Two frames that are one frame, and an answer of another camera or of another moment, are found and do not count.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -50,6 +52,8 @@ class TurnResult(StrEnum):
     """Too little depth moved: a photograph, or somebody who did not follow."""
     WRONG_WAY = "wrong_way"
     ANOTHER_FACE = "another_face"
+    SAME_FRAME = "same_frame"
+    """The first frame once more: no camera takes a picture twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +67,19 @@ class Challenge:
     following: Side | None = None
     asked: Side | None = None
     first: bytes | None = field(default=None, repr=False)
+    camera: str = ""
+    """Whose frame this is: the terminal and its boot. An answer comes from the camera that was asked."""
+    at_ms: int = 0
+    """When this frame came, by the host's wall clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class LivenessPolicy:
     """How scores (0 to 1, higher is more alive) and a challenge are read.
 
-    `required`: without any evidence a face alone is in doubt. `same_face_min` is a cosine, `turn_min` in eye
-    distances, `straight_max` the nose's offset over the eye distance in the first frame (docs: faces, Liveness).
+    `required`: without any evidence a face alone is in doubt. `same_face_min` and `same_frame_min` are cosines,
+    `turn_min` and `same_frame_eye_max` eye distances, `straight_max` the nose's offset over the eye distance in the
+    first frame (docs: faces, Liveness).
     """
 
     required: bool = False
@@ -82,6 +91,8 @@ class LivenessPolicy:
     net_pass_min: float = 0.7
     net_veto_below: float = 0.2
     same_face_min: float = 0.40
+    same_frame_min: float = 0.9999
+    same_frame_eye_max: float = 0.001
     turn_min: float = 0.20
     straight_max: float = 0.25
     tries_max: int = 2
@@ -108,7 +119,7 @@ class LivenessPolicy:
             )
             if ppm is not None
         ]
-        if Liveness.FAILED in read or turn is TurnResult.ANOTHER_FACE:
+        if Liveness.FAILED in read or turn in (TurnResult.ANOTHER_FACE, TurnResult.SAME_FRAME):
             return Liveness.FAILED
         if turn is not None:
             return Liveness.PASSED if turn is TurnResult.TURNED else Liveness.IN_DOUBT
@@ -118,15 +129,29 @@ class LivenessPolicy:
             return Liveness.IN_DOUBT if self.required else Liveness.NOT_CHECKED
         return Liveness.PASSED
 
-    def judge_turn(self, first: Landmarks, second: Landmarks, side: Side, cosine: float) -> TurnResult:
-        """The second frame against the first, which looked straight. `cosine`: of their embeddings."""
+    def judge_turn(
+        self, first: Landmarks, second: Landmarks, side: Side, cosine: float, *, same_image: bool = False
+    ) -> TurnResult:
+        """The second frame against the first, which looked straight. `cosine`: of their embeddings; `same_image`: their
+        files are equal to the byte."""
         if cosine < self.same_face_min:
             return TurnResult.ANOTHER_FACE
+        if same_image or (cosine >= self.same_frame_min and _moved(first, second) <= self.same_frame_eye_max):
+            return TurnResult.SAME_FRAME
         moved = nose_motion(first, second)
         toward = moved if side is Side.LEFT else -moved
         if toward >= self.turn_min:
             return TurnResult.TURNED
         return TurnResult.WRONG_WAY if toward <= -self.turn_min else TurnResult.NOT_TURNED
+
+
+FRAMES_APART_MS_MAX = 20_000
+"""From the frame that asked for a turn to the one that answers it: 15 s to turn, 3 s for a worker, and a reserve."""
+
+
+def in_time(at_ms: int, asked_ms: int) -> bool:
+    """Whether a frame may still answer a turn that was asked for upon a frame at `asked_ms`; else it is a first one."""
+    return 0 <= at_ms - asked_ms <= FRAMES_APART_MS_MAX
 
 
 NO_CHALLENGE = Challenge()
@@ -148,6 +173,13 @@ def nose_motion(first: Landmarks, second: Landmarks) -> float:
     if mapped is None or square < 1e-9:
         return 0.0
     return ((second[2][0] - mapped[0]) * along[0] + (second[2][1] - mapped[1]) * along[1]) / square
+
+
+def _moved(first: Landmarks, second: Landmarks) -> float:
+    """The farthest that any point moved along an axis, in eye distances of the first frame."""
+    (x0, y0), (x1, y1) = first[:2]
+    moves = [abs(a - b) for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True)]
+    return max(moves) / max(math.hypot(x1 - x0, y1 - y0), 1e-9)
 
 
 def _map_affine(source: tuple[Point, ...], target: tuple[Point, ...], point: Point) -> Point | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from models.domain.device_score import DeviceScore
 from models.domain.events import Event, TenderKind, Traits
 from models.domain.ids import (
     BenefitId,
@@ -27,7 +28,6 @@ from models.domain.ids import (
     UsageId,
     VoucherId,
 )
-from models.domain.device_score import DeviceScore
 from models.domain.liveness import Liveness
 from models.domain.presence import TerminalMessage
 from models.domain.screen import LeaseGrant, ScreenLine

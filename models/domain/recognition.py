@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NewType
 
+from models.domain.device_score import DeviceScore
 from models.domain.errors import Refused
 from models.domain.events import Purpose
 from models.domain.face_quality import FaceKind, LookReason, QualityReport
 from models.domain.ids import ChainId, MemberId, MessageId, SessionId, StoreId
-from models.domain.device_score import DeviceScore
 from models.domain.liveness import NO_CHALLENGE, Challenge, Landmarks, Liveness, LivenessPolicy
 from models.domain.messages import FaceOutcome, KeyRow, RecognitionDecision, SealedTemplate, TemplateRow
 

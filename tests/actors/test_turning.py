@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ from actors.galleries import Galleries
 from actors.ports import IdentifyFace, RescoreFace
 from models.domain.events import Cancel, Consent, Digits, FaceShown, Purpose, Traits
 from models.domain.face_quality import PRODUCTION, FaceKind, LookPurpose, LookReason, QualityPolicy, QualityReport
-from models.domain.ids import ChainId, MemberId, MessageId, event_cause
+from models.domain.ids import ChainId, MemberId, MessageId, TerminalId, event_cause
 from models.domain.liveness import ChallengeMode, Landmarks, Liveness, LivenessPolicy, Side
 from models.domain.messages import FaceAnswered, FaceOutcome
 from models.domain.recognition import (
@@ -98,10 +100,11 @@ class Counter:
         self.lane.open()
         self.lane.consent()
 
-    def show(self, frame: Frame) -> FaceAnswer:
-        """One frame, judged."""
-        self.eyes.frames.append(frame)
+    def show(self, frame: Frame, *, again: bool = False, late_s: float = 0.0, **sent: str) -> FaceAnswer:
+        """One frame, judged. `again`: under the bytes of the first; `late_s`: off the lane's clock; `sent`: by whom."""
+        self.eyes.frames[:] = [frame, *self.eyes.frames[1:]] if again else [*self.eyes.frames, frame]
         event = self.lane.event(FaceShown(b"", "frame", frame.device), traits=self.traits)
+        event = replace(event, ts=event.ts + timedelta(seconds=late_s), **sent)  # type: ignore[arg-type]
         self.lane.sent[event.id] = self.lane.now
         self.lane._turn(event, event.id, event)
         question, asked = self.lane.asked(IdentifyFace)
@@ -112,7 +115,7 @@ class Counter:
                 question,
                 ChainId("chain"),
                 asked.store,
-                str(len(self.eyes.frames) - 1).encode(),
+                b"0" if again else str(len(self.eyes.frames) - 1).encode(),
                 FaceKind.FRAME,
                 self.key,
                 liveness_ppm=asked.liveness_ppm,
@@ -193,7 +196,7 @@ def test_it_is_the_frame_that_looked_straight_that_is_searched_for() -> None:
     assert answer.decision.best_ppm == pytest.approx(900_000, abs=1000)
 
 
-@pytest.mark.parametrize("still", [0.0, 5.0, -5.0])
+@pytest.mark.parametrize("still", [0.3, 5.0, -5.0])
 def test_a_photograph_is_asked_twice_and_then_for_digits(still: float) -> None:
     counter = Counter(LivenessPolicy(challenge=ALWAYS))
     counter.show(Frame())
@@ -205,6 +208,57 @@ def test_a_photograph_is_asked_twice_and_then_for_digits(still: float) -> None:
     assert counter.show(Frame(yaw=0.0)).outcome is FaceOutcome.DIGITS, "and no turn is asked for any more"
     assert counter.type("5678").outcome is FaceOutcome.NOT_RECOGNISED
     assert counter.lane.session.member is None
+
+
+@pytest.mark.parametrize("tries", [1, 2, 3])
+def test_the_last_turn_that_is_asked_for_counts_like_the_first(tries: int) -> None:
+    counter = Counter(LivenessPolicy(challenge=ALWAYS, tries_max=tries))
+    for n in range(tries):
+        assert counter.show(Frame(yaw=float(n))).outcome is FaceOutcome.CHALLENGE
+    assert counter.show(Frame(near(LI, 0.6), counter.toward(counter.asked_side))).member == "li"
+
+
+def test_each_turn_has_its_time_from_when_it_was_asked_for() -> None:
+    counter = Counter(LivenessPolicy(challenge=ALWAYS))
+    counter.show(Frame())
+    assert counter.show(Frame(yaw=1.0), late_s=15).outcome is FaceOutcome.CHALLENGE
+    assert counter.show(Frame(near(LI, 0.6), counter.toward(counter.asked_side)), late_s=30).member == "li"
+
+
+def test_a_good_score_does_not_stand_in_for_the_last_turn() -> None:
+    counter = Counter(LivenessPolicy(challenge=IN_DOUBT, tries_max=1))
+    assert counter.show(Frame(device=0.5)).outcome is FaceOutcome.CHALLENGE
+    other = counter.show(Frame(device=0.9, yaw=1.0), boot="another boot")
+    assert (other.outcome, other.reason) == (FaceOutcome.DIGITS, "liveness_in_doubt")
+    assert counter.show(Frame(device=0.9)).outcome is FaceOutcome.DIGITS
+
+
+def test_the_first_frame_sent_again_is_refused_and_the_visit_needs_digits_from_then_on() -> None:
+    counter = Counter(LivenessPolicy(challenge=ALWAYS))
+    counter.show(Frame())
+    again = counter.show(Frame())  # other bytes, but not one number in them has moved
+    assert (again.outcome, again.reason, again.sealed) == (FaceOutcome.NOT_RECOGNISED, "liveness_failed", None)
+    assert counter.show(Frame(yaw=1.0)).outcome is FaceOutcome.DIGITS
+    counter = Counter(LivenessPolicy(challenge=ALWAYS))
+    counter.show(Frame())
+    turned = counter.show(Frame(near(LI, 0.6), counter.toward(counter.asked_side)), again=True)
+    assert turned.reason == "liveness_failed", "the same file to the byte, whatever is seen in it"
+
+
+@pytest.mark.parametrize(
+    "moved", [{"boot": "another boot"}, {"terminal": TerminalId("another")}, {"late_s": 21.0}, {"late_s": -1.0}]
+)
+def test_an_answer_of_another_camera_boot_or_moment_is_a_first_frame_again(moved: dict[str, Any]) -> None:
+    counter = Counter(LivenessPolicy(challenge=ALWAYS))
+    counter.show(Frame())
+    side = counter.asked_side
+    other = counter.show(Frame(near(LI, 0.6), counter.toward(side)), **moved)
+    assert (other.outcome, other.reason) == (FaceOutcome.QUALITY, LookReason.LOOK_STRAIGHT), "a turned head is no first"
+    counter = Counter(LivenessPolicy(challenge=ALWAYS))
+    counter.show(Frame())
+    assert counter.show(Frame(yaw=1.0), **moved).outcome is FaceOutcome.CHALLENGE
+    answer = counter.show(Frame(near(LI, 0.6), counter.toward(counter.asked_side)), **moved)
+    assert (answer.outcome, answer.member) == (FaceOutcome.ACCEPTED, "li"), "held against the frame of its own camera"
 
 
 def test_another_face_in_the_second_frame_is_refused_and_the_visit_needs_digits_from_then_on() -> None:

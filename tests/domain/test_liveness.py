@@ -16,6 +16,7 @@ from models.domain.liveness import (
     LivenessPolicy,
     Side,
     TurnResult,
+    in_time,
     nose_motion,
 )
 
@@ -72,6 +73,38 @@ def test_any_ten_points_give_a_number(points: list[tuple[float, float]]) -> None
     assert nose_motion(((1.0, 1.0),) * 5, STRAIGHT) == 0.0, "no plane"
 
 
+JITTER = ((0.2, -0.1), (-0.1, 0.2), (0.1, 0.1), (0.0, -0.2), (0.1, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("cosine", "moved", "same_image", "said"),
+    [
+        (1.0, 0.0, True, TurnResult.SAME_FRAME),  # sent again to the byte
+        (0.5, 9.0, True, TurnResult.SAME_FRAME),  # whatever was measured in it
+        (1.0, 0.0, False, TurnResult.SAME_FRAME),  # the same pixels under other bytes
+        (0.9999, 0.3, False, TurnResult.SAME_FRAME),
+        (0.9999, 2.0, False, TurnResult.NOT_TURNED),  # somebody who moved a little
+        (0.9998, 0.0, False, TurnResult.NOT_TURNED),  # a camera's noise
+        (0.39, 0.0, True, TurnResult.ANOTHER_FACE),
+    ],
+)
+def test_one_frame_shown_twice_is_no_second_look(
+    cosine: float, moved: float, same_image: bool, said: TurnResult
+) -> None:
+    """`moved`: how many times JITTER, of which one is 0.2 of the 77 pixels between the eyes: 0.0026."""
+    second = tuple((x + moved * dx, y + moved * dy) for (x, y), (dx, dy) in zip(STRAIGHT, JITTER, strict=True))
+    result = POLICY.judge_turn(STRAIGHT, second, Side.LEFT, cosine, same_image=same_image)  # type: ignore[arg-type]
+    assert result is said
+    assert POLICY.judge(900_000, turn=result) is (
+        Liveness.IN_DOUBT if said is TurnResult.NOT_TURNED else Liveness.FAILED
+    ), "a veto, whatever the device says"
+
+
+@pytest.mark.parametrize(("apart_ms", "answers"), [(-1, False), (0, True), (20_000, True), (20_001, False)])
+def test_a_frame_answers_a_turn_for_so_long(apart_ms: int, answers: bool) -> None:
+    assert in_time(1_000_000 + apart_ms, 1_000_000) is answers
+
+
 SCORES = (None, 0, 199_999, 200_000, 699_999, 700_000, 1_000_000)
 
 
@@ -82,7 +115,7 @@ def test_every_combination_of_evidence(mode: ChallengeMode, required: bool) -> N
     for device, net, turn in product(SCORES, SCORES, (None, *TurnResult)):
         said = policy.judge(device, net_ppm=net, turn=turn)
         scores = [score for score in (device, net) if score is not None]
-        if min(scores, default=1_000_000) < 200_000 or turn is TurnResult.ANOTHER_FACE:
+        if min(scores, default=1_000_000) < 200_000 or turn in (TurnResult.ANOTHER_FACE, TurnResult.SAME_FRAME):
             assert said is Liveness.FAILED, "a veto, whatever else passed"
         elif turn is not None:
             assert said is (Liveness.PASSED if turn is TurnResult.TURNED else Liveness.IN_DOUBT)
