@@ -137,11 +137,14 @@ class SimulatedTerminal:
         asks again, then for digits. None: nothing answers the screen, and the next look is somebody else's to take.
         """
         screen = await self._look(photo, kind)
-        for _ in range(TURNS_MAX):
+        for turn in range(TURNS_MAX):
             prompt = screen.prompt
             if turned is None or prompt is None or prompt.code != "turn_head":
                 break
-            screen = await self._look(turned.get(str(prompt.params["direction"]), photo), kind)
+            answer = turned.get(str(prompt.params["direction"]))
+            if answer is None:
+                answer = await asyncio.to_thread(_stands_still, photo, turn)
+            screen = await self._look(answer, kind)
         return screen
 
     async def _look(self, photo: bytes, kind: str) -> Screen:
@@ -398,6 +401,13 @@ def till_line(line: int, code: str, name: str, unit_fen: int, quantity: int = 1)
         "net_fen": unit_fen * quantity,
         "flags": [],
     }
+
+
+def _stands_still(photo: bytes, turn: int) -> bytes:
+    """What the camera takes next of somebody who does not turn. OpenCV is loaded only when asked for."""
+    from models.faces.variations import a_moment_later
+
+    return a_moment_later(photo, turn)
 
 
 def _over(screen: Screen) -> bool:

@@ -19,7 +19,7 @@ MARGIN = 1.0
 FRAME_PX = 600
 """Longest side of a variation before its random scale: as a terminal's camera would show one customer."""
 
-_JPEG_QUALITY_STEP = 10
+_JPEG_QUALITY, _JPEG_QUALITY_STEP = 90, 10
 
 
 def cut_out(pixels: Pixels, face: Face, others: list[Face]) -> Pixels:
@@ -61,6 +61,15 @@ def vary(person: Pixels, seed: int) -> bytes:
     noise = rng.normal(0.0, rng.uniform(1.0, 5.0), frame.shape)
     noisy = np.clip(cv2.LUT(frame, table) + noise, 0, 255).astype(np.uint8)
     return encode_bounded(noisy, int(rng.integers(75, 96)))
+
+
+def a_moment_later(jpeg: bytes, seed: int) -> bytes:
+    """The same person standing still: a sensor never gives one frame twice. What is no image comes back as it is."""
+    frame = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
+    if frame is None:
+        return jpeg
+    noise = np.random.default_rng(seed).normal(0.0, 1.0, frame.shape)
+    return encode_bounded(np.clip(frame + noise, 0, 255).astype(np.uint8), _JPEG_QUALITY)
 
 
 def encode_bounded(pixels: Pixels, quality: int) -> bytes:

@@ -23,6 +23,7 @@ from models.faces.liveness import AntiSpoofing, landmarks_of
 from models.faces.nets import Nets
 from models.faces.pipeline import FacePipeline
 from models.faces.quality import measure
+from models.faces.variations import a_moment_later
 from tests.faces.disguises import FABRICS, as_print, in_dark_glasses, masked
 
 pytestmark = pytest.mark.faces
@@ -228,3 +229,30 @@ def test_the_net_s_score_comes_with_the_look(nets: Nets, portrait: bytes, tmp_pa
     assert shot.liveness_ppm is None, "enrolment does not ask"
     assert probe.landmarks is not None
     assert probe.landmarks[0][0] < probe.landmarks[1][0], "the subject's right eye is at the left"
+
+
+def test_a_still_person_is_another_frame_and_the_same_frame_is_not(
+    pipeline: FacePipeline, photographs: list[Photograph]
+) -> None:
+    """Of one photograph of each: the same pixels under other bytes are one frame, a sensor's noise makes another."""
+    for one in photographs[::25]:
+        jpeg = cv2.imencode(".jpg", cv2.resize(one.pixels, None, fx=2.4, fy=2.4))[1].tobytes()
+        first = seen_in(pipeline, jpeg)
+        again = seen_in(pipeline, jpeg[:2] + b"\xff\xfe\x00\x06hell" + jpeg[2:])
+        later = seen_in(pipeline, a_moment_later(jpeg, 1))
+        assert judged(first, again) is TurnResult.SAME_FRAME
+        assert judged(first, later) is TurnResult.NOT_TURNED
+    assert a_moment_later(b"no image", 1) == b"no image"
+
+
+def seen_in(pipeline: FacePipeline, jpeg: bytes) -> Seen:
+    seen = pipeline.look(jpeg, kind=FaceKind.FRAME, purpose=LookPurpose.PROBE, policy=PRODUCTION)
+    assert isinstance(seen, Seen)
+    return seen
+
+
+def judged(first: Seen, second: Seen) -> TurnResult:
+    assert first.landmarks is not None
+    assert second.landmarks is not None
+    alike = float(np.frombuffer(first.embedding, np.float32) @ np.frombuffer(second.embedding, np.float32))
+    return POLICY.judge_turn(first.landmarks, second.landmarks, Side.LEFT, alike)
