@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 import structlog
@@ -27,7 +28,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from actors.face_desk import Act, Busy, DeskPolicy, FaceDesk, Lost, Restart, Send, Start, Stop
 from actors.face_lines import Verb
 from actors.face_scaling import Scaling
-from models.domain.errors import StoreOpsError
+from models.domain.errors import Bug, StoreOpsError
 from models.domain.ids import RegionId
 from models.domain.messages import FaceOutcome
 from models.domain.recognition import (
@@ -40,9 +41,10 @@ from models.domain.recognition import (
     ShotRequest,
 )
 from runtime import origin
+from runtime.face_stream import AnsweringThread, Line, Listener, connect
 from runtime.metrics import FACE_DESK, Pusher, push_every
 from runtime.ray_actors import NAMESPACE, actor_options
-from runtime.ray_faces import FaceRequest, busy, face_desk_name, face_names, face_worker_name, whole
+from runtime.ray_faces import Cover, busy, face_desk_name, face_names, face_worker_name, in_pieces, sealed_answer
 from runtime.ray_metrics import FaceMetrics, RaySink
 from runtime.telemetry import configure_logs
 
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from runtime.plant import Plant
 
 log = structlog.get_logger()
+
+Kind = TypeVar("Kind")
 
 GALLERY_WHOLE_S_MAX = 5.0
 """How long a worker's start waits for its gallery; then it serves, and asks for digits until it is whole."""
@@ -109,21 +113,32 @@ class HostedFaceWorker:
         for keeper in self._keepers.values():
             keeper.wait_until_whole(GALLERY_WHOLE_S_MAX)
         self._start_ms = round((time.monotonic() - began) * 1000)
+        self._turn = threading.Lock()
+        """One question at a time, whichever way it came, and none while a net is retired."""
+        self._questions = AnsweringThread(self._open)
 
-    def identify(self, request: IdentifyRequest, consent: ConsentToken, *pieces: bytes) -> FaceAnswer:
+    def door(self) -> str:
+        """Where the desk connects to when it is on this machine."""
+        return self._questions.name
+
+    def ask(self, *pieces: bytes) -> bytes:
+        """The same over Ray: for a desk on another machine."""
+        return self._open(b"".join(pieces))
+
+    def identify(self, request: IdentifyRequest, consent: ConsentToken) -> FaceAnswer:
         """See FaceWorker."""
         with self._metrics.timed("identify"):
-            return self._worker.identify(whole(request, pieces), consent)
+            return self._worker.identify(request, consent)
 
     def rescore(self, request: RescoreRequest, consent: ConsentToken) -> FaceAnswer:
         """See FaceWorker."""
         with self._metrics.timed("rescore"):
             return self._worker.rescore(request, consent)
 
-    def shoot(self, request: ShotRequest, consent: EnrolConsent, *pieces: bytes) -> FaceAnswer:
+    def shoot(self, request: ShotRequest, consent: EnrolConsent) -> FaceAnswer:
         """See FaceWorker."""
         with self._metrics.timed("shoot"):
-            return self._worker.shoot(whole(request, pieces), consent)
+            return self._worker.shoot(request, consent)
 
     def enrol(self, request: EnrolRequest, consent: EnrolConsent) -> FaceAnswer:
         """See FaceWorker."""
@@ -136,12 +151,27 @@ class HostedFaceWorker:
 
     def health(self) -> dict[str, Any]:
         """A snapshot for the console. Closes an older net that no template is of any more."""
-        self._retire_nets()
+        with self._turn:
+            self._retire_nets()
         gallery = self._keeper.health()
         self._metrics.templates(gallery["templates"])
         place = {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id(), "start_ms": self._start_ms}
         place["device"] = self._device
         return {**place, "version": gallery["version"], "gallery": gallery, **asdict(self._worker.health())}
+
+    def _open(self, letter: bytes) -> bytes:
+        """A question's letter, opened, and the answer's, or what whoever asked is to raise."""
+        answer: FaceAnswer | Exception
+        try:
+            verb, request, consent = pickle.loads(letter)  # noqa: S301 - our own
+            with self._turn:
+                answer = getattr(self, Verb(verb))(request, consent)
+        except StoreOpsError as refused:
+            answer = refused
+        except Exception as error:  # the next question may be a better one
+            log.exception("face_worker_bug")
+            answer = Bug("face_worker_bug", f"{type(error).__name__} in a face worker", "see its log")
+        return sealed_answer(answer)
 
     def _retire_nets(self) -> None:
         from runtime.face_nets import digests_of
@@ -173,12 +203,11 @@ class DeskSite:
 
 @dataclass(slots=True)
 class _Waiting:
-    """One question: how to ask a worker, and who waits."""
+    """One question: who asked, what for a worker, and who waits."""
 
-    verb: Verb
-    request: FaceRequest
-    arguments: tuple[Any, ...] = field(repr=False)
-    answer: asyncio.Future[FaceAnswer]
+    cover: Cover
+    letter: bytes = field(repr=False)
+    answer: asyncio.Future[bytes]
 
 
 class HostedFaceDesk:
@@ -192,10 +221,14 @@ class HostedFaceDesk:
         found = running_face_workers(site.region)
         self._desk = FaceDesk(site.policy(), self._clock(), found)
         self._handles: dict[int, Any] = {n: _handle(site.region, n) for n in found}
+        self._lines: dict[int, Line] = {}
+        """To the workers of this machine; the others are asked over Ray."""
         self._known: dict[int, dict[str, Any]] = {}
         """What each worker said of itself last."""
         self._waiting: dict[str, _Waiting] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._listener = Listener(self._asked_on_a_line)
+        self._door = self._spawn(self._listener.open())
         for n in found:
             self._await_ready(n)
         self._spawn(self._tick())
@@ -203,18 +236,28 @@ class HostedFaceDesk:
 
     # ------------------------------------------------------------ verbs
 
-    async def ask(
-        self, verb: str, within_s: float, request: FaceRequest, consent: ConsentToken, *pieces: bytes
-    ) -> FaceAnswer:
-        """The answer of a worker, or `busy` within `within_s`. The same question again joins the one that waits."""
-        question = request.question
-        waiting = self._waiting.get(question)
+    async def door(self) -> str:
+        """Where a host of this machine connects to."""
+        return await self._door
+
+    async def ask(self, head: bytes, *pieces: bytes) -> bytes:
+        """The sealed answer of a worker, or `busy` in time. For a host on another machine."""
+        return await asyncio.shield(self._asked(head, b"".join(pieces)))
+
+    def _asked_on_a_line(self, head: bytes, letter: bytes, reply: Callable[[bytes], None]) -> None:
+        self._asked(head, letter).add_done_callback(lambda answer: reply(answer.result()))
+
+    def _asked(self, head: bytes, letter: bytes) -> asyncio.Future[bytes]:
+        """The same question again joins the one that waits."""
+        cover = Cover.unpacked(head)
+        waiting = self._waiting.get(cover.question)
         if waiting is None:
-            answer = asyncio.get_running_loop().create_future()
-            waiting = self._waiting[question] = _Waiting(Verb(verb), request, (request, consent, *pieces), answer)
+            answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            waiting = self._waiting[cover.question] = _Waiting(cover, letter, answer)
             now = self._clock()
-            self._do(self._desk.ask(question, request.store, waiting.verb, now + within_s, now))
-        return await asyncio.shield(waiting.answer)
+            deadline_s = now + cover.within_s
+            self._do(self._desk.ask(cover.question, cover.store, Verb(cover.verb), deadline_s, now))
+        return waiting.answer
 
     async def snapshot(self) -> dict[str, Any]:
         """The desk's counts; its workers with what each says of itself, as far as it says it within a second."""
@@ -233,12 +276,13 @@ class HostedFaceDesk:
                 case Send(question, worker, life):
                     self._spawn(self._send(question, worker, life))
                 case Busy(question, why):
-                    self._answer(question, busy(self._waiting[question].request, str(why)))
+                    session = self._waiting[question].cover.session
+                    self._answer(question, sealed_answer(busy(session, question, str(why))))
                 case Lost(question):
-                    request = self._waiting[question].request
-                    log.error("face_kills_workers", session=request.session, question=question)
-                    lost = FaceAnswer(request.session, question, FaceOutcome.LOST, reason="worker_lost")
-                    self._answer(question, lost)
+                    session = self._waiting[question].cover.session
+                    log.error("face_kills_workers", session=session, question=question)
+                    lost = FaceAnswer(session, question, FaceOutcome.LOST, reason="worker_lost")
+                    self._answer(question, sealed_answer(lost))
                 case Start(worker, spare):
                     log.info("face_worker_starts", worker=worker, spare=spare)
                     self._handles[worker] = start_face_worker(self._site.region, self._site.plant, worker, spare=spare)
@@ -246,6 +290,7 @@ class HostedFaceDesk:
                 case Stop(worker):
                     log.info("face_worker_stops", worker=worker)
                     self._known.pop(worker, None)
+                    self._hang_up(worker)
                     ray.kill(self._handles.pop(worker), no_restart=True)
                 case Restart(worker):
                     log.warning("face_worker_stuck", worker=worker)
@@ -259,30 +304,26 @@ class HostedFaceDesk:
             self._do(self._desk.unsent(worker, life, question, self._clock()))
             return
         try:
-            answer: FaceAnswer = await getattr(handle, waiting.verb).remote(*waiting.arguments)
-        except RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, StoreOpsError) else error
-            self._heard(question, worker, life, cause)
-        except RayError as error:
+            answer = await self._ask_worker(worker, handle, waiting.letter)
+        except (RayError, ConnectionError) as error:
             log.warning("face_worker_lost", worker=worker, error=type(error).__name__)
             if self._desk.life_of(worker) == life:
                 self._do(self._desk.lost(worker, life, self._clock()))
                 self._await_ready(worker)
-        else:
-            self._heard(question, worker, life, answer)
-
-    def _heard(self, question: str, worker: int, life: int, answer: FaceAnswer | Exception) -> None:
+            return
         if self._desk.life_of(worker) == life and self._desk.is_open(question):
             self._answer(question, answer)
         self._do(self._desk.answered(worker, life, question, self._clock()))
 
-    def _answer(self, question: str, answer: FaceAnswer | Exception) -> None:
-        future = self._waiting.pop(question).answer
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-            future.exception()  # whoever asked may be gone
-        else:
-            future.set_result(answer)
+    async def _ask_worker(self, worker: int, handle: Any, letter: bytes) -> bytes:
+        line = self._lines.get(worker)
+        if line is not None:
+            return await line.ask(b"", letter)
+        said: bytes = await handle.ask.remote(*in_pieces(letter))
+        return said
+
+    def _answer(self, question: str, answer: bytes) -> None:
+        self._waiting.pop(question).answer.set_result(answer)
 
     # ------------------------------------------------------------ workers
 
@@ -293,9 +334,12 @@ class HostedFaceDesk:
 
     async def _until_ready(self, worker: int, life: int) -> None:
         """Ask until it answers. One that is gone for good is started anew under its name."""
+        self._hang_up(worker)
         while self._desk.life_of(worker) == life and worker in self._handles:
+            line: Line | None = None
             try:
                 self._known[worker] = await self._handles[worker].health.remote()
+                line = await connect(await self._handles[worker].door.remote())
             except RayTaskError:  # its health has a bug; it may see all the same
                 log.exception("face_worker_health", worker=worker)
             except RayError as error:
@@ -303,8 +347,15 @@ class HostedFaceDesk:
                     self._handles[worker] = start_face_worker(self._site.region, self._site.plant, worker)
                 await asyncio.sleep(AGAIN_S)
                 continue
+            if line is not None and self._desk.life_of(worker) == life:
+                self._lines[worker] = line
             self._do(self._desk.ready(worker, life, self._clock()))
             return
+
+    def _hang_up(self, worker: int) -> None:
+        line = self._lines.pop(worker, None)
+        if line is not None:
+            line.close()
 
     async def _ask_health(self, worker: int) -> None:
         with suppress(RayError, KeyError):
@@ -325,10 +376,11 @@ class HostedFaceDesk:
         found = self._desk.snapshot(self._clock())
         return found | {"workers": len(found["workers"])}
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Kind]) -> asyncio.Task[Kind]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 # ---------------------------------------------------------------- starting them

@@ -71,6 +71,10 @@ def test_workers_come_under_load_and_go_when_they_are_not_needed(crowd: dict[str
     note("the second worker gone after", crowd["down_s"])
 
 
+def test_between_machines_questions_go_over_ray(crowd: dict[str, Any]) -> None:
+    assert crowd["between_machines"] == ["quality", "quality"]
+
+
 def test_a_desk_killed_finds_its_workers_again_and_everybody_gets_an_answer(crowd: dict[str, Any]) -> None:
     killed = crowd["desk_killed"]
     assert killed["answers"] == BURST
