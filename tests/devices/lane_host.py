@@ -36,6 +36,7 @@ from gateway.providers.port import Scene
 from models.domain.events import Event, FaceShown
 from models.domain.facts import SaleMade
 from models.domain.ids import event_cause
+from models.domain.liveness import ChallengeMode, LivenessPolicy
 from models.domain.messages import (
     EnrolAnswered,
     FaceAnswered,
@@ -78,6 +79,8 @@ class LaneHost:
     ) -> None:
         self.terminals = {terminal.terminal: terminal for terminal in terminals}
         self.lane = Lane(basket_owner)
+        turns = LivenessPolicy(challenge=ChallengeMode.ALWAYS)
+        self.lane.book = replace(self.lane.book, chain_book=replace(self.lane.book.chain_book, liveness=turns))
         self.connected_once = False
         self._provider = provider
         self._images: dict[str, bytes] = {}
@@ -205,7 +208,7 @@ class LaneHost:
             return FaceAnswered(request.session, question, FaceOutcome.SHOT_TAKEN, sealed=image)
         if image.startswith(STRANGER):
             return FaceAnswered(request.session, question, FaceOutcome.NOT_RECOGNISED)
-        if image.startswith(STRAIGHT) and not request.digits_required:
+        if image.startswith(STRAIGHT) and request.challenge.following is not None:
             return FaceAnswered(request.session, question, FaceOutcome.CHALLENGE, reason="left", sealed=image)
         if image.startswith((UNSURE, STRAIGHT)):
             return FaceAnswered(request.session, question, FaceOutcome.DIGITS, sealed=image)
