@@ -21,7 +21,7 @@ from models.domain.ids import ChainId, MemberId
 from models.domain.privacy import Detail
 from models.tables.keys import destroy_keys, key_parts
 from models.tables.privacy import audit
-from models.tables.templates import remove_member
+from models.tables.templates import remove_member, template_parts
 
 ERASED, SCRUBBED = "face_erased", "faces_scrubbed"
 """Kinds of events in the audit."""
@@ -32,7 +32,8 @@ LOCK_WAIT_S = 0.5
 TRIES_S_MAX = 10.0
 """Hosts' transactions end within 2 s; who keeps one open for longer is waited for so long."""
 REWRITE_BYTES_MAX = 64 * 1024 * 1024
-"""A template table beyond it is not written anew: its writers would wait longer than a host's statement may take."""
+"""A part of the templates beyond it (about 1,300,000 templates in all) is not written anew: its writers would wait
+longer than a host's statement may take."""
 SEGMENT_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -68,19 +69,19 @@ async def erase_member(
     detail: Detail = {
         "chain": chain,
         "reason": reason,
-        "templates": templates,
+        "templates": len(templates),
         "keys": len(keys),
-        "parts": sorted(set(keys)),
+        "parts": sorted({*keys, *templates}),
     }
     event = await audit(conn, ERASED, member, detail, by, at)
-    return Erased(templates, len(keys), event.sha256)
+    return Erased(len(templates), len(keys), event.sha256)
 
 
 async def scrub(url: str, *, always: bool = False) -> Scrubbed:
     """Make erased rows leave the database's files and log. Nothing when nothing was erased since (unless `always`).
 
-    The parts of the table of keys that held them are written anew (an eighth of the keys waits for each), the table of
-    templates up to REWRITE_BYTES_MAX; a fresh segment of the write-ahead log is begun and the older ones are removed.
+    The parts of the tables of keys and templates that held them are written anew (an eighth of the keys, a sixteenth of
+    the templates waits for each); a fresh segment of the write-ahead log is begun and the older ones are removed.
     What this role or server does not allow is in `left` and in the audit, never raised. Callers wait for one another.
     """
     began = time.monotonic()
@@ -91,9 +92,10 @@ async def scrub(url: str, *, always: bool = False) -> Scrubbed:
             return Scrubbed()
         done: list[str] = []
         left: list[str] = []
-        for part in await key_parts(conn) if always else await _parts_to_rewrite(conn, since):
-            await _rewrite(conn, part, done, left)
-        await _rewrite_templates(conn, done, left)
+        templates = await template_parts(conn)
+        for part in [*await key_parts(conn), *templates] if always else await _parts_to_rewrite(conn, since):
+            if part not in templates or await _is_rewritable(conn, part, left):
+                await _rewrite(conn, part, done, left)
         await _leave_log(conn, done, left)
         await _check_copies(conn, left)
         async with conn.transaction():
@@ -138,16 +140,17 @@ async def _parts_to_rewrite(conn: AsyncConnection[Any], since: int) -> list[str]
     return [row[0] for row in await cursor.fetchall()]
 
 
-async def _rewrite_templates(conn: AsyncConnection[Any], done: list[str], left: list[str]) -> None:
-    size = await _number(conn, "SELECT pg_table_size('face_template')")
+async def _is_rewritable(conn: AsyncConnection[Any], part: str, left: list[str]) -> bool:
+    """A part of the templates that is too large is cleared for new rows alone, and named."""
+    size = await _number(conn, "SELECT pg_table_size(%s::regclass)", (part,))
     if size <= REWRITE_BYTES_MAX:
-        await _rewrite(conn, "face_template", done, left)
-        return
-    await conn.execute("VACUUM face_template")
+        return True
+    await conn.execute(SQL("VACUUM {}").format(Identifier(part)))
     left.append(
-        f"face_template has {size >> 20} MiB; its free space may hold ciphertext whose keys are destroyed."
-        " In a quiet hour: VACUUM FULL face_template"
+        f"{part} has {size >> 20} MiB; its free space may hold ciphertext whose keys are destroyed."
+        f" In a quiet hour: VACUUM FULL {part}"
     )
+    return False
 
 
 async def _rewrite(conn: AsyncConnection[Any], table: str, done: list[str], left: list[str]) -> None:

@@ -39,19 +39,19 @@ async def retire_templates(conn: AsyncConnection[Any], template: TemplateRow, ch
     await conn.execute(
         """WITH gone AS (
              DELETE FROM face_template WHERE member = %(member)s AND chain = %(chain)s AND net_sha256 <> %(net)s
-               AND EXISTS (SELECT 1 FROM face_template WHERE id = %(id)s) RETURNING key_id)
+               AND EXISTS (SELECT 1 FROM face_template WHERE member = %(member)s AND id = %(id)s) RETURNING key_id)
            DELETE FROM face_key k USING gone WHERE k.id = gone.key_id""",
         {"id": template.id, "member": template.member, "chain": chain, "net": template.net_sha256},
     )
     if template.kind is TemplateKind.ADAPTIVE:
         await conn.execute(
             """WITH gone AS (
-                 DELETE FROM face_template WHERE n IN (
-                   SELECT n FROM face_template
+                 DELETE FROM face_template WHERE member = %s AND id IN (
+                   SELECT id FROM face_template
                    WHERE member = %s AND chain = %s AND net_sha256 = %s AND kind = 'adaptive'
                    ORDER BY n DESC OFFSET %s) RETURNING key_id)
                DELETE FROM face_key k USING gone WHERE k.id = gone.key_id""",
-            (template.member, chain, template.net_sha256, ADAPTIVE_MAX),
+            (template.member, template.member, chain, template.net_sha256, ADAPTIVE_MAX),
         )
 
 

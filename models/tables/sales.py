@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Column, Index, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, UniqueConstraint, text
 from sqlalchemy import true as sa_true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
@@ -157,13 +157,22 @@ class FaceDecisionRow(SQLModel, table=True):
 
 
 class TemplateTableRow(SQLModel, table=True):
-    """A sealed face template. What happens to its rows is a change in the gallery's feed (models.tables.templates)."""
+    """A sealed face template. What happens to its rows is a change in the gallery's feed (models.tables.templates).
+
+    Stored in parts by the hash of its member (migration 0031).
+    """
 
     __tablename__ = "face_template"
-    __table_args__ = (Index("face_template_member", "member"), Index("face_template_net", "chain", "net_sha256"))
-    n: int | None = Field(default=None, primary_key=True)
-    id: str = Field(unique=True)
-    member: str
+    __table_args__ = (
+        Index("face_template_net", "chain", "net_sha256"),
+        {"postgresql_partition_by": "HASH (member)"},
+    )
+    member: str = Field(primary_key=True)
+    id: str = Field(primary_key=True)
+    n: int | None = Field(
+        default=None,
+        sa_column=Column(BigInteger, server_default=text("nextval('face_template_order')"), nullable=False),
+    )
     chain: str
     store: str
     net_sha256: str

@@ -41,7 +41,7 @@ metadata = SQLModel.metadata
 def is_no_part(name: str | None, kind: str, parents: object) -> bool:
     """False for the parts of a partitioned table: they are as their whole is."""
     del parents
-    return kind != "table" or name is None or re.fullmatch(r"face_key_\d+", name) is None
+    return kind != "table" or name is None or re.fullmatch(r"face_(key|template)_\d+", name) is None
 
 
 __all__ = [

@@ -71,7 +71,7 @@ async def add_template(
                EXISTS (SELECT 1 FROM face_template WHERE member = %(member)s AND chain = %(chain)s) AND (
                  %(kind)s = 'adaptive' OR NOT EXISTS (SELECT 1 FROM face_template
                    WHERE member = %(member)s AND chain = %(chain)s AND net_sha256 = %(net)s)))
-           ON CONFLICT (id) DO NOTHING""",
+           ON CONFLICT (member, id) DO NOTHING""",
         {
             "id": template.id,
             "member": template.member,
@@ -89,16 +89,21 @@ async def add_template(
     await retire_templates(conn, template, chain)
 
 
-async def remove_member(conn: AsyncConnection[Any], chain: str, member: str) -> int:
-    """Delete a member's templates; how many. Every gallery has lost them within a second of the commit. Again: 0."""
-    cursor = await conn.execute("DELETE FROM face_template WHERE chain = %s AND member = %s", (chain, member))
-    return cursor.rowcount
+async def remove_member(conn: AsyncConnection[Any], chain: str, member: str) -> list[str]:
+    """Delete a member's templates; for each the part of the table that held it. Every gallery has lost them within a
+    second of the commit. Again: none."""
+    cursor = await conn.execute(
+        "DELETE FROM face_template WHERE chain = %s AND member = %s RETURNING tableoid::regclass::text", (chain, member)
+    )
+    return [row[0] for row in await cursor.fetchall()]
 
 
-async def remove_template(conn: AsyncConnection[Any], template: str) -> int:
-    """Delete one template (of an old net, or adaptive); 1, or 0 when it is gone already."""
-    cursor = await conn.execute("DELETE FROM face_template WHERE id = %s", (template,))
-    return cursor.rowcount
+async def template_parts(conn: AsyncConnection[Any]) -> list[str]:
+    """The parts of the table."""
+    cursor = await conn.execute(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'face_template'::regclass ORDER BY 1"
+    )
+    return [row[0] for row in await cursor.fetchall()]
 
 
 # ---------------------------------------------------------------- the feed

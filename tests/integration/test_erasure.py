@@ -180,3 +180,22 @@ def test_who_still_sees_the_rows_is_waited_for_and_named(place: Place, monkeypat
     assert again.done
     assert again.left == (), "what was left is done by the next scrub"
     assert in_files([place.data], place.sealed(OTHERS[2])) == {}
+
+
+def test_only_what_held_the_member_is_written_anew_and_a_part_too_large_is_named(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.erase(OTHERS[3])
+    with psycopg.connect(place.url) as conn:
+        event = conn.execute("SELECT detail FROM audit_event WHERE kind = 'face_erased' ORDER BY n DESC").fetchone()
+    assert event is not None
+    [key, template] = event[0]["parts"]
+    monkeypatch.setattr(erasure, "REWRITE_BYTES_MAX", 0)
+    scrubbed = place.scrub()
+    assert scrubbed.done[0] == f"{key} written anew"
+    assert [one.partition(" ")[0] for one in scrubbed.left] == [template]
+    assert scrubbed.left[0].endswith(f"VACUUM FULL {template}")
+    monkeypatch.undo()
+    everything = asyncio.run(scrub(place.url, always=True))
+    assert (len(everything.done), everything.left) == (8 + 16 + 1, ())
+    assert in_files([place.data], place.sealed(OTHERS[3])) == {}

@@ -72,7 +72,7 @@ async def test_a_template_of_the_new_net_takes_the_place_of_the_old_ones(conn: A
 async def test_what_was_not_enrolled_does_not_outlive_a_withdrawal(conn: AsyncConnection[Any]) -> None:
     """Between the look and the commit the member's templates were erased: nothing comes back, not even a key."""
     await store(conn, "old")
-    assert await remove_member(conn, CHAIN, LI) == 1
+    assert len(await remove_member(conn, CHAIN, LI)) == 1
     await conn.execute("DELETE FROM face_key")
     await store(conn, "late", net=NEW, kind=TemplateKind.MIGRATED)
     await store(conn, "later", net=NEW, kind=TemplateKind.ADAPTIVE)
