@@ -21,6 +21,7 @@ from devices.conformance.examiner import Examined, Examiner, Pace
 from devices.conformance.operators import Operator, Person, Script
 from devices.conformance.rules import Finding, Verdict
 from devices.conformance.tap import Tap
+from devices.liveness import LivenessKey, read_public_key
 from devices.mqtt import LinkConfig
 from devices.terminal import TerminalAgent
 from devices.topics import prefix
@@ -46,6 +47,8 @@ class Wanted:
     camera: bool = True
     rehearse: bool = False
     """Our own agent takes the device's place."""
+    liveness_key: str | None = None
+    """The device's public key, as it would be registered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,24 @@ async def conformance(wanted: Wanted, err: Console) -> list[Finding]:
     async with _broker(wanted) as server:
         tap = Tap(server.link.host, server.link.port, tls=server.link.tls)
         listening = await tap.start(host or "127.0.0.1", int(port))
-        device = Examined(prefix(region, store, terminal), terminal, server.secret)
+        rehearsed = LivenessKey.make() if wanted.rehearse else None
+        key = None if wanted.liveness_key is None else read_public_key(wanted.liveness_key)
+        public = key if rehearsed is None else rehearsed.public
+        device = Examined(prefix(region, store, terminal), terminal, server.secret, public)
         _say_where(err, device, host or "127.0.0.1", listening, wanted)
         script: Script | None = None
         operator: Operator = Person(lambda text: err.print(text, markup=False), _ask, has_camera=wanted.camera)
         if wanted.rehearse:
             config = AgentConfig(
-                "127.0.0.1", listening, region, store, terminal, "dragonfly-2", device.secret, reconnect_s_max=5.0
+                "127.0.0.1",
+                listening,
+                region,
+                store,
+                terminal,
+                "dragonfly-2",
+                device.secret,
+                reconnect_s_max=5.0,
+                liveness_key=rehearsed,
             )
             operator = script = Script(TerminalAgent(config))
         try:

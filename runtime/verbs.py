@@ -52,6 +52,9 @@ def conformance(
     ] = None,
     camera: Annotated[bool, typer.Option("--camera/--no-camera", help="Whether it can show a face.")] = True,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Our own agent in the place of the device.")] = False,
+    liveness_key: Annotated[
+        str | None, typer.Option(help="Public key of its depth camera: every score must be signed by it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Examine a device: storeops plays the server, somebody works the device, each rule is judged. About a minute."""
@@ -60,7 +63,7 @@ def conformance(
 
     err = Console(stderr=True, highlight=False)
     authority = broker_ca if broker is None or broker_ca is not None else load_settings().broker.ca
-    wanted = run.Wanted(terminal, store, region, listen, broker, authority, secret, camera, rehearse)
+    wanted = run.Wanted(terminal, store, region, listen, broker, authority, secret, camera, rehearse, liveness_key)
     findings = asyncio.run(run.conformance(wanted, err))
     if as_json:
         typer.echo(json.dumps(run.as_document(wanted, findings), ensure_ascii=False))

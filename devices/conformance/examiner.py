@@ -53,6 +53,8 @@ class Examined:
     prefix: str
     terminal: str
     secret: str | None = None
+    liveness_key: bytes | None = None
+    """With which it signs its liveness scores."""
 
 
 @dataclass(slots=True)
@@ -71,7 +73,7 @@ class Examiner:
 
     async def run(self) -> list[Finding]:
         """Every rule's outcome, in the order of the list. Raises nothing for what a device does wrong."""
-        self.record = Record(self.tap, self.device.prefix, self.device.terminal)
+        self.record = Record(self.tap, self.device.prefix, self.device.terminal, self.device.liveness_key)
         self._mqtt = MqttLink(self.link)
         listener = _Listener()
         self._mqtt.listen(listener, (f"{self.device.prefix}/up/#",))

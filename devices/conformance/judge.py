@@ -13,8 +13,10 @@ from devices.conformance.packets import Connect, Packet, Publish, Subscribe
 from devices.conformance.record import Record
 from devices.conformance.rules import RULES, Finding, Verdict
 from devices.conformance.tap import Seen
+from devices.liveness import PROPERTY, SIGNATURE_CHARACTERS, check_signature
 from devices.refusals import Undecodable
 from devices.sending import EVENT_EXPIRY_S, FACE_EXPIRY_S
+from models.domain.device_score import Signature
 from models.domain.ids import LaneId, RegionId, StoreId, TerminalId
 from models.domain.presence import Birth, Death
 from models.domain.registry import RegisteredTerminal
@@ -385,6 +387,28 @@ def _face_late(record: Record) -> Outcome:
     return _ok(record.late_face is None, "it was sent again when it was too old")
 
 
+def _face_signed(record: Record) -> Outcome:
+    """Without the device's public key only the form of a signature is looked at."""
+    scored = [one for _, one in _published(record, "face") if "liveness" in dict(one.properties)]
+    if not scored:
+        return (Verdict.SKIPPED, "it sent no liveness score")
+    for one in scored:
+        properties = dict(one.properties)
+        sent = properties.get(PROPERTY)
+        if record.liveness_key is None:
+            if sent is None:
+                return Verdict.SKIPPED, "its scores are not signed; --liveness-key if they should be"
+            if len(sent) != SIGNATURE_CHARACTERS:
+                return Verdict.FAILED, f"{PROPERTY} has {len(sent)} characters; base64url of 64 bytes has 86"
+            continue
+        if "session" not in properties:
+            return Verdict.FAILED, "a signed score names its visit: no session among the user properties"
+        found = check_signature((record.liveness_key,), one.topic, properties, one.payload, sent=sent)
+        if found is not Signature.VALID:
+            return Verdict.FAILED, f"signature {found}: the nine lines of Signed liveness, as sent, by this key"
+    return Verdict.PASSED, ""
+
+
 # ---------------------------------------------------------------- the rest
 
 
@@ -428,6 +452,7 @@ _JUDGES: dict[str, Judge] = {
     "face.action": _face_action,
     "face.form": _face_form,
     "face.late": _face_late,
+    "face.signed": _face_signed,
     "screen.order": lambda record: _seen_or_not(record.keeps_newer, "it shows the older screen"),
     "screen.unknown_prompt": lambda record: _seen_or_not(record.shows_unknown, "its text is not shown"),
     "fields.unknown": lambda record: _seen_or_not(record.ignores_fields, "a screen with a new field is not shown"),

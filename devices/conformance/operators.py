@@ -8,10 +8,12 @@ from enum import Enum
 from typing import Protocol
 
 from devices.terminal import NoReply, TerminalAgent
+from models.domain.ids import SessionId
 from models.domain.screen import Screen
 
 JPEG = b"\xff\xd8\xff\xe0" + b"conformance" * 1000
 SCRIPT_LOOK_S = 0.05
+SCRIPT_SCORE = 0.9
 
 
 class Act(Enum):
@@ -70,6 +72,7 @@ class Script:
     def __init__(self, agent: TerminalAgent, *, jpeg: bytes = JPEG) -> None:
         self.agent = agent
         self._jpeg = jpeg
+        self._session: SessionId | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -87,9 +90,10 @@ class Script:
     async def _do(self, act: Act) -> None:
         try:
             if act is Act.EVENT:
-                await self.agent.request("session.open", timeout_s=60.0)
+                self._session = (await self.agent.request("session.open", timeout_s=60.0)).session
             else:
-                await self.agent.show_face(self._jpeg, None)
+                score = None if self.agent.config.liveness_key is None else SCRIPT_SCORE
+                await self.agent.show_face(self._jpeg, self._session, liveness=score)
         except NoReply:
             return  # the examiner answers late on purpose
 

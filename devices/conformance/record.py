@@ -15,6 +15,8 @@ class Record:
     tap: Tap
     prefix: str
     terminal: str
+    liveness_key: bytes | None = None
+    """The device's public key, if the run was given it."""
     connects: list[int] = field(default_factory=list)
     applied: int | None = None
     stale_from: int | None = None

@@ -63,6 +63,7 @@ RULES: dict[str, Rule] = {
         Rule("face.action", "仅在顾客操作之后发送人脸", "A face only after a customer's action"),
         Rule("face.form", "人脸为 JPEG，不超过 192 KiB，10 秒过期", "A face is JPEG, 192 KiB at most, expiry 10 s"),
         Rule("face.late", "拍摄 10 秒后不再发送人脸", "No face is sent 10 s after its capture"),
+        Rule("face.signed", "活体分的签名有效", "The signature of a liveness score fits"),
         Rule("screen.order", "不显示较旧的屏幕", "An older screen does not replace a newer one"),
         Rule("screen.unknown_prompt", "未知提示显示其文字", "Shows the text of an unknown prompt"),
         Rule("fields.unknown", "忽略未知字段", "Ignores fields that it does not know"),

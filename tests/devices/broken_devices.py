@@ -12,12 +12,15 @@ from typing import Any
 from devices import wire
 from devices.agent_config import AgentConfig
 from devices.link import Delivery
+from devices.liveness import LivenessKey
 from devices.mqtt import MqttLink, Will
 from devices.terminal import TerminalAgent
 from devices.topics import Topic, Up
 from models.domain.ids import MessageId
 from models.domain.screen import ReplyBody, Screen
 
+KEY = LivenessKey.make()
+"""Of every device's depth camera."""
 Sent = tuple[bytes, dict[str, Any]]
 Mangle = Callable[[Up, bytes, dict[str, Any]], Sent | None]
 
@@ -130,8 +133,22 @@ def _large_face() -> Mangle:
     return lambda channel, payload, options: (payload + b"x" * (200 * 1024 if channel is Up.FACE else 0), options)
 
 
+def _signs_another_picture() -> Mangle:
+    return lambda channel, payload, options: (payload + (b"\0" if channel is Up.FACE else b""), options)
+
+
 def _all_is_done() -> Mangle:
     return lambda channel, payload, options: (payload.replace(b'"rejected"', b'"done"'), options)
+
+
+class Mute(LivenessKey):
+    """A camera that has a key and does not use it."""
+
+    def __init__(self) -> None:
+        super().__init__(KEY._private)
+
+    def sign(self, topic: str, properties: Mapping[str, str], jpeg: bytes) -> None:
+        return None
 
 
 class SeqStandsStill(TerminalAgent):
@@ -236,6 +253,9 @@ class FallsOverGarbage(TerminalAgent):
             self.link._loop.call_soon(self.link._abort)
 
 
+UNSIGNED = {"liveness_key": None}
+"""Sends no score: a changed picture, or a visit that it never learned of, would break its signature as well."""
+
 FAULTS = (
     Fault("none", None),
     Fault("client id of its own", "connect.identity", _linked(client_id=f"acme-{uuid.uuid4().hex[:8]}")),
@@ -262,11 +282,13 @@ FAULTS = (
     Fault("never sends again", "event.resent", NeverSendsAgain),
     Fault("sends again at once", "event.resent", settings={"resend_first_s": 0.1}),
     Fault("a new id when sent again", "event.same_bytes", _mangled(_new_id_when_sent_again)),
-    Fault("forgets when cut off", "event.replayed", ForgetsWhenCutOff),
-    Fault("never forgets", "event.stops", NeverForgets),
+    Fault("forgets when cut off", "event.replayed", ForgetsWhenCutOff, UNSIGNED),
+    Fault("never forgets", "event.stops", NeverForgets, UNSIGNED),
     Fault("shows faces unasked", "face.action", ShowsFacesUnasked),
-    Fault("large faces", "face.form", _mangled(_large_face)),
+    Fault("large faces", "face.form", _mangled(_large_face), UNSIGNED),
     Fault("keeps faces", "face.late", KeepsFaces),
+    Fault("signs another picture", "face.signed", _mangled(_signs_another_picture)),
+    Fault("signs nothing", "face.signed", settings={"liveness_key": Mute()}),
     Fault("shows the last screen", "screen.order", ShowsTheLastScreen),
     Fault("knows its prompts only", "screen.unknown_prompt", KnowsItsPrompts),
     Fault("knows its fields only", "fields.unknown", KnowsItsFields),

@@ -17,7 +17,7 @@ from devices.conformance.rules import RULES, Finding, Verdict
 from devices.conformance.tap import Seen, Tap
 from devices.topics import prefix
 from runtime.broker import EmbeddedBroker
-from tests.devices.broken_devices import FAULTS, Fault
+from tests.devices.broken_devices import FAULTS, KEY, Fault
 from tests.devices.support import agent_config, fresh, link_config
 
 PACE = Pace(
@@ -35,10 +35,12 @@ FAST = {"resend_first_s": 1.0, "reconnect_s_min": 0.25, "reconnect_s_max": 2.0, 
 async def examine(broker: EmbeddedBroker, fault: Fault) -> list[Finding]:
     """One device, from its start to its findings."""
     terminal = fresh()
-    config = agent_config(broker, terminal, **{**FAST, **fault.settings})
+    config = agent_config(broker, terminal, **{**FAST, "liveness_key": KEY, **fault.settings})
     tap = Tap(config.host, config.port)
     script = Script(fault.device(replace(config, port=await tap.start())))
-    device = Examined(prefix(terminal.region, terminal.store, terminal.terminal), terminal.terminal, config.secret)
+    device = Examined(
+        prefix(terminal.region, terminal.store, terminal.terminal), terminal.terminal, config.secret, KEY.public
+    )
     try:
         return await Examiner(tap, link_config(broker), device, script, PACE).run()
     finally:
