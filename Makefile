@@ -29,6 +29,8 @@ install:
 ## test     all tests
 test:
 	@scripts/setup.sh dev photos
+	@# Once for all the processes of the tests, which would compile the same beside one another.
+	@$(BIN)/python -m compileall -q -j 0 runtime actors devices gateway models
 	@$(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 ## lint     ruff, import contracts, mypy

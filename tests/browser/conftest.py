@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -47,7 +47,10 @@ from tests.gateway.world import fill
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"]
 FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-READY_S = 15.0
+READY_S = 60.0
+expect.set_options(
+    timeout=20_000
+)  # a page that should be there in milliseconds is there later on a machine that stalls
 STARTUP = Startup(
     (
         Part("database", PartState.READY, 740),

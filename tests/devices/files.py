@@ -77,5 +77,5 @@ def serving() -> Iterator[FileServer]:
         yield server
     finally:
         server.shutdown()
-        thread.join(5)
+        thread.join(30)
         server.server_close()

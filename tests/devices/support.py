@@ -62,8 +62,8 @@ def encoded(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    """Return once the condition holds; fail after the deadline."""
+async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Return once the condition holds; fail after the deadline, which is far above what a stalled machine takes."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - what we wait for is a counter of another task
             await asyncio.sleep(0.005)
@@ -98,7 +98,7 @@ class Recorder:
 
 
 def link_config(broker: EmbeddedBroker, client_id: str | None = None, **changes: Any) -> LinkConfig:
-    settings: dict[str, Any] = {"reconnect_s_min": 0.02, "reconnect_s_max": 0.2, "publish_timeout_s": 5.0}
+    settings: dict[str, Any] = {"reconnect_s_min": 0.02, "reconnect_s_max": 0.2, "publish_timeout_s": 30.0}
     settings.update(changes)
     info = broker.info
     return LinkConfig(

@@ -20,16 +20,19 @@ from runtime.broker import EmbeddedBroker
 from tests.devices.broken_devices import FAULTS, KEY, Fault
 from tests.devices.support import agent_config, fresh, link_config
 
+pytestmark = pytest.mark.timeout(180)  # the devices, side by side, take half a minute of waiting
 PACE = Pace(
-    start_s=10.0,
-    act_s=10.0,
+    start_s=30.0,
+    act_s=20.0,
     answer_s=5.0,
-    resend_s=1.0,
-    face_age_s=1.5,
+    resend_s=1.5,
+    face_age_s=2.25,
     reconnect_s=1.5,
-    reconnect_s_max=10.0,
+    reconnect_s_max=20.0,
 )
-FAST = {"resend_first_s": 1.0, "reconnect_s_min": 0.25, "reconnect_s_max": 2.0, "will_delay_s": 15}
+APART_S = 0.1
+"""So that not all of them come back at the same moment, in the time of which the protocol has its say."""
+FAST = {"resend_first_s": 1.5, "reconnect_s_min": 0.25, "reconnect_s_max": 2.0, "will_delay_s": 15}
 
 
 async def examine(broker: EmbeddedBroker, fault: Fault) -> list[Finding]:
@@ -53,7 +56,11 @@ def examined(shared_broker: EmbeddedBroker) -> dict[str, dict[str, Finding]]:
     """Every device of the table, examined side by side: most of a run is waiting."""
 
     async def all_of_them() -> list[list[Finding]]:
-        return await asyncio.gather(*(examine(shared_broker, fault) for fault in FAULTS))
+        async def in_turn(number: int, fault: Fault) -> list[Finding]:
+            await asyncio.sleep(number * APART_S)
+            return await examine(shared_broker, fault)
+
+        return await asyncio.gather(*(in_turn(number, fault) for number, fault in enumerate(FAULTS)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("devices.terminal.FACE_AGE_S_MAX", PACE.face_age_s)

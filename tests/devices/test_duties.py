@@ -59,7 +59,7 @@ class Desk:
     async def __aenter__(self) -> Desk:
         await self._stack.enter_async_context(self.host)
         self._stack.push_async_callback(self.agent.stop)
-        await self.agent.start(connect_timeout_s=10.0)
+        await self.agent.start(connect_timeout_s=30.0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -181,7 +181,7 @@ async def test_a_document_that_comes_while_a_version_starts_is_applied_by_the_bo
 
         def slowly(wanted: SoftwareRelease) -> Running:
             starting.set()
-            assert goes_on.wait(10.0)
+            assert goes_on.wait(30.0)
             return activate(wanted)
 
         monkeypatch.setattr(duties._store, "activate", slowly)
@@ -262,7 +262,7 @@ def test_a_blocked_loop_is_seen_from_outside(tmp_path: Path) -> None:
         watch = LoopWatch(note, lambda _: restarted.set(), blocked_s_max=0.2)
         watch.start()
         # The very fault: somebody waits in the loop's own thread.
-        assert restarted.wait(10.0)
+        assert restarted.wait(30.0)
         watch.stop()
 
     asyncio.run(blocks())
@@ -273,16 +273,24 @@ def test_a_blocked_loop_is_seen_from_outside(tmp_path: Path) -> None:
 
 
 def test_a_turning_loop_is_left_alone(tmp_path: Path) -> None:
-    restarts: list[str] = []
-
-    async def turns() -> None:
+    async def turns() -> tuple[list[str], float]:
+        """What it said, and the longest time that the machine held the loop up."""
+        restarts: list[str] = []
         watch = LoopWatch(tmp_path / "restart.json", restarts.append, blocked_s_max=0.2)
         watch.start()
-        end = time.monotonic() + 0.6
-        await until(lambda: time.monotonic() > end)
+        began = last = time.monotonic()
+        longest = 0.0
+        while last < began + 0.6:
+            await asyncio.sleep(0.005)
+            last, before = time.monotonic(), last
+            longest = max(longest, last - before)
         watch.stop()
+        return restarts, longest
 
-    asyncio.run(turns())
+    for _ in range(20):
+        restarts, longest = asyncio.run(turns())
+        if longest < 0.1:
+            break
     assert restarts == []
     note_restart(tmp_path / "x.json", "y" * 500)
     assert len((last_restart(tmp_path / "x.json") or {})["reason"]) == 200
@@ -305,7 +313,7 @@ def answer_for(broker: EmbeddedBroker, terminal: RegisteredTerminal, secret: str
 
 @pytest.fixture
 async def http() -> Any:
-    async with httpx.AsyncClient(timeout=5.0) as client:
+    async with httpx.AsyncClient(timeout=30.0) as client:
         yield client
 
 
@@ -334,7 +342,7 @@ async def test_a_code_becomes_a_credential_that_only_the_owner_can_read(
     shared_broker.add_user(terminal.terminal, secret)
     agent = TerminalAgent(store.config(kept, reconnect_s_min=0.02))
     async with SmallHost(shared_broker, terminal):
-        await agent.start(connect_timeout_s=10.0)
+        await agent.start(connect_timeout_s=30.0)
         assert (await agent.request("session.open")).ok
         await agent.stop()
     with pytest.raises(Refused) as caught:

@@ -20,6 +20,8 @@ from tests.devices.lane_host import LaneHost
 from tests.devices.support import agent_config, fresh
 from tests.gateway.providers.conftest import open_account, serve_in_thread
 
+DAYS_S = (1.5, 5.0, 15.0)
+"""A machine that stalls sells too little in the first: it gets a longer one."""
 ARTICLES = (Article("tea", "Tea", 1200), Article("roll", "Rice roll", 653))
 
 
@@ -28,7 +30,7 @@ def provider_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server, thread, url = serve_in_thread(create_simulator_app(tmp_path_factory.mktemp("provider")))
     yield url
     server.should_exit = True
-    thread.join(10)
+    thread.join(30)
 
 
 async def played(broker: EmbeddedBroker, provider_url: str, day: Day, *chaos: Chaos) -> tuple[CrewEvidence, Books, int]:
@@ -37,7 +39,7 @@ async def played(broker: EmbeddedBroker, provider_url: str, day: Day, *chaos: Ch
     second = replace(first, terminal=type(first.terminal)(f"{first.terminal}-b"))
     async with SimulatorAdmin(provider_url) as admin:
         account = await open_account(admin, provider_url)
-    merchant = AlipayProvider(AlipayGateway(account, call_timeout_s=5.0))
+    merchant = AlipayProvider(AlipayGateway(account))
     configs = [agent_config(broker, one) for one in (first, second)]
     lane = FleetLane(
         first.store,
@@ -102,19 +104,25 @@ def _booked(host: LaneHost) -> Iterator[BookedSale]:
 
 
 async def test_a_calm_day(shared_broker: EmbeddedBroker, provider_url: str) -> None:
-    evidence, books, failed = await played(shared_broker, provider_url, Day(1.5, 60.0, flat=True))
-    evidence.undesired.clear()  # this small host sends none
-    assert violations([evidence], books) == []
-    assert failed <= 2, "this small host gives no second membership"
-    assert len(evidence.sales) == len(books.sales) >= 4
-    assert evidence.events == evidence.replies >= 20
-    assert len(evidence.screen_ms) >= 20
+    for day_s in DAYS_S:
+        evidence, books, failed = await played(shared_broker, provider_url, Day(day_s, 60.0, flat=True))
+        evidence.undesired.clear()  # this small host sends none
+        assert violations([evidence], books) == []
+        assert failed <= 2, "this small host gives no second membership"
+        assert len(evidence.sales) == len(books.sales)
+        assert evidence.events == evidence.replies
+        if len(books.sales) >= 4 and min(evidence.events, len(evidence.screen_ms)) >= 20:
+            return
+    pytest.fail(f"{len(books.sales)} sales, {evidence.events} events, {len(evidence.screen_ms)} screens in {DAYS_S[-1]} s")
 
 
 async def test_a_day_of_sends_twice_and_late(shared_broker: EmbeddedBroker, provider_url: str) -> None:
     """Duplicates and pulled cables change nothing in the books."""
-    day = Day(2.5, 60.0, flat=True)
-    evidence, books, _ = await played(shared_broker, provider_url, day, Chaos.DUPLICATES, Chaos.TAKEOVER)
-    evidence.undesired.clear()
-    assert violations([evidence], books) == []
-    assert len(evidence.sales) >= 2
+    for day_s in (2.5, *DAYS_S[1:]):
+        day = Day(day_s, 60.0, flat=True)
+        evidence, books, _ = await played(shared_broker, provider_url, day, Chaos.DUPLICATES, Chaos.TAKEOVER)
+        evidence.undesired.clear()
+        assert violations([evidence], books) == []
+        if len(evidence.sales) >= 2:
+            return
+    pytest.fail("hardly a sale in a long day")

@@ -69,7 +69,7 @@ async def test_each_fault_shows_what_it_is_named_after(
     monkeypatch.setattr(software, "BOOT_S", (0.0, 0.01))
     monkeypatch.setattr(software, "FLAP_EVERY_S", 0.05)
     old, new = release(files, OLD, "old"), release(files, NEW, "new")
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=30.0) as http:
         devices = {fault: Device(shared_broker, fault, http) for fault in Fault if fault is not Fault.OFFLINE}
         await asyncio.gather(*(one.agent.start(10.0) for one in devices.values()))
         silent = devices.pop(Fault.SILENT)
@@ -108,7 +108,7 @@ async def test_each_fault_shows_what_it_is_named_after(
 
 async def test_an_image_that_is_not_what_was_promised_is_not_kept(files: FileServer) -> None:
     store = MemorySoftware(OLD, asyncio.Semaphore(1))
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=30.0) as http:
         wrong = msgspec.structs.replace(release(files, NEW, "new"), sha256="0" * 64)
         with pytest.raises(FetchBroken):
             await store.fetch(wrong, http)

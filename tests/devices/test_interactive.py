@@ -122,7 +122,7 @@ async def test_the_idle_screen_is_as_the_desired_document_says(shared_broker: Em
     async with SmallHost(shared_broker, terminal) as host:
         await host.bridge.publish_desired(terminal, 1, desired)
         agent = TerminalAgent(agent_config(shared_broker, terminal, **config))
-        await agent.start(connect_timeout_s=10.0)
+        await agent.start(connect_timeout_s=30.0)
         await until(lambda: agent.applied_gen == 1)
         await agent.stop()
         shown = await played(shared_broker, terminal, "quit\n", config=config)
@@ -137,7 +137,7 @@ async def test_pull_the_cable_sell_and_plug_it_in(shared_broker: EmbeddedBroker,
         await host.bridge.publish_desired(terminal, 1, {"language": "en", "offline": PRICES})
         # A boot before the outage takes the prices; they outlive the process.
         agent = TerminalAgent(agent_config(shared_broker, terminal, **config))
-        await agent.start(connect_timeout_s=10.0)
+        await agent.start(connect_timeout_s=30.0)
         await until(lambda: agent.applied_gen == 1)
         await agent.stop()
         shown = await played(shared_broker, terminal, typed, config=config)
@@ -159,7 +159,7 @@ async def test_pull_the_cable_sell_and_plug_it_in(shared_broker: EmbeddedBroker,
 @asynccontextmanager
 async def desk_at(broker: EmbeddedBroker, terminal: Any, **config: Any) -> AsyncIterator[OfflineDesk]:
     agent = TerminalAgent(agent_config(broker, terminal, **config), now=lambda: NOW)
-    await agent.start(connect_timeout_s=10.0)
+    await agent.start(connect_timeout_s=30.0)
     desk = OfflineDesk(agent)
     desk.load()
     try:

@@ -66,7 +66,7 @@ async def test_money_is_on_disk_when_put_returns_and_questions_within_a_batch(tm
         assert stored(path) == ["question", "money"]
         for n in range(COMMIT_ROWS_MAX * 3):
             await outbox.put(entry(f"q{n}"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(stored(path)) < COMMIT_ROWS_MAX * 3 + 2:  # noqa: ASYNC110 - another thread writes the file
                 await asyncio.sleep(0.01)
         assert outbox.commits <= 5

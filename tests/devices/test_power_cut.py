@@ -41,7 +41,7 @@ class Telling(Outbox):
 async def main():
     config = AgentConfig(**place)
     agent = TerminalAgent(config, outbox=Telling(config.outbox_path))
-    await agent.start(connect_timeout_s=10.0)
+    await agent.start(connect_timeout_s=30.0)
     for n in range(100_000):
         if n % 3 == 2:
             agent.drop()
@@ -81,7 +81,7 @@ async def test_an_agent_that_is_killed_in_the_middle_loses_nothing_and_doubles_n
         for promises in (9, 60):
             promised += await killed_in_the_middle(place, promises)
         agent = TerminalAgent(config)
-        await agent.start(connect_timeout_s=10.0)
+        await agent.start(connect_timeout_s=30.0)
         await until(lambda: agent.outbox.entries() == [])
         await agent.stop()
     documents = [json.loads(payload) for payload in host.payloads]
@@ -117,7 +117,7 @@ async def test_what_the_broker_would_disconnect_for_is_never_sent(shared_broker:
     terminal = fresh()
     async with SmallHost(shared_broker, terminal) as host:
         agent = TerminalAgent(agent_config(shared_broker, terminal, resend_first_s=0.05))
-        await agent.start(connect_timeout_s=10.0)
+        await agent.start(connect_timeout_s=30.0)
         agent.link._peer_packet_bytes_max = 2_000  # a broker that takes less than ours
         with pytest.raises(Refused) as caught:
             await agent.show_face(JPEG + bytes(4_000), SessionId("visit-1"))
@@ -162,7 +162,7 @@ async def test_a_refused_event_leaves_no_gap(shared_broker: EmbeddedBroker) -> N
     outbox = Outbox(None, bytes_max=1_000)
     async with SmallHost(shared_broker, terminal) as host:
         agent = TerminalAgent(agent_config(shared_broker, terminal), outbox=outbox)
-        await agent.start(connect_timeout_s=10.0)
+        await agent.start(connect_timeout_s=30.0)
         with pytest.raises(OutboxFull):
             await agent.request("voucher", {"code": "x" * 2_000})
         with pytest.raises(ValueError, match="65536"):

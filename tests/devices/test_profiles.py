@@ -31,7 +31,7 @@ async def counter(
     terminal = replace(fresh(profile.name), role=profile.roles[0])
     async with SmallHost(broker, terminal) as host:
         agent = TerminalAgent(agent_config(broker, terminal, **changes))
-        await agent.start(connect_timeout_s=10.0)
+        await agent.start(connect_timeout_s=30.0)
         try:
             yield host, agent, terminal
         finally:

@@ -35,21 +35,21 @@ def provider_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server, thread, url = serve_in_thread(create_simulator_app(tmp_path_factory.mktemp("provider")))
     yield url
     server.should_exit = True
-    thread.join(10)
+    thread.join(30)
 
 
 @pytest.fixture
 async def provider(provider_url: str) -> AsyncIterator[AlipayProvider]:
     async with SimulatorAdmin(provider_url) as admin:
         account = await open_account(admin, provider_url)
-    merchant = AlipayProvider(AlipayGateway(account, call_timeout_s=5.0))
+    merchant = AlipayProvider(AlipayGateway(account))
     yield merchant
     await merchant.aclose()
 
 
 @pytest.fixture
 async def users(provider_url: str) -> AsyncIterator[ProviderUsers]:
-    async with httpx.AsyncClient(timeout=5.0) as http:
+    async with httpx.AsyncClient(timeout=30.0) as http:
         yield ProviderUsers(http, provider_url)
 
 
@@ -58,7 +58,7 @@ async def standing(
     broker: EmbeddedBroker, terminal: RegisteredTerminal, users: ProviderUsers | None = None
 ) -> AsyncIterator[SimulatedTerminal]:
     simulated = SimulatedTerminal(TerminalAgent(agent_config(broker, terminal)), users)
-    await simulated.agent.start(connect_timeout_s=10.0)
+    await simulated.agent.start(connect_timeout_s=30.0)
     try:
         yield simulated
     finally:

@@ -37,7 +37,7 @@ def server() -> Iterator[FileServer]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=5.0) as client:
+    async with httpx.AsyncClient(timeout=30.0) as client:
         yield client
 
 
@@ -213,7 +213,7 @@ async def main(folder, release):
     wanted = SoftwareRelease(**json.loads(release))
     if running.version != wanted.version:
         print("fetches", flush=True)
-        async with httpx.AsyncClient(timeout=5.0, trust_env=False) as http:
+        async with httpx.AsyncClient(timeout=30.0, trust_env=False) as http:
             await store.fetch(wanted, http)
         print("fetched", flush=True)
         store.activate(wanted)

@@ -98,7 +98,7 @@ def secure(tmp_path: Path) -> Iterator[tuple[Authority, int]]:
         yield authority, port
     finally:
         broker.terminate()
-        broker.wait(5)
+        broker.wait(30)
 
 
 async def test_a_certificate_of_its_own_and_a_broker_that_is_checked(
@@ -121,13 +121,13 @@ async def test_a_certificate_of_its_own_and_a_broker_that_is_checked(
     store = CredentialStore(tmp_path / "home")
     with serving() as gateway:
         gateway.posts["/terminals/enrol"] = answer
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=30.0) as http:
             store.save(await enrol("1234", gateway.url, http, certificate=True))
     credential = store.load()
     assert credential is not None
     config = store.config(credential, reconnect_s_min=0.02, reconnect_s_max=0.2)
     agent = TerminalAgent(config)
-    await agent.start(connect_timeout_s=10.0)
+    await agent.start(connect_timeout_s=30.0)
     # Larger than one TLS record: a frame's worth of bytes goes out whole.
     await agent.publish(Up.TELEMETRY, b"x" * 150_000, qos=1)
     await agent.stop()

@@ -39,7 +39,7 @@ async def standing(load: Callable[[], Loaded]) -> AsyncIterator[httpx.AsyncClien
         yield client
     doorway.close()
     await told.put({"type": "lifespan.shutdown"})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await life
     assert (await said.get())["type"] == "lifespan.shutdown.complete"
 
@@ -52,7 +52,7 @@ class SlowApp:
         self.app = create_app(SETTINGS, startup=report)
 
     def load(self) -> Loaded:
-        assert self.may_load.wait(10)
+        assert self.may_load.wait(30)
         return self.app
 
 
@@ -120,7 +120,7 @@ async def test_an_app_that_cannot_be_loaded_ends_the_process() -> None:
     try:
         async with standing(broken) as client:
             assert (await client.get("/healthz")).status_code == 200
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await ended.wait()
     finally:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)

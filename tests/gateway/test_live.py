@@ -177,7 +177,7 @@ async def following(shop: SmallShop) -> AsyncIterator[Wall]:
 
 async def test_a_host_that_restarts_is_shown_waiting_and_comes_back_whole() -> None:
     shop = SmallShop(TILES)
-    async with following(shop) as live, asyncio.timeout(10):
+    async with following(shop) as live, asyncio.timeout(30):
         stream = await live.stream()
         while len(live.terminals) < len(TILES):
             await anext(stream)
@@ -195,7 +195,7 @@ async def test_slots_that_come_and_go_are_followed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("gateway.live.LAYOUT_LOOK_S", 0.01)
     shop = SmallShop(TILES)
     shop.slots_now = 2
-    async with following(shop) as live, asyncio.timeout(10):
+    async with following(shop) as live, asyncio.timeout(30):
 
         async def both() -> bool:
             return not live.waiting and len(live.terminals) == len(TILES) and shop.changes_asked >= 2

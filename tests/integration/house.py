@@ -224,12 +224,14 @@ class House:
     # ------------------------------------------------------------ the books
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.plant.database_url, autocommit=True, connect_timeout=5) as conn:
+        with psycopg.connect(self.plant.database_url, autocommit=True, connect_timeout=20) as conn:
             return conn.execute(query, values).fetchall()
 
     def documents(self, query: str, values: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
         """Rows by column name."""
-        with psycopg.connect(self.plant.database_url, autocommit=True, row_factory=dict_row, connect_timeout=5) as conn:
+        with psycopg.connect(
+            self.plant.database_url, autocommit=True, row_factory=dict_row, connect_timeout=20
+        ) as conn:
             return conn.execute(query, values).fetchall()
 
     def ledger_of(self, sale: str) -> dict[tuple[str, str], int]:
@@ -319,7 +321,7 @@ class House:
     ) -> AsyncIterator[SimulatedTerminal]:
         """A new terminal, connected, with the simulated provider's customers before it."""
         added = await self.register(store, lane, role)
-        async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
+        async with httpx.AsyncClient(timeout=30.0, trust_env=False) as http:
             terminal = SimulatedTerminal.of(
                 AgentConfig(
                     host=self.plant.broker_host,
@@ -407,10 +409,10 @@ class EngineProbe:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         try:
-            self._process.wait(5.0)
+            self._process.wait(20.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait(5.0)
+            self._process.wait(20.0)
 
 
 def wait_until(holds: Callable[[], object], what: str, timeout_s: float = RECOVERED_S_MAX) -> float:

@@ -59,7 +59,7 @@ async def settle(told: dict[str, str], ahead: timedelta) -> None:
     account = AlipayAccount(
         told["gateway"], told["app"], told["seller"], load_private_key(told["key"]), load_public_key(told["pem"])
     )
-    provider = AlipayProvider(AlipayGateway(account, call_timeout_s=10.0))
+    provider = AlipayProvider(AlipayGateway(account))
     async with AsyncConnectionPool[AsyncConnection[Any]](told["database"], min_size=1, max_size=4, open=False) as pool:
 
         def wall() -> datetime:

@@ -34,7 +34,7 @@ from runtime.settings import Broker as BrokerSettings
 from tests.conftest import running_broker
 
 pytestmark = pytest.mark.integration
-WAIT_S = 10.0
+WAIT_S = 30.0
 QUIET_S = 0.4
 
 

@@ -296,7 +296,7 @@ async def test_in_a_running_house_by_the_command_line(house: House) -> None:
     made = await asyncio.to_thread(storeops, "terminal", "enrol-code", name, *data)
     folder = house.folder / "enrolled"
     store = CredentialStore(folder)
-    async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=30.0, trust_env=False) as http:
         credential = await enrol(made["code"], made["gateway"], http)
         with refused("code_unknown"):
             await enrol("ABCD-EFGH-JKMN", made["gateway"], http)

@@ -41,7 +41,7 @@ from tests.integration.money_shop import (
 from tests.integration.test_membership_life import LATER, plan, row
 
 SYNC, APPLY = "zhima.merchant.zmgo.cumulate.sync", "zhima.credit.pe.zmgo.settle.apply"
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ async def standing(house: House, lane: str, role: str, profile: str) -> AsyncIte
     """A new terminal of that family, connected and told what it should run."""
     name = f"{STORE}-{lane}-{profile}"
     added = await administration.add_terminal(house.plant, STORE, lane, role, profile, name)
-    async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=30.0, trust_env=False) as http:
         users = PatientUsers(http, house.plant.provider_url)
         terminal = SimulatedTerminal.of(config_of(house, profile, added), users)
         await terminal.agent.start(30.0)

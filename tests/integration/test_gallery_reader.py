@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import sys
 import time
@@ -30,11 +31,12 @@ from runtime.datadir import DataDir
 from runtime.gallery_feed import GalleryFeed
 from runtime.gallery_keeper import GalleryKeeper
 from runtime.gallery_snapshots import GallerySpec
+from tests.conftest import within
 
 CHAIN, SOUTH, WEST = ChainId("sunrise"), RegionId("south"), RegionId("west")
 VAULT = TemplateVault(Keyring.of_one(b"k" * 32))
 AT = datetime(2026, 11, 22, tzinfo=UTC)
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 def face(name: str) -> Embedding:
@@ -253,10 +255,16 @@ def test_an_enrolment_is_searchable_in_every_process_within_a_second(
         keeper.watch()
     assert all(keeper.wait_until_whole(DEADLINE_S) for keeper in keepers)
     assert sorted(keeper.health()["keeper"] for keeper in keepers) == [False, False, True]
-    enrol(conn, "new")
-    assert until(lambda: all(known(keeper.galleries, "new") for keeper in keepers)) < 1.0
-    conn.execute("DELETE FROM face_template WHERE member = 'new'")
-    assert until(lambda: not any(known(keeper.galleries, "new") for keeper in keepers)) < 1.0
+    names = (f"new {n}" for n in itertools.count())
+
+    def moved_after_s() -> float:
+        name = next(names)
+        enrol(conn, name)
+        came = until(lambda: all(known(keeper.galleries, name) for keeper in keepers))
+        conn.execute("DELETE FROM face_template WHERE member = %s", (name,))
+        return max(came, until(lambda: not any(known(keeper.galleries, name) for keeper in keepers)))
+
+    within(1.0, moved_after_s)
 
 
 def test_another_process_keeps_on_where_the_keeper_died(
@@ -307,8 +315,14 @@ def test_a_killed_keeper_leaves_its_memory_to_the_next(
         monkeypatch.setattr(GalleryFeed, "load", lambda *_: pytest.fail("it goes on from what is there"))
         here.watch()
         assert not here.health()["keeper"]
-        enrol(conn, "read by the other process")
-        assert until(lambda: known(here.galleries, "read by the other process")) < 1.0
+        names = (f"read by the other process {n}" for n in itertools.count())
+
+        def read_after_s() -> float:
+            name = next(names)
+            enrol(conn, name)
+            return until(lambda: known(here.galleries, name))
+
+        within(1.0, read_after_s)
         other.kill()
     until(lambda: here.health()["keeper"])
     assert known(here.galleries, "known")

@@ -166,7 +166,7 @@ async def test_the_database_is_killed(house: House, note: Note) -> None:
 
 async def test_the_provider_is_killed(house: House, note: Note) -> None:
     victim = house.provider()
-    async with told(house, "kill-provider"), httpx.AsyncClient(trust_env=False) as http:
+    async with told(house, "kill-provider"), httpx.AsyncClient(timeout=20.0, trust_env=False) as http:
         victim.kill()
 
         async def answers() -> bool:

@@ -62,6 +62,6 @@ async def test_what_is_done_with_a_membership_shows_at_the_terminals_at_once(hou
     shown = storeops("membership", "show", membership, "--data", str(house.data))
     assert (shown["state"], shown["used_fen"], shown["due_fen"]) == ("EXPIRED", 2 * COUPON, 1000)
     assert [one["verb"] for one in shown["requests"]] == ["cancel", "resume", "suspend"]
-    async with httpx.AsyncClient(base_url=house.plant.gateway_url) as stranger:
+    async with httpx.AsyncClient(base_url=house.plant.gateway_url, timeout=30.0) as stranger:
         answer = await stranger.post(f"/api/v1/memberships/{membership}/actions/suspend", json={})
         assert answer.status_code == 401

@@ -128,7 +128,7 @@ async def test_rollouts_are_pushed_with_every_state(monkeypatch: pytest.MonkeyPa
 
     sink = Labelled()
     pushing = asyncio.create_task(metrics.push_rollouts(Pusher(sink, "south"), figures.snapshot))
-    await asyncio.wait_for(put.wait(), 10)
+    await asyncio.wait_for(put.wait(), 30)
     pushing.cancel()
     assert sink.added == [("ticks", 2)]
     assert labels["standing rollback_stuck"] == 0, "an alert needs the series before it is needed"
@@ -155,7 +155,7 @@ async def test_prometheus_finds_what_the_hosts_counted(house: House) -> None:
 def scraped(url: str) -> dict[str, float]:
     """Our samples by name, summed over processes; of the house's own region (a test of face workers has another)."""
     sums: dict[str, float] = {}
-    for family in text_string_to_metric_families(httpx.get(url, trust_env=False, timeout=10.0).text):
+    for family in text_string_to_metric_families(httpx.get(url, trust_env=False, timeout=30.0).text):
         for sample in family.samples:
             if sample.name.startswith("ray_storeops") and sample.labels["region"] == "south-china":
                 sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
@@ -165,14 +165,14 @@ def scraped(url: str) -> dict[str, float]:
 @pytest.mark.integration
 def test_the_gateway_exports_what_is_listed(house: House) -> None:
     url = f"http://127.0.0.1:{house.plant.gateway_port}/metrics"
-    assert httpx.get(url, trust_env=False, timeout=10.0).status_code == 401
+    assert httpx.get(url, trust_env=False, timeout=30.0).status_code == 401
     token = (house.data / "secrets" / "metrics-token").read_text("utf-8").strip()
     bearer = {"authorization": f"Bearer {token}"}
     other = url.removesuffix("/metrics") + "/api/v1/ledger"
-    assert httpx.get(other, headers=bearer, trust_env=False, timeout=10.0).status_code == 401
+    assert httpx.get(other, headers=bearer, trust_env=False, timeout=30.0).status_code == 401
 
     def families() -> dict[str, Any]:
-        text = httpx.get(url, headers=bearer, trust_env=False, timeout=10.0).text
+        text = httpx.get(url, headers=bearer, trust_env=False, timeout=30.0).text
         return {family.name: family for family in text_string_to_metric_families(text)}
 
     def named() -> set[str]:

@@ -224,7 +224,7 @@ async def test_a_fee_that_wechat_vouches_for_is_settled_and_refunded_there(shop:
     async with shop.pool.connection() as conn, conn.cursor() as cur:
         await save_plan(cur, CHAIN, plan)
     account = await open_wechat(shop.admin, shop.simulator.url, mchid=f"19{uuid.uuid4().int % 10**8:08d}")
-    wechat = WechatProvider(WechatGateway(account, call_timeout_s=5.0))
+    wechat = WechatProvider(WechatGateway(account))
 
     def providers(_entity: LegalEntityId, provider: str = "alipay", /) -> PaymentProvider:
         return shop.provider if provider == "alipay" else wechat

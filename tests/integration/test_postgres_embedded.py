@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ from runtime import postgres as module
 from runtime.datadir import SOCKET_PATH_BYTES_MAX, DataDir, ServiceUser, closed_to, open_data_dir
 from runtime.postgres import EmbeddedPostgres, check_url, sqlalchemy_url
 from runtime.processes import has_ended, wait_ended
-from tests.conftest import scratch_data_dir
+from tests.conftest import scratch_data_dir, within
 
 pytestmark = pytest.mark.integration
 COLD_START_S_MAX = 10.0
@@ -39,24 +40,38 @@ def modes(*paths: Path) -> list[int]:
     return [path.stat().st_mode & 0o777 for path in paths]
 
 
-def test_cold_start_and_stop_are_quick_and_leave_no_process(data_dir: Path) -> None:
-    server = EmbeddedPostgres(data_dir)
-    began = time.monotonic()
-    server.start()
-    started = time.monotonic()
-    assert server.pid is not None
-    family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-    busy = psycopg.connect(server.url)  # an open transaction does not hold the stop up
-    busy.execute("CREATE TABLE t AS SELECT generate_series(1, 100000)")
-    stopping = time.monotonic()
-    graceful = server.stop()
-    stopped = time.monotonic()
-    busy.close()
-    assert graceful
-    assert started - began < COLD_START_S_MAX
-    assert stopped - stopping < STOP_S_MAX
-    assert all(has_ended(process) for process in family)
-    assert server.stop(), "a second stop does nothing"
+def test_cold_start_and_stop_are_quick_and_leave_no_process() -> None:
+    folders, servers = contextlib.ExitStack(), list[EmbeddedPostgres]()
+
+    def start() -> float:
+        servers.append(EmbeddedPostgres(folders.enter_context(scratch_data_dir())))
+        began = time.monotonic()
+        servers[-1].start()
+        return time.monotonic() - began
+
+    def stop() -> float:
+        server = servers[-1]
+        server.start()  # when the stop before this one was too slow
+        assert server.pid is not None
+        family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        busy = psycopg.connect(server.url)  # an open transaction does not hold the stop up
+        busy.execute("CREATE TABLE IF NOT EXISTS t AS SELECT generate_series(1, 100000)")
+        stopping = time.monotonic()
+        graceful = server.stop()
+        took = time.monotonic() - stopping
+        busy.close()
+        assert graceful
+        assert all(has_ended(process) for process in family)
+        return took
+
+    with folders:
+        try:
+            within(COLD_START_S_MAX, start)
+            within(STOP_S_MAX, stop)
+            assert servers[-1].stop(), "a second stop does nothing"
+        finally:
+            for server in servers:
+                server.stop()
 
 
 def test_what_was_committed_is_there_after_a_kill(data_dir: Path) -> None:
@@ -84,22 +99,29 @@ def test_a_start_adopts_the_server_of_a_killed_parent(data_dir: Path) -> None:
         "import sys, pathlib, signal; from runtime.postgres import EmbeddedPostgres\n"
         "s = EmbeddedPostgres(pathlib.Path(sys.argv[1])); s.start(); print(s.pid, flush=True); signal.pause()"
     )
-    with subprocess.Popen([sys.executable, "-c", script, str(data_dir)], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        parent.kill()
-    server = EmbeddedPostgres(data_dir)
-    try:
-        url = server.start()
-        assert (server.pid, server.adopted) == (pid, True)
-        postmaster = psutil.Process(pid)
-        assert check_url(url) >= 180_000
-        began = time.monotonic()
-        assert server.stop()
-        assert time.monotonic() - began < STOP_S_MAX
-        assert has_ended(postmaster)
-    finally:
-        server.stop()
+
+    def adopted_and_stopped() -> float:
+        command = [sys.executable, "-c", script, str(data_dir)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            parent.kill()
+        server = EmbeddedPostgres(data_dir)
+        try:
+            url = server.start()
+            assert (server.pid, server.adopted) == (pid, True)
+            postmaster = psutil.Process(pid)
+            assert check_url(url) >= 180_000
+            began = time.monotonic()
+            graceful = server.stop()
+            took = time.monotonic() - began
+            assert graceful
+            assert has_ended(postmaster)
+        finally:
+            server.stop()
+        return took
+
+    within(STOP_S_MAX, adopted_and_stopped)
 
 
 def test_a_found_server_that_recovers_is_waited_for_and_a_stuck_one_is_named(
@@ -127,10 +149,10 @@ def test_a_found_server_that_recovers_is_waited_for_and_a_stuck_one_is_named(
         adopting = threading.Thread(target=second.start)
         adopting.start()
         for _ in range(2):  # the second look comes after the first was no reason to give up
-            assert looked.wait(10)
+            assert looked.wait(30)
             looked.clear()
         says("ready")
-        adopting.join(10)
+        adopting.join(30)
         assert (second.adopted, second.pid) == (True, first.pid)
         says("stopping")
         with pytest.raises(NeedsOperator, match="not ready") as refused:

@@ -91,7 +91,7 @@ async def rolled_back_by_api(house: House, number: RolloutId) -> None:
     halts = Grant("ops", Permission.ROLLOUT_HALT, Scope(ScopeKind.CHAIN, house.plant.chain))
     await change_everywhere([house.plant.database_url], halts, True, "test")
     link = await login_link(house.plant, "ops")
-    async with httpx.AsyncClient(trust_env=False, timeout=10.0) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=30.0) as client:
         await client.get(link)
         api = link.partition("/login/")[0] + "/api/v1"
         shown = (await client.get(f"{api}/rollouts/{number}")).json()

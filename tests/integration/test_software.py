@@ -90,7 +90,7 @@ async def test_digits_are_asked_for_before_and_not_after_and_again_after_going_b
         await add(house, plant, number, image, profile)
     config = await registered(house, STORE, LANE)
     name = config.terminal
-    async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=30.0, trust_env=False) as http:
         users = PatientUsers(http, plant.provider_url, "alipay")
         terminal = SimulatedTerminal.of(config, users)
         await terminal.agent.start(30.0)
@@ -152,7 +152,7 @@ async def test_who_only_calls_itself_another_family_is_not_believed(house: House
         software="boaster 1.0.0",
         secret=str(added["secret"]),
     )
-    async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=30.0, trust_env=False) as http:
         terminal = SimulatedTerminal.of(config, PatientUsers(http, plant.provider_url, "alipay"))
         await terminal.agent.start(30.0)
         await eventually(lambda: house.health()["families_claimed"] > claimed, "the claim is counted")
@@ -193,7 +193,7 @@ async def test_a_rollout_takes_two_stores_to_2_0_and_back_although_its_actor_is_
     def told(*words: str) -> dict[str, Any]:
         return storeops("rollout", *words, "--data", str(house.data))
 
-    async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=30.0, trust_env=False) as http:
         users = PatientUsers(http, plant.provider_url, "alipay")
         terminals = [SimulatedTerminal.of(config, users) for config in configs]
         boots = [terminal.agent.boot for terminal in terminals]

@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(find_program() is None, reason="needs mosquitto: apt-get install mosquitto"),
 ]
-WAIT_S = 5.0
+WAIT_S = 30.0
 QUIET_S = 0.3
 NOT_AUTHORIZED = 0x87
 MINE, OTHERS = "so/1/south/00/s1/t-1", "so/1/south/00/s1/t-2"

@@ -60,7 +60,7 @@ class WarmCli:
         for pipe in (self._server.stdin, self._server.stdout):
             if pipe is not None:
                 pipe.close()
-        self._server.wait(5.0)
+        self._server.wait(20.0)
 
     def _say(self, request: Mapping[str, object]) -> None:
         assert self._server.stdin is not None
@@ -70,7 +70,7 @@ class WarmCli:
     def _hear(self) -> int:
         assert self._server.stdout is not None
         line = self._server.stdout.readline()
-        assert line, f"the warm process ended: {self._server.wait(5.0)}"
+        assert line, f"the warm process ended: {self._server.wait(20.0)}"
         return int(line)
 
 

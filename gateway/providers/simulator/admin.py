@@ -20,7 +20,7 @@ class SimulatorError(Exception):
 class SimulatorAdmin:
     """Speaks `/sim/...`. Raises SimulatorError when refused, httpx.TransportError when unreachable."""
 
-    def __init__(self, base_url: str, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, base_url: str, *, timeout_s: float = 30.0) -> None:
         self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout_s, trust_env=False)
 
     async def __aenter__(self) -> SimulatorAdmin:

@@ -115,7 +115,7 @@ async def test_a_page_that_nobody_signed_in_time_is_gone(provider: AlipayProvide
 
 @pytest.fixture
 async def credit(account: AlipayAccount) -> AsyncIterator[AlipayProvider]:
-    provider = AlipayProvider(AlipayGateway(replace(account, credit_template="ZMGO_TPL1"), call_timeout_s=5.0))
+    provider = AlipayProvider(AlipayGateway(replace(account, credit_template="ZMGO_TPL1")))
     yield provider
     await provider.aclose()
 

@@ -67,7 +67,7 @@ async def answering(reply: bytes | None, *, provider_key: object = KEY) -> Async
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/gateway.do"
     account = AlipayAccount(url, APP_ID, SELLER_ID, KEY, provider_key.public_key())  # type: ignore[attr-defined]
-    provider = AlipayProvider(AlipayGateway(account, call_timeout_s=0.5 if reply is None else 5.0))
+    provider = AlipayProvider(AlipayGateway(account, call_timeout_s=0.5 if reply is None else 10.0))
     try:
         yield provider
     finally:

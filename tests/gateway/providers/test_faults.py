@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.providers.alipay import AlipayProvider
-from gateway.providers.alipay_gateway import AlipayAccount, AlipayGateway
 from gateway.providers.port import PaymentProvider, Scene
 from gateway.providers.simulator import SimulatorAdmin
 from gateway.providers.simulator.admin import SimulatorError
@@ -24,16 +22,9 @@ from models.domain.payments import (
     Unknown,
     WaitsFor,
 )
-from tests.gateway.providers.conftest import IMPATIENT_S, Shop
+from tests.gateway.providers.conftest import Shop
 
 PAY, FREEZE = "alipay.trade.pay", "alipay.fund.auth.order.freeze"
-
-
-@pytest.fixture
-async def impatient(account: AlipayAccount) -> AsyncIterator[AlipayProvider]:
-    provider = AlipayProvider(AlipayGateway(account, call_timeout_s=IMPATIENT_S))
-    yield provider
-    await provider.aclose()
 
 
 def order_number() -> str:
@@ -99,36 +90,36 @@ async def trade_no_of(provider: AlipayProvider, order: str) -> str:
     return str(answer.fields["trade_no"])
 
 
-async def test_a_pending_freeze_and_a_pending_capture_end(impatient: AlipayProvider, admin: SimulatorAdmin) -> None:
+async def test_a_pending_freeze_and_a_pending_capture_end(provider: AlipayProvider, admin: SimulatorAdmin) -> None:
     order, code = order_number(), await admin.payment_code("lin")
     await admin.add_fault(FREEZE, "pending")
-    assert isinstance(await freeze(impatient, order, code), Pending)
-    answer = await impatient._gateway.call(
+    assert isinstance(await freeze(provider, order, code), Pending)
+    answer = await provider._gateway.call(
         "alipay.fund.auth.operation.detail.query",
         {"out_order_no": order.replace("-", "_"), "out_request_no": order.replace("-", "_")},
     )
     assert not isinstance(answer, Unknown)
     await admin.authorise_freeze("lin", auth_no=answer.fields["auth_no"])
-    held = await impatient.query_freeze(number=order, amount_fen=800)
+    held = await provider.query_freeze(number=order, amount_fen=800)
     assert isinstance(held, Succeeded)
     await admin.add_fault(PAY, "pending")
     settlement = order_number()
 
     async def capture() -> Answer[PayResult]:
-        return await impatient.capture(number=settlement, hold_no=held.result.hold_no, amount_fen=500, subject="s")
+        return await provider.capture(number=settlement, hold_no=held.result.hold_no, amount_fen=500, subject="s")
 
     assert await capture() == Pending(WaitsFor.PROVIDER)
-    await admin.pay_code("lin", trade_no=await trade_no_of(impatient, settlement))
+    await admin.pay_code("lin", trade_no=await trade_no_of(provider, settlement))
     assert isinstance(await capture(), Succeeded)
-    rest = await impatient.query_freeze(number=order, amount_fen=800)
+    rest = await provider.query_freeze(number=order, amount_fen=800)
     assert isinstance(rest, Succeeded)
     assert rest.result.remaining_fen == 0, "COMPLETE released the rest"
 
 
 async def test_a_customer_refused_by_the_provider_may_not_authorise(
-    impatient: AlipayProvider, admin: SimulatorAdmin
+    provider: AlipayProvider, admin: SimulatorAdmin
 ) -> None:
-    opened = await impatient.freeze(number=order_number(), amount_fen=800, subject="m")
+    opened = await provider.freeze(number=order_number(), amount_fen=800, subject="m")
     assert isinstance(opened, Pending)
     await admin.create_user("broke", balance_fen=0, huabei_limit_fen=0)
     with pytest.raises(SimulatorError, match="PAYER_BALANCE_NOT_ENOUGH"):

@@ -68,7 +68,7 @@ async def shop() -> AsyncIterator[Shop]:
     shop = Shop()
     yield shop
     shop.server.should_exit = True
-    shop.thread.join(10)
+    shop.thread.join(30)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ async def told(admin: SimulatorAdmin, running: RunningSimulator, shop: Shop) -> 
         notify_url=f"{shop.url}/notify",
     )
     account = replace(await open_account(admin, running.url), notify_url=f"{shop.url}/notify")
-    provider = AlipayProvider(AlipayGateway(account, call_timeout_s=5.0))
+    provider = AlipayProvider(AlipayGateway(account))
     yield provider
     await provider.aclose()
 

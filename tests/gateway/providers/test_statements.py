@@ -32,7 +32,7 @@ def running(tmp_path: Path) -> Iterator[RunningSimulator]:
     server, thread, url = serve_in_thread(create_simulator_app(tmp_path, clock=clock))
     yield RunningSimulator(url, clock, tmp_path)
     server.should_exit = True
-    thread.join(10)
+    thread.join(30)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ async def answering(answer: bytes) -> AsyncIterator[WechatProvider]:
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/wechat"
     account = WechatAccount(url, MCHID, WECHAT_APPID, "AB", KEY, SERIAL, KEY.public_key(), API_KEY, service_id="5")
-    provider = WechatProvider(WechatGateway(account, clock=lambda: NOW, call_timeout_s=5.0))
+    provider = WechatProvider(WechatGateway(account, clock=lambda: NOW))
     try:
         yield provider
     finally:

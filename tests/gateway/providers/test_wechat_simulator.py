@@ -202,4 +202,4 @@ async def test_notifications_are_sealed_signed_and_sent_again_until_they_are_acc
     assert reader.accepted() == b""
     await provider.aclose()
     server.should_exit = True
-    thread.join(10)
+    thread.join(30)
