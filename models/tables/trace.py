@@ -47,6 +47,8 @@ UNION SELECT o.request ->> 'session', o.store, 'session' FROM outbox o WHERE o.r
 UNION SELECT o.request ->> 'session', o.store, 'ask' FROM outbox o WHERE o.id = %(id)s
 UNION SELECT s.session, s.store, 'void' FROM sale_void v JOIN sale s ON s.id = v.sale WHERE v.id = %(id)s
 UNION SELECT s.session, s.store, 'till transaction' FROM sale s WHERE s.till_txn = %(id)s AND s.till_txn <> ''
+UNION SELECT session, store, 'session' FROM face_decision WHERE session = %(id)s
+UNION SELECT session, store, 'decision' FROM face_decision WHERE id = %(id)s
 UNION SELECT s.session, s.store, 'use' FROM usage u JOIN sale s ON s.id = u.sale WHERE u.id = %(id)s
 """
 
@@ -167,7 +169,8 @@ def _decided(row: TupleRow) -> Step:
     t, best, second = (score / 1_000_000 for score in scores)
     other = f", next {second:.3f}" if second > -1 else ""
     met = f"best {best:.3f}{other}, t {t:.3f}" if best > -1 else "nobody"
-    told = f"{outcome} {reason}: {met} in {searched} of the {scope}"
+    score = weighed["device_score"]
+    told = f"{outcome} {reason}: {met} in {searched} of the {scope}" + (f", score {score}" if score != "none" else "")
     return Step(at, "face_decision", decision, told, "", "", weighed)
 
 
