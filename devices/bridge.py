@@ -29,6 +29,8 @@ mosquitto 2.0.11 sends the whole of a long queue at the first acknowledgement. S
 INBOUND_MESSAGES_LOW = 256
 TERMINAL_MESSAGES_MAX = 64
 """Of one terminal; what it sends beyond is not taken."""
+FACES_WAITING_MAX = 256
+"""48 MiB: the broker's Receive Maximum does not bound what comes with QoS 0."""
 TURN_MESSAGES = 8
 """Of one terminal, before the next one's turn."""
 SCREEN_EXPIRY_S = 60
@@ -126,6 +128,7 @@ class Bridge:
         self._again: dict[DeliveryReceipt, list[DeliveryReceipt]] = {}
         self._arrived = asyncio.Event()
         self._paused = False
+        self._faces = 0
         self._publishing = 0
         """What waits for the broker's acknowledgement. Those come on the same socket, behind the messages: while any
         is waited for the bridge reads on, or a host that thaws before a long queue would never get one."""
@@ -180,6 +183,7 @@ class Bridge:
 
     def _take(self, messages_max: int) -> list[Inbound]:
         taken = self._queue.take(messages_max)
+        self._faces -= sum(one.topic.channel is Up.FACE for one in taken)
         if self._paused and len(self._queue) <= self._low:
             self._paused = False
             self._link.resume_reading()
@@ -210,8 +214,11 @@ class Bridge:
             # An empty retained message clears the topic of a retired terminal; it says nothing.
             self.counts.cleared += 1
             self._drop(delivery)
-        elif delivery.receipt is None and self._paused:
+        elif delivery.receipt is None and self._paused and topic.channel not in REPEATED:
             self.counts.telemetry_dropped += 1
+        elif topic.channel is Up.FACE and self._faces >= FACES_WAITING_MAX:
+            self.counts.flooded += 1
+            self._drop(delivery)
         elif topic.channel is Up.EVENT and self._joins(topic, delivery):
             self.counts.joined += 1
         elif self._queue.full(topic.terminal) and not self._make_room(topic):
@@ -229,6 +236,7 @@ class Bridge:
                 ),
             )
             self.counts.inbound += 1
+            self._faces += topic.channel is Up.FACE
             self._arrived.set()
             if not self._paused and len(self._queue) >= self._high:
                 self._paused = True
@@ -271,9 +279,11 @@ class Bridge:
     # ------------------------------------------------------------ the connection
 
     def connected(self, epoch: int, session_present: bool) -> None:
-        # What waits belongs to a connection that has ended; it is delivered again on this one.
+        # What waits belongs to a connection that has ended; it is delivered again on this one. A face is not: it is
+        # left to its terminal all the same, for the consent before it may be among what comes again.
         self._again.clear()
         self._queue.keep(lambda item: item.receipt is not None and item.receipt.epoch == epoch)
+        self._faces = 0
         self._take(0)
         if self._owner is not None:
             self._owner.connected(epoch, session_present)

@@ -72,7 +72,7 @@ class Link(Protocol):
     """An MQTT 5 client with manual acknowledgement and its own reconnection."""
 
     def listen(self, listener: LinkListener, filters: Sequence[str]) -> None:
-        """Name the listener and the QoS 1 subscriptions of every connection; once, before start()."""
+        """Name the listener and the subscriptions of every connection (QoS: `topics.qos_of`); once, before start()."""
 
     async def start(self) -> None:
         """Begin to connect, and keep connected until stop(). Returns at once."""

@@ -44,6 +44,7 @@ from devices.mqtt_paho import (
 )
 from devices.mqtt_socket import BufferedSocket
 from devices.mqtt_window import Acknowledgements, PublishWindow
+from devices.topics import filters_before
 
 __all__ = ["LinkConfig", "LinkCounts", "MqttLink", "Will"]
 
@@ -210,6 +211,8 @@ class MqttLink:
             # In on_connect's wake, on every connection; a retained message comes only with a new subscription.
             for first in range(0, len(self._filters), _FILTERS_PER_SUBSCRIBE_MAX):
                 await self._subscribe(self._filters[first : first + _FILTERS_PER_SUBSCRIBE_MAX])
+        if session_present:
+            self._unsubscribe(filters_before(self._filters))
         self.counts.connections += 1
         self._listener_().connected(self.epoch, session_present)
 
@@ -219,6 +222,11 @@ class MqttLink:
             raise LinkError("not_connected", "the connection ended before the subscription")
         self._subacks[mid] = self._loop.create_future()
         await self._subacks[mid]
+
+    def _unsubscribe(self, filters: list[str]) -> None:
+        """Nobody waits for it: if it gets lost, the next connection does it."""
+        for first in range(0, len(filters), _FILTERS_PER_SUBSCRIBE_MAX):
+            self._client.unsubscribe(filters[first : first + _FILTERS_PER_SUBSCRIBE_MAX])
 
     def _take_socket(self) -> BufferedSocket:
         opened = self._opened

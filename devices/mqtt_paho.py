@@ -16,6 +16,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from devices.mqtt_socket import BufferedSocket
+from devices.topics import qos_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,8 @@ def set_will(client: Client, will: Will) -> None:
 
 
 def subscription(text: str) -> tuple[str, SubscribeOptions]:
-    """QoS 1; retained messages come with a new subscription only, not with a repeated one."""
-    return text, SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+    """Retained messages come with a new subscription only, not with a repeated one."""
+    return text, SubscribeOptions(qos=qos_of(text), retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
 
 
 def open_socket(config: LinkConfig) -> socket.socket:

@@ -109,7 +109,7 @@ def require_registered(topic: Topic, terminal: RegisteredTerminal) -> None:
 
 
 def host_filters(region: RegionId, shards: Iterable[int]) -> tuple[str, ...]:
-    """What a host subscribes: one explicit filter for each of its shards, or one for all 256 of them.
+    """What a host subscribes: each channel of each of its shards, or of all 256 of them at once.
 
     Never a shared subscription: a persistent offline member of a share parks a part of the messages.
     """
@@ -119,8 +119,24 @@ def host_filters(region: RegionId, shards: Iterable[int]) -> tuple[str, ...]:
     if not owned or owned[0] < 0 or owned[-1] >= SHARDS_TOTAL:
         raise ValueError(f"shards are 0..{SHARDS_TOTAL - 1}, at least one")
     if len(owned) == SHARDS_TOTAL:
-        return (f"{ROOT}/{region}/+/+/+/up/#",)
-    return tuple(f"{ROOT}/{region}/{shard:02x}/+/+/up/#" for shard in owned)
+        return up_filters(f"{ROOT}/{region}/+/+/+")
+    return tuple(text for shard in owned for text in up_filters(f"{ROOT}/{region}/{shard:02x}/+/+"))
+
+
+def up_filters(prefix: str) -> tuple[str, ...]:
+    """Every channel that a terminal writes, one by one: their QoS differs."""
+    return tuple(f"{prefix}/up/{channel.value}" for channel in Up)
+
+
+def qos_of(text: str) -> int:
+    """Of a subscription. Faces are taken with QoS 0: what a broker may have to send again it keeps, and a broker that
+    persists writes it to a disk. A face that came to nobody is sent again by its terminal."""
+    return 0 if text.endswith(f"/up/{Up.FACE.value}") else 1
+
+
+def filters_before(filters: Iterable[str]) -> list[str]:
+    """What earlier versions subscribed in place of these, all channels with QoS 1: a session would keep both."""
+    return sorted({text.removesuffix(Up.FACE.value) + "#" for text in filters if not qos_of(text)})
 
 
 def _bad(message: str) -> Undecodable:

@@ -21,7 +21,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from actors.effects import Ask
 from devices.link import Delivery, DeliveryReceipt, Link, LinkError, LinkListener, Outgoing
-from devices.topics import ROOT
+from devices.topics import ROOT, up_filters
 from gateway.providers.port import PaymentProvider
 from models.domain.errors import Fenced, RetryLater
 from models.domain.ids import LegalEntityId, StoreId, TerminalId
@@ -312,7 +312,7 @@ def slot_filters(slot: Slot, shard_filters: Sequence[str]) -> tuple[str, ...]:
     """What a slot subscribes: its shards, or the one store of a dedicated slot."""
     if slot.store is None:
         return tuple(shard_filters)
-    return (f"{ROOT}/{slot.region}/{slot.shards[0]:02x}/{slot.store}/+/up/#",)
+    return up_filters(f"{ROOT}/{slot.region}/{slot.shards[0]:02x}/{slot.store}/+")
 
 
 def _store_of(topic: str) -> StoreId:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from devices.link import Delivery, DeliveryReceipt, LinkError, LinkListener, Outgoing
+from devices.topics import qos_of
 
 RECONNECT_S = (0.2, 3.0)
 
@@ -75,6 +76,10 @@ class LossyBroker:
     def _accept(self, topic: str, payload: bytes, properties: Mapping[str, str]) -> None:
         if not self.known_session:
             return  # nobody has subscribed since the broker forgot: the message goes nowhere
+        if not qos_of(topic):
+            if self.link is not None and self.link.connected:
+                self.link.deliver(None, topic, payload, properties)
+            return
         self._mids += 1
         held = _Held(topic, payload, properties, self._mids)
         self.held[held.mid] = held
@@ -174,10 +179,11 @@ class MemoryLink:
             self._listener.disconnected("lost")
             self._spawn_connect(self._broker.rng.uniform(*RECONNECT_S))
 
-    def deliver(self, mid: int, topic: str, payload: bytes, properties: Mapping[str, str]) -> None:
+    def deliver(self, mid: int | None, topic: str, payload: bytes, properties: Mapping[str, str]) -> None:
         """A message for the host."""
         assert self._listener is not None
-        delivery = Delivery(topic, payload, properties=properties, receipt=DeliveryReceipt(self._epoch, mid))
+        receipt = None if mid is None else DeliveryReceipt(self._epoch, mid)
+        delivery = Delivery(topic, payload, properties=properties, receipt=receipt)
         if self._paused:
             self._waiting.append(delivery)
         else:

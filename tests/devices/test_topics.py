@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.refusals import Undecodable
-from devices.topics import Down, Topic, Up, host_filters, parse, require_registered, topic_of
+from devices.topics import Down, Topic, Up, filters_before, host_filters, parse, qos_of, require_registered, topic_of
 from models.domain.ids import RegionId, StoreId, TerminalId, shard_of
 from tests.devices.support import registered
 
@@ -70,14 +70,23 @@ def test_the_registry_outranks_the_topic() -> None:
 
 def test_a_host_subscribes_its_shards_explicitly_or_all_of_them_at_once() -> None:
     region = RegionId("south")
-    assert host_filters(region, [255, 0]) == ("so/1/south/00/+/+/up/#", "so/1/south/ff/+/+/up/#")
-    assert host_filters(region, range(256)) == ("so/1/south/+/+/+/up/#",)
-    assert len(host_filters(region, range(0, 256, 2))) == 128
+    channels = {"presence", "reported", "event", "face", "telemetry", "response"}
+    assert set(host_filters(region, [255, 0])) == {
+        f"so/1/south/{s}/+/+/up/{one}" for s in ("00", "ff") for one in channels
+    }
+    assert set(host_filters(region, range(256))) == {f"so/1/south/+/+/+/up/{one}" for one in channels}
+    assert len(host_filters(region, range(0, 256, 2))) == 128 * len(channels)
     for shards in ([], [256], [-1]):
         with pytest.raises(ValueError, match="shards"):
             host_filters(region, shards)
     with pytest.raises(ValueError, match="region"):
         host_filters(RegionId("a/#"), [1])
+
+
+def test_no_broker_keeps_a_face_for_a_host() -> None:
+    filters = host_filters(RegionId("south"), [0, 255])
+    assert {text.rpartition("/")[2] for text in filters if qos_of(text) == 0} == {"face"}
+    assert filters_before(filters) == ["so/1/south/00/+/+/up/#", "so/1/south/ff/+/+/up/#"]
 
 
 def test_the_shard_is_the_first_byte_of_sha256() -> None:

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from devices.link import Delivery, DeliveryReceipt, LinkError, LinkListener, Outgoing
+from devices.topics import up_filters
 from models.domain.errors import Fenced, Refused, RetryLater
 from models.domain.ids import RegionId, StoreId, shard_of
 from models.tables import journal, layouts
@@ -226,7 +227,7 @@ def test_a_dedicated_store_has_its_own_host_and_leaves_its_shared_one() -> None:
     assert layout.k_of(store) == 2
     assert [slot.owns(store) for slot in (*shared, own)] == [False, False, True]
     assert [slot.owns(other) for slot in (*shared, own)] == [k == layout.k_of(other) for k in range(3)]
-    assert slot_filters(own, ("all",)) == (f"so/1/{REGION}/{shard_of(store):02x}/{store}/+/up/#",)
+    assert slot_filters(own, ("all",)) == up_filters(f"so/1/{REGION}/{shard_of(store):02x}/{store}/+")
 
 
 async def test_messages_of_a_dedicated_store_are_acknowledged_and_left_alone(held: Held) -> None:
