@@ -15,8 +15,8 @@ from models.faces.sessions import open_session
 
 STRIDES = (8, 16, 32)
 SCORE_MIN = 0.6
-_MAYBE_MIN = 0.35
-"""Of class times object: below it no score reaches SCORE_MIN, and nothing more is computed."""
+_BOTH_MIN = SCORE_MIN**2
+"""Of class times object, whose root is the score."""
 NMS_IOU_MAX = 0.3
 FACES_MAX = 64
 """Per image: a poster full of faces costs no more than this many."""
@@ -97,12 +97,11 @@ class FaceDetector:
         faces: list[NDArray[np.float32]] = []
         for i, stride in enumerate(STRIDES):
             cls, obj, box, points = (np.asarray(out[3 * part + i])[0] for part in range(4))
-            maybe = np.flatnonzero(cls[:, 0] * obj[:, 0] >= _MAYBE_MIN)
-            if not maybe.size:
+            both = (cls * obj)[:, 0]  # sigmoids
+            keep = np.flatnonzero(both >= _BOTH_MIN)
+            if not keep.size:
                 continue
-            score = np.sqrt(cls[maybe, 0].clip(0, 1) * obj[maybe, 0].clip(0, 1))
-            clear = score >= SCORE_MIN
-            keep, score = maybe[clear], score[clear]
+            score = np.sqrt(both[keep])
             columns = pixels.shape[1] // stride
             cell = np.stack([keep % columns, keep // columns], axis=1).astype(np.float32)
             centre = (cell + box[keep, :2]) * stride

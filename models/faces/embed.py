@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,10 +39,11 @@ class FaceEmbedder:
 
 def unit(vector: Vector) -> Vector:
     """The same direction with norm 1. Raises ValueError on a vector without direction or not finite."""
-    norm = float(np.linalg.norm(vector.astype(np.float64)))
-    if not np.isfinite(norm) or norm < 1e-12:
+    wide = vector.astype(np.float64)
+    norm = math.sqrt(wide @ wide)
+    if not 1e-12 <= norm < math.inf:
         raise ValueError("no direction")
-    return (vector / norm).astype(np.float32)
+    return (vector / norm).astype(np.float32, copy=False)
 
 
 def to_embedding(vector: Vector) -> Embedding:
