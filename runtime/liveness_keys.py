@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,13 +25,32 @@ LIVE_MAX = 2
 """Two count beside each other while a camera is exchanged: the old one and the new one."""
 CONNECT_S_MAX = 5
 
+Tell = Callable[[Plant, str], Awaitable[bool]]
+
+
+async def tell_host(plant: Plant, terminal: str) -> bool:
+    """Its host reads the registry now; False: it is away, and sees it when it looks next."""
+    from runtime.edge import join_ray
+
+    try:
+        await asyncio.to_thread(join_ray, plant)
+        from runtime.ray_hosts import RayHosts
+
+        await RayHosts(plant).deliver(RegionId(plant.region), [refresh(TerminalId(terminal))])
+    except (RetryLater, Refused, ConnectionError):
+        return False
+    return True
+
 
 class LivenessKeysOfAHouse:
     """See gateway.liveness_keys.LivenessKeys. Keeps no connection."""
 
-    def __init__(self, plants: Sequence[Plant], wall: Callable[[], datetime] = wall_now) -> None:
+    def __init__(
+        self, plants: Sequence[Plant], wall: Callable[[], datetime] = wall_now, tell: Tell = tell_host
+    ) -> None:
         self._plants = tuple(plants)
         self._wall = wall
+        self._tell = tell
 
     async def keys(self, terminal: str) -> list[LivenessKeyState]:
         plant = await self._plant_of(terminal)
@@ -80,19 +99,6 @@ class LivenessKeysOfAHouse:
                 if row is not None and plant.region == row[0]:
                     return plant
         raise _unknown(terminal)
-
-    async def _tell(self, plant: Plant, terminal: str) -> bool:
-        """Its host reads the registry now; if it is away, when it looks next."""
-        from runtime.edge import join_ray
-
-        try:
-            await asyncio.to_thread(join_ray, plant)
-            from runtime.ray_hosts import RayHosts
-
-            await RayHosts(plant).deliver(RegionId(plant.region), [refresh(TerminalId(terminal))])
-        except (RetryLater, Refused, ConnectionError):
-            return False
-        return True
 
 
 async def _locked(conn: AsyncConnection[Any], terminal: str, *, registers: bool) -> None:
