@@ -128,6 +128,15 @@ async def _scrubbed_upto(conn: AsyncConnection[Any]) -> int:
     return await _number(conn, sql, (SCRUBBED,))
 
 
+async def left_by_scrub(conn: AsyncConnection[Any]) -> list[str]:
+    """What the last scrub could not do, each with what a person has to do."""
+    cursor = await conn.execute(
+        "SELECT detail->'left' FROM audit_event WHERE kind = %s ORDER BY n DESC LIMIT 1", (SCRUBBED,)
+    )
+    row = await cursor.fetchone()
+    return list(row[0]) if row is not None else []
+
+
 # ---------------------------------------------------------------- files
 
 

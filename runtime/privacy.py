@@ -38,7 +38,7 @@ from models.tables.persons import Connection, Person, PrivacyRequest
 from models.tables.privacy import ChainCheck, audit, verify
 from models.tables.pruning import prune_feed
 from runtime.clock import Wall, wall_now
-from runtime.erasure import erase_member, scrub
+from runtime.erasure import erase_member, left_by_scrub, scrub
 from runtime.privacy_checkpoints import Checkpoints
 
 STANDINGS_AT_ONCE = 500
@@ -321,11 +321,14 @@ class Privacy:
     # ------------------------------------------------------------ counts and the audit
 
     async def report(self) -> dict[str, Any]:
-        """Distinct faces by chain and in all against the filing threshold, requests, and the policy."""
+        """Distinct faces by chain and in all against the filing threshold, requests, the policy, what the last scrub
+        could not do, with what a person has to do."""
         chains: dict[str, int] = {}
         requests: dict[str, int] = {}
+        unscrubbed: list[str] = []
         for url in self._urls:
             async with await AsyncConnection.connect(url) as conn:
+                unscrubbed += await left_by_scrub(conn)
                 for into, counts in (
                     (chains, await persons.distinct_faces(conn)),
                     (requests, await persons.request_counts(conn)),
@@ -341,6 +344,7 @@ class Privacy:
                 name: {"distinct_faces": n, "filing_level": filing_level(n).value} for name, n in chains.items()
             },
             "requests": requests,
+            "unscrubbed": unscrubbed,
             "retention_days": {
                 "template_idle": self._policy.template_idle_days,
                 "after_membership": self._policy.after_membership_days,

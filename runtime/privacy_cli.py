@@ -69,7 +69,7 @@ def erase(
 ) -> None:
     """Ask for the whole person to be erased: the face goes at once, the rest when somebody else approves."""
     asked = _run(_privacy(data, demo).ask_erasure(member, by=_by(), via=VIA, reason=reason), "erasing the face")
-    text = f"request {asked.id} is open; somebody else approves it: the console's page Privacy & audit"
+    text = f"request {asked.id} is open; somebody else approves it: `storeops login --as NAME`, Privacy & audit"
     _print(_document(asked), as_json, text)
 
 
@@ -188,6 +188,7 @@ def report(
     lines = [f"distinct faces  {found['distinct_faces']} of {found['filing_threshold']}  ({found['filing_level']})"]
     lines += [f"  {name:<14} {chain['distinct_faces']}" for name, chain in found["chains"].items()]
     lines += [f"{name:<28} {count}" for name, count in sorted(found["requests"].items())]
+    lines += [f"erased, but not out of the files: {one}" for one in found["unscrubbed"]]
     _print(found, as_json, "\n".join(lines))
 
 

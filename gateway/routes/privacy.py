@@ -19,7 +19,7 @@ from gateway.queries import members, privacy
 from gateway.queries.registry import Scope
 from gateway.routes.documented import problems
 from gateway.views import AuditCheckView, AuditEventView, MemberView, Page, PrivacyRequestView
-from models.domain.privacy import Age
+from models.domain.privacy import Age, is_same_officer, require_officer
 from models.tables.persons import PrivacyRequest
 
 router = APIRouter(tags=["privacy"])
@@ -71,9 +71,16 @@ class LinkAnswer(BaseModel):
 
 
 def _by(request: Request) -> str:
-    """Whoever signed in by this session: four eyes are two sessions."""
+    """Whoever signed in by this session."""
     session: ConsoleSession = request.state.session
-    return f"console:{session.id}"
+    return f"console:{session.person or session.id}"
+
+
+def _officer(request: Request) -> str:
+    """The same, for what takes two people. Raises Refused `four_eyes` when nobody in particular is signed in."""
+    session: ConsoleSession = request.state.session
+    require_officer(session.person)
+    return _by(request)
 
 
 # ---------------------------------------------------------------- the page
@@ -103,7 +110,7 @@ async def privacy_page(
         requests=await privacy.list_requests(database, rows, cursor, state) if tab == "requests" else None,
         audit=await privacy.list_audit(database, rows, cursor, kind, subject.strip()) if tab == "audit" else None,
         kinds=await privacy.audit_kinds(database) if tab == "audit" else [],
-        me=_by(request),
+        mine=lambda asked_by: is_same_officer(asked_by, _by(request)),
         state=state,
         kind=kind,
         subject=subject,
@@ -136,8 +143,9 @@ async def withdraw(request: Request, edge: EdgeOf, member: Member, body: Reason,
 
 @router.post(API + "/members/{member}/erasure", response_model=PrivacyRequestView, responses=problems(403, 409))
 async def ask_erasure(request: Request, edge: EdgeOf, member: Member, body: Reason, key: Key) -> Response:
-    """Ask for the whole person to be erased. The face goes at once, the rest when another session approves."""
-    by = _by(request)
+    """Ask for the whole person to be erased. The face goes at once, the rest when another person approves. Both are
+    signed in by name (`storeops login --as NAME`)."""
+    by = _officer(request)
 
     async def effect() -> bytes:
         asked = await edge.require_privacy().ask_erasure(member, by=by, via=VIA, reason=body.reason)
@@ -148,8 +156,8 @@ async def ask_erasure(request: Request, edge: EdgeOf, member: Member, body: Reas
 
 @router.post(API + "/requests/{request_id}/approve", response_model=PrivacyRequestView, responses=problems(403, 409))
 async def approve(request: Request, edge: EdgeOf, request_id: RequestId, key: Key) -> Response:
-    """Erase the person of an open request. Not by the session that asked."""
-    by = _by(request)
+    """Erase the person of an open request. Not by whoever asked, from whichever session or the command line."""
+    by = _officer(request)
 
     async def effect() -> bytes:
         return _view(await edge.require_privacy().approve(request_id, by=by)).model_dump_json().encode()
@@ -184,7 +192,7 @@ async def export(
     body: Reason,
     language: Annotated[str | None, Query(pattern="^(zh|en)$", description="a page to read, not JSON")] = None,
 ) -> Response:
-    """Everything that is kept about the member: JSON, or with `language` a page to read. Permission privacy.export."""
+    """Everything that is kept about the member: JSON, or with `language` a page to read."""
     pieces = await edge.require_privacy().export(
         member, by=_by(request), via=VIA, reason=body.reason, now=edge.now(), language=language
     )

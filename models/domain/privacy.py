@@ -216,6 +216,9 @@ def template_end(standing: TemplateStanding, policy: RetentionPolicy, now: datet
 
 # ---------------------------------------------------------------- erasing a person, by four eyes
 
+OFFICERS_COME_BY = frozenset({"console", "cli"})
+
+
 OVER = frozenset({State.CLOSED, State.WRITTEN_OFF, State.REJECTED, State.ABANDONED})
 """Memberships in which no money is open."""
 
@@ -247,9 +250,26 @@ def check_erasable(open_memberships: Sequence[tuple[str, State]]) -> None:
         )
 
 
+def require_officer(person: str) -> None:
+    """Raises Refused `four_eyes` when nobody in particular is signed in: two sessions may be one pair of eyes."""
+    if not person:
+        raise Refused(
+            "four_eyes",
+            "nobody in particular is signed in, and an erasure is asked for and approved by two people",
+            "sign in with `storeops login --as NAME`",
+        )
+
+
+def is_same_officer(one: str, other: str) -> bool:
+    """`console:ann` and `cli:ann` are one pair of eyes; `member:…` is the member's own page, never an officer."""
+    way, _, who = one.partition(":")
+    other_way, _, other_who = other.partition(":")
+    return one == other or (who == other_who and {way, other_way} <= OFFICERS_COME_BY)
+
+
 def check_four_eyes(asked_by: str, approved_by: str) -> None:
-    """Raises Refused `four_eyes`: whoever asked for an erasure does not approve it."""
-    if asked_by == approved_by:
+    """Raises Refused `four_eyes`: whoever asked for an erasure does not approve it, from whichever session or way."""
+    if is_same_officer(asked_by, approved_by):
         raise Refused(
             "four_eyes", "the one who asked may not approve", "let another person sign in and approve the request"
         )

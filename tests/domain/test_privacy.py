@@ -145,6 +145,11 @@ def test_a_person_with_open_money_is_not_erased(state: State) -> None:
 
 def test_whoever_asked_does_not_approve() -> None:
     check_four_eyes("member:m", "console:a")
+    check_four_eyes("member:a", "console:a")
+    check_four_eyes("cli:b", "console:a")
+    for again in ("cli:a", "console:a"):
+        with pytest.raises(Refused, match="the one who asked"):
+            check_four_eyes("console:a", again)
     with pytest.raises(Refused) as refused:
         check_four_eyes("console:a", "console:a")
     assert refused.value.code == "four_eyes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx
@@ -47,6 +48,12 @@ def effect(console: Console) -> dict[str, str]:
     return {**console.ours, "Idempotency-Key": str(uuid.uuid4())}
 
 
+async def sign_in(console: Console, engine: AsyncEngine, person: str) -> Console:
+    """The same browser, another person before it."""
+    await console.client.get(await make_login_link(engine, SETTINGS, person=person))
+    return replace(console, csrf=(await console.client.get("/api/v1/session")).json()["csrf"])
+
+
 @pytest_asyncio.fixture
 async def second(console: Console, engine: AsyncEngine) -> AsyncIterator[Console]:
     """Another person, signed in at the same gateway."""
@@ -57,15 +64,27 @@ async def second(console: Console, engine: AsyncEngine) -> AsyncIterator[Console
 
 
 @pytest.mark.usefixtures("desk")
-async def test_an_erasure_needs_a_second_session(console: Console, second: Console, member: str) -> None:
+async def test_an_erasure_needs_a_second_person(
+    console: Console, second: Console, member: str, engine: AsyncEngine
+) -> None:
+    nobody = await console.client.post(f"{API}/members/{member}/erasure", json=REASON, headers=effect(console))
+    assert (nobody.status_code, nobody.json()["code"]) == (409, "four_eyes")
+    assert "--as NAME" in nobody.json()["do"]
+    console = await sign_in(console, engine, "ann")
     asked = await console.client.post(f"{API}/members/{member}/erasure", json=REASON, headers=effect(console))
     assert (asked.status_code, asked.json()["state"]) == (200, "open")
     approve = f"{API}/requests/{asked.json()['id']}/approve"
-    own = await console.client.post(approve, headers=effect(console))
-    assert (own.status_code, own.json()["code"]) == (409, "four_eyes")
+    second = await sign_in(second, engine, "ann")
+    for own in (console, second):
+        refused = await own.client.post(approve, headers=effect(own))
+        assert (refused.status_code, refused.json()["code"]) == (409, "four_eyes"), "another session is no other person"
     page = (await console.client.get("/privacy?tab=requests", headers={"Accept-Language": "en"})).text
     assert "Another person approves" in page
     assert "王小明" not in page, "names are masked"
+    second = await sign_in(second, engine, "")
+    nameless = await second.client.post(approve, headers=effect(second))
+    assert (nameless.status_code, nameless.json()["code"]) == (409, "four_eyes")
+    second = await sign_in(second, engine, "bob")
     done = await second.client.post(approve, headers=effect(second))
     assert (done.status_code, done.json()["state"]) == (200, "done")
 

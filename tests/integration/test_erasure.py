@@ -22,6 +22,7 @@ from runtime import erasure
 from runtime.erasure import Erased, Scrubbed, erase_member, scrub
 from runtime.keyring import KeyringSource, open_vault
 from runtime.postgres import EmbeddedPostgres
+from runtime.privacy import Privacy
 from tests.conftest import scratch_data_dir
 from tests.integration.house import wait_until
 from tests.integration.planted import (
@@ -195,7 +196,10 @@ def test_only_what_held_the_member_is_written_anew_and_a_part_too_large_is_named
     assert scrubbed.done[0] == f"{key} written anew"
     assert [one.partition(" ")[0] for one in scrubbed.left] == [template]
     assert scrubbed.left[0].endswith(f"VACUUM FULL {template}")
+    desk = Privacy([place.url])
+    assert asyncio.run(desk.report())["unscrubbed"] == [*scrubbed.left]
     monkeypatch.undo()
     everything = asyncio.run(scrub(place.url, always=True))
     assert (len(everything.done), everything.left) == (8 + 16 + 1, ())
+    assert asyncio.run(desk.report())["unscrubbed"] == []
     assert in_files([place.data], place.sealed(OTHERS[3])) == {}
