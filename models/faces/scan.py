@@ -65,7 +65,7 @@ def _top(
 ) -> tuple[NDArray[np.float32], Positions]:
     """Scores and positions of the best rows, best first: enough of them to hold two members if there are two."""
     if positions is not None and len(positions) <= GATHERED_MAX:
-        scores = columns.rows[positions].astype(np.float32) @ probe
+        scores = columns.rows[positions].astype(np.float32, copy=False) @ probe
         return _two_of(columns, scores, positions)
     if columns.kind is Kind.FLOAT32:
         return _two_of(columns, _dots(columns.rows, count, probe, positions), positions)
