@@ -10,9 +10,10 @@ from typing import Any
 import psycopg
 import structlog
 
+from models.domain.errors import NeedsOperator
 from models.domain.nets import NETS_MAX
-from models.faces.catalogue import NetEntry, NetKind, recognisers
-from models.faces.nets import Recogniser, build_recogniser
+from models.faces.catalogue import NetEntry, NetKind, published_file, recognisers
+from models.faces.nets import Recogniser, build_recogniser, built
 from models.tables.nets import NetUse, digests_in_use, nets_in_use
 from runtime.plant import Plant
 
@@ -95,6 +96,18 @@ def _told(use: NetUse, names: Mapping[str, str], current: str) -> ChainNet:
         members=use.members,
         migrated_at=use.migrated_at.isoformat() if use.migrated_at else None,
     )
+
+
+def fault_of(entry: NetEntry) -> NeedsOperator | None:
+    """Why a face worker could not open it: its file is missing or another one; a net of your own is also built and run
+    once, which takes a second or two."""
+    try:
+        published_file(entry)
+        if isinstance(entry.carrier, Path):
+            built(entry)
+    except NeedsOperator as fault:
+        return fault
+    return None
 
 
 def described(entry: NetEntry, *, licence_text: bool) -> dict[str, Any]:

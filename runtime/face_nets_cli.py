@@ -30,18 +30,23 @@ def nets(
     demo: Annotated[bool, typer.Option("--demo", help="The demonstration's data folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """The nets of the catalogue, and which of them the templates of a running house are of."""
+    """The nets of the catalogue, what is wrong with one of them, and which of them the templates of a running house are
+    of. Exit code 1 when a net could not be opened."""
     from models.faces.catalogue import load_catalogue
-    from runtime.face_nets import chain_nets, described
+    from runtime.face_nets import chain_nets, described, fault_of
 
     catalogue = load_catalogue()
     plants, why = _running(data, demo)
     used = chain_nets(_places(plants), catalogue)
     listed = [described(entry, licence_text=licences) for entry in catalogue]
+    with Console(stderr=True).status("opening each net"):
+        faults = [fault_of(entry) for entry in catalogue]
     if as_json:
+        for one, fault in zip(listed, faults, strict=True):
+            one["fault"] = fault and {"code": fault.code, "message": fault.message, "do": fault.do}
         told = {"nets": listed, "house": why or "running", "chains": [asdict(one) for one in used]}
         typer.echo(json.dumps(told, ensure_ascii=False))
-        return
+        raise typer.Exit(1 if any(faults) else 0)
     console = Console()
     console.print(_catalogue(listed))
     if used:
@@ -52,6 +57,9 @@ def nets(
     for one in listed if licences else ():
         console.rule(f"{one['name']}: {one['licence']}")
         console.print(one["licence_text"], markup=False, highlight=False)
+    for fault in filter(None, faults):
+        console.print(f"{fault.code}: {fault.message}\n→ {fault.do}", style="red", markup=False, highlight=False)
+    raise typer.Exit(1 if any(faults) else 0)
 
 
 def _running(data: Path | None, demo: bool) -> tuple[tuple[Plant, ...], str]:

@@ -143,6 +143,8 @@ def _wrong(path: Path, why: str) -> NeedsOperator:
 
 
 def _entry(raw: dict[str, Any], folder: Path) -> NetEntry:
+    if not isinstance(raw, dict):
+        raise TypeError("it has no lines `entry: value`")
     known = {"name", "kind", "source", "carrier", "file", "sha256", "licence", "licence_file", "input", "precision"}
     known |= {"parity_cosine_min", "dimension", "thresholds", "thresholds_from", "default", "strides", "alive"}
     if unknown := sorted(set(raw) - known):
@@ -234,11 +236,14 @@ def _check(entry: NetEntry, raw: dict[str, Any]) -> None:
 
 def load_catalogue(directory: Path = CATALOGUE_DIR) -> tuple[NetEntry, ...]:
     """All entries of the folder, by file name. Raises NeedsOperator; two nets of one name are refused."""
-    entries = tuple(load_entry(path) for path in sorted(directory.glob("*.yaml")))
+    files = sorted(directory.glob("*.yaml"))
+    entries = tuple(load_entry(path) for path in files)
     for what in ("name", "identity"):
         found = [getattr(entry, what) for entry in entries]
-        if twice := next((one for one in found if found.count(one) > 1), None):
-            raise NeedsOperator("net_catalogue", f"{what} {twice} is there twice", "keep one of the files")
+        for one in found:
+            if found.count(one) > 1:
+                names = " and ".join(path.name for path, other in zip(files, found, strict=True) if other == one)
+                raise NeedsOperator("net_catalogue", f"{names} have one {what}: {one}", "keep one of the files")
     return entries
 
 

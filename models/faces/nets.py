@@ -37,6 +37,8 @@ from models.faces.surgery import assemble, fold, vector_prelu
 BUILD_REVISION = 2
 """Rises with every change of what the build writes: an older cache is then built again."""
 
+ERROR_CHARACTERS_MAX = 300
+"""Of what a library says about a net that it cannot read."""
 PARITY_DETECTOR_MAX = 1e-3
 """Largest difference of a raw detector output, on outputs of magnitude about 1."""
 DETECTOR_PICTURE_PX = (160, 160)
@@ -134,6 +136,14 @@ def _cached(cache_dir: Path, entry: NetEntry) -> Path:
             return target
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there, or half of it: build
+    content = built(entry)
+    _write_whole(target, content)
+    _write_whole(record, json.dumps({"sha256": sha256_of(target), "entry": _fingerprint(entry)}).encode())
+    return target
+
+
+def built(entry: NetEntry) -> bytes:
+    """The net's file for onnxruntime, checked. Raises NeedsOperator, as `build_nets`."""
     source = published_file(entry)
     try:
         content = prepare(source, entry.precision)
@@ -141,10 +151,16 @@ def _cached(cache_dir: Path, entry: NetEntry) -> Path:
     except NeedsOperator:
         raise
     except Exception as error:  # what a foreign file makes onnx, onnxruntime or OpenCV raise is of any type
-        raise NeedsOperator("net_unfit", f"{entry.name}: {error}", "export the net to plain ONNX operations") from error
-    _write_whole(target, content)
-    _write_whole(record, json.dumps({"sha256": sha256_of(target), "entry": _fingerprint(entry)}).encode())
-    return target
+        raise _unfit(entry, source, error) from error
+    return content
+
+
+def _unfit(entry: NetEntry, source: Path, error: Exception) -> NeedsOperator:
+    if type(error).__name__ == "DecodeError":  # of protobuf, which comes with onnx
+        what, do = f"{source.name} is no ONNX file, or a part of one", "export or fetch it again"
+    else:
+        what, do = " ".join(str(error).split())[:ERROR_CHARACTERS_MAX], "export the net to plain ONNX operations"
+    return NeedsOperator("net_unfit", f"{entry.name}: {what}", do)
 
 
 def _fingerprint(entry: NetEntry) -> str:

@@ -32,6 +32,7 @@ from models.faces.detect import FaceDetector
 from models.faces.embed import SFACE_FEED, FaceEmbedder
 from models.faces.nets import Nets, build_nets, build_recogniser
 from models.faces.surgery import fold_blocks
+from runtime.face_nets import fault_of
 
 pytestmark = pytest.mark.faces
 
@@ -167,7 +168,10 @@ def test_one_recogniser_comes_first(catalogue_dir: Path) -> None:
     with pytest.raises(NeedsOperator, match="one detector"):
         the_detector((DETECTOR, DETECTOR))
     shutil.copy(catalogue_dir / "sface-2021dec.yaml", catalogue_dir / "copy.yaml")
-    with pytest.raises(NeedsOperator, match="twice"):
+    with pytest.raises(NeedsOperator, match=r"copy\.yaml and sface-2021dec\.yaml have one name"):
+        load_catalogue(catalogue_dir)
+    (catalogue_dir / "copy.yaml").write_text("")
+    with pytest.raises(NeedsOperator, match=r"copy\.yaml: it has no lines"):
         load_catalogue(catalogue_dir)
 
 
@@ -287,6 +291,11 @@ def test_a_net_that_is_not_as_described_is_refused(tmp_path: Path) -> None:
         with pytest.raises(NeedsOperator) as refused:
             build_recogniser(tmp_path / "cache", net)
         assert refused.value.code == code
+        told = fault_of(net)
+        assert told is not None, "`storeops faces nets` says so before anything runs on it"
+        assert (told.code, told.message) == (code, refused.value.message)
+    assert fault_of(small_net(tmp_path / "fine.onnx")) is None
+    assert [fault_of(entry) for entry in CATALOGUE] == [None] * len(CATALOGUE)
     garbage = tmp_path / "garbage.onnx"
     garbage.write_bytes(b"not a net")
     entry = dataclasses.replace(
@@ -295,3 +304,4 @@ def test_a_net_that_is_not_as_described_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NeedsOperator) as refused:
         build_recogniser(tmp_path / "cache", entry)
     assert refused.value.code == "net_unfit"
+    assert "no ONNX file" in refused.value.message
