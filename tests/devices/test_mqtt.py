@@ -7,14 +7,19 @@ import contextlib
 import os
 import signal
 import uuid
+from pathlib import Path
 
 import pytest
 
 from devices.link import Delivery, LinkError, Outgoing
 from devices.mqtt import LinkConfig, MqttLink, Will
 from devices.mqtt_packets import counted
+from devices.topics import Up, filters_before, host_filters, topic_of
 from runtime.broker import EmbeddedBroker
-from tests.devices.support import Recorder, link_config, linked, until
+from runtime.broker_mosquitto import find_program
+from tests.devices.support import REGION, Recorder, fresh, link_config, linked, until
+
+EVENT, FACE = b"event " + os.urandom(32), b"\xff\xd8\xff" + os.urandom(4096)
 
 
 def topic() -> str:
@@ -364,3 +369,29 @@ async def test_a_batch_waits_for_the_brokers_window_and_counts_what_was_refused(
         await until(lambda: not link.online)
         assert await link.publish_all(messages) == 50
     assert [int(delivery.payload) for delivery in recorder.deliveries] == list(range(50))
+
+
+@pytest.mark.skipif(find_program() is None, reason="mosquitto alone writes what it holds to a disk")
+def test_a_broker_that_persists_holds_an_event_for_a_host_that_is_away_and_no_face(data_dir: Path) -> None:
+    """Also not for a host that came before with the subscription of an earlier version."""
+    broker = EmbeddedBroker(data_dir, "mosquitto")
+    broker.start()
+    try:
+        asyncio.run(_host_away(broker))
+    finally:
+        broker.stop()
+    kept = b"".join(path.read_bytes() for path in data_dir.rglob("*") if path.is_file())
+    assert EVENT in kept
+    assert FACE[100:164] not in kept
+
+
+async def _host_away(broker: EmbeddedBroker) -> None:
+    terminal, host = fresh(), f"host-{uuid.uuid4().hex[:8]}"
+    filters = host_filters(REGION, [terminal.shard])
+    async with linked(link_config(broker, host, clean_start=False), *filters_before(filters)):
+        pass
+    async with linked(link_config(broker, host, clean_start=False), *filters):
+        pass
+    async with linked(link_config(broker)) as link:
+        await link.publish(str(topic_of(terminal, Up.EVENT)), EVENT)
+        await link.publish(str(topic_of(terminal, Up.FACE)), FACE)
