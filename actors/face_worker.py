@@ -129,8 +129,9 @@ class FaceWorker:
         assert decision is not None, "there is always one place to look"
         if may_turn(request, decision, policy):
             return self._ask_to_turn(request, decision, seen, alive, policy)
-        if isinstance(decision.match, NotRecognised) and hidden is not None:
-            # What a mask hides is no evidence of a stranger.
+        vetoed = alive.liveness is Liveness.FAILED
+        if isinstance(decision.match, NotRecognised) and hidden is not None and not vetoed:
+            # What a mask hides is no evidence of a stranger; what was seen of a picture is evidence of one.
             return self._look_again(request, Unseen(hidden, seen.quality), decision)
         sealed = None
         if isinstance(decision.match, NeedsDigits):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -33,7 +32,7 @@ async def tell_host(plant: Plant, terminal: str) -> bool:
     from runtime.edge import join_ray
 
     try:
-        await asyncio.to_thread(join_ray, plant)
+        join_ray(plant)
         from runtime.ray_hosts import RayHosts
 
         await RayHosts(plant).deliver(RegionId(plant.region), [refresh(TerminalId(terminal))])

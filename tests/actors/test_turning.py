@@ -350,6 +350,17 @@ def test_a_masked_face_is_no_stranger() -> None:
     assert counter.show(Frame(hidden=6.0)).outcome is FaceOutcome.ACCEPTED, "a bare face may seem masked"
 
 
+def test_a_mask_hides_no_veto() -> None:
+    counter = Counter(LivenessPolicy())
+    vetoed = counter.show(Frame(net_ppm=100_000, hidden=6.0))
+    assert (vetoed.outcome, vetoed.reason, counter.lane.prompt) == (
+        FaceOutcome.NOT_RECOGNISED,
+        "liveness_failed",
+        "not_recognised",
+    )
+    assert counter.show(Frame(hidden=6.0)).outcome is FaceOutcome.DIGITS, "for the rest of the visit"
+
+
 def test_a_face_that_seems_masked_spends_the_budget_ten_times() -> None:
     face = near(LI, 0.43)
     bare = Counter(LivenessPolicy()).show(Frame(face))
@@ -381,6 +392,7 @@ frames = st.builds(
     st.sampled_from([0.0, 10.0, 40.0, -40.0, 25.0]),
     st.sampled_from([None, None, 100_000, 500_000, 900_000]),
     st.sampled_from([None, None, 0.1, 0.5, 0.9]),
+    st.sampled_from([0.0, 0.0, 6.0]),
 )
 policies = st.builds(LivenessPolicy, st.booleans(), st.sampled_from(ChallengeMode), tries_max=st.integers(1, 3))
 
@@ -399,7 +411,7 @@ def test_whatever_is_shown_no_failed_liveness_is_accepted(
         record = answer.decision
         failed = record is not None and record.liveness is Liveness.FAILED
         if failed:
-            assert answer.outcome in (FaceOutcome.NOT_RECOGNISED, FaceOutcome.QUALITY)
+            assert answer.outcome is FaceOutcome.NOT_RECOGNISED
             assert answer.sealed is None
             vetoed = True
         if answer.outcome is FaceOutcome.ACCEPTED:
