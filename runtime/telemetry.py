@@ -61,6 +61,10 @@ class HostCounts:
     undecodable: int = 0
     unknown_terminals: int = 0
     wrong_store: int = 0
+    scores_signed: int = 0
+    scores_not_signed: int = 0
+    scores_badly_signed: int = 0
+    """Liveness scores of terminals with a key, by what was found of their signature."""
     seq_gaps: int = 0
     dead_letters: int = 0
     timers: int = 0

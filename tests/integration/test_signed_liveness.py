@@ -73,7 +73,8 @@ async def test_from_its_registration_on_a_key_must_have_signed_what_is_read(hous
         changed = storeops("terminal", "liveness-key", "revoke", terminal, fingerprint(key.public), *data)
         assert changed["ended"] == [fingerprint(key.public)]
         await until_read(look, "unsigned")
-        answers = house.faces_health()["answers"]
+        health, answers = house.health(), house.faces_health()["answers"]
+        assert all(health[f"scores_{one}"] for one in ("signed", "not_signed", "badly_signed"))
         assert all(answers[f"liveness:score_{one}"] for one in ("signed", "ignored_unsigned", "ignored_bad_signature"))
     kinds = house.rows("SELECT kind FROM audit_event WHERE subject = %s ORDER BY n", (terminal,))
     assert kinds == [("liveness_key.registered",), ("liveness_key.revoked",)]
