@@ -34,13 +34,17 @@ def older_recognisers(
 ) -> list[Recogniser]:
     """Recognisers of the catalogue that templates are of, besides the current one; NETS_MAX in all.
 
-    A net that is in use and not in the catalogue is logged: who is enrolled with it alone must enrol again.
+    A net that is in use and not in the catalogue is logged: who is enrolled with it alone is a stranger meanwhile.
     """
     wanted = [entry for entry in recognisers(catalogue) if entry.identity in in_use]
     older = [entry for entry in wanted if entry.identity != current][: NETS_MAX - 1]
     lost = set(in_use) - {entry.identity for entry in older} - {current}
     if lost:
-        log.warning("nets_not_open", nets=sorted(lost), do="put them back into configs/faces, or enrol again")
+        log.warning(
+            "nets_not_open",
+            nets=sorted(lost),
+            do="put them back into configs/faces",
+        )
     return [build_recogniser(cache_dir, entry) for entry in older]
 
 

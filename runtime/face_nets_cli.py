@@ -105,9 +105,9 @@ def _advice(used: list[ChainNet]) -> list[str]:
         if not one.known:
             net = one.net_sha256[:12]
             said.append(
-                f"{one.chain}: {one.members} members are enrolled with {net}, which is not in configs/faces:"
-                " put it back, or they must enrol again"
+                f"{one.chain}: members enrolled with {net}, which is not in configs/faces: {one.members}. Put it back:"
+                " until then they are strangers to their own face"
             )
         elif not one.current and one.members:
-            said.append(f"{one.chain}: {one.members} members get a template of the new net at their next visit")
+            said.append(f"{one.chain}: members who get a template of the new net at their next visit: {one.members}")
     return said

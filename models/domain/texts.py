@@ -69,7 +69,12 @@ _REFUSALS: dict[str, tuple[str, str, str, str]] = {
     "bad_digits": ("应为四位数字", "Four digits are needed", "重新输入", "enter them again"),
     "digits_exhausted": ("次数已用完", "Too many attempts", "不使用会员继续", "go on without membership"),
     "face_lost": ("图像已失效", "The image is gone", "再看一次摄像头", "look again"),
-    "bad_image": ("图像无法读取", "The image cannot be read", "发送完整的 JPEG", "send a whole baseline JPEG"),
+    "bad_image": (
+        "图像无法读取",
+        "The image cannot be read",
+        "发送完整的 JPEG：8 位，彩色或灰度，不超过 400 万像素",
+        "send a whole JPEG of 8 bits, colour or grey, 4 megapixels at most",
+    ),
     "face_off": (
         "刷脸识别已暂停",
         "Face recognition is switched off",
