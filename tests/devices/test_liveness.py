@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices import codec
@@ -136,6 +136,7 @@ def test_a_mangled_signature_leaves_the_face_as_it_is(mangle: object) -> None:
 FIELDS = st.fixed_dictionaries({name: st.text(max_size=12) for name in BOUND})
 
 
+@settings(max_examples=50)
 @given(FIELDS, FIELDS, st.binary(max_size=40), st.binary(max_size=40), st.text(max_size=8), st.text(max_size=8))
 def test_a_signature_fits_what_was_signed_and_nothing_else(
     one: dict[str, str], two: dict[str, str], picture: bytes, another: bytes, here: str, there: str
@@ -149,6 +150,7 @@ def test_a_signature_fits_what_was_signed_and_nothing_else(
     assert check_signature((KEY.public,), here, one, picture, sent=signature) is Signature.VALID
 
 
+@settings(max_examples=50)
 @given(st.sampled_from(BOUND), st.text(min_size=1, max_size=12), st.data())
 def test_one_field_moved_is_enough(name: str, value: str, data: st.DataObject) -> None:
     properties = made()
@@ -158,6 +160,7 @@ def test_one_field_moved_is_enough(name: str, value: str, data: st.DataObject) -
     assert said is (Signature.VALID if moved == properties else Signature.INVALID)
 
 
+@settings(max_examples=50)
 @given(st.text(max_size=120))
 def test_whatever_stands_in_the_property_the_face_is_taken(sent: str) -> None:
     assert found(made() | {PROPERTY: sent}) is (Signature.INVALID if sent else Signature.MISSING)

@@ -10,6 +10,7 @@ import pytest
 
 from devices.liveness import LivenessKey, fingerprint, show_public_key
 from devices.simulator import SimulatedTerminal
+from runtime import following
 from tests.faces.conftest import LFW10
 from tests.integration.house import House, eventually, storeops
 
@@ -66,7 +67,7 @@ async def test_from_its_registration_on_a_key_must_have_signed_what_is_read(hous
         assert decisions(house, visits[-1])[0][1] == "not_checked"
         sign_with(camera, other)
         assert await look() == "ignored_bad_signature"
-        found = storeops("trace", visits[-1], *data)
+        found = following.as_document(await following.trace(house.plant.database_url, visits[-1]))
         [told] = [step for step in found["steps"] if step["table"] == "face_decision"]
         assert told["device_score"] == "ignored_bad_signature"
         assert told["what"].endswith("score ignored_bad_signature")
