@@ -27,6 +27,8 @@ MESSAGE_BYTES_MAX = 1024 * 1024
 """Of one message; a picture has 192 KiB at most. Who sends more is not listened to any more."""
 BUFFER_BYTES = 512 * 1024
 """Asked of the system for each socket, so that a picture goes out at once; it may give less."""
+UNSENT_BYTES_MAX = 16 * 1024 * 1024
+"""What waits to be sent to who does not read; beyond it nothing more is asked there."""
 STALLED_S_MAX = 5.0
 """How long a worker waits for the rest of a message, or for room for its answer."""
 _FRAME = struct.Struct("<QII")
@@ -83,6 +85,11 @@ class _Framed(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines((_FRAME.pack(number, len(head), len(letter)), head, letter))
 
+    @property
+    def full(self) -> bool:
+        """The other side does not read."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > UNSENT_BYTES_MAX
+
     def close(self) -> None:
         """At once; who waits for an answer hears that the other side is gone."""
         self.closed = True
@@ -104,10 +111,12 @@ class Line:
         return self.framed.closed
 
     async def ask(self, head: bytes, letter: bytes) -> bytes:
-        """The answer's letter. Raises ConnectionError when the other side is gone, before or meanwhile."""
+        """The answer's letter. Raises ConnectionError when the other side is gone, before or meanwhile, or does not read."""
         assert len(head) + len(letter) <= MESSAGE_BYTES_MAX, len(letter)
         if self.closed:
             raise ConnectionResetError("gone")
+        if self.framed.full:
+            raise ConnectionError("not read")
         self._asked += 1
         number = self._asked
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

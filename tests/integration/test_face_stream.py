@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from runtime.face_stream import MESSAGE_BYTES_MAX, AnsweringThread, Line, Listener, connect, offered
+from runtime.face_stream import MESSAGE_BYTES_MAX, UNSENT_BYTES_MAX, AnsweringThread, Line, Listener, connect, offered
 
 pytestmark = pytest.mark.skipif(not offered(), reason="abstract names are Linux's")
 
@@ -120,6 +120,21 @@ async def test_who_waits_hears_that_the_other_side_is_gone() -> None:
         await line.ask(b"", b"?")
     assert await connect(listener.name) is None
     await ended(listener, line)
+
+
+async def test_what_waits_for_who_does_not_read_is_bounded() -> None:
+    with socket.socket(socket.AF_UNIX) as frozen:
+        frozen.bind("\0storeops-faces-" + os.urandom(8).hex())
+        frozen.listen()
+        line = await connect(frozen.getsockname().decode())
+        assert line is not None
+        asked = [asyncio.ensure_future(line.ask(b"", PICTURE)) for _ in range(2 * UNSENT_BYTES_MAX // len(PICTURE))]
+        await asyncio.sleep(0)
+        refused = [one for one in asked if one.done()]
+        assert len(asked) / 3 < len(refused) < len(asked)
+        line.close()
+        heard = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(one, ConnectionError) for one in heard)
 
 
 async def test_nobody_listens_under_another_name() -> None:
