@@ -10,7 +10,7 @@ import importlib
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from models.domain.errors import Refused
 from models.faces.jpeg import Pixels
 from models.faces.pipeline import FacePipeline
 from runtime.bench.form import Report, Row, load_now, machine, report
@@ -27,6 +28,7 @@ from runtime.settings import CONFIGS
 NAME = "faces"
 SECONDS = 30.0
 """How long each rate is measured, all its trials together."""
+TEMPLATES = 20_000
 FRAME_WIDTH_PX, FRAME_HEIGHT_PX = 1280, 720
 FRAME_JPEG_QUALITY = 85
 GROUND_LUMINANCE = 110
@@ -40,6 +42,7 @@ PARTS: dict[str, str] = {
     "embedding": "runtime.bench.faces_embedding",
     "accuracy": "runtime.bench.faces_accuracy",
     "search": "runtime.bench.faces_search",
+    "rebuild": "runtime.bench.faces_rebuild",
 }
 """Name -> module. It has `STEPS`, how often it calls `advance`, and `measure(ground, advance) -> list[Row]`."""
 
@@ -54,18 +57,23 @@ class Ground:
     frames: tuple[bytes, ...]
     """JPEGs of 1280 x 720 with one person each, a different picture at each place."""
     seconds: float
+    templates: int = TEMPLATES
+    """How many the rebuild has."""
 
 
-def run(console: Console, seconds: float = SECONDS) -> Report:
-    """Measure. Raises NeedsOperator when nets or photographs are missing, or a part does not come up."""
+def run(console: Console, seconds: float = SECONDS, only: str = "", templates: int = TEMPLATES) -> Report:
+    """Measure, or `only` one part. Raises NeedsOperator when nets or photographs are missing, or a part does not come
+    up; Refused `unknown_part`."""
+    if only and only not in PARTS:
+        raise Refused("unknown_part", f"there is no part {only!r}", f"one of {', '.join(PARTS)}")
     load_before = load_now()
-    parts = [importlib.import_module(name) for name in PARTS.values()]
+    parts = [importlib.import_module(name) for part, name in PARTS.items() if only in ("", part)]
     steps = 1 + sum(int(part.STEPS) for part in parts)
     rows: list[Row] = []
     with _progress(console, steps) as advance, tempfile.TemporaryDirectory(prefix="so-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # the database's user walks through it when we are root
-        ground = open_ground(folder, seconds)
+        ground = replace(open_ground(folder, seconds), templates=templates)
         advance("photographs")
         for part in parts:
             rows += part.measure(ground, advance)

@@ -1,4 +1,4 @@
-"""Searches at 10,000, 100,000 and 1,000,000 templates beside the memory that they read; and a gallery rebuilt.
+"""Searches at 10,000, 100,000 and 1,000,000 templates beside the memory that they read.
 
 The bound is this machine's own: the time in which one thread only reads as many bytes, measured in turn with the
 searches. The targets are 1.3 times the design's figures (0.11, 1.0, 3.9 and 14 ms) over that bound on the machine where
@@ -7,36 +7,25 @@ they were measured, a Zen 4 core: 0.065, 0.55, 1.2 and 10.6 ms. CPU time, so tha
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psycopg
 from numpy.typing import NDArray
 
-from actors.galleries import Galleries
-from models.domain.ids import ChainId, MemberId, RegionId
 from models.domain.recognition import Embedding
 from models.faces.columns import MEMBER_BYTES_MAX, SIGN_BYTES, Kind, Rows
 from models.faces.embed import to_embedding
 from models.faces.gallery import Gallery
-from models.faces.rotation import rotation_from
-from models.faces.templates import Keyring, TemplateVault
-from models.tables import migrate
-from models.tables.templates import all_templates
 from runtime.bench.form import Row, row
-from runtime.gallery_feed import GalleryFeed
-from runtime.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from runtime.bench.faces import Advance, Ground
 
-STEPS = 4
+STEPS = 3
 DIMENSION = 128
 SIZES = {10_000: "<= 2.2 x", 100_000: "<= 2.4 x", 1_000_000: "<= 4.2 x"}
 EXACT_TARGET = "<= 1.7 x"
@@ -46,23 +35,15 @@ EXACT_MS = "14 / 10.6"
 PROBES, STRANGERS = 64, 16
 MATE_COSINE = 0.70
 ROUNDS_MIN, BLOCK = 5, 65_536
-REBUILT_VARIABLE = "STOREOPS_BENCH_REBUILT_TEMPLATES"
-"""How many templates the rebuild has: 20,000, or 1,000,000 for the record (ten minutes and 3 GB of disk more)."""
-REBUILT = 20_000
-REBUILT_TARGET = f">= {1_000_000 // 60}"
-CHAIN, REGION, NET = ChainId("bench"), RegionId("bench"), "bench"
-
 Vectors = NDArray[np.float32]
 
 
 def measure(ground: Ground, advance: Advance) -> list[Row]:
-    """Rows of searches, their recall, and the rebuild. Raises NeedsOperator when the database does not start."""
+    """Rows of searches, and their recall."""
     rows: list[Row] = []
     for size, target in SIZES.items():
         rows += _searches(size, target, 0.1 * ground.seconds)
         advance(f"search: {size:,} templates")
-    rows.append(_rebuild(ground))
-    advance("search: rebuild")
     return rows
 
 
@@ -115,16 +96,16 @@ def _field(size: int) -> _Field:
     planted = np.empty((PROBES, DIMENSION), np.float32)
     for start in range(0, size, BLOCK):
         count = min(BLOCK, size - start)
-        vectors = _units(rng, count)
+        vectors = units(rng, count)
         here = (chosen >= start) & (chosen < start + count)
         planted[here] = vectors[chosen[here] - start]
         gallery.put_rows(_rows(vectors, start))
     gallery.end_load(1)
-    aside = _units(rng, PROBES)
+    aside = units(rng, PROBES)
     aside -= planted * np.sum(aside * planted, axis=1, keepdims=True)
     aside /= np.linalg.norm(aside, axis=1, keepdims=True)
     mates = MATE_COSINE * planted + np.float32(np.sqrt(1 - MATE_COSINE**2)) * aside
-    return _Field(gallery, mates.astype(np.float32), _units(rng, STRANGERS))
+    return _Field(gallery, mates.astype(np.float32), units(rng, STRANGERS))
 
 
 def _rows(vectors: Vectors, first: int) -> Rows:
@@ -134,7 +115,8 @@ def _rows(vectors: Vectors, first: int) -> Rows:
     return Rows(vectors, zeros, zeros.astype(np.uint32), zeros.astype(np.uint16), members)
 
 
-def _units(rng: np.random.Generator, count: int) -> Vectors:
+def units(rng: np.random.Generator, count: int) -> Vectors:
+    """`count` unit vectors, any direction as likely as another."""
     vectors = rng.standard_normal((count, DIMENSION), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
@@ -177,76 +159,3 @@ def _recall(field: _Field, rows: NDArray[Any], members: NDArray[Any], probes: li
         found = field.gallery.search(probe)[0].best
         right += found is not None and found.member.encode() == bytes(members[whom[i]])
     return right / len(probes)
-
-
-# ---------------------------------------------------------------- the rebuild
-
-
-def _rebuild(ground: Ground) -> Row:
-    """From sealed rows in PostgreSQL to a gallery that is searched; beside it, the same rows only read."""
-    count = int(os.environ.get(REBUILT_VARIABLE, REBUILT))
-    vault = TemplateVault(Keyring.of_one(os.urandom(32)))
-    folder = ground.folder / "rebuild"
-    folder.mkdir(mode=0o755)
-    server = EmbeddedPostgres(folder)
-    server.start()
-    try:
-        migrate.upgrade(server.url)
-        with psycopg.connect(server.url, autocommit=True) as conn:
-            for start in range(0, count, BLOCK):
-                _fill(conn, vault, start, min(BLOCK, count - start))
-            conn.execute("ANALYZE")
-            began = time.monotonic()
-            with conn.transaction():
-                read = sum(1 for _ in all_templates(conn, CHAIN, REGION, NET))
-            only_read = time.monotonic() - began
-            rotation = rotation_from(vault.rotation_secret(CHAIN), DIMENSION)
-            galleries = Galleries(vault, NET, lambda _: Gallery(DIMENSION, rotation))
-            began = time.monotonic()
-            GalleryFeed(galleries, CHAIN, REGION).load(conn)
-            took = time.monotonic() - began
-    finally:
-        server.stop()
-    assert galleries.counts()[CHAIN] == read == count
-    what = f"gallery rebuilt from the database, {count:,} sealed templates"
-    return row(what, count / took, "templates/s", "the same rows only read", count / only_read, REBUILT_TARGET)
-
-
-def _fill(conn: psycopg.Connection[Any], vault: TemplateVault, first: int, count: int) -> None:
-    now = datetime.now(UTC)
-    vectors = _units(np.random.default_rng(first), count)
-    members = [MemberId(f"member-{first + n:012d}") for n in range(count)]
-    sealed = [
-        vault.make_template(member, f"t-{member}", NET, "production", to_embedding(vector))
-        for member, vector in zip(members, vectors, strict=True)
-    ]
-    with conn.cursor() as cursor:
-        with cursor.copy(
-            "COPY member (id, chain, region, home_store, name, phone_tail, provider_user, joined_at) FROM STDIN"
-        ) as copy:
-            for n, member in enumerate(members):
-                copy.write_row((member, CHAIN, REGION, f"s-{n % 100}", "", f"{n % 10_000:04d}", "", now))
-        with cursor.copy("COPY face_key (id, member, epoch, wrapped, made_at) FROM STDIN") as copy:
-            for one in sealed:
-                copy.write_row((one.key.id, one.key.member, one.key.epoch, one.key.wrapped, now))
-        with cursor.copy(
-            "COPY face_template (id, member, chain, store, net_sha256, policy, consent, ciphertext, key_id, kind, at)"
-            " FROM STDIN"
-        ) as copy:
-            for one in sealed:
-                made = one.template
-                copy.write_row(
-                    (
-                        made.id,
-                        made.member,
-                        CHAIN,
-                        "s",
-                        NET,
-                        made.policy,
-                        "c",
-                        made.ciphertext,
-                        made.key_id,
-                        made.kind,
-                        now,
-                    )
-                )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 
 import pytest
+from rich.console import Console
 
+from models.domain.errors import Refused
 from runtime.bench import faces
 from runtime.bench.faces_pool import Figures, rows
 
@@ -63,3 +65,9 @@ def test_each_part_is_a_module_of_the_form(name: str) -> None:
     part = importlib.import_module(faces.PARTS[name])
     assert part.STEPS >= 1
     assert callable(part.measure)
+
+
+def test_a_part_that_is_none_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(Refused, match="no part 'rebuilt'"):
+        faces.run(Console(), only="rebuilt")
+    assert all(importlib.import_module(module).STEPS > 0 for module in faces.PARTS.values())
