@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from rich.console import Console
 from devices.customers import Nobody, faces_from
 from devices.interactive import run_terminal
 from devices.keys import KEYS, keys_for, text_of
+from devices.liveness import LivenessKey
 from devices.offline import HeldLease
 from devices.offline_desk import OfflineDesk
 from devices.pictures import pictures
 from devices.profiles import PROFILES
 from devices.profiles.fitting import fit
 from devices.terminal import NoReply, TerminalAgent
+from models.domain.device_score import Signature
 from models.domain.errors import Refused, StoreOpsError
+from models.domain.events import FaceShown
 from models.domain.ids import BenefitId, LeaseId, MembershipId, SessionId
 from models.domain.screen import LeaseGrant, ReplyBody, Screen, ScreenState
 from runtime.broker import EmbeddedBroker
@@ -44,7 +48,8 @@ def test_keys_are_those_that_the_screen_and_the_family_allow() -> None:
     paying = Screen(SessionId("v"), 3, ScreenState.PAYING, actions=("cancel",))
     assert usages("dragonfly-2", paying) & {"scan", "pay", "enrol", "cancel"} == {"cancel"}
     greeted = Screen(SessionId("v"), 1, ScreenState.OPEN, actions=("consent", "cancel", "scan"))
-    assert {"look", "scan"} <= usages("dragonfly-2", greeted)
+    assert {"look", "alive", "scan"} <= usages("dragonfly-2", greeted)
+    assert "alive" not in usages("kiosk", greeted), "it measures no depth"
     assert "look" not in usages("till", greeted)
     assert "amount" in usages("parking", None)
     assert not usages("parking", fit(FULL, PROFILES["parking"], "self")) & {"scan", "remove", "look", "digits", "void"}
@@ -102,11 +107,17 @@ async def played(broker: EmbeddedBroker, terminal: Any, typed: str, **options: A
 
 
 async def test_a_clip_stands_before_the_terminal(shared_broker: EmbeddedBroker, tmp_path: Path) -> None:
-    terminal = fresh()
-    path = clip(tmp_path / "clip.avi")
+    key, path = LivenessKey.make(), clip(tmp_path / "clip.avi")
+    terminal = replace(fresh(), liveness_keys=(key.public,))
+    keyed = {"config": {"liveness_key": key}, "camera": str(path), "language": "zh"}
     async with SmallHost(shared_broker, terminal) as host:
-        shown = await played(shared_broker, terminal, "open\nlook\nquit\n", camera=str(path), language="zh")
+        shown = await played(shared_broker, terminal, "alive 2\nopen\nalive 0.9\nlook\nquit\n", **keyed)
     assert [type(event.body).__name__ for event in host.events] == ["SessionOpen", "Consent", "FaceShown"]
+    face = host.events[-1].body
+    assert isinstance(face, FaceShown)
+    assert (face.liveness, face.signature) == (0.9, Signature.VALID)
+    assert "没有听懂: 2" in shown
+    assert "0.9, 签名" in shown
     assert "顾客屏" in shown
     assert "可用" in shown
 

@@ -247,7 +247,13 @@ async def test_certificates_overlap_until_done_and_the_old_one_is_on_the_list(sh
 
 async def test_revocation_counts_at_once_and_ends_with_a_new_enrolment(shop: Shop) -> None:
     secret = (await shop.enrol(await shop.code())).secret
+    shop.execute(
+        "INSERT INTO liveness_key (terminal, fingerprint, public_key, added_at, added_by)"
+        " VALUES ('t-1', 'f', repeat('ab', 32), now(), 'test'), ('t-2', 'g', repeat('cd', 32), now(), 'test')"
+    )
     told = await shop.credentials.revoke(shop.plant, "t-1", datetime.now(UTC))
+    live = "SELECT terminal FROM liveness_key WHERE ended_at IS NULL"
+    assert shop.execute(live) == [("t-2",)], "its camera signs nothing any more"
     assert (told["broker"], told["connection"]) == ("refuses it", "ended")
     await shop.settles(secret, False)
     assert "user t-1\ntopic deny #" in (shop.data / "broker" / "acl").read_text()
