@@ -111,7 +111,7 @@ class Line:
         return self.framed.closed
 
     async def ask(self, head: bytes, letter: bytes) -> bytes:
-        """The answer's letter. Raises ConnectionError when the other side is gone, then or meanwhile, or does not read."""
+        """The answer's letter. Raises ConnectionError when the other side went, goes meanwhile, or does not read."""
         assert len(head) + len(letter) <= MESSAGE_BYTES_MAX, len(letter)
         if self.closed:
             raise ConnectionResetError("gone")
