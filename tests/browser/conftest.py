@@ -29,6 +29,7 @@ from gateway.startup import Part, PartState, Startup
 from models.domain.ids import ChainId, RegionId
 from runtime.drawer_desk import DrawersOfAHouse
 from runtime.kill_switches import KillSwitchesOfAHouse
+from runtime.liveness_keys import LivenessKeysOfAHouse
 from runtime.member_money_desk import MemberMoneyOfAHouse
 from runtime.membership_desk import MembershipsOfAHouse
 from runtime.plant import Plant, Providers
@@ -112,6 +113,7 @@ def serve(database_url: str, stores: int = 20) -> Iterator[Served]:
         app.state.edge.drawers = drawers
         here = Plant(Path(), region=RegionId("local"), chain=ChainId("chain"), database_url=database_url)
         app.state.edge.kill_switches = KillSwitchesOfAHouse([here])
+        app.state.edge.liveness_keys = LivenessKeysOfAHouse([here], tell=_told)
         app.state.edge.settlements = SettlementsOfAHouse([here], _forecast)
         rollouts = RolloutsOfAHouse([here])
         app.state.edge.rollouts = rollouts
@@ -151,6 +153,10 @@ async def _forecast(plant: Plant) -> Mapping[str, object]:
     ) as pool:
         runner = SettlementRunner(plant.chain, plant.region, pool, Providers(plant))
         return asdict(await runner.forecast(datetime.now(UTC)))
+
+
+async def _told(_plant: Plant, _terminal: str) -> bool:
+    return True
 
 
 async def _settled(_region: str) -> dict[str, int | str]:

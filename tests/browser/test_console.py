@@ -7,9 +7,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psycopg
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from devices.liveness import LivenessKey, fingerprint, show_public_key
 from tests.browser.conftest import Served, Watched, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
@@ -199,3 +201,19 @@ def test_signing_out_leads_to_the_door(console: Watched) -> None:
     expect(console.page).to_have_url(re.compile("/login$"))
     console.page.goto(console.page.url.replace("/login", "/wall"))
     expect(console.page).to_have_url(re.compile("/login$"))
+
+
+def test_a_terminal_s_liveness_key_is_registered_and_revoked_on_its_page(signed_in: Watched, served: Served) -> None:
+    page = signed_in.page
+    page.goto(served.login_link())
+    with psycopg.connect(served.database_url, autocommit=True) as conn:
+        conn.execute("UPDATE terminal SET profile = 'dragonfly-2', role = 'face' WHERE id = 't-008-1'")
+    page.goto(f"{served.settings.base_url}/terminals/t-008-1")
+    card, key = page.locator("#liveness-keys"), LivenessKey.make().public
+    card.locator("input[name=key]").fill(show_public_key(key))
+    card.locator("form button").click()
+    expect(card).to_contain_text(fingerprint(key))
+    page.on("dialog", lambda dialog: dialog.accept())
+    card.locator("[data-revoke]").click()
+    expect(card.locator("[data-revoke]")).to_have_count(0)
+    expect(card).to_contain_text("console:")
