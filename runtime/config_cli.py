@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -15,10 +15,11 @@ from rich.console import Console
 
 from models.domain.chain_config import ABSENT
 from models.domain.errors import Refused
-from runtime.chain_check import check_chain
 from runtime.chains import read_chain
-from runtime.config_views import Asked, View, change, flat_file, flat_house, is_file, of_file, of_house, shown
 from runtime.settings import flat_settings, load_with_origins, masked
+
+if TYPE_CHECKING:  # every verb of the command line imports this module; a chain's tables take half a second
+    from runtime.config_views import Asked, View
 
 config_app = typer.Typer(no_args_is_help=True, help="What is in force: the house's settings, a chain's configuration.")
 err = Console(stderr=True, highlight=False)
@@ -49,10 +50,12 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """The house's own settings; or what is in force for a chain, region, store or terminal."""
-    asked = Asked(chain, region, store, terminal)
-    if asked == Asked():
+    if (chain, region, store, terminal) == (None, None, None, None):
         _house(config, data, origins=origins, as_json=as_json)
         return
+    from runtime.config_views import Asked, shown
+
+    asked = Asked(chain, region, store, terminal)
     view = _view(asked, data, demo=demo)
     rows = view.rows()
     values = rows if origins else {path: row["value"] for path, row in rows.items()}
@@ -82,6 +85,8 @@ def _house(config: Path | None, data: Path | None, *, origins: bool, as_json: bo
 
 
 def _view(asked: Asked, data: Path | None, *, demo: bool) -> View:
+    from runtime.config_views import is_file, of_file, of_house
+
     if asked.chain is not None and is_file(asked.chain):
         return of_file(Path(asked.chain), asked)
     from runtime import administration
@@ -98,6 +103,8 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """What differs: between two files, a file and what runs, two terminals or stores. Exit 1 when something does."""
+    from runtime.config_views import shown
+
     one, other = _comparable(before, data, demo=demo), _comparable(after, data, demo=demo)
     if one[0] != other[0]:
         do = "give two chains (files or ids), or two terminals, or FILE#STORE or FILE#TERMINAL beside one of those"
@@ -115,6 +122,8 @@ def diff(
 
 def _comparable(name: str, data: Path | None, *, demo: bool) -> tuple[str, dict[str, Any]]:
     """What it is, and its values by path."""
+    from runtime.config_views import Asked, flat_file, flat_house, is_file, of_file, of_house
+
     file, hash_sign, inside = name.partition("#")
     if is_file(file):
         doc = read_chain(Path(file))
@@ -144,6 +153,8 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Everything that is wrong with chains' files: line, column, key, and what to do. Exit 1 when anything is."""
+    from runtime.chain_check import check_chain
+
     reports: list[dict[str, Any]] = []
     for file in files:
         checked = check_chain(file)
@@ -196,6 +207,7 @@ def set_(
     Exactly the terminals whose document changes get it, within seconds. A terminal alone: `storeops terminal desired`.
     """
     from runtime import administration
+    from runtime.config_views import Asked, change
 
     if chain is None and region is None and store is None:
         raise Refused("which_scope", "for what?", "give --chain, --region or --store")

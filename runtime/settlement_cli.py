@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -18,10 +18,11 @@ from rich.table import Table
 
 from actors.settlement_items import Action
 from models.domain.money import format_yuan
-from models.tables.control import ControlTotals
-from runtime.plant import Plant
-from runtime.settlement_desk import SettlementDesk
 from runtime.terminal_verbs import AsJson, Data, Demo
+
+if TYPE_CHECKING:  # every verb of the command line imports this module; the tables take half a second
+    from runtime.plant import Plant
+    from runtime.settlement_desk import SettlementDesk
 
 settle_app = typer.Typer(invoke_without_command=True, help="Settlement of memberships that are due.")
 
@@ -161,6 +162,7 @@ def _plants(data: Path | None, demo: bool, region: str | None) -> tuple[Plant, .
 
 def _with_desk(plant: Plant, work: Callable[[SettlementDesk], Awaitable[T]]) -> T:
     from runtime import administration
+    from runtime.settlement_desk import SettlementDesk
 
     async def run() -> T:
         async with administration.pool_of(plant) as pool:
@@ -172,6 +174,7 @@ def _with_desk(plant: Plant, work: Callable[[SettlementDesk], Awaitable[T]]) -> 
 async def _followed(plants: tuple[Plant, ...], region: str | None) -> dict[str, Any]:
     """The run, with a bar for each region from the rows that the run writes."""
     from runtime import administration
+    from runtime.settlement_desk import SettlementDesk
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as shown:
@@ -201,6 +204,8 @@ ENDS = {"posted": "captured_fen", "dunning": "receivable_fen", "written_off": "b
 
 def _report_table(reports: list[dict[str, Any]]) -> Table:
     """What became of the charges: of each run's own batch and, where other runs had a part in it, of the day."""
+    from models.tables.control import ControlTotals
+
     table = Table("region", "charges", "yuan", "they are", "yuan", "= ledger", title="settled", box=SIMPLE_HEAD)
     for n in (1, 2, 4):
         table.columns[n].justify = "right"

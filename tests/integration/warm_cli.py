@@ -18,7 +18,13 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-IMPORTED_BY_VERBS = ("runtime.administration", "runtime.layouts", "runtime.ray_faces")
+IMPORTED_BY_VERBS = (
+    "runtime.administration",
+    "runtime.config_views",
+    "runtime.layouts",
+    "runtime.ray_faces",
+    "runtime.settlement_desk",
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 
