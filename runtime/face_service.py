@@ -238,7 +238,7 @@ class HostedFaceDesk:
 
     async def door(self) -> str:
         """Where a host of this machine connects to."""
-        return await self._door
+        return await asyncio.shield(self._door)
 
     async def ask(self, head: bytes, *pieces: bytes) -> bytes:
         """The sealed answer of a worker, or `busy` in time. For a host on another machine."""
