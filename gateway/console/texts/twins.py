@@ -36,12 +36,12 @@ TWINS: dict[str, tuple[str, str]] = {
         "Only liveness scores that a key in force signed are read.",
     ),
     "liveness_key.none": (
-        "没有登记密钥：按机型采信活体分，除非连锁要求签名。",
-        "No key is registered: scores are read on the family's word, unless the chain requires signatures.",
+        "没有有效的密钥：按机型采信活体分，除非连锁要求签名。",
+        "No key counts: scores are read on the family's word, unless the chain requires signatures.",
     ),
     "liveness_key.key": ("密钥指纹", "Fingerprint"),
     "liveness_key.added": ("登记", "Registered"),
-    "liveness_key.ended": ("状态", "State"),
+    "liveness_key.ended": ("停用", "Ended"),
     "liveness_key.revoke": ("吊销", "Revoke"),
     "liveness_key.sure": (
         "吊销后不可恢复：用它签名的活体分不再采用。确定吗？",
