@@ -78,7 +78,7 @@ HOST_COUNTERS = _metrics(
         "refused_full": "messages refused because a queue was full",
         "passivated": "idle entities put out of memory",
         "unsupported_versions": "messages of a protocol version that is not spoken here",
-        "flooded": "messages left out because their terminal sent too many",
+        "flooded": "messages left out: too many of one terminal, or too many faces at once",
         "unasked_responses": "responses to commands that nobody sent",
         "telemetry_dropped": "telemetry left out under load",
         "too_fast": "events above their terminal's rate: refused, or left to its repeat",

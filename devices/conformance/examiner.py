@@ -23,6 +23,7 @@ from devices.conformance.tap import Tap
 from devices.link import Delivery, LinkError
 from devices.mqtt import LinkConfig, MqttLink
 from devices.terminal import FACE_AGE_S_MAX
+from devices.topics import up_filters
 
 GENERATION = 1_000_000
 """Above what any device has applied in real life."""
@@ -76,7 +77,7 @@ class Examiner:
         self.record = Record(self.tap, self.device.prefix, self.device.terminal, self.device.liveness_key)
         self._mqtt = MqttLink(self.link)
         listener = _Listener()
-        self._mqtt.listen(listener, (f"{self.device.prefix}/up/#",))
+        self._mqtt.listen(listener, up_filters(self.device.prefix))
         await self._mqtt.start()
         try:
             await asyncio.wait_for(listener.up.wait(), self.pace.answer_s)
