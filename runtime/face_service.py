@@ -336,20 +336,25 @@ class HostedFaceDesk:
         """Ask until it answers. One that is gone for good is started anew under its name."""
         self._hang_up(worker)
         while self._desk.life_of(worker) == life and worker in self._handles:
-            line: Line | None = None
+            handle, line = self._handles[worker], None
             try:
-                self._known[worker] = await self._handles[worker].health.remote()
-                line = await connect(await self._handles[worker].door.remote())
+                line = await connect(await handle.door.remote())
+                self._known[worker] = await handle.health.remote()
             except RayTaskError:  # its health has a bug; it may see all the same
                 log.exception("face_worker_health", worker=worker)
             except RayError as error:
+                if line is not None:
+                    line.close()
                 if isinstance(error, RayActorError) and not _lives(self._site.region, worker):
                     self._handles[worker] = start_face_worker(self._site.region, self._site.plant, worker)
                 await asyncio.sleep(AGAIN_S)
                 continue
-            if line is not None and self._desk.life_of(worker) == life:
-                self._lines[worker] = line
-            self._do(self._desk.ready(worker, life, self._clock()))
+            if self._desk.life_of(worker) == life:
+                if line is not None:
+                    self._lines[worker] = line
+                self._do(self._desk.ready(worker, life, self._clock()))
+            elif line is not None:
+                line.close()
             return
 
     def _hang_up(self, worker: int) -> None:
