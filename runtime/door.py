@@ -165,19 +165,22 @@ class Door:
     def _event_item(self, event: Event, record: RegisteredTerminal, source: Source) -> Item:
         if isinstance(event.body, FaceShown):
             self._memory.put_image(event_cause(event.terminal, event.id), event.body.jpeg)
-            self._count_score(event.body)
+            self._count_score(event, event.body)
             event = replace(event, body=replace(event.body, jpeg=b""))
         address = Address.session(record.region, record.store, record.lane)
         key = InboxKey(record.terminal, event.boot, event.seq, event.id)
         kind = type(event.body).__name__
         return Item(address, event, event.id, key=key, kind=kind, terminal=record, source=source)
 
-    def _count_score(self, body: FaceShown) -> None:
+    def _count_score(self, event: Event, body: FaceShown) -> None:
         """A key that is registered and never signs, or signs what does not fit, is somebody's mistake or worse."""
-        if body.liveness is not None:
-            self._counts.scores_signed += body.signature is Signature.VALID
-            self._counts.scores_not_signed += body.signature is Signature.MISSING
-            self._counts.scores_badly_signed += body.signature is Signature.INVALID
+        if body.liveness is None:
+            return
+        self._counts.scores_signed += body.signature is Signature.VALID
+        self._counts.scores_not_signed += body.signature is Signature.MISSING
+        self._counts.scores_badly_signed += body.signature is Signature.INVALID
+        if body.signature in (Signature.MISSING, Signature.INVALID):
+            log.info("score_not_signed", trace=event.id, terminal=event.terminal, signature=str(body.signature))
 
     def _refuse_bytes(self, bridge: Bridge, record: RegisteredTerminal, inbound: Inbound, refusal: Undecodable) -> None:
         self._counts.undecodable += 1
