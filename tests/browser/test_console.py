@@ -203,6 +203,7 @@ def test_signing_out_leads_to_the_door(console: Watched) -> None:
     expect(console.page).to_have_url(re.compile("/login$"))
 
 
+@pytest.mark.soak
 def test_a_terminal_s_liveness_key_is_registered_and_revoked_on_its_page(signed_in: Watched, served: Served) -> None:
     page = signed_in.page
     page.goto(served.login_link())

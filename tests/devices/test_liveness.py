@@ -136,7 +136,7 @@ def test_a_mangled_signature_leaves_the_face_as_it_is(mangle: object) -> None:
 FIELDS = st.fixed_dictionaries({name: st.text(max_size=12) for name in BOUND})
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(FIELDS, FIELDS, st.binary(max_size=40), st.binary(max_size=40), st.text(max_size=8), st.text(max_size=8))
 def test_a_signature_fits_what_was_signed_and_nothing_else(
     one: dict[str, str], two: dict[str, str], picture: bytes, another: bytes, here: str, there: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from devices.liveness import LivenessKey, fingerprint, show_public_key
 from devices.simulator import SimulatedTerminal
 from runtime import following
 from tests.faces.conftest import LFW10
-from tests.integration.house import House, eventually, storeops
+from tests.integration.house import PAUSE, House, eventually, storeops
 
 pytestmark = pytest.mark.integration
 
@@ -33,9 +34,10 @@ def sign_with(camera: SimulatedTerminal, key: LivenessKey | None) -> None:
 
 async def until_read(look: Callable[[], Awaitable[str]], score: str) -> None:
     """The host reads the registry within seconds of a change."""
-    for _ in range(100):
+    for _ in range(60):
         if await look() == score:
             return
+        await asyncio.to_thread(PAUSE.wait, 0.25)
     raise AssertionError(f"never {score}")
 
 
@@ -71,11 +73,8 @@ async def test_from_its_registration_on_a_key_must_have_signed_what_is_read(hous
         [told] = [step for step in found["steps"] if step["table"] == "face_decision"]
         assert told["device_score"] == "ignored_bad_signature"
         assert told["what"].endswith("score ignored_bad_signature")
-        changed = storeops("terminal", "liveness-key", "revoke", terminal, fingerprint(key.public), *data)
-        assert changed["ended"] == [fingerprint(key.public)]
-        await until_read(look, "unsigned")
         health, answers = house.health(), house.faces_health()["answers"]
         assert all(health[f"scores_{one}"] for one in ("signed", "not_signed", "badly_signed"))
         assert all(answers[f"liveness:score_{one}"] for one in ("signed", "ignored_unsigned", "ignored_bad_signature"))
     kinds = house.rows("SELECT kind FROM audit_event WHERE subject = %s ORDER BY n", (terminal,))
-    assert kinds == [("liveness_key.registered",), ("liveness_key.revoked",)]
+    assert kinds == [("liveness_key.registered",)]
