@@ -31,7 +31,8 @@ test:
 	@scripts/setup.sh dev photos
 	@# Once for all the processes of the tests, which would compile the same beside one another.
 	@$(BIN)/python -m compileall -q -j 0 runtime actors devices gateway models
-	@$(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@# 60 s a test where it runs alone; side by side on a machine that may stall, twice that.
+	@$(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder --timeout 120 $(ARGS)
 
 ## lint     ruff, import contracts, mypy
 lint:

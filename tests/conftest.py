@@ -31,8 +31,8 @@ from runtime.postgres import EmbeddedPostgres
 # Its assertions are read by people too.
 pytest.register_assert_rewrite("tests.integration.house")
 
-# How fast a busy machine draws its examples is no property of what is tested.
-hypothesis.settings.register_profile("storeops", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# How fast a busy machine draws its examples and runs them is no property of what is tested.
+hypothesis.settings.register_profile("storeops", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("storeops")
 
 # Ray reads this once, when it is first imported, and some test of this process may join a house's engine later.

@@ -300,7 +300,7 @@ def test_hostile_files_stay_within_memory_and_time() -> None:
         input=files,
         capture_output=True,
         check=True,
-        timeout=50,
+        timeout=100,
         cwd=Path(__file__).parents[2],
     )
     measured = json.loads(ran.stdout)

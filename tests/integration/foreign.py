@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-ANSWER_S_MAX = 15.0
+ANSWER_S_MAX = 30.0
 
 
 def installed() -> bool:

@@ -47,7 +47,7 @@ from runtime.slot_host import SlotHost
 from runtime.telemetry import configure_logs
 
 KEY = "terminals of this test"
-PATIENCE_S = 20.0
+PATIENCE_S = 45.0
 
 
 class NoFaces:
@@ -120,7 +120,7 @@ class Regions:
             reconnect_s_min=0.1,
             reconnect_s_max=0.3,
         )
-        async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
+        async with httpx.AsyncClient(timeout=30.0, trust_env=False) as http:
             terminal = SimulatedTerminal.of(config, ProviderUsers(http, plant.provider_url))
             await terminal.agent.start(PATIENCE_S)
             try:

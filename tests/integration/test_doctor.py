@@ -28,7 +28,7 @@ PROBE = "import runpy, sys; sys.path.insert(0, sys.argv[1]); runpy.run_path(sys.
 def run_check(shadow: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-c", PROBE, str(shadow), str(HOME / "runtime" / "origin.py")]
     environment = {**os.environ, "PYTHONPATH": str(HOME)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=50, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
 
 
 def test_our_own_code_is_clean(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_the_console_is_not_served_in_clear_beyond_this_machine(data_dir: Path) 
         env={**os.environ, "STOREOPS__GATEWAY__HOST": "0.0.0.0"},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 1
@@ -83,6 +83,6 @@ __main__.main()
 
 @pytest.mark.soak
 def test_what_a_worker_died_of_at_its_start_is_told_and_nothing_waits_for_the_engine() -> None:
-    done = subprocess.run([sys.executable, "-c", DIES], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", DIES], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1
     assert "actor_not_started: this net is not the file" in done.stderr.replace("\n", " ")

@@ -20,7 +20,7 @@ from devices.topics import prefix
 from models.domain.ids import RegionId, StoreId, TerminalId
 from runtime.plant import Plant
 
-REPLY_S_MAX = 15.0
+REPLY_S_MAX = 30.0
 RESEND_S = 1.0
 
 
