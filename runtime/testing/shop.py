@@ -385,6 +385,7 @@ def _end(loop: asyncio.AbstractEventLoop) -> None:
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
-    with suppress(BaseException):
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    if tasks:  # gathering nothing would make another loop, which nobody closes
+        with suppress(BaseException):
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     loop.close()
