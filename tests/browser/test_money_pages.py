@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from playwright.sync_api import FilePayload, expect
+from playwright.sync_api import FilePayload, Route, expect
 
 from models.domain.receipts import GENESIS, kept_from_row
 from models.domain.reconciliation import LineKind, StatementFile, StatementLine, totals_of
@@ -148,8 +148,23 @@ def test_settlement_is_tried_dry_paused_and_a_parked_item_resolved(console: Watc
             "SELECT count(*), sum(least(fee_eff_fen, used_fen)) FILTER (WHERE used_fen < fee_eff_fen) FROM membership"
             " WHERE (chain, region) = ('chain', 'local') AND due_at IS NOT NULL AND cutoff_at <= now()"
         ).fetchall()
-    page.get_by_role("link", name="Settlement", exact=True).click()
-    page.get_by_role("button", name="Dry run").click()
+    held: list[Route] = []
+    late = True
+
+    def hold(route: Route) -> None:
+        if late:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/js/settlement.js*", hold)
+    page.get_by_role("link", name="Settlement", exact=True).click(no_wait_after=True)
+    dry_run = page.get_by_role("button", name="Dry run")
+    expect(dry_run).to_have_css("pointer-events", "none")  # nothing answers yet: no click is lost in silence
+    late = False
+    for route in held:
+        route.continue_()
+    dry_run.click()
     foreseen = page.locator("[id^=forecast-]")
     expect(foreseen.locator("[data-field=cut_off]")).to_have_text(str(count))
     expect(foreseen.locator("[data-field=clawback_fen]")).to_have_text(f"{clawback_fen / 100:.2f}")

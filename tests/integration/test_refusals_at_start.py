@@ -43,6 +43,7 @@ def test_a_program_reads_an_error_as_one_object_and_a_person_as_a_sentence(
 ) -> None:
     def told(status: int, *arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["storeops", *arguments])
+        monkeypatch.setattr(cli, "_end", sys.exit)  # where the engine is loaded it ends the process
         with pytest.raises(SystemExit) as ended:
             cli.main()
         out, err = capsys.readouterr()

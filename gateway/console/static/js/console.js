@@ -6,6 +6,9 @@ const toast = document.getElementById("toast");
 const token = document.querySelector('meta[name="csrf"]').content;
 let hideToast = 0;
 
+// Buttons take no click before everything that answers it is there: a click is never lost in silence (shell.css).
+document.addEventListener("DOMContentLoaded", () => (document.documentElement.dataset.ready = ""));
+
 // On a phone the navigation is one row that scrolls: the page's own entry is in sight.
 document.querySelector(".rail li [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
