@@ -82,6 +82,8 @@ class Figures:
     two_frames: list[float] = field(default_factory=list)
     two_crops: list[float] = field(default_factory=list)
     bare_ms: list[float] = field(default_factory=list)
+    two_looks: list[float] = field(default_factory=list)
+    """Frames a second of two bare processes side by side: what two cores of this machine do at all."""
     found_ms: list[float] = field(default_factory=list)
     bare_crop_cpu_ms: list[float] = field(default_factory=list)
     crop_cpu_ms: list[float] = field(default_factory=list)
@@ -115,6 +117,8 @@ def rows(figures: Figures) -> list[Row]:
         rate("one worker, aligned crops, by the net", crops, "bare embedding net", figures.bare_crops, ">= 0.9 x"),
         rate("two workers, 720p frames", two, "one worker", one, ">= 1.8 x"),
         rate("two workers, aligned crops", figures.two_crops, "one worker", crops, ">= 1.8 x"),
+        rate("two workers, 720p frames, beside", two, "two bare looks side by side", figures.two_looks, None),
+        rate("two bare looks side by side", figures.two_looks, "bare look in process", figures.bare_frames, None),
         found(50, "<= 35"),
         found(99, None),
         cpu("worker's CPU for an aligned crop", figures.crop_cpu_ms, "bare net", figures.bare_crop_cpu_ms),
@@ -353,15 +357,15 @@ class Pool:
 
 async def trials(plant: Plant, frames: list[bytes], seconds: float) -> Figures:
     """All kinds in turn, ROUNDS times."""
-    bare = BareProcess(plant.faces_cache, frames)
+    bare, beside = (BareProcess(plant.faces_cache, frames) for _ in range(2))
     one, two = Pool(ONE, plant, 1), Pool(TWO, plant, 2)
     crops: list[bytes] = await bare.ask("aligned")
-    await asyncio.gather(one.ready(), two.ready())
+    await asyncio.gather(one.ready(), two.ready(), beside.ask("aligned"))
     for pool in (one, two):
         await pool.rate(frames, FaceKind.FRAME, WARM_S)
     _say({"step": "workers ready"})
     figures = Figures()
-    each_s = max(EACH_S_MIN, seconds / (7 * ROUNDS))
+    each_s = max(EACH_S_MIN, seconds / (8 * ROUNDS))
     finds = max(FINDS_MIN, round(each_s * 20))
     for n in range(ROUNDS):
         _keep(await bare.ask("embed", each_s), figures.bare_crops, figures.bare_crop_cpu_ms)
@@ -376,6 +380,8 @@ async def trials(plant: Plant, frames: list[bytes], seconds: float) -> Figures:
             figures.host_cpu_ms,
         )
         _keep(await two.rate(frames, FaceKind.FRAME, each_s), figures.two_frames)
+        both = await asyncio.gather(bare.ask("look", each_s), beside.ask("look", each_s))
+        figures.two_looks.append(sum(rate for rate, _ in both))
         _keep(await two.rate(crops, FaceKind.CROP, each_s), figures.two_crops)
         figures.bare_ms += await bare.ask("look_ms", finds)
         figures.found_ms += [await one.find(frame) for frame in islice(cycle(frames), finds)]

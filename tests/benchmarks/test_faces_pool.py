@@ -23,6 +23,7 @@ def measured(
         one_frames=[one],
         two_frames=[two],
         two_crops=[two_crops],
+        two_looks=[85.0],
         bare_ms=[22.0] * 40,
         found_ms=[found_ms] * 60 + [90.0] * 40,
         bare_crop_cpu_ms=[14.0],
