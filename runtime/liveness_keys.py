@@ -9,9 +9,9 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from devices.liveness import fingerprint as fingerprint_of
-from devices.liveness import read_public_key, show_public_key
+from devices.liveness import read_public_key
 from devices.profiles import traits_of
-from gateway.liveness_keys import LivenessKeysChange, LivenessKeyState
+from gateway.liveness_keys import LivenessKeysChange
 from models.domain.errors import Refused, RetryLater
 from models.domain.ids import RegionId, TerminalId
 from models.tables import liveness_keys as table
@@ -51,10 +51,11 @@ class LivenessKeysOfAHouse:
         self._wall = wall
         self._tell = tell
 
-    async def keys(self, terminal: str) -> list[LivenessKeyState]:
+    async def keys(self, terminal: str) -> list[table.StoredKey]:
+        """All that were ever registered, those that count first. Raises Refused `unknown_terminal`."""
         plant = await self._plant_of(terminal)
         async with await _connect(plant) as conn:
-            return [_state(one) for one in await table.keys_of(conn, terminal)]
+            return await table.keys_of(conn, terminal)
 
     async def register(self, terminal: str, key: str, by: str, *, replace: bool = False) -> LivenessKeysChange:
         octets = read_public_key(key)
@@ -117,11 +118,6 @@ def _require_new(terminal: str, named: str, known: Sequence[table.StoredKey], ho
         raise Refused("key_elsewhere", f"key {named} counts at {holder}", do)
     if any(one.fingerprint == named for one in known):
         raise Refused("key_ended", f"key {named} was revoked at {terminal}", "let the camera make another one")
-
-
-def _state(one: table.StoredKey) -> LivenessKeyState:
-    shown = show_public_key(bytes.fromhex(one.public_key))
-    return LivenessKeyState(one.fingerprint, shown, one.added_at, one.added_by, one.ended_at, one.ended_by)
 
 
 def _unknown(terminal: str) -> Refused:

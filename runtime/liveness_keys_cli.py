@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -147,7 +147,8 @@ def _line(one: dict[str, Any]) -> str:
 @keys_app.command("show")
 def show_keys(terminal: Terminal, data: Data = None, demo_: Demo = False, as_json: AsJson = False) -> None:
     """A terminal's keys: which count, since when and by whom, and which ended."""
-    found = asyncio.run(_desk(data, demo_).keys(terminal))
+    stored = asyncio.run(_desk(data, demo_).keys(terminal))
+    found = [replace(one, public_key=show_public_key(bytes.fromhex(one.public_key))) for one in stored]
     lines = [
         f"{one.fingerprint}  {'counts' if one.ended_at is None else 'ended '}  {one.public_key}  "
         f"{one.added_at:%Y-%m-%d %H:%M} {one.added_by}"
